@@ -1,0 +1,1 @@
+//! Composes KV receiver and engine behind one rpc.

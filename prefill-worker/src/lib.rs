@@ -1,0 +1,1 @@
+//! Composes engine and KV sender behind one rpc.

@@ -1,0 +1,79 @@
+//! Places requests on workers and brings their tokens back, whatever happens on the way.
+
+use std::time::{Duration, Instant};
+
+use cluster::ErrorCode;
+use scheduler::{FinishReason, Generation, PromptLogprob, SampledToken, WorkerId};
+use tokio::sync::mpsc;
+
+/// One client request, ready to be placed.
+#[derive(Clone, Debug)]
+pub struct DispatchRequest {
+    /// The work.
+    pub generation: Generation,
+    /// When the client's patience ends.
+    pub deadline: Instant,
+}
+
+/// What a request's stream brings. Tokens of one choice come in order, each exactly once, also when
+/// the request had to move to another worker.
+#[derive(Clone, Debug)]
+pub enum GenerationEvent {
+    /// Work has begun.
+    Started(Route),
+    /// Log probabilities of the prompt's own tokens; at most once.
+    PromptLogprobs(Vec<PromptLogprob>),
+    /// New tokens.
+    Tokens(Vec<SampledToken>),
+    /// A choice has ended; the stream ends after the last one.
+    Finished {
+        /// Which choice.
+        choice: u32,
+        /// Why.
+        reason: FinishReason,
+    },
+}
+
+/// Where a request went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The worker that generates.
+    pub decode: WorkerId,
+    /// The worker that computed the prompt, when its blocks were handed over.
+    pub prefill: Option<WorkerId>,
+    /// Prompt tokens found in a cache.
+    pub cached_tokens: u32,
+}
+
+/// Why a request could not be served, or not to its end.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct DispatchError {
+    /// What it means to the client.
+    pub code: ErrorCode,
+    /// For the client's eyes: says what to do.
+    pub message: String,
+    /// For [`ErrorCode::Busy`] and [`ErrorCode::Unavailable`]: when to come back.
+    pub retry_after: Option<Duration>,
+}
+
+/// A request under way. Dropping it cancels the work on every worker.
+#[derive(Debug)]
+pub struct GenerationStream {
+    events: mpsc::Receiver<Result<GenerationEvent, DispatchError>>,
+}
+
+// === impl GenerationStream ===
+
+impl GenerationStream {
+    /// Wraps the receiving end of a request's events.
+    #[must_use]
+    pub fn new(events: mpsc::Receiver<Result<GenerationEvent, DispatchError>>) -> Self {
+        Self { events }
+    }
+
+    /// The next event; `None` after the last choice finished or after an error.
+    pub async fn next(&mut self) -> Option<Result<GenerationEvent, DispatchError>> {
+        self.events.recv().await
+    }
+}
