@@ -1,0 +1,24 @@
+//! What a KV block is: its identity, its life, its layout.
+//!
+//! Pure: no task, socket, clock or device. Everything that names, owns or measures KV memory is
+//! decided here, so that the engine and the transfer crate agree on it without knowing each other.
+
+#![forbid(unsafe_code)]
+
+pub mod hash;
+pub mod ids;
+pub mod layout;
+pub mod pool;
+pub mod region;
+pub mod reservation;
+pub mod table;
+
+pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
+pub use ids::{BlockId, BlockRef, Generation, TokenId};
+pub use layout::{KvDtype, KvLayout, PageRange};
+pub use pool::{
+    BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt, Sealed,
+};
+pub use region::{Fence, KvRegion, RegionError};
+pub use reservation::{NoCapacity, Reservation};
+pub use table::BlockTable;
