@@ -1,0 +1,77 @@
+//! The verbs of the project: `cargo xtask up`, `test`, `check` and `bench`.
+//!
+//! They need nothing but cargo and a C linker: what else is missing, they install and say so. CI
+//! runs exactly these.
+
+#![forbid(unsafe_code)]
+// Talking to the terminal is what this program is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod check;
+mod process;
+mod python;
+mod test;
+mod tools;
+mod up;
+mod workspace;
+
+/// Builds, runs and checks Baton. Each verb installs what it needs, and says so.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask up                        a whole cluster in one process, on this machine
+  cargo xtask up -- --help              what `baton up` can be told
+  cargo xtask test                      everything, as CI runs it
+  cargo xtask test -- anchor            tests with `anchor` in their names
+  cargo xtask check                     format, lints, dependencies, docs
+  cargo xtask bench                     what can be measured";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Builds Baton and starts a whole cluster in one process: no GPU, no etcd.
+    ///
+    /// Installs `protoc` if it is missing, builds the release binary and runs `baton up` with the
+    /// arguments given after the verb. The first build takes minutes, the next ones seconds.
+    Up(up::Args),
+    /// Runs every test, those with real processes, etcd and the OpenAI client included.
+    ///
+    /// Installs `protoc` and `etcd` from the system's packages and the OpenAI client into
+    /// `target/python`, then runs `cargo test --workspace`.
+    Test(test::Args),
+    /// Checks what tests don't: format, lints, licenses and sources of dependencies, docs.
+    ///
+    /// Goes through every step, also after one has failed, and ends with a table of them.
+    Check(check::Args),
+    /// Lists and runs benchmarks.
+    ///
+    /// Without a name it lists what there is. `serve` sends load to a running cluster and reports
+    /// TTFT, TPOT and goodput; every other name is a criterion benchmark.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Up(args) => up::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", console::style("error:").red().bold());
+            ExitCode::FAILURE
+        }
+    }
+}
