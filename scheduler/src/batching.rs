@@ -1,0 +1,149 @@
+//! Which sequences run in the engine's next step, and how many of their tokens.
+//!
+//! A sequence has a context (prompt and output so far) of which a part already has KV. A step
+//! computes some of the rest: one token for a sequence that decodes, a chunk for one that is being
+//! prefilled. The rules, in this order:
+//!
+//! 1. Decode rows come first, so no prompt delays a token that is due by more than one step.
+//! 2. Then sequences that wait with their KV already there (handed off): they hold memory.
+//! 3. Then chunks of prompts, oldest first, in whole blocks.
+//! 4. Then waiting prompts, oldest first, where their whole context still fits beside the others:
+//!    a prompt that is half computed and then preempted is work lost.
+//!
+//! A row that needs a block where none is free preempts: paused sequences first, then the youngest
+//! that is younger than itself. So the oldest sequence always advances and everything ends.
+//! Preempted sequences keep their age, which puts them before all that wait.
+//!
+//! Pure: the pool and the prefix cache are seen through numbers. What is planned here is an
+//! intention; whoever carries it out may find that a block has gone to somebody else meanwhile, and
+//! leaves that row for the next step.
+
+mod planner;
+
+use self::planner::Planner;
+
+/// A sequence's name in its engine; the order is the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceKey {
+    /// Number of the request, counted from the engine's start.
+    pub request: u64,
+    /// Index among the request's choices.
+    pub choice: u32,
+}
+
+/// What bounds a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Tokens of all rows of a step. At least `sequences_max + block_tokens`, or a full batch of
+    /// decode rows could leave no room for a prompt.
+    pub tokens_max: u32,
+    /// Sequences that run at once.
+    pub sequences_max: u32,
+    /// Token slots of a block.
+    pub block_tokens: u32,
+    /// Blocks left free when a waiting prompt is admitted, for the growth of those that run.
+    pub watermark_blocks: u32,
+}
+
+/// Whether a sequence has one of the running places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not yet admitted, or preempted.
+    Waiting,
+    /// Admitted.
+    Running,
+}
+
+/// A sequence as the planner sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceView {
+    /// Which.
+    pub key: SequenceKey,
+    /// Running or waiting.
+    pub standing: Standing,
+    /// Its reader has stalled: it keeps what it has and isn't scheduled.
+    pub paused: bool,
+    /// Tokens that need KV before the next one can be sampled; more than `filled_tokens`.
+    pub context_tokens: u32,
+    /// Tokens that have KV.
+    pub filled_tokens: u32,
+    /// Blocks in its table, shared ones too.
+    pub held_blocks: u32,
+    /// The next token's slot is in a block that has to be copied before it is written.
+    pub copies_tail: bool,
+    /// Running places it takes: its choices, which share one row until their prompt is computed.
+    pub width: u32,
+}
+
+/// What the prefix cache has for a waiting sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixHit {
+    /// Tokens found, whole blocks; fewer than the context, so that there is a row to sample from.
+    pub tokens: u32,
+    /// By how much pinning them lowered the number of available blocks.
+    pub blocks_taken: u32,
+}
+
+/// One sequence's part of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedRow {
+    /// Which.
+    pub key: SequenceKey,
+    /// Tokens to compute; at least one.
+    pub tokens: u32,
+    /// Blocks to take for them.
+    pub blocks: u32,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Sequences that give their blocks back and wait, first of all.
+    pub preempted: Vec<SequenceKey>,
+    /// The rows; a waiting sequence that is named here begins to run.
+    pub rows: Vec<PlannedRow>,
+}
+
+/// Plans one step.
+///
+/// - `sequences`: all of them, oldest first.
+/// - `available_blocks`: blocks that can be promised now.
+/// - `probe`: looks a waiting sequence up in the prefix cache, just before it may be admitted, and
+///   pins what it finds. The caller unpins for those that aren't in the plan.
+///
+/// # Panics
+/// If `sequences` isn't in order, which would break the promise to the oldest.
+pub fn plan(
+    limits: &BatchLimits,
+    sequences: &[SequenceView],
+    available_blocks: u32,
+    probe: &mut dyn FnMut(SequenceKey) -> PrefixHit,
+) -> Plan {
+    assert!(sequences.is_sorted_by(|a, b| a.key < b.key), "sequences come oldest first");
+    let mut planner = Planner::new(limits, sequences, available_blocks);
+    planner.decode_rows();
+    planner.admit_resumed();
+    planner.prefill_chunks();
+    planner.admit_prompts(probe);
+    planner.into_plan()
+}
+
+// === impl SequenceView ===
+
+impl SequenceView {
+    /// Tokens still to compute.
+    #[must_use]
+    pub fn remaining_tokens(&self) -> u32 {
+        self.context_tokens - self.filled_tokens
+    }
+
+    /// Blocks to take before `tokens` more can be computed.
+    #[must_use]
+    pub fn blocks_needed(&self, tokens: u32, block_tokens: u32) -> u32 {
+        let blocks = (self.filled_tokens + tokens).div_ceil(block_tokens);
+        blocks.saturating_sub(self.held_blocks) + u32::from(self.copies_tail)
+    }
+}
+
+#[cfg(test)]
+mod tests;

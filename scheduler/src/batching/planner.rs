@@ -1,0 +1,272 @@
+//! The state of one plan while it is made.
+
+use super::{BatchLimits, Plan, PlannedRow, PrefixHit, SequenceKey, SequenceView, Standing};
+
+/// A plan in the making: what is left to give, and what each sequence got.
+pub(super) struct Planner<'a> {
+    limits: &'a BatchLimits,
+    sequences: Vec<SequenceView>,
+    rows: Vec<PlannedRow>,
+    preempted: Vec<SequenceKey>,
+    tokens_left: u32,
+    places_left: u32,
+    free_blocks: u32,
+    /// Blocks that prompts in progress will still take: not to be given to new ones.
+    promised_blocks: u32,
+    /// The one that may preempt anybody, so that something always moves.
+    leader: Option<SequenceKey>,
+}
+
+// === impl Planner ===
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        limits: &'a BatchLimits,
+        sequences: &[SequenceView],
+        free_blocks: u32,
+    ) -> Self {
+        let running_width: u32 =
+            sequences.iter().filter(|s| s.standing == Standing::Running).map(|s| s.width).sum();
+        let places_left = limits.sequences_max.saturating_sub(running_width);
+        Self {
+            limits,
+            sequences: sequences.to_vec(),
+            rows: Vec::new(),
+            preempted: Vec::new(),
+            tokens_left: limits.tokens_max,
+            places_left,
+            free_blocks,
+            promised_blocks: 0,
+            leader: leader(sequences, places_left),
+        }
+    }
+
+    pub(super) fn into_plan(self) -> Plan {
+        Plan { preempted: self.preempted, rows: self.rows }
+    }
+
+    /// One row for each running sequence whose prompt is computed.
+    ///
+    /// One that finds no block and nobody younger to preempt stays as it is for this step: those
+    /// before it go on, and take its blocks when they need them.
+    pub(super) fn decode_rows(&mut self) {
+        for at in 0..self.sequences.len() {
+            let sequence = self.sequences[at];
+            if self.is_ready(&sequence, Standing::Running) && sequence.remaining_tokens() == 1 {
+                self.take_row(at, 1);
+            }
+        }
+    }
+
+    /// Lets sequences run that wait with all their KV.
+    ///
+    /// They pass waiting prompts, since they hold memory that only running gives back, but leave the
+    /// places that the oldest of the prompts before them waits for.
+    pub(super) fn admit_resumed(&mut self) {
+        let mut kept_places = 0;
+        for at in 0..self.sequences.len() {
+            let sequence = self.sequences[at];
+            if !self.is_ready(&sequence, Standing::Waiting) {
+                continue;
+            }
+            if sequence.filled_tokens == 0 {
+                kept_places = if kept_places == 0 { sequence.width } else { kept_places };
+                continue;
+            }
+            if self.places_left < sequence.width + kept_places {
+                break;
+            }
+            if self.take_row(at, sequence.remaining_tokens()) {
+                self.start(at);
+            }
+        }
+    }
+
+    /// The next chunk of each running prompt.
+    pub(super) fn prefill_chunks(&mut self) {
+        for at in 0..self.sequences.len() {
+            let sequence = self.sequences[at];
+            if self.is_ready(&sequence, Standing::Running) && sequence.remaining_tokens() > 1 {
+                self.take_chunk(at);
+                self.promise_rest(at);
+            }
+        }
+    }
+
+    /// Lets waiting prompts run, until the first that doesn't fit.
+    pub(super) fn admit_prompts(&mut self, probe: &mut dyn FnMut(SequenceKey) -> PrefixHit) {
+        for at in 0..self.sequences.len() {
+            let sequence = self.sequences[at];
+            if !self.is_ready(&sequence, Standing::Waiting) || sequence.filled_tokens > 0 {
+                continue;
+            }
+            let has_room = self.places_left >= sequence.width && self.tokens_left > 0;
+            if !has_room || !self.admit_prompt(at, probe(sequence.key)) {
+                return;
+            }
+        }
+    }
+
+    fn admit_prompt(&mut self, at: usize, hit: PrefixHit) -> bool {
+        self.adopt_prefix(at, hit);
+        let admitted = (self.fits_whole(at) || self.must_advance(at)) && self.take_chunk(at);
+        if admitted {
+            self.start(at);
+            self.promise_rest(at);
+        }
+        admitted
+    }
+
+    /// Whether the sequence could be computed to its end and take its first steps of growth, with
+    /// what others were promised left to them.
+    fn fits_whole(&self, at: usize) -> bool {
+        let sequence = &self.sequences[at];
+        let context = sequence.blocks_needed(sequence.remaining_tokens(), self.limits.block_tokens);
+        let wanted = context + sequence.width + self.limits.watermark_blocks;
+        self.free_blocks >= self.promised_blocks + wanted
+    }
+
+    /// Whether nothing else would move if this one didn't, or this one comes before all.
+    fn must_advance(&self, at: usize) -> bool {
+        let nobody_runs = self.rows.is_empty()
+            && !self.sequences.iter().any(|s| s.standing == Standing::Running && !s.paused);
+        nobody_runs || self.leads(at)
+    }
+
+    /// Plans the largest chunk that budget and memory allow; the leader may preempt to get one block
+    /// at least.
+    fn take_chunk(&mut self, at: usize) -> bool {
+        let sequence = self.sequences[at];
+        let tokens =
+            self.whole_blocks(&sequence, sequence.remaining_tokens().min(self.tokens_left));
+        if tokens == 0 {
+            return false;
+        }
+        if self.leads(at) && self.fit_to_memory(&sequence, tokens) == 0 {
+            self.make_room(at, sequence.blocks_needed(1, self.limits.block_tokens));
+        }
+        let tokens = self.fit_to_memory(&self.sequences[at], tokens);
+        tokens > 0 && self.take_row(at, tokens)
+    }
+
+    /// Plans `tokens` tokens of a sequence, preempting younger ones for the blocks where it already
+    /// runs. Says whether it did.
+    fn take_row(&mut self, at: usize, tokens: u32) -> bool {
+        let sequence = self.sequences[at];
+        let blocks = sequence.blocks_needed(tokens, self.limits.block_tokens);
+        let may_preempt = sequence.standing == Standing::Running || self.leads(at);
+        if tokens > self.tokens_left {
+            return false;
+        }
+        if blocks > self.free_blocks && !(may_preempt && self.make_room(at, blocks)) {
+            return false;
+        }
+        self.free_blocks -= blocks;
+        self.tokens_left -= tokens;
+        self.rows.push(PlannedRow { key: sequence.key, tokens, blocks });
+        true
+    }
+
+    /// Preempts until `blocks` blocks are free, if that can be.
+    fn make_room(&mut self, at: usize, blocks: u32) -> bool {
+        while self.free_blocks < blocks {
+            let Some(victim) = self.victim_for(at) else { return false };
+            self.preempt(victim);
+        }
+        true
+    }
+
+    /// Who gives its blocks to `at`: the youngest paused one, else the youngest, but only to the
+    /// leader or to one that is older.
+    fn victim_for(&self, at: usize) -> Option<usize> {
+        let holders = || (0..self.sequences.len()).rev().filter(|&i| i != at && self.holds(i));
+        holders()
+            .find(|&i| self.sequences[i].paused)
+            .or_else(|| holders().next().filter(|&youngest| youngest > at || self.leads(at)))
+    }
+
+    fn holds(&self, at: usize) -> bool {
+        let sequence = &self.sequences[at];
+        sequence.held_blocks > 0 || self.row_of(sequence.key).is_some_and(|row| row.blocks > 0)
+    }
+
+    fn preempt(&mut self, at: usize) {
+        let sequence = self.sequences[at];
+        if let Some(row) = self.row_of(sequence.key).copied() {
+            self.rows.retain(|other| other.key != row.key);
+            self.free_blocks += row.blocks;
+            self.tokens_left += row.tokens;
+        }
+        if sequence.standing == Standing::Running {
+            self.places_left += sequence.width;
+        }
+        // Shared blocks don't come free, so this may promise too much; the row is then left for the
+        // next step, which preempts further.
+        self.free_blocks += sequence.held_blocks;
+        self.preempted.push(sequence.key);
+        let view = &mut self.sequences[at];
+        (view.held_blocks, view.filled_tokens, view.standing) = (0, 0, Standing::Waiting);
+    }
+
+    fn start(&mut self, at: usize) {
+        self.places_left -= self.sequences[at].width;
+        self.sequences[at].standing = Standing::Running;
+    }
+
+    fn adopt_prefix(&mut self, at: usize, hit: PrefixHit) {
+        let sequence = &mut self.sequences[at];
+        sequence.filled_tokens = hit.tokens;
+        sequence.held_blocks = hit.tokens / self.limits.block_tokens;
+        self.free_blocks = self.free_blocks.saturating_sub(hit.blocks_taken);
+    }
+
+    /// Counts what the sequence will need after this step's chunk.
+    fn promise_rest(&mut self, at: usize) {
+        let sequence = &self.sequences[at];
+        if self.preempted.contains(&sequence.key) {
+            return;
+        }
+        let whole = sequence.blocks_needed(sequence.remaining_tokens(), self.limits.block_tokens);
+        let taken = self.row_of(sequence.key).map_or(0, |row| row.blocks);
+        self.promised_blocks += whole - taken + sequence.width;
+    }
+
+    /// `tokens`, or fewer so that the chunk ends where a block ends, unless it ends the context.
+    fn whole_blocks(&self, sequence: &SequenceView, tokens: u32) -> u32 {
+        if tokens == sequence.remaining_tokens() {
+            return tokens;
+        }
+        let end = sequence.filled_tokens + tokens;
+        (end - end % self.limits.block_tokens).saturating_sub(sequence.filled_tokens)
+    }
+
+    /// `tokens`, or as many as held and free blocks have slots for.
+    fn fit_to_memory(&self, sequence: &SequenceView, tokens: u32) -> u32 {
+        let blocks = u64::from(sequence.held_blocks) + u64::from(self.free_blocks);
+        let slots = blocks * u64::from(self.limits.block_tokens);
+        let fitting = slots.saturating_sub(u64::from(sequence.filled_tokens));
+        u32::try_from(fitting).map_or(tokens, |fitting| tokens.min(fitting))
+    }
+
+    fn is_ready(&self, sequence: &SequenceView, standing: Standing) -> bool {
+        let Self { preempted, .. } = self;
+        sequence.standing == standing && !sequence.paused && !preempted.contains(&sequence.key)
+    }
+
+    fn leads(&self, at: usize) -> bool {
+        self.leader == Some(self.sequences[at].key)
+    }
+
+    fn row_of(&self, key: SequenceKey) -> Option<&PlannedRow> {
+        self.rows.iter().find(|row| row.key == key)
+    }
+}
+
+/// The oldest sequence, or where it waits for a place, the oldest that has one.
+fn leader(sequences: &[SequenceView], places_left: u32) -> Option<SequenceKey> {
+    let mut active = sequences.iter().filter(|s| !s.paused);
+    let runs = |s: &SequenceView| s.standing == Standing::Running;
+    let oldest = active.next()?;
+    let can_move = runs(oldest) || oldest.width <= places_left;
+    if can_move { Some(oldest.key) } else { active.find(|s| runs(s)).map(|s| s.key) }
+}

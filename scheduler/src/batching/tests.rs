@@ -1,0 +1,400 @@
+//! Decisions as text tables, and promises as properties of whole runs.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+
+/// Reads a situation and writes the plan for it.
+///
+/// ```text
+/// tokens=32 places=4 block=16 watermark=0 free=3
+/// 1  run   ctx=20 kv=19 held=2
+/// 2  wait  ctx=40 cached=16
+/// ```
+/// Flags: `paused`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
+/// free ones unless `shared` says that another sequence holds them.
+fn plan_table(table: &str) -> String {
+    let mut lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
+    let head = fields(lines.next().expect("a line of limits"));
+    let limits = BatchLimits {
+        tokens_max: head["tokens"],
+        sequences_max: head["places"],
+        block_tokens: head["block"],
+        watermark_blocks: head["watermark"],
+    };
+    let mut hits = HashMap::new();
+    let sequences: Vec<_> = lines
+        .map(|line| {
+            let field = fields(line);
+            let get = |name: &str, default| field.get(name).copied().unwrap_or(default);
+            let key = key_of(line.split_whitespace().next().expect("a key"));
+            let tokens = get("cached", 0);
+            let blocks =
+                if field.contains_key("shared") { 0 } else { tokens / limits.block_tokens };
+            hits.insert(key, PrefixHit { tokens, blocks_taken: blocks });
+            SequenceView {
+                key,
+                standing: if line.contains(" run ") {
+                    Standing::Running
+                } else {
+                    Standing::Waiting
+                },
+                paused: field.contains_key("paused"),
+                context_tokens: get("ctx", 1),
+                filled_tokens: get("kv", 0),
+                held_blocks: get("held", 0),
+                copies_tail: field.contains_key("copy"),
+                width: get("width", 1),
+            }
+        })
+        .collect();
+    print_plan(&plan(&limits, &sequences, head["free"], &mut |key| hits[&key]))
+}
+
+fn fields(line: &str) -> HashMap<String, u32> {
+    line.split_whitespace()
+        .map(|word| word.split_once('=').unwrap_or((word, "1")))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
+}
+
+fn key_of(word: &str) -> SequenceKey {
+    let (request, choice) = word.split_once('.').unwrap_or((word, "0"));
+    SequenceKey {
+        request: request.parse().expect("a request number"),
+        choice: choice.parse().expect("a choice"),
+    }
+}
+
+fn print_plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    for key in &plan.preempted {
+        write!(text, "out {}.{}; ", key.request, key.choice).expect("a string takes all");
+    }
+    for row in &plan.rows {
+        let PlannedRow { key, tokens, blocks } = row;
+        write!(text, "{}.{} +{tokens}", key.request, key.choice).expect("a string takes all");
+        text.push_str(&if *blocks > 0 { format!(" b{blocks}; ") } else { "; ".to_owned() });
+    }
+    text.trim_end_matches("; ").to_owned()
+}
+
+#[rstest]
+#[case::decode_rows_come_before_an_older_prompt(
+    "tokens=32 places=4 block=16 watermark=0 free=9
+     1 run ctx=100 kv=16 held=1
+     2 run ctx=20 kv=19 held=2
+     3 run ctx=17 kv=16 held=1",
+    "2.0 +1; 3.0 +1 b1; 1.0 +16 b1"
+)]
+#[case::a_chunk_ends_where_a_block_ends(
+    "tokens=40 places=4 block=16 watermark=0 free=9
+     1 wait ctx=100",
+    "1.0 +32 b2"
+)]
+#[case::the_last_chunk_may_end_anywhere(
+    "tokens=40 places=4 block=16 watermark=0 free=9
+     1 run ctx=37 kv=16 held=1",
+    "1.0 +21 b2"
+)]
+#[case::what_the_oldest_prompt_leaves_goes_to_the_next(
+    "tokens=64 places=4 block=16 watermark=0 free=20
+     1 run ctx=40 kv=16 held=1
+     2 run ctx=90 kv=32 held=2",
+    "1.0 +24 b2; 2.0 +32 b2"
+)]
+#[case::a_cached_prefix_leaves_budget_for_others(
+    "tokens=32 places=4 block=16 watermark=0 free=9
+     1 wait ctx=70 cached=64
+     2 wait ctx=20 cached=0",
+    "1.0 +6 b1; 2.0 +20 b2"
+)]
+#[case::no_prompt_is_admitted_beyond_the_places(
+    "tokens=64 places=2 block=16 watermark=0 free=20
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=8
+     3 wait ctx=8",
+    "1.0 +1; 2.0 +8 b1"
+)]
+#[case::choices_take_a_place_each(
+    "tokens=64 places=3 block=16 watermark=0 free=20
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=8 width=3
+     3 wait ctx=8",
+    "1.0 +1"
+)]
+#[case::a_prompt_waits_until_all_of_it_fits(
+    "tokens=32 places=4 block=16 watermark=0 free=4
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=60",
+    "1.0 +1"
+)]
+#[case::blocks_promised_to_a_running_prompt_are_not_given_twice(
+    "tokens=64 places=4 block=16 watermark=0 free=8
+     1 run ctx=100 kv=48 held=3
+     2 wait ctx=30",
+    "1.0 +52 b4"
+)]
+#[case::the_watermark_stays_free(
+    "tokens=64 places=4 block=16 watermark=3 free=5
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=20",
+    "1.0 +1"
+)]
+#[case::alone_it_starts_with_what_there_is(
+    "tokens=64 places=4 block=16 watermark=3 free=2
+     1 wait ctx=100",
+    "1.0 +32 b2"
+)]
+#[case::a_row_preempts_the_youngest(
+    "tokens=64 places=4 block=16 watermark=0 free=0
+     1 run ctx=17 kv=16 held=1
+     2 run ctx=20 kv=19 held=2
+     3 run ctx=20 kv=19 held=2",
+    "out 3.0; 1.0 +1 b1; 2.0 +1"
+)]
+#[case::it_preempts_the_stalled_before_the_young(
+    "tokens=64 places=4 block=16 watermark=0 free=0
+     1 run ctx=17 kv=16 held=1 paused
+     2 run ctx=17 kv=16 held=1
+     3 run ctx=20 kv=19 held=2",
+    "out 1.0; 2.0 +1 b1; 3.0 +1"
+)]
+#[case::the_youngest_holds_still_rather_than_lose_its_work(
+    "tokens=64 places=4 block=16 watermark=0 free=0
+     1 run ctx=20 kv=19 held=2
+     2 run ctx=17 kv=16 held=1",
+    "1.0 +1"
+)]
+#[case::the_oldest_prompt_takes_back_even_planned_rows(
+    "tokens=64 places=4 block=16 watermark=0 free=1
+     1 run ctx=90 kv=16 held=1
+     2 run ctx=20 kv=19 held=2
+     3 run ctx=17 kv=16 held=1",
+    "out 3.0; 2.0 +1; 1.0 +32 b2"
+)]
+#[case::a_younger_prompt_waits_for_memory(
+    "tokens=64 places=4 block=16 watermark=0 free=0
+     1 run ctx=20 kv=19 held=2
+     2 run ctx=90 kv=16 held=1
+     3 run ctx=20 kv=19 held=2",
+    "1.0 +1; 3.0 +1"
+)]
+#[case::a_shared_tail_costs_a_block(
+    "tokens=64 places=4 block=16 watermark=0 free=1
+     1.0 run ctx=20 kv=19 held=2 copy
+     1.1 run ctx=20 kv=19 held=2",
+    "1.0 +1 b1; 1.1 +1"
+)]
+#[case::a_handed_off_sequence_passes_prompts(
+    "tokens=64 places=4 block=16 watermark=0 free=2
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=90
+     3 wait ctx=41 kv=40 held=3",
+    "1.0 +1; 3.0 +1"
+)]
+#[case::but_leaves_the_place_an_older_prompt_waits_for(
+    "tokens=64 places=2 block=16 watermark=0 free=2
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=90
+     3 wait ctx=41 kv=40 held=3",
+    "1.0 +1"
+)]
+#[case::waiting_memory_is_taken_too(
+    "tokens=64 places=1 block=16 watermark=0 free=0
+     1 run ctx=17 kv=16 held=1
+     2 wait ctx=41 kv=40 held=3",
+    "out 2.0; 1.0 +1 b1"
+)]
+#[case::the_oldest_takes_its_place_back(
+    "tokens=64 places=4 block=16 watermark=0 free=0
+     1 wait ctx=40
+     2 run ctx=20 kv=19 held=2
+     3 run ctx=20 kv=19 held=2",
+    "out 3.0; 2.0 +1; 1.0 +32 b2"
+)]
+#[case::paused_rows_keep_their_place_and_do_nothing(
+    "tokens=64 places=2 block=16 watermark=0 free=9
+     1 run ctx=20 kv=19 held=2 paused
+     2 run ctx=20 kv=19 held=2 paused
+     3 wait ctx=8",
+    ""
+)]
+#[case::nothing_to_do("tokens=64 places=2 block=16 watermark=0 free=9", "")]
+fn plans(#[case] situation: &str, #[case] expected: &str) {
+    assert_eq!(plan_table(situation), expected, "for\n{situation}");
+}
+
+#[test]
+fn a_prefix_is_looked_up_only_for_those_that_may_start() {
+    let limits =
+        BatchLimits { tokens_max: 64, sequences_max: 1, block_tokens: 16, watermark_blocks: 0 };
+    let waiting = |request| SequenceView {
+        key: SequenceKey { request, choice: 0 },
+        standing: Standing::Waiting,
+        paused: false,
+        context_tokens: 8,
+        filled_tokens: 0,
+        held_blocks: 0,
+        copies_tail: false,
+        width: 1,
+    };
+    let mut asked = Vec::new();
+    let _ = plan(&limits, &[waiting(1), waiting(2), waiting(3)], 9, &mut |key| {
+        asked.push(key.request);
+        PrefixHit::default()
+    });
+    assert_eq!(asked, [1]);
+}
+
+/// One request of a simulated run.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    arrives_at_step: u32,
+    prompt_tokens: u32,
+    output_tokens: u32,
+    handed_off: bool,
+}
+
+fn jobs() -> impl Strategy<Value = Vec<Job>> {
+    let job = (0..30u32, 1..90u32, 1..40u32, any::<bool>()).prop_map(
+        |(arrives_at_step, prompt_tokens, output_tokens, handed_off)| Job {
+            arrives_at_step,
+            prompt_tokens,
+            output_tokens,
+            handed_off,
+        },
+    );
+    proptest::collection::vec(job, 1..14)
+}
+
+/// A run of a whole workload over exact block accounts, checking each plan.
+struct Run {
+    limits: BatchLimits,
+    free_blocks: u32,
+    views: Vec<SequenceView>,
+    left: HashMap<SequenceKey, u32>,
+}
+
+impl Run {
+    fn arrive(&mut self, number: usize, job: &Job) {
+        let block = self.limits.block_tokens;
+        let blocks = job.prompt_tokens.div_ceil(block);
+        let key = SequenceKey { request: number as u64, choice: 0 };
+        let mut view = SequenceView {
+            key,
+            standing: Standing::Waiting,
+            paused: false,
+            context_tokens: job.prompt_tokens,
+            filled_tokens: 0,
+            held_blocks: 0,
+            copies_tail: false,
+            width: 1,
+        };
+        if job.handed_off && self.free_blocks >= blocks {
+            self.free_blocks -= blocks;
+            (view.filled_tokens, view.held_blocks) = (job.prompt_tokens, blocks);
+            view.context_tokens += 1;
+        }
+        self.left.insert(key, job.output_tokens);
+        self.views.push(view);
+        self.views.sort_by_key(|view| view.key);
+    }
+
+    fn step(&mut self) {
+        let plan = plan(&self.limits, &self.views, self.free_blocks, &mut |_| PrefixHit::default());
+        self.check(&plan);
+        for key in &plan.preempted {
+            let view = self.views.iter_mut().find(|view| view.key == *key).expect("a known key");
+            self.free_blocks += view.held_blocks;
+            (view.held_blocks, view.filled_tokens, view.standing) = (0, 0, Standing::Waiting);
+        }
+        for row in &plan.rows {
+            let view = self.views.iter_mut().find(|v| v.key == row.key).expect("a known key");
+            self.free_blocks =
+                self.free_blocks.checked_sub(row.blocks).expect("no block is given twice");
+            view.standing = Standing::Running;
+            view.held_blocks += row.blocks;
+            view.filled_tokens += row.tokens;
+            if view.filled_tokens == view.context_tokens {
+                view.context_tokens += 1;
+                *self.left.get_mut(&row.key).expect("a known key") -= 1;
+            }
+        }
+        let (done, going): (Vec<_>, Vec<_>) =
+            self.views.drain(..).partition(|view| self.left[&view.key] == 0);
+        self.free_blocks += done.iter().map(|view| view.held_blocks).sum::<u32>();
+        self.views = going;
+    }
+
+    fn check(&self, plan: &Plan) {
+        let limits = self.limits;
+        let tokens: u32 = plan.rows.iter().map(|row| row.tokens).sum();
+        assert!(tokens <= limits.tokens_max, "{tokens} tokens");
+        for row in &plan.rows {
+            assert!(!plan.preempted.contains(&row.key), "{:?} runs and is preempted", row.key);
+            let view = self.views.iter().find(|view| view.key == row.key).expect("a known key");
+            let end = view.filled_tokens + row.tokens;
+            assert!(end == view.context_tokens || end.is_multiple_of(limits.block_tokens));
+            assert!(end <= (view.held_blocks + row.blocks) * limits.block_tokens);
+        }
+        let running = self.views.iter().filter(|view| {
+            let runs = view.standing == Standing::Running && !plan.preempted.contains(&view.key);
+            runs || plan.rows.iter().any(|row| row.key == view.key)
+        });
+        assert!(running.count() as u32 <= limits.sequences_max);
+        let has_place = |view: &SequenceView| view.standing == Standing::Running;
+        let places_taken = self.views.iter().filter(|view| has_place(view)).count() as u32;
+        let leader = self.views.iter().find(|view| {
+            has_place(view)
+                || (view.key == self.views[0].key && places_taken < limits.sequences_max)
+        });
+        let leader_moves = leader
+            .is_none_or(|leader| plan.rows.iter().any(|row| row.key == leader.key))
+            || leader.is_some_and(|leader| !has_place(leader) && !plan.rows.is_empty());
+        assert!(leader_moves, "the oldest stands still in {plan:?} of {:?}", self.views);
+    }
+}
+
+proptest! {
+    /// Whatever arrives, in whatever little memory the largest request fits: the oldest running
+    /// sequence moves in every step, limits hold, everything ends and all blocks come back.
+    #[test]
+    fn every_workload_ends(
+        jobs in jobs(),
+        block_tokens in prop_oneof![Just(1u32), Just(4), Just(16)],
+        spare_blocks in 0..20u32,
+        sequences_max in 1..6u32,
+        spare_tokens in 0..40u32,
+        watermark_blocks in 0..3u32,
+    ) {
+        let largest = jobs.iter().map(|job| job.prompt_tokens + job.output_tokens).max().unwrap_or(1);
+        let total_blocks = largest.div_ceil(block_tokens) + spare_blocks;
+        let limits = BatchLimits {
+            tokens_max: sequences_max + block_tokens + spare_tokens,
+            sequences_max,
+            block_tokens,
+            watermark_blocks,
+        };
+        let mut run = Run {
+            limits,
+            free_blocks: total_blocks,
+            views: Vec::new(),
+            left: HashMap::new(),
+        };
+        let mut step = 0;
+        while step < 30 || !run.views.is_empty() {
+            for (number, job) in jobs.iter().enumerate().filter(|(_, j)| j.arrives_at_step == step) {
+                run.arrive(number, job);
+            }
+            run.step();
+            step += 1;
+            prop_assert!(step < 20_000, "still going: {:?}", run.views);
+        }
+        prop_assert_eq!(run.free_blocks, total_blocks);
+    }
+}
