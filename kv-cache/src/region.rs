@@ -24,8 +24,12 @@ pub trait KvRegion: Send + Sync + 'static {
     /// # Errors
     /// [`RegionError::Length`] if `out` has another length, [`RegionError::OutOfRange`] for a block
     /// or layer that the region doesn't have, [`RegionError::Device`] if the copy failed.
-    fn gather(&self, pages: &PageRange<'_>, fence: Fence, out: &mut [u8])
-    -> Result<(), RegionError>;
+    fn gather(
+        &self,
+        pages: &PageRange<'_>,
+        fence: Fence,
+        out: &mut [u8],
+    ) -> Result<(), RegionError>;
 
     /// Copies `bytes` into `pages`; the result is visible to steps that begin after it returns.
     ///

@@ -45,7 +45,10 @@ fn stack_and_heap_messages_agree_at_the_border() {
     for len in [border, border + 1] {
         let tokens = vec![9; len];
         let mut message = vec![0; HEADER_BYTES + len * 4];
-        assert_eq!(hasher().extend(None, &tokens), hasher().hash_message(None, &tokens, &mut message));
+        assert_eq!(
+            hasher().extend(None, &tokens),
+            hasher().hash_message(None, &tokens, &mut message)
+        );
     }
 }
 

@@ -42,7 +42,7 @@ impl BlockHandle {
     /// - `parent`: the name of the block before it; `None` for a sequence's first.
     ///
     /// # Panics
-    /// If `tokens` aren't exactly `block_tokens`, or the block has another name already.
+    /// If `tokens` aren't exactly `block_tokens`, or the block is published already as another.
     pub fn seal(&self, hash: BlockHash, tokens: &[TokenId], parent: Option<BlockHash>) -> Sealed {
         self.pool.lock().seal(self.id(), CommittedBlock { hash, parent }, tokens)
     }

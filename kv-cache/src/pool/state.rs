@@ -118,7 +118,8 @@ impl PoolState {
 
     pub(super) fn is_current(&self, reference: BlockRef) -> bool {
         self.slots.get(reference.block.index()).is_some_and(|slot| {
-            slot.generation == reference.generation.0 && (slot.owners > 0 || slot.published.is_some())
+            slot.generation == reference.generation.0
+                && (slot.owners > 0 || slot.published.is_some())
         })
     }
 
@@ -132,11 +133,14 @@ impl PoolState {
         if !self.caching {
             return Sealed::CachingOff;
         }
+        if self.is_published(block) {
+            assert!(self.holds(block, committed, tokens), "{block} is sealed again as another");
+            return Sealed::Duplicate(block);
+        }
         if let Some(&holder) = self.published.get(&committed.hash) {
             let same = self.holds(holder, committed, tokens);
             return if same { Sealed::Duplicate(holder) } else { Sealed::Collision(holder) };
         }
-        assert!(!self.is_published(block), "{block} is sealed twice, under different names");
         self.tokens_mut(block).copy_from_slice(tokens);
         self.slots[block.index()].published = Some(committed);
         self.published.insert(committed.hash, block);

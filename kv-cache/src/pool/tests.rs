@@ -1,10 +1,34 @@
+use std::thread;
+
+use super::events::EVENTS_MAX;
 use super::*;
 use crate::ChainHasher;
+
+mod model;
 
 const BLOCK_TOKENS: u32 = 4;
 
 fn bind(pool: &BlockPool) -> BlockHandle {
     pool.reserve(1).expect("room").bind().expect("one credit")
+}
+
+/// Fills and publishes the blocks of `tokens`, in order.
+fn fill(pool: &BlockPool, hashes: &[BlockHash], tokens: &[TokenId]) -> Vec<BlockHandle> {
+    let mut parent = None;
+    let blocks = hashes.iter().zip(tokens.chunks_exact(BLOCK_TOKENS as usize));
+    blocks
+        .map(|(&hash, tokens)| {
+            let block = bind(pool);
+            assert_eq!(block.seal(hash, tokens, parent), Sealed::Published);
+            parent = Some(hash);
+            block
+        })
+        .collect()
+}
+
+fn prompt(tokens: std::ops::Range<TokenId>) -> (Vec<BlockHash>, Vec<TokenId>) {
+    let tokens: Vec<_> = tokens.collect();
+    (ChainHasher::new("model", b"").hash_blocks(None, &tokens, BLOCK_TOKENS), tokens)
 }
 
 #[test]
@@ -19,4 +43,177 @@ fn dropping_everything_returns_every_block() {
     assert!(!copy.is_shared());
     drop(copy);
     assert_eq!(pool.counts(), BlockCounts { free: 4, reserved: 0, active: 0, cached: 0 });
+}
+
+#[test]
+fn a_reservation_is_all_or_nothing_and_says_what_is_missing() {
+    let pool = BlockPool::new(4, BLOCK_TOKENS);
+    let mut first = pool.reserve(3).expect("room");
+    let refusal = NoCapacity { need_blocks: 2, free_blocks: 1 };
+    assert_eq!(pool.reserve(2).unwrap_err(), refusal);
+    assert_eq!(first.grow(2), Err(refusal));
+    assert_eq!(first.grow(1), Ok(()));
+    let part = first.split(3);
+    assert_eq!((first.remaining(), part.remaining(), pool.counts().reserved), (1, 3, 4));
+    drop(part);
+    assert_eq!(pool.counts().available(), 3);
+}
+
+#[test]
+#[should_panic(expected = "2 credits of 1 split off")]
+fn splitting_off_more_than_there_is_is_a_bug() {
+    drop(BlockPool::new(4, BLOCK_TOKENS).reserve(1).expect("room").split(2));
+}
+
+#[test]
+fn an_evicted_block_makes_its_references_stale_and_a_cached_one_does_not() {
+    let pool = BlockPool::new(1, BLOCK_TOKENS);
+    let (hashes, tokens) = prompt(0..4);
+    let block = fill(&pool, &hashes, &tokens).remove(0);
+    let reference = block.reference();
+    drop(block);
+    assert!(pool.is_current(reference));
+
+    let next = bind(&pool);
+    assert_eq!(next.id(), reference.block);
+    assert!(!pool.is_current(reference) && pool.is_current(next.reference()));
+}
+
+#[test]
+fn the_least_recently_released_block_is_evicted_first_and_a_match_renews() {
+    let pool = BlockPool::new(3, BLOCK_TOKENS);
+    let prompts = [prompt(0..4), prompt(10..14), prompt(20..24)];
+    let found = |index: usize| pool.match_prefix(&prompts[index].0, &prompts[index].1);
+    let blocks: Vec<_> =
+        prompts.iter().flat_map(|(hashes, tokens)| fill(&pool, hashes, tokens)).collect();
+    drop(blocks);
+    drop(found(0));
+
+    let _held = [bind(&pool), bind(&pool)];
+    assert_eq!([0, 1, 2].map(|index| found(index).len()), [1, 0, 0]);
+}
+
+#[test]
+fn a_match_never_takes_a_block_that_is_promised() {
+    let pool = BlockPool::new(3, BLOCK_TOKENS);
+    let (hashes, tokens) = prompt(0..12);
+    drop(fill(&pool, &hashes, &tokens));
+    let mut promised = pool.reserve(2).expect("room");
+    assert_eq!(pool.match_prefix(&hashes, &tokens).len(), 1);
+    assert_eq!([promised.bind(), promised.bind()].iter().flatten().count(), 2);
+}
+
+#[test]
+fn active_blocks_are_found_at_no_cost() {
+    let pool = BlockPool::new(3, BLOCK_TOKENS);
+    let (hashes, tokens) = prompt(0..12);
+    let blocks = fill(&pool, &hashes, &tokens);
+    let found = pool.match_prefix(&hashes, &tokens);
+    assert_eq!(found.len(), 3);
+    assert_eq!(pool.counts().active, 3);
+    assert!(blocks[0].is_shared() && !blocks[0].is_writable());
+}
+
+#[test]
+fn a_collision_is_a_miss() {
+    let pool = BlockPool::new(3, BLOCK_TOKENS);
+    let (name, mine, other) = (BlockHash(7), [1, 2, 3, 4], [1, 2, 3, 5]);
+    let holder = bind(&pool);
+    assert_eq!(holder.seal(name, &mine, None), Sealed::Published);
+    let late = bind(&pool);
+    assert_eq!(late.seal(name, &mine, None), Sealed::Duplicate(holder.id()));
+    assert_eq!(late.seal(name, &other, None), Sealed::Collision(holder.id()));
+    assert_eq!(late.seal(name, &mine, Some(name)), Sealed::Collision(holder.id()));
+    assert!(late.is_writable());
+
+    assert_eq!(pool.match_prefix(&[name], &mine).len(), 1);
+    assert!(pool.match_prefix(&[name], &other).is_empty());
+    assert!(pool.match_prefix(&[name], &mine[..3]).is_empty());
+}
+
+#[test]
+#[should_panic(expected = "b0 is sealed again as another")]
+fn renaming_a_published_block_is_a_bug() {
+    let block = bind(&BlockPool::new(1, BLOCK_TOKENS));
+    block.seal(BlockHash(1), &[1; 4], None);
+    block.seal(BlockHash(2), &[1; 4], None);
+}
+
+#[test]
+fn without_a_cache_nothing_is_found_and_released_blocks_are_free() {
+    let pool = BlockPool::new(4, BLOCK_TOKENS);
+    let (hashes, tokens) = prompt(0..8);
+    let mut blocks = fill(&pool, &hashes, &tokens);
+    drop(blocks.pop());
+    assert_eq!(pool.counts().cached, 1);
+
+    pool.set_caching(false);
+    assert_eq!(pool.counts(), BlockCounts { free: 3, reserved: 0, active: 1, cached: 0 });
+    assert!(pool.match_prefix(&hashes, &tokens).is_empty() && pool.snapshot().is_empty());
+    assert_eq!(blocks[0].seal(hashes[0], &tokens[..4], None), Sealed::CachingOff);
+    drop(blocks);
+    assert_eq!((pool.counts().free, pool.audit()), (4, Ok(())));
+}
+
+#[test]
+fn blocks_that_no_live_owner_names_are_orphans() {
+    let pool = BlockPool::new(4, BLOCK_TOKENS);
+    let blocks = [bind(&pool), bind(&pool)];
+    assert_eq!(pool.orphans(blocks.iter().map(BlockHandle::id)), 0);
+    assert_eq!(pool.orphans([blocks[1].id()]), 1);
+}
+
+#[test]
+fn events_tell_what_can_be_found_in_order() {
+    let pool = BlockPool::new(1, BLOCK_TOKENS);
+    let (hashes, tokens) = prompt(0..4);
+    let committed = CommittedBlock { hash: hashes[0], parent: None };
+    drop(fill(&pool, &hashes, &tokens));
+    drop(bind(&pool));
+    let first = pool.drain_events(1);
+    assert_eq!(first.events, [BlockEvent::Committed(committed)]);
+    assert_eq!(pool.drain_events(9).events, [BlockEvent::Evicted { hash: hashes[0] }]);
+    assert_eq!(pool.drain_events(9), BlockEvents::default());
+}
+
+#[test]
+fn lost_events_are_admitted_until_a_snapshot_is_taken() {
+    let pool = BlockPool::new(1, BLOCK_TOKENS);
+    let churn = |count: usize| {
+        for number in 0..count {
+            bind(&pool).seal(BlockHash(number as u128), &[1; 4], None);
+        }
+    };
+    churn(EVENTS_MAX / 2 + 2);
+    for _ in 0..2 {
+        assert_eq!(pool.drain_events(9), BlockEvents { events: vec![], overflowed: true });
+    }
+    assert_eq!(pool.snapshot().len(), 1);
+    churn(1);
+    assert!(!pool.drain_events(9).overflowed);
+}
+
+#[test]
+fn threads_that_race_leave_a_whole_pool_behind() {
+    let pool = BlockPool::new(64, BLOCK_TOKENS);
+    let (hashes, tokens) = prompt(0..64);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..500 {
+                    let found = pool.match_prefix(&hashes, &tokens[..round % 64]);
+                    let Ok(mut credits) = pool.reserve(16 - found.len() as u32) else { continue };
+                    let mut parent = found.len().checked_sub(1).map(|last| hashes[last]);
+                    for (index, &hash) in hashes.iter().enumerate().skip(found.len()) {
+                        let block = credits.bind().expect("a credit for each");
+                        block.seal(hash, &tokens[index * 4..][..4], parent);
+                        parent = Some(hash);
+                    }
+                }
+            });
+        }
+    });
+    let counts = pool.counts();
+    assert_eq!((counts.active, counts.reserved, counts.total()), (0, 0, 64));
+    assert_eq!(pool.audit(), Ok(()));
 }
