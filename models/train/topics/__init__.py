@@ -1,0 +1,1 @@
+"""What the demo model talks about: one module per subject."""
