@@ -1,0 +1,263 @@
+//! The reference backend: plain loops over host memory, fast enough to serve small models.
+//!
+//! Weights stay in their dtype and are widened in registers; sums are 32-bit floats.
+
+mod attention;
+mod crew;
+mod kernels;
+mod kv;
+mod matmul;
+mod rows;
+mod simd;
+mod tensor;
+
+use std::sync::Arc;
+
+use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
+use scheduler::TokenLogprob;
+
+use crate::backend::{Attention, Backend, Linear, Norm};
+use crate::batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch};
+use crate::error::{EngineError, LogitsFault};
+use crate::rope::{Rope, RopeRows};
+use crate::sampler;
+use attention::PagedAttention;
+use crew::Crew;
+use kv::{CpuKv, Slot};
+use simd::Isa;
+pub use tensor::{CpuBuffer, CpuMatrix, CpuVector};
+use tensor::with_elements;
+
+/// Computes on the host's cores.
+#[derive(Debug)]
+pub struct CpuBackend {
+    isa: Isa,
+    crew: Arc<Crew>,
+    kv: Arc<CpuKv>,
+}
+
+/// A step's description: the batch's own, and what all layers need of it.
+#[derive(Debug)]
+pub struct CpuBatch {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Vec<SequenceRows>,
+    slots: Vec<Slot>,
+    rope: RopeRows,
+}
+
+// === impl CpuBackend ===
+
+impl CpuBackend {
+    /// A backend with zeroed KV memory.
+    ///
+    /// - `threads`: `None` for one per core.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if threads can't be started.
+    pub fn new(
+        layout: &KvLayout,
+        kv_blocks: u32,
+        threads: Option<usize>,
+    ) -> Result<Self, EngineError> {
+        let (crew, kv) = (Arc::new(Crew::new(threads)?), Arc::new(CpuKv::new(layout, kv_blocks)));
+        Ok(Self { isa: Isa::detect(), crew, kv })
+    }
+}
+
+impl Backend for CpuBackend {
+    type Matrix = CpuMatrix;
+    type Vector = CpuVector;
+    type Buffer = CpuBuffer;
+    type Batch = CpuBatch;
+
+    // 64 rows of a 150,000-token vocabulary are 38 MB.
+    const LOGIT_ROWS_MAX: usize = 64;
+
+    fn matrix(&mut self, parts: &[crate::weights::Tensor<'_>]) -> Result<CpuMatrix, EngineError> {
+        Ok(CpuMatrix::stack(parts))
+    }
+
+    fn vector(&mut self, parts: &[crate::weights::Tensor<'_>]) -> Result<CpuVector, EngineError> {
+        Ok(CpuVector::concat(parts))
+    }
+
+    fn buffer(&mut self, cols: usize) -> CpuBuffer {
+        CpuBuffer::new(cols)
+    }
+
+    fn prepare(&mut self, batch: &StepBatch<'_>, rope: &Rope) -> Result<CpuBatch, EngineError> {
+        let block_tokens = self.kv.page_shape().block_tokens();
+        let slots = batch.sequences.iter().flat_map(|sequence| {
+            batch.positions[sequence.rows.clone()].iter().map(move |&position| Slot {
+                block: sequence.blocks[position as usize / block_tokens],
+                offset: position as usize % block_tokens,
+            })
+        });
+        Ok(CpuBatch {
+            tokens: batch.tokens.clone(),
+            positions: batch.positions.clone(),
+            slots: slots.collect(),
+            sequences: batch.sequences.clone(),
+            rope: rope.rows(&batch.positions),
+        })
+    }
+
+    fn run<R: Send>(&mut self, step: impl FnOnce(&mut Self) -> R + Send) -> R {
+        let crew = Arc::clone(&self.crew);
+        crew.install(|| step(self))
+    }
+
+    fn embed(
+        &mut self,
+        batch: &CpuBatch,
+        table: &CpuMatrix,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        out.resize(batch.tokens.len());
+        with_elements!(&table.elements, table => rows::embed(&batch.tokens, table, out));
+        Ok(())
+    }
+
+    fn add_norm(
+        &mut self,
+        hidden: &mut CpuBuffer,
+        delta: Option<&CpuBuffer>,
+        norm: Norm<'_, Self>,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        out.resize(hidden.rows());
+        if let Some(delta) = delta {
+            rows::add(&mut hidden.data, &delta.data);
+        }
+        let cols = hidden.cols;
+        for (x, out) in hidden.data.chunks_exact(cols).zip(out.data.chunks_exact_mut(cols)) {
+            out.copy_from_slice(x);
+            rows::norm(self.isa, out, &norm.weight.0, norm.eps);
+        }
+        Ok(())
+    }
+
+    fn linear(
+        &mut self,
+        x: &CpuBuffer,
+        layer: Linear<'_, Self>,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        let inputs: Vec<&[f32]> = x.data.chunks_exact(x.cols).collect();
+        matmul::matmul(self.isa, &self.crew, &inputs, layer.weight, out);
+        if let Some(bias) = layer.bias {
+            out.data.chunks_exact_mut(out.cols).for_each(|row| rows::add(row, &bias.0));
+        }
+        Ok(())
+    }
+
+    fn rope_and_cache(
+        &mut self,
+        batch: &CpuBatch,
+        attention: &Attention<'_, Self>,
+        qkv: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        let isa = self.isa;
+        rows::norm_and_rotate(isa, &self.crew, attention, &batch.rope, qkv);
+        let (q, kv) = (attention.shape.q_width(), attention.shape.kv_width());
+        let pages = self.kv.page_shape();
+        let mut layer = self.kv.layer(attention.layer).write();
+        for (row, &slot) in qkv.data.chunks_exact(qkv.cols).zip(&batch.slots) {
+            pages.write(&mut layer, slot, &row[q..q + kv], &row[q + kv..]);
+        }
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        batch: &CpuBatch,
+        attention: &Attention<'_, Self>,
+        qkv: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        out.resize(qkv.rows());
+        let paged = PagedAttention {
+            isa: self.isa,
+            crew: &self.crew,
+            shape: attention.shape,
+            window: attention.window,
+            pages: self.kv.page_shape(),
+            sequences: &batch.sequences,
+            positions: &batch.positions,
+        };
+        let layer = self.kv.layer(attention.layer).read();
+        with_elements!(&*layer, layer => paged.run(qkv, layer, out));
+        Ok(())
+    }
+
+    fn silu_mul(&mut self, gate_up: &CpuBuffer, out: &mut CpuBuffer) -> Result<(), EngineError> {
+        out.resize(gate_up.rows());
+        rows::silu_mul(self.isa, &self.crew, gate_up, out);
+        Ok(())
+    }
+
+    fn logits(
+        &mut self,
+        x: &CpuBuffer,
+        rows: &[usize],
+        head: &CpuMatrix,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        let inputs: Vec<&[f32]> = rows.iter().map(|&row| x.row(row)).collect();
+        matmul::matmul(self.isa, &self.crew, &inputs, head, out);
+        Ok(())
+    }
+
+    fn sample(
+        &mut self,
+        logits: &CpuBuffer,
+        requests: &[(usize, &SampleRow<'_>)],
+    ) -> Result<Vec<Sampled>, EngineError> {
+        let sample = |(row, request): &(usize, &SampleRow<'_>)| {
+            sampler::sample(logits.row(*row), request).map_err(|fault| blame(request.row, fault))
+        };
+        requests.iter().map(sample).collect()
+    }
+
+    fn score(
+        &mut self,
+        logits: &CpuBuffer,
+        requests: &[(usize, &ScoreRow)],
+    ) -> Result<Vec<TokenLogprob>, EngineError> {
+        let score = |(row, request): &(usize, &ScoreRow)| {
+            sampler::score(logits.row(*row), request).map_err(|fault| blame(request.row, fault))
+        };
+        requests.iter().map(score).collect()
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
+        self.kv.copy_block(from, to);
+        Ok(())
+    }
+
+    /// Operations finish before they return, so one fence will do.
+    fn fence(&mut self) -> Result<Fence, EngineError> {
+        Ok(Fence::default())
+    }
+
+    fn download(&mut self, buffer: &CpuBuffer) -> Result<Vec<f32>, EngineError> {
+        Ok(buffer.data.clone())
+    }
+
+    fn kv_blocks(&self) -> u32 {
+        self.kv.blocks()
+    }
+
+    fn layout(&self) -> &KvLayout {
+        self.kv.layout()
+    }
+
+    fn region(&self) -> Arc<dyn KvRegion> {
+        Arc::clone(&self.kv) as Arc<dyn KvRegion>
+    }
+}
+
+fn blame(row: usize, reason: LogitsFault) -> EngineError {
+    EngineError::Logits { row, reason }
+}

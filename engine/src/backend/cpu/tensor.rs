@@ -1,0 +1,131 @@
+//! Weights and activations in host memory.
+
+use half::{bf16, f16};
+
+use super::simd::Element;
+use crate::config::WeightDtype;
+use crate::weights::Tensor;
+
+/// Elements of one of the three types.
+#[derive(Clone, Debug)]
+pub(super) enum Elements {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
+}
+
+/// Calls generic code with the elements' type.
+macro_rules! with_elements {
+    ($elements:expr, $data:ident => $body:expr) => {
+        match $elements {
+            $crate::backend::cpu::tensor::Elements::F32($data) => $body,
+            $crate::backend::cpu::tensor::Elements::Bf16($data) => $body,
+            $crate::backend::cpu::tensor::Elements::F16($data) => $body,
+        }
+    };
+}
+pub(super) use with_elements;
+
+/// A weight matrix in its checkpoint's dtype: widening happens in registers, so that a decode step
+/// reads as few bytes as there are.
+#[derive(Debug)]
+pub struct CpuMatrix {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) elements: Elements,
+}
+
+/// A weight vector, widened: vectors are small.
+#[derive(Debug)]
+pub struct CpuVector(pub(super) Vec<f32>);
+
+/// Activations: rows of 32-bit floats.
+#[derive(Debug)]
+pub struct CpuBuffer {
+    pub(super) cols: usize,
+    pub(super) data: Vec<f32>,
+}
+
+// === impl Elements ===
+
+impl Elements {
+    pub(super) fn zeros(dtype: WeightDtype, count: usize) -> Self {
+        match dtype {
+            WeightDtype::F32 => Self::F32(vec![0.0; count]),
+            WeightDtype::Bf16 => Self::Bf16(vec![bf16::ZERO; count]),
+            WeightDtype::F16 => Self::F16(vec![f16::ZERO; count]),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        with_elements!(self, data => bytemuck::cast_slice(data))
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        with_elements!(self, data => bytemuck::cast_slice_mut(data))
+    }
+}
+
+// === impl CpuMatrix ===
+
+impl CpuMatrix {
+    /// Stacks tensors of equal width. They nearly always have one dtype; where they don't, floats
+    /// hold them all.
+    pub(super) fn stack(parts: &[Tensor<'_>]) -> Self {
+        let (rows, cols) = (parts.iter().map(|part| part.rows).sum(), parts[0].cols);
+        assert!(parts.iter().all(|part| part.cols == cols), "stacked matrices are equally wide");
+        let dtype = parts[0].dtype;
+        let elements = if parts.iter().all(|part| part.dtype == dtype) {
+            let mut elements = Elements::zeros(dtype, rows * cols);
+            let mut rest = elements.bytes_mut();
+            for part in parts {
+                rest.split_off_mut(..part.bytes.len()).expect("counted above").copy_from_slice(&part.bytes);
+            }
+            elements
+        } else {
+            Elements::F32(parts.iter().flat_map(widen).collect())
+        };
+        Self { rows, cols, elements }
+    }
+}
+
+// === impl CpuVector ===
+
+impl CpuVector {
+    pub(super) fn concat(parts: &[Tensor<'_>]) -> Self {
+        Self(parts.iter().flat_map(widen).collect())
+    }
+}
+
+fn widen(tensor: &Tensor<'_>) -> Vec<f32> {
+    fn read<E: Element>(bytes: &[u8]) -> Vec<f32> {
+        let size = size_of::<E>();
+        bytes.chunks_exact(size).map(|x| bytemuck::pod_read_unaligned::<E>(x).to_f32()).collect()
+    }
+    match tensor.dtype {
+        WeightDtype::F32 => read::<f32>(&tensor.bytes),
+        WeightDtype::Bf16 => read::<bf16>(&tensor.bytes),
+        WeightDtype::F16 => read::<f16>(&tensor.bytes),
+    }
+}
+
+// === impl CpuBuffer ===
+
+impl CpuBuffer {
+    pub(super) fn new(cols: usize) -> Self {
+        Self { cols, data: Vec::new() }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.data.len() / self.cols
+    }
+
+    pub(super) fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.cols..][..self.cols]
+    }
+
+    /// Makes room for `rows` rows; what they hold is left over from before.
+    pub(super) fn resize(&mut self, rows: usize) {
+        self.data.resize(rows * self.cols, 0.0);
+    }
+}

@@ -1,0 +1,87 @@
+//! Finds NVIDIA GPUs without needing a driver to be there.
+#![allow(unsafe_code)]
+
+use cudarc::driver::{DriverError, result, sys};
+
+/// One GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// As the driver calls it, e.g. `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// Major and minor, e.g. `(9, 0)`.
+    pub compute_capability: (u32, u32),
+    /// Device memory in all.
+    pub memory_bytes: u64,
+}
+
+/// Why no GPU can be used.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CudaUnavailable {
+    /// There is no `libcuda` to load: no NVIDIA driver on this machine or in this container.
+    #[error("no NVIDIA driver: libcuda was not found")]
+    NoDriver,
+    /// The driver is there and refuses.
+    #[error("the NVIDIA driver refuses: {0}")]
+    Driver(String),
+    /// The driver works and has no device.
+    #[error("the NVIDIA driver sees no GPU")]
+    NoDevice,
+}
+
+/// The GPUs of this machine, in the driver's order.
+///
+/// # Errors
+/// [`CudaUnavailable`] says how far it got. Never panics where there is no driver.
+pub fn probe() -> Result<Vec<GpuInfo>, CudaUnavailable> {
+    // SAFETY: looks for the library by name and loads it; the driver's library is made for that.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(CudaUnavailable::NoDriver);
+    }
+    result::init().map_err(refusal)?;
+    let count = result::device::get_count().map_err(refusal)?;
+    if count == 0 {
+        return Err(CudaUnavailable::NoDevice);
+    }
+    (0..count).map(|ordinal| describe(ordinal).map_err(refusal)).collect()
+}
+
+fn describe(ordinal: i32) -> Result<GpuInfo, DriverError> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    let device = result::device::get(ordinal)?;
+    // SAFETY: `device` is a handle that the driver just gave for an ordinal it counted.
+    let (major, minor, memory_bytes) = unsafe {
+        (
+            result::device::get_attribute(device, MAJOR)?,
+            result::device::get_attribute(device, MINOR)?,
+            result::device::total_mem(device)?,
+        )
+    };
+    Ok(GpuInfo {
+        name: result::device::get_name(device)?,
+        compute_capability: (major.unsigned_abs(), minor.unsigned_abs()),
+        memory_bytes: memory_bytes as u64,
+    })
+}
+
+fn refusal(error: DriverError) -> CudaUnavailable {
+    match error.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => CudaUnavailable::NoDevice,
+        _ => CudaUnavailable::Driver(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probing_says_something_and_never_panics() {
+        match probe() {
+            Ok(gpus) => assert!(gpus.iter().all(|gpu| gpu.memory_bytes > 0 && !gpu.name.is_empty())),
+            Err(reason) => assert!(!reason.to_string().is_empty()),
+        }
+    }
+}

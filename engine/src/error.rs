@@ -1,0 +1,78 @@
+//! What can go wrong between a checkpoint and a token.
+
+use std::path::{Path, PathBuf};
+
+/// Why the engine could not load a model or run a step.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EngineError {
+    /// A file of the model could not be opened or read.
+    #[error("{}: {reason}", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The model's configuration is incomplete, or asks for something the engine doesn't do.
+    #[error("{}: `{field}`: {reason}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// The field in question, dotted when nested.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A weight file is damaged, or a tensor is missing or has another shape than the configuration says.
+    #[error("{}: tensor `{tensor}`: {reason}", file.display())]
+    Weights {
+        /// The file (the folder, when no file holds the tensor).
+        file: PathBuf,
+        /// The tensor; `*` for the file as a whole.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The step was refused before anything was written: the batch contradicts itself or the model.
+    #[error("invalid batch: {0}")]
+    InvalidBatch(String),
+    /// One row's logits give no token. The step's KV is written and valid, and the other rows are
+    /// fine: run the step again without the sequence that owns this row.
+    #[error("logits of row {row}: {reason}")]
+    Logits {
+        /// Row in [`crate::StepBatch::tokens`].
+        row: usize,
+        /// What is wrong with them.
+        reason: LogitsFault,
+    },
+    /// The device failed; what it was writing is undefined.
+    #[error("device: {0}")]
+    Device(String),
+}
+
+/// Why a row of logits gives no token.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LogitsFault {
+    /// The model computed a NaN: damaged weights or an overflow.
+    #[error("NaN")]
+    NotANumber,
+    /// Every token is banned or has probability 0.
+    #[error("no token is left to choose")]
+    NoCandidate,
+}
+
+// === impl EngineError ===
+
+impl EngineError {
+    pub(crate) fn io(file: &Path, error: &std::io::Error) -> Self {
+        Self::Io { file: file.to_owned(), reason: error.to_string() }
+    }
+
+    pub(crate) fn config(file: &Path, field: &str, reason: impl Into<String>) -> Self {
+        Self::Config { file: file.to_owned(), field: field.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn weights(file: &Path, tensor: &str, reason: impl Into<String>) -> Self {
+        Self::Weights { file: file.to_owned(), tensor: tensor.to_owned(), reason: reason.into() }
+    }
+}

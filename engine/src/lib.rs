@@ -1,0 +1,25 @@
+//! A model: batches in, tokens and filled KV blocks out.
+
+// Each file that needs `unsafe` allows it for itself and says why.
+#![deny(unsafe_code)]
+
+pub mod backend;
+pub mod batch;
+pub mod config;
+pub mod cuda;
+pub mod error;
+mod fingerprint;
+pub mod model;
+pub mod rope;
+pub mod sampler;
+pub mod weights;
+
+#[cfg(test)]
+mod testing;
+
+pub use backend::cpu::CpuBackend;
+pub use batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
+pub use config::ModelConfig;
+pub use error::{EngineError, LogitsFault};
+pub use model::{Model, ModelOptions, OnLayers};
+pub use weights::{LoadFormat, LoadProgress};

@@ -1,0 +1,381 @@
+//! A model: weights, KV memory, and the forward pass, written once for every backend.
+
+mod layers;
+mod validate;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion};
+
+use crate::backend::cpu::CpuBackend;
+use crate::backend::{Attention, Backend, Linear, Norm};
+use crate::batch::{StepBatch, StepOutput};
+use crate::config::{ModelConfig, WeightDtype};
+use crate::error::EngineError;
+use crate::rope::Rope;
+use crate::weights::{LoadFormat, LoadProgress, WeightReader};
+use layers::{Layer, Weights, tensors_total};
+
+/// How to load a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelOptions {
+    /// Blocks of KV memory.
+    pub kv_blocks: u32,
+    /// Token slots of a block.
+    pub block_tokens: u32,
+    /// Element type of KV memory; `None` takes the weights'.
+    pub kv_dtype: Option<KvDtype>,
+    /// Threads of the CPU backend; `None` takes one per core.
+    pub threads: Option<usize>,
+    /// Where the weights come from.
+    pub load_format: LoadFormat,
+    /// Layers per call of `on_layers`: how finely a hand-off overlaps with computing.
+    pub layer_group: u32,
+}
+
+/// Called during a step as soon as a group of layers has written the step's keys and values, with a
+/// fence behind those writes. On the step's thread: hand on, don't wait.
+pub type OnLayers<'a> = dyn FnMut(Range<u32>, Fence) + Send + 'a;
+
+/// A loaded model with its KV memory.
+pub struct Model<B: Backend> {
+    backend: B,
+    config: ModelConfig,
+    layout: KvLayout,
+    weights: Weights<B>,
+    rope: Rope,
+    scratch: Scratch<B>,
+    fingerprint: String,
+    layer_group: u32,
+}
+
+/// Activations of the step under way; kept between steps for their memory.
+struct Scratch<B: Backend> {
+    /// `[tokens, hidden]`: the residual stream.
+    hidden: B::Buffer,
+    /// `[tokens, hidden]`: the normed residual stream.
+    normed: B::Buffer,
+    /// `[tokens, qkv width]`.
+    qkv: B::Buffer,
+    /// `[tokens, q width]`.
+    attended: B::Buffer,
+    /// `[tokens, hidden]`: what attention or MLP adds.
+    delta: B::Buffer,
+    /// `[tokens, 2 * intermediate]`.
+    gate_up: B::Buffer,
+    /// `[tokens, intermediate]`.
+    activated: B::Buffer,
+    /// `[up to LOGIT_ROWS_MAX, vocab]`.
+    logits: B::Buffer,
+}
+
+// === impl ModelOptions ===
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            kv_blocks: 1024,
+            block_tokens: 16,
+            kv_dtype: None,
+            threads: None,
+            load_format: LoadFormat::Auto,
+            layer_group: 1,
+        }
+    }
+}
+
+// === impl Model ===
+
+impl Model<CpuBackend> {
+    /// Loads a checkpoint's folder onto the CPU.
+    ///
+    /// - `progress`: called after each tensor group.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`], [`EngineError::Config`] and [`EngineError::Weights`] name the file;
+    /// [`EngineError::Device`] if there is not enough memory.
+    pub fn load(
+        dir: &Path,
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, EngineError> {
+        Self::load_with(dir, options, progress, |layout| {
+            CpuBackend::new(layout, options.kv_blocks, options.threads)
+        })
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// Loads a checkpoint's folder onto the backend that `start` makes for the model's KV layout.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_with(
+        dir: &Path,
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+        start: impl FnOnce(&KvLayout) -> Result<B, EngineError>,
+    ) -> Result<Self, EngineError> {
+        let config = ModelConfig::load(dir)?;
+        let total = tensors_total(&config);
+        let mut reader = WeightReader::open(dir, &config, options.load_format, total, progress)?;
+        let layout = kv_layout(&config, options, reader.dtype()?);
+        let mut backend = start(&layout)?;
+        let weights = Weights::load(&config, &mut reader, &mut backend)?;
+        Ok(Self {
+            scratch: Scratch::new(&config, &mut backend),
+            rope: Rope::new(&config.rope, config.head_dim as usize),
+            fingerprint: reader.fingerprint(),
+            layer_group: options.layer_group.max(1),
+            backend,
+            config,
+            layout,
+            weights,
+        })
+    }
+
+    /// What the checkpoint says of itself.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The shape of the KV memory.
+    #[must_use]
+    pub fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// The KV memory, to copy pages to and from on other threads while steps run.
+    #[must_use]
+    pub fn region(&self) -> Arc<dyn KvRegion> {
+        self.backend.region()
+    }
+
+    /// 32 hex digits over configuration and weights: equal for models that compute the same KV.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Runs one batch: writes its keys and values, chooses and scores the tokens asked for.
+    ///
+    /// - `on_layers`: see [`OnLayers`].
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidBatch`] before anything is written; [`EngineError::Logits`] after all
+    /// KV is, when one row gives no token; [`EngineError::Device`] with the batch's slots undefined.
+    pub fn step(
+        &mut self,
+        batch: &StepBatch<'_>,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<StepOutput, EngineError> {
+        validate::batch(batch, &self.config, &self.layout, self.backend.kv_blocks())?;
+        if batch.tokens.is_empty() {
+            return Ok(StepOutput::default());
+        }
+        let Self { backend, config, weights, rope, scratch, layer_group, .. } = self;
+        let mut forward = Forward { config, weights, scratch, layer_group: *layer_group };
+        backend.run(|backend| {
+            let prepared = backend.prepare(batch, rope)?;
+            forward.layers(backend, &prepared, on_layers)?;
+            forward.choose(backend, batch)
+        })
+    }
+
+    /// Copies a whole block, for copy-on-write.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidBatch`] for a block that doesn't exist, [`EngineError::Device`].
+    pub fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
+        let blocks = self.backend.kv_blocks();
+        match [from, to].into_iter().find(|block| block.0 >= blocks) {
+            Some(block) => {
+                Err(EngineError::InvalidBatch(format!("block {block} of a pool of {blocks}")))
+            }
+            None => self.backend.copy_block(from, to),
+        }
+    }
+
+    /// Runs one batch and returns the logits of `rows`, row after row: for tests and diagnosis.
+    ///
+    /// # Errors
+    /// As [`Model::step`].
+    pub fn logits(
+        &mut self,
+        batch: &StepBatch<'_>,
+        rows: &[usize],
+    ) -> Result<Vec<f32>, EngineError> {
+        self.step(batch, &mut |_, _| ())?;
+        let Self { backend, weights, scratch, .. } = self;
+        let mut logits = Vec::with_capacity(rows.len() * self.config.vocab_size as usize);
+        for group in rows.chunks(B::LOGIT_ROWS_MAX) {
+            backend.logits(&scratch.normed, group, weights.head(), &mut scratch.logits)?;
+            logits.extend(backend.download(&scratch.logits)?);
+        }
+        Ok(logits)
+    }
+}
+
+fn kv_layout(config: &ModelConfig, options: &ModelOptions, weights: WeightDtype) -> KvLayout {
+    KvLayout {
+        layers: config.layers,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        block_tokens: options.block_tokens,
+        dtype: options.kv_dtype.unwrap_or(match weights {
+            WeightDtype::F32 => KvDtype::F32,
+            WeightDtype::Bf16 => KvDtype::Bf16,
+            WeightDtype::F16 => KvDtype::F16,
+        }),
+    }
+}
+
+// === impl Scratch ===
+
+impl<B: Backend> Scratch<B> {
+    fn new(config: &ModelConfig, backend: &mut B) -> Self {
+        let shape = config.head_shape();
+        let hidden = config.hidden_size as usize;
+        let intermediate = config.intermediate_size as usize;
+        Self {
+            hidden: backend.buffer(hidden),
+            normed: backend.buffer(hidden),
+            qkv: backend.buffer(shape.qkv_width()),
+            attended: backend.buffer(shape.q_width()),
+            delta: backend.buffer(hidden),
+            gate_up: backend.buffer(2 * intermediate),
+            activated: backend.buffer(intermediate),
+            logits: backend.buffer(config.vocab_size as usize),
+        }
+    }
+}
+
+/// The forward pass of one step.
+struct Forward<'a, B: Backend> {
+    config: &'a ModelConfig,
+    weights: &'a Weights<B>,
+    scratch: &'a mut Scratch<B>,
+    layer_group: u32,
+}
+
+// === impl Forward ===
+
+impl<B: Backend> Forward<'_, B> {
+    /// Embeds the tokens and runs all layers; leaves the normed last hidden state in `normed`.
+    fn layers(
+        &mut self,
+        backend: &mut B,
+        batch: &B::Batch,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<(), EngineError> {
+        let eps = self.config.rms_norm_eps;
+        let weights = self.weights;
+        backend.embed(batch, &weights.embedding, &mut self.scratch.hidden)?;
+        for (index, layer) in (0u32..).zip(&weights.layers) {
+            let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
+            let pending = (index > 0).then_some(&*delta);
+            backend.add_norm(hidden, pending, Norm { weight: &layer.attention_norm, eps }, normed)?;
+            self.attention(backend, batch, index, layer, on_layers)?;
+            let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
+            backend.add_norm(hidden, Some(delta), Norm { weight: &layer.mlp_norm, eps }, normed)?;
+            self.mlp(backend, layer)?;
+        }
+        let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
+        backend.add_norm(hidden, Some(delta), Norm { weight: &weights.norm, eps }, normed)
+    }
+
+    /// `normed` to `delta`, writing the layer's pages on the way.
+    fn attention(
+        &mut self,
+        backend: &mut B,
+        batch: &B::Batch,
+        index: u32,
+        layer: &Layer<B>,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<(), EngineError> {
+        let eps = self.config.rms_norm_eps;
+        let attention = Attention {
+            layer: index,
+            shape: self.config.head_shape(),
+            window: self.config.windows[index as usize],
+            q_norm: layer.q_norm.as_ref().map(|weight| Norm { weight, eps }),
+            k_norm: layer.k_norm.as_ref().map(|weight| Norm { weight, eps }),
+        };
+        let written = self.group_ending_with(index);
+        let Scratch { normed, qkv, attended, delta, .. } = &mut *self.scratch;
+        backend.linear(normed, layer.qkv.as_linear(), qkv)?;
+        backend.rope_and_cache(batch, &attention, qkv)?;
+        if let Some(written) = written {
+            on_layers(written, backend.fence()?);
+        }
+        backend.attention(batch, &attention, qkv, attended)?;
+        backend.linear(attended, layer.output.as_linear(), delta)
+    }
+
+    /// `normed` to `delta`.
+    fn mlp(&mut self, backend: &mut B, layer: &Layer<B>) -> Result<(), EngineError> {
+        let Scratch { normed, gate_up, activated, delta, .. } = &mut *self.scratch;
+        backend.linear(normed, layer.gate_up.as_linear(), gate_up)?;
+        backend.silu_mul(gate_up, activated)?;
+        backend.linear(activated, layer.down.as_linear(), delta)
+    }
+
+    /// The layers to report once layer `index` has been written, if a group ends with it.
+    fn group_ending_with(&self, index: u32) -> Option<Range<u32>> {
+        let end = index + 1;
+        let ends_group = end.is_multiple_of(self.layer_group) || end == self.config.layers;
+        ends_group.then(|| index / self.layer_group * self.layer_group..end)
+    }
+
+    /// Computes logits where they are wanted, a bounded number of rows at a time, and reads them.
+    fn choose(
+        &mut self,
+        backend: &mut B,
+        batch: &StepBatch<'_>,
+    ) -> Result<StepOutput, EngineError> {
+        let mut output = StepOutput::default();
+        for samples in batch.samples.chunks(B::LOGIT_ROWS_MAX) {
+            let rows = self.wanted_logits(backend, samples.iter().map(|sample| sample.row))?;
+            let requests: Vec<_> =
+                samples.iter().map(|sample| (place(&rows, sample.row), sample)).collect();
+            output.samples.extend(backend.sample(&self.scratch.logits, &requests)?);
+        }
+        for scores in batch.scores.chunks(B::LOGIT_ROWS_MAX) {
+            let rows = self.wanted_logits(backend, scores.iter().map(|score| score.row))?;
+            let requests: Vec<_> =
+                scores.iter().map(|score| (place(&rows, score.row), score)).collect();
+            output.scores.extend(backend.score(&self.scratch.logits, &requests)?);
+        }
+        Ok(output)
+    }
+
+    /// Computes the logits of some batch rows, each once; returns which rows, ascending.
+    fn wanted_logits(
+        &mut self,
+        backend: &mut B,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<Vec<usize>, EngineError> {
+        let mut rows: Vec<usize> = rows.collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let Scratch { normed, logits, .. } = &mut *self.scratch;
+        backend.logits(normed, &rows, self.weights.head(), logits)?;
+        Ok(rows)
+    }
+}
+
+fn place(rows: &[usize], row: usize) -> usize {
+    rows.binary_search(&row).expect("every wanted row was computed")
+}
+
+impl<B: Backend> layers::Projection<B> {
+    fn as_linear(&self) -> Linear<'_, B> {
+        Linear { weight: &self.weight, bias: self.bias.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Where a model's tensors come from: safetensors files, or a seeded generator.
+
+mod checkpoint;
+mod dummy;
+mod mapped;
+
+use std::borrow::Cow;
+use std::path::Path;
+
+pub use crate::config::WeightDtype;
+use crate::config::ModelConfig;
+use crate::error::EngineError;
+use crate::fingerprint::Fingerprinter;
+use checkpoint::Checkpoint;
+use dummy::DummyWeights;
+
+/// Where the weights are read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoadFormat {
+    /// The checkpoint's safetensors files.
+    #[default]
+    Auto,
+    /// Random weights of the configured shapes, the same for the same seed: for tests and for
+    /// measuring a model without downloading it.
+    Dummy {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// How far loading has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Tensors loaded.
+    pub tensors: usize,
+    /// Tensors in all.
+    pub tensors_total: usize,
+    /// Bytes loaded.
+    pub bytes: u64,
+}
+
+/// A dense tensor in row-major order, little-endian.
+#[derive(Clone, Debug)]
+pub struct Tensor<'a> {
+    /// Element type.
+    pub dtype: WeightDtype,
+    /// Rows and columns; a vector has one row.
+    pub rows: usize,
+    /// See `rows`.
+    pub cols: usize,
+    /// `rows * cols * dtype.bytes()` bytes.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// A tensor's name and the shape the configuration gives it.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorSpec {
+    pub(crate) name: String,
+    /// As in the file: one dimension for vectors, two for matrices.
+    pub(crate) shape: Vec<usize>,
+}
+
+/// Gives tensors by name, counting and fingerprinting what it gave.
+pub(crate) struct WeightReader<'a> {
+    source: Source,
+    fingerprinter: Fingerprinter,
+    progress: LoadProgress,
+    report: &'a mut dyn FnMut(LoadProgress),
+}
+
+enum Source {
+    Checkpoint(Checkpoint),
+    Dummy(DummyWeights),
+}
+
+// === impl TensorSpec ===
+
+impl TensorSpec {
+    pub(crate) fn matrix(name: impl Into<String>, rows: usize, cols: usize) -> Self {
+        Self { name: name.into(), shape: vec![rows, cols] }
+    }
+
+    pub(crate) fn vector(name: impl Into<String>, len: usize) -> Self {
+        Self { name: name.into(), shape: vec![len] }
+    }
+
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn tensor<'a>(&self, dtype: WeightDtype, bytes: Cow<'a, [u8]>) -> Tensor<'a> {
+        let cols = *self.shape.last().expect("a spec has one or two dimensions");
+        Tensor { dtype, rows: self.elements() / cols, cols, bytes }
+    }
+}
+
+// === impl WeightReader ===
+
+impl<'a> WeightReader<'a> {
+    /// Opens the weights of the model in `dir`.
+    ///
+    /// - `tensors_total`: how many tensors will be asked for; for the progress reports only.
+    pub(crate) fn open(
+        dir: &Path,
+        config: &ModelConfig,
+        format: LoadFormat,
+        tensors_total: usize,
+        report: &'a mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, EngineError> {
+        let source = match format {
+            LoadFormat::Auto => Source::Checkpoint(Checkpoint::open(dir)?),
+            LoadFormat::Dummy { seed } => Source::Dummy(DummyWeights::new(seed, config)),
+        };
+        let progress = LoadProgress { tensors: 0, tensors_total, bytes: 0 };
+        report(progress);
+        Ok(Self { source, fingerprinter: Fingerprinter::new(config), progress, report })
+    }
+
+    /// Reads tensors and gives them to `take`, which moves them to the device.
+    ///
+    /// # Errors
+    /// [`EngineError::Weights`] for a tensor that is missing, damaged or of another shape; else what
+    /// `take` says.
+    pub(crate) fn read<T>(
+        &mut self,
+        specs: &[TensorSpec],
+        take: impl FnOnce(&[Tensor<'_>]) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let tensors =
+            specs.iter().map(|spec| self.source.tensor(spec)).collect::<Result<Vec<_>, _>>()?;
+        for (spec, tensor) in specs.iter().zip(&tensors) {
+            self.fingerprinter.tensor(&spec.name, tensor);
+            self.progress.tensors += 1;
+            self.progress.bytes += tensor.bytes.len() as u64;
+        }
+        let taken = take(&tensors)?;
+        (self.report)(self.progress);
+        Ok(taken)
+    }
+
+    /// The model's element type: the embedding's.
+    ///
+    /// # Errors
+    /// As [`WeightReader::read`].
+    pub(crate) fn dtype(&self) -> Result<WeightDtype, EngineError> {
+        match &self.source {
+            Source::Checkpoint(checkpoint) => checkpoint.dtype("model.embed_tokens.weight"),
+            Source::Dummy(dummy) => Ok(dummy.dtype()),
+        }
+    }
+
+    /// The digest over the configuration and everything read.
+    pub(crate) fn fingerprint(self) -> String {
+        self.fingerprinter.finish()
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn tensor(&self, spec: &TensorSpec) -> Result<Tensor<'_>, EngineError> {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.tensor(spec),
+            Self::Dummy(dummy) => Ok(dummy.tensor(spec)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! A checkpoint's safetensors files: one `model.safetensors`, or many with an index.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
+use serde_json::Value;
+
+use super::{Tensor, TensorSpec, WeightDtype, mapped};
+use crate::config::fields::Fields;
+use crate::error::EngineError;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Bytes before a safetensors header: its length.
+const HEADER_LENGTH_BYTES: usize = 8;
+
+/// All files of a checkpoint, mapped.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    dir: PathBuf,
+    shards: Vec<Shard>,
+    /// Which shard holds a tensor.
+    index: BTreeMap<String, usize>,
+}
+
+/// One mapped file.
+#[derive(Debug)]
+struct Shard {
+    file: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    /// Where tensor data begins in the file.
+    data_start: usize,
+}
+
+// === impl Checkpoint ===
+
+impl Checkpoint {
+    /// Maps the files of the checkpoint in `dir`.
+    pub(super) fn open(dir: &Path) -> Result<Self, EngineError> {
+        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+        if single.exists() {
+            Self::from_files(dir, vec![single])
+        } else if index.exists() {
+            Self::from_index(dir, &index)
+        } else {
+            Err(EngineError::weights(dir, "*", format!("no {SINGLE} and no {INDEX} in this folder")))
+        }
+    }
+
+    /// The tensor `spec` names, checked against its shape.
+    pub(super) fn tensor(&self, spec: &TensorSpec) -> Result<Tensor<'_>, EngineError> {
+        self.shard_of(&spec.name)?.tensor(spec)
+    }
+
+    /// The element type of one tensor.
+    pub(super) fn dtype(&self, name: &str) -> Result<WeightDtype, EngineError> {
+        let shard = self.shard_of(name)?;
+        shard.dtype(name, shard.info(name)?)
+    }
+
+    fn shard_of(&self, name: &str) -> Result<&Shard, EngineError> {
+        let holder = match &self.shards[..] {
+            [only] => &only.file,
+            _ => &self.dir,
+        };
+        let shard = self.index.get(name).map(|&shard| &self.shards[shard]);
+        shard.ok_or_else(|| EngineError::weights(holder, name, "is missing"))
+    }
+
+    fn from_files(dir: &Path, files: Vec<PathBuf>) -> Result<Self, EngineError> {
+        let shards = files.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
+        let index = shards
+            .iter()
+            .enumerate()
+            .flat_map(|(number, shard)| {
+                shard.metadata.offset_keys().into_iter().map(move |name| (name, number))
+            })
+            .collect();
+        Ok(Self { dir: dir.to_owned(), shards, index })
+    }
+
+    fn from_index(dir: &Path, index: &Path) -> Result<Self, EngineError> {
+        let fields = Fields::read(index)?;
+        let weight_map = fields.require("weight_map", fields.object("weight_map")?)?;
+        let mut names = weight_map
+            .values()
+            .map(|(tensor, file)| shard_name(&weight_map, tensor, file))
+            .collect::<Result<Vec<_>, _>>()?;
+        names.sort();
+        names.dedup();
+        Self::from_files(dir, names.iter().map(|name| dir.join(name)).collect())
+    }
+}
+
+/// A shard's file name; it may not lead out of the checkpoint's folder.
+fn shard_name(weight_map: &Fields, tensor: &str, file: &Value) -> Result<String, EngineError> {
+    match file.as_str() {
+        Some(name) if !name.contains(['/', '\\']) && name != ".." => Ok(name.to_owned()),
+        _ => Err(weight_map.error(tensor, format!("want the name of a file in this folder, got {file}"))),
+    }
+}
+
+// === impl Shard ===
+
+impl Shard {
+    fn open(file: PathBuf) -> Result<Self, EngineError> {
+        let map = mapped::map(&file)?;
+        let (header_bytes, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|error| damaged(&file, &map, &error))?;
+        let data_start = HEADER_LENGTH_BYTES + header_bytes;
+        Ok(Self { file, map, metadata, data_start })
+    }
+
+    fn tensor(&self, spec: &TensorSpec) -> Result<Tensor<'_>, EngineError> {
+        let info = self.info(&spec.name)?;
+        if info.shape != spec.shape {
+            let (is, want) = (&info.shape, &spec.shape);
+            let reason = format!("has shape {is:?} where the configuration says {want:?}");
+            return Err(EngineError::weights(&self.file, &spec.name, reason));
+        }
+        let dtype = self.dtype(&spec.name, info)?;
+        let (start, end) = info.data_offsets;
+        let bytes = &self.map[self.data_start + start..self.data_start + end];
+        Ok(spec.tensor(dtype, Cow::Borrowed(bytes)))
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo, EngineError> {
+        let info = self.metadata.info(name);
+        info.ok_or_else(|| EngineError::weights(&self.file, name, "is missing"))
+    }
+
+    fn dtype(&self, name: &str, info: &TensorInfo) -> Result<WeightDtype, EngineError> {
+        match info.dtype {
+            Dtype::F32 => Ok(WeightDtype::F32),
+            Dtype::BF16 => Ok(WeightDtype::Bf16),
+            Dtype::F16 => Ok(WeightDtype::F16),
+            other => {
+                let reason = format!("has dtype {other:?}: want BF16, F16 or F32");
+                Err(EngineError::weights(&self.file, name, reason))
+            }
+        }
+    }
+}
+
+
+/// Says what is wrong with a file; for one that was cut short, which tensor it ends in.
+fn damaged(file: &Path, bytes: &[u8], error: &SafeTensorError) -> EngineError {
+    match (error, first_cut_tensor(bytes)) {
+        (SafeTensorError::MetadataIncompleteBuffer, Some(tensor)) => EngineError::weights(
+            file,
+            &tensor,
+            format!("lies beyond the file's end at {} bytes: the file is truncated", bytes.len()),
+        ),
+        _ => EngineError::weights(file, "*", format!("is no valid safetensors file: {error}")),
+    }
+}
+
+fn first_cut_tensor(bytes: &[u8]) -> Option<String> {
+    let (length, rest) = bytes.split_first_chunk::<HEADER_LENGTH_BYTES>()?;
+    let header_bytes = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (header, data) = rest.split_at_checked(header_bytes)?;
+    let header: BTreeMap<String, Value> = serde_json::from_slice(header).ok()?;
+    header
+        .into_iter()
+        .filter_map(|(name, info)| Some((info["data_offsets"][1].as_u64()?, name)))
+        .filter(|(end, _)| *end > data.len() as u64)
+        .min()
+        .map(|(_, name)| name)
+}
