@@ -1,0 +1,77 @@
+//! What can go wrong between nodes.
+
+use std::io;
+use std::net::SocketAddr;
+
+use scheduler::{Incarnation, WorkerId};
+
+use crate::ErrorCode;
+
+/// An error of the machinery that nodes share.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// A setting that can't work, found before anything was started.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The same worker has registered in a newer life; this one must not go on.
+    #[error("worker {worker} has a newer life, {}", by.0)]
+    Superseded {
+        /// Who.
+        worker: WorkerId,
+        /// The life that is registered.
+        by: Incarnation,
+    },
+    /// The port is not to be had.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// Where.
+        addr: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The server broke off.
+    #[error("serving: {0}")]
+    Serve(String),
+    /// A peer can't be reached.
+    #[error("worker {0} cannot be reached")]
+    PeerLost(WorkerId),
+    /// etcd can't be reached or refused.
+    #[error("etcd: {0}")]
+    Etcd(String),
+    /// Something took longer than it may.
+    #[error("timed out: {0}")]
+    Timeout(&'static str),
+    /// This node is leaving and takes no new work.
+    #[error("the node is draining")]
+    Draining,
+    /// The membership was closed.
+    #[error("the membership is closed")]
+    Closed,
+    /// Logs or traces could not be set up.
+    #[error("telemetry: {0}")]
+    Telemetry(String),
+}
+
+// === impl ClusterError ===
+
+impl ClusterError {
+    /// What this means to a caller.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Config(_) => ErrorCode::InvalidRequest,
+            Self::Superseded { .. } => ErrorCode::StaleIncarnation,
+            Self::PeerLost(_) | Self::Etcd(_) | Self::Draining | Self::Closed => {
+                ErrorCode::Unavailable
+            }
+            Self::Timeout(_) => ErrorCode::Timeout,
+            Self::Bind { .. } | Self::Serve(_) | Self::Telemetry(_) => ErrorCode::Internal,
+        }
+    }
+}
+
+impl From<ClusterError> for tonic::Status {
+    fn from(error: ClusterError) -> Self {
+        error.code().status(error.to_string())
+    }
+}

@@ -1,0 +1,28 @@
+//! What every node shares: membership, life cycle, rpc, telemetry.
+//!
+//! A node composes these: it listens ([`rpc::Server`]), says where it is ([`membership`]), how busy
+//! ([`report`]), watches the others ([`load`]), tells operators how it fares ([`telemetry`]) and
+//! leaves in order ([`node::Lifecycle`]). Nothing here decides anything about requests.
+
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod error;
+pub mod error_code;
+pub mod load;
+pub mod membership;
+pub mod node;
+pub mod report;
+pub mod rpc;
+pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use error::ClusterError;
+pub use error_code::ErrorCode;
+pub use load::LoadWatcher;
+pub use membership::etcd::{EtcdConfig, EtcdMembership};
+pub use membership::memory::MemoryMembership;
+pub use membership::{Members, Membership, Registration, Standing};
+pub use node::{Lifecycle, shutdown_signal};
+pub use report::{ReportService, ReportSource};

@@ -1,0 +1,123 @@
+//! Who is alive and how busy: one report stream per member.
+//!
+//! Membership says where workers are; their own streams say how they are. A worker counts as
+//! healthy while its reports come, whatever etcd says: one that etcd lost stays for as long as it
+//! reports, one that etcd still lists is unhealthy the moment its connection breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::Members;
+use crate::report::REPORT_INTERVAL;
+use crate::rpc::Channels;
+
+mod member;
+mod watcher;
+
+use watcher::Watcher;
+
+/// Reports waiting for the watcher, from all members: a tenth of a second's worth of a thousand
+/// workers. A member that finds it full waits, which only makes its next report newer.
+const SIGHTINGS_MAX: usize = 1024;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How closely members are watched.
+#[derive(Clone, Debug)]
+pub struct LoadConfig {
+    /// The interval at which workers report.
+    pub report_interval: Duration,
+    /// Intervals without a report until a member is unhealthy.
+    pub misses_max: u32,
+    /// First wait before a broken stream is opened again; doubles up to `retry_limit`.
+    pub retry_first: Duration,
+    /// Longest wait before a broken stream is opened again.
+    pub retry_limit: Duration,
+    /// Reports are gathered for this long into one snapshot; changes of health and membership are
+    /// published at once.
+    pub gather: Duration,
+}
+
+/// Watches every member's load. Stops when dropped.
+#[derive(Debug)]
+pub struct LoadWatcher {
+    snapshots: watch::Receiver<Arc<ClusterSnapshot>>,
+    tasks: TaskTracker,
+    stop: DropGuard,
+}
+
+// === impl LoadConfig ===
+
+impl Default for LoadConfig {
+    fn default() -> Self {
+        Self {
+            report_interval: REPORT_INTERVAL,
+            // A second: a garbage-collecting hypervisor or a long kernel is not a death.
+            misses_max: 10,
+            retry_first: Duration::from_millis(50),
+            retry_limit: Duration::from_secs(1),
+            gather: Duration::from_millis(5),
+        }
+    }
+}
+
+// === impl LoadWatcher ===
+
+impl LoadWatcher {
+    /// Starts to watch the members of `view`. Must be called within the runtime.
+    #[must_use]
+    pub fn start(
+        view: watch::Receiver<Arc<Members>>,
+        channels: Channels,
+        config: LoadConfig,
+    ) -> Self {
+        let (publish, snapshots) = watch::channel(Arc::new(ClusterSnapshot::default()));
+        let (sightings, inbox) = mpsc::channel(SIGHTINGS_MAX);
+        let (stopped, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let watcher = Watcher::new(config, channels, tasks.clone(), stopped.clone(), sightings);
+        tasks.spawn(watcher.run(view, inbox, publish));
+        Self { snapshots, tasks, stop: stopped.drop_guard() }
+    }
+
+    /// The cluster now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<ClusterSnapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// The cluster; changes wake the receiver.
+    #[must_use]
+    pub fn snapshots(&self) -> watch::Receiver<Arc<ClusterSnapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Stops watching and waits for the streams to close.
+    pub async fn close(self) {
+        drop(self.stop);
+        self.tasks.close();
+        // What does not end in time ends with the runtime.
+        drop(timeout(CLOSE_TIMEOUT, self.tasks.wait()).await);
+    }
+}
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterSnapshot {
+    /// The workers, by id.
+    pub workers: Vec<WorkerView>,
+}
+
+/// A worker at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerView {
+    /// What it published, with its state as last reported.
+    pub info: Arc<scheduler::WorkerInfo>,
+    /// Its last report.
+    pub load: scheduler::Load,
+    /// Whether its reports come.
+    pub healthy: bool,
+}

@@ -1,0 +1,144 @@
+//! Who is there: workers publish themselves, routers watch.
+//!
+//! Membership finds workers; it does not judge them. Whether a member is alive is told by the data
+//! plane ([`crate::load`]), so a view may be old without harm: it says so in
+//! [`Members::stale_since`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use scheduler::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
+use tokio::sync::watch;
+
+use crate::ClusterError;
+use crate::rpc::channels::check_uri;
+
+pub mod etcd;
+pub mod memory;
+mod view;
+
+/// A place where workers publish themselves and find each other.
+#[async_trait]
+pub trait Membership: Send + Sync + 'static {
+    /// Publishes a worker until the registration is dropped.
+    ///
+    /// Kept alive in the background. When the store is away, the registration stands as
+    /// [`Standing::Pending`] and is made or renewed as soon as it is back, under the same identity.
+    ///
+    /// # Errors
+    /// [`ClusterError::Superseded`] if a newer life of the worker is registered,
+    /// [`ClusterError::Config`] for an id that can't be a key or a uri that
+    /// can't be called, [`ClusterError::Closed`] after
+    /// [`Membership::close`].
+    async fn register(&self, info: WorkerInfo) -> Result<Registration, ClusterError>;
+
+    /// The members as last seen; changes wake the receiver.
+    fn view(&self) -> watch::Receiver<Arc<Members>>;
+
+    /// Removes what was registered through this handle and stops watching.
+    async fn close(&self);
+}
+
+/// The members as last seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Every member, by id.
+    pub workers: BTreeMap<WorkerId, WorkerInfo>,
+    /// The store's revision that this view reflects; 0 before the first.
+    pub revision: i64,
+    /// Since when the store could not be heard; `None` while the view is current.
+    pub stale_since: Option<Instant>,
+}
+
+/// Where a registration stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not in the store, or not known to be: trying.
+    Pending,
+    /// In the store.
+    Registered,
+    /// A newer life of the worker took its place; this one has stopped trying.
+    Superseded(Incarnation),
+    /// Taken back.
+    Left,
+}
+
+/// A worker's entry, for as long as this lives. Dropping it removes the entry as best it can;
+/// [`Registration::deregister`] waits until that is done.
+#[must_use = "dropping the registration removes the worker"]
+pub struct Registration {
+    worker: WorkerId,
+    entry: Box<dyn Entry>,
+}
+
+/// What an implementation keeps for one registration.
+#[async_trait]
+pub(crate) trait Entry: Send + Sync {
+    /// Publishes a new state; at once or when the store is back.
+    fn update(&self, state: NodeState);
+    /// Where it stands.
+    fn standing(&self) -> watch::Receiver<Standing>;
+    /// Begins to remove the entry.
+    fn leave(&self);
+    /// Waits, not for ever, until the entry is removed.
+    async fn left(&self);
+}
+
+// === impl Members ===
+
+impl Members {
+    /// The members named for a phase.
+    pub fn of(&self, role: Role) -> impl Iterator<Item = &WorkerInfo> {
+        self.workers.values().filter(move |info| info.role == role)
+    }
+}
+
+// === impl Registration ===
+
+impl Registration {
+    pub(crate) fn new(worker: WorkerId, entry: Box<dyn Entry>) -> Self {
+        Self { worker, entry }
+    }
+
+    /// Whose entry this is.
+    #[must_use]
+    pub fn worker(&self) -> &WorkerId {
+        &self.worker
+    }
+
+    /// Publishes a new state. Does nothing if it is published already; survives an outage.
+    pub fn update(&self, state: NodeState) {
+        self.entry.update(state);
+    }
+
+    /// Where the registration stands; changes wake the receiver.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.entry.standing()
+    }
+
+    /// Removes the entry and waits until that is done, or until the store has had its chance.
+    pub async fn deregister(self) {
+        self.entry.leave();
+        self.entry.left().await;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.entry.leave();
+    }
+}
+
+/// Refuses a worker that can't be found under its key or its address.
+pub(crate) fn check(info: &WorkerInfo) -> Result<(), ClusterError> {
+    let id: &str = &info.address.worker.0;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if id.is_empty() || id.len() > 253 || !id.chars().all(plain) {
+        let want = "want 1 to 253 of letters, digits, `-`, `_`, `.` and `:`";
+        return Err(ClusterError::Config(format!("worker id {id:?}: {want}")));
+    }
+    check_uri(&info.address.uri)
+}

@@ -1,0 +1,208 @@
+//! Where etcd is and how to talk to it.
+
+use std::fmt;
+use std::time::Duration;
+
+use etcd_client::{Certificate, ConnectOptions, TlsOptions};
+use http::Uri;
+
+use crate::ClusterError;
+
+/// etcd refuses pings more often than every 5 s with `too_many_pings`.
+const PING_INTERVAL: Duration = Duration::from_secs(6);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where etcd is and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct EtcdConfig {
+    /// `http://host:port` or `https://host:port` of one or more members.
+    pub endpoints: Vec<String>,
+    /// Separates clusters that share an etcd.
+    pub namespace: String,
+    /// How long an entry outlives its owner; etcd rounds up to seconds and has a minimum of its own
+    /// (2 s as shipped). Renewed every third of it.
+    pub lease_ttl: Duration,
+    /// How long a worker that vanishes in the wake of an outage is kept.
+    pub grace: Duration,
+    /// The longest that one request to etcd may take.
+    pub request_timeout: Duration,
+    /// How long `register` waits for etcd before it returns a pending registration.
+    pub register_patience: Duration,
+    /// Longest wait between two tries to reach etcd.
+    pub retry_limit: Duration,
+    /// User and password, if etcd asks for them.
+    pub credentials: Option<Credentials>,
+    /// TLS, for `https` endpoints.
+    pub tls: Option<EtcdTls>,
+}
+
+/// An etcd user.
+#[derive(Clone)]
+pub struct Credentials {
+    /// User name.
+    pub user: String,
+    /// Password; never printed.
+    pub password: String,
+}
+
+/// How etcd and this node prove who they are.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdTls {
+    /// The authority that signed etcd's certificate, PEM; the system's authorities if absent.
+    pub ca_pem: Option<String>,
+    /// This node's own certificate, if etcd asks for one.
+    pub identity: Option<Identity>,
+    /// The name in etcd's certificate, if it isn't the endpoint's host.
+    pub domain: Option<String>,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate chain.
+    pub cert_pem: String,
+    /// The private key; never printed.
+    pub key_pem: String,
+}
+
+// === impl EtcdConfig ===
+
+impl EtcdConfig {
+    /// The defaults, for these endpoints.
+    #[must_use]
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            namespace: "default".to_owned(),
+            lease_ttl: Duration::from_secs(10),
+            grace: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(3),
+            register_patience: Duration::from_secs(5),
+            retry_limit: Duration::from_secs(2),
+            credentials: None,
+            tls: None,
+        }
+    }
+
+    /// Refuses settings that can't work.
+    ///
+    /// # Errors
+    /// [`ClusterError::Config`] naming the setting.
+    pub fn validate(&self) -> Result<(), ClusterError> {
+        let refuse = |problem: String| Err(ClusterError::Config(problem));
+        if self.endpoints.is_empty() {
+            return refuse("etcd: no endpoints".to_owned());
+        }
+        for endpoint in &self.endpoints {
+            let scheme =
+                endpoint.parse::<Uri>().ok().and_then(|uri| uri.scheme_str().map(str::to_owned));
+            match scheme.as_deref() {
+                Some("https") => {}
+                Some("http") if self.tls.is_none() => {}
+                Some("http") => return refuse(format!("etcd: {endpoint} with TLS options")),
+                _ => return refuse(format!("etcd: {endpoint:?} is not http(s)://host:port")),
+            }
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.namespace.is_empty() || !self.namespace.chars().all(plain) {
+            return refuse(format!("etcd: namespace {:?}", self.namespace));
+        }
+        if self.lease_ttl < Duration::from_secs(1) {
+            return refuse("etcd: a lease lives for 1 s at least".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The prefix of all workers' keys.
+    pub(super) fn workers_prefix(&self) -> String {
+        format!("/baton/{}/workers/", self.namespace)
+    }
+
+    /// The lease's time to live in etcd's unit, rounded up.
+    pub(super) fn lease_ttl_s(&self) -> i64 {
+        i64::try_from(self.lease_ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn options(&self) -> ConnectOptions {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
+            // A member that lost its quorum says so instead of serving a view from before.
+            .with_require_leader(true);
+        if let Some(Credentials { user, password }) = &self.credentials {
+            options = options.with_user(user, password).with_auto_token_refresh(true);
+        }
+        if let Some(tls) = &self.tls {
+            options = options.with_tls(tls.options());
+        } else if self.endpoints.iter().any(|endpoint| endpoint.starts_with("https")) {
+            options = options.with_tls(EtcdTls::default().options());
+        }
+        options
+    }
+}
+
+// === impl EtcdTls ===
+
+impl EtcdTls {
+    fn options(&self) -> TlsOptions {
+        let mut options = match &self.ca_pem {
+            Some(pem) => TlsOptions::new().ca_certificate(Certificate::from_pem(pem)),
+            None => TlsOptions::new().with_native_roots(),
+        };
+        if let Some(Identity { cert_pem, key_pem }) = &self.identity {
+            options = options.identity(etcd_client::Identity::from_pem(cert_pem, key_pem));
+        }
+        match &self.domain {
+            Some(domain) => options.domain_name(domain),
+            None => options,
+        }
+    }
+}
+
+// === impl Debug ===
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::none(|c: &mut EtcdConfig| c.endpoints.clear(), "no endpoints")]
+    #[case::no_scheme(|c: &mut EtcdConfig| c.endpoints = vec!["etcd:2379".into()], "http(s)")]
+    #[case::tls_in_clear(|c: &mut EtcdConfig| c.tls = Some(EtcdTls::default()), "TLS")]
+    #[case::slash(|c: &mut EtcdConfig| c.namespace = "a/b".into(), "namespace")]
+    #[case::short(|c: &mut EtcdConfig| c.lease_ttl = Duration::from_millis(10), "lease")]
+    fn settings_that_cannot_work_are_refused(
+        #[case] spoil: fn(&mut EtcdConfig),
+        #[case] names: &str,
+    ) {
+        let mut config = EtcdConfig::new(["http://127.0.0.1:2379"]);
+        assert!(config.validate().is_ok());
+        spoil(&mut config);
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains(names), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let mut config = EtcdConfig::new(["https://etcd:2379"]);
+        config.credentials = Some(Credentials { user: "u".into(), password: "hidden".into() });
+        let identity = Identity { cert_pem: "c".into(), key_pem: "hidden".into() };
+        config.tls = Some(EtcdTls { identity: Some(identity), ..EtcdTls::default() });
+        assert!(!format!("{config:?}").contains("hidden"));
+    }
+}

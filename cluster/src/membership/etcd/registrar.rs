@@ -1,0 +1,197 @@
+//! Keeps one worker's entry in etcd, come what may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scheduler::{NodeState, WorkerInfo};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::config::EtcdConfig;
+use super::store::{Lease, Store, Written};
+use crate::ClusterError;
+use crate::backoff::Backoff;
+use crate::membership::Standing;
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+/// What the owner of a registration wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// The state to publish.
+    pub(super) state: NodeState,
+    /// To be taken back.
+    pub(super) leave: bool,
+}
+
+/// The task behind a registration.
+pub(super) struct Registrar {
+    config: Arc<EtcdConfig>,
+    key: String,
+    /// The identity, with the state as last wished.
+    info: WorkerInfo,
+    wishes: watch::Receiver<Wish>,
+    standing: watch::Sender<Standing>,
+    closing: CancellationToken,
+    /// Outlives a connection: a short outage need not cost a new lease.
+    lease: Option<Lease>,
+}
+
+/// What to do next.
+enum Next {
+    Write,
+    Renew,
+    Leave,
+}
+
+// === impl Registrar ===
+
+impl Registrar {
+    pub(super) fn new(
+        config: Arc<EtcdConfig>,
+        info: WorkerInfo,
+        wishes: watch::Receiver<Wish>,
+        standing: watch::Sender<Standing>,
+        closing: CancellationToken,
+    ) -> Self {
+        let key = format!("{}{}/{}", config.workers_prefix(), info.role, info.address.worker);
+        Self { config, key, info, wishes, standing, closing, lease: None }
+    }
+
+    /// Runs until the entry is taken back or superseded.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(FIRST_RETRY, self.config.retry_limit, Backoff::seed());
+        loop {
+            let Err(error) = self.session().await else { return };
+            if self.become_pending() {
+                warn!(key = %self.key, %error, "entry can't be kept up: retrying");
+                backoff.reset();
+            } else {
+                debug!(key = %self.key, %error, "still no etcd");
+            }
+            if !self.pause(backoff.delay()).await {
+                // It can't be taken back now; the lease will end it.
+                self.standing.send_replace(Standing::Left);
+                return;
+            }
+        }
+    }
+
+    /// One connection's worth of keeping the entry up. Returns when there is nothing left to keep.
+    async fn session(&mut self) -> Result<(), ClusterError> {
+        let mut store = Store::connect(&self.config).await?;
+        let mut beat = interval(self.config.lease_ttl / 3);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // The first beat comes at once and makes the entry.
+            match self.next(&mut beat).await {
+                Next::Write => {
+                    if !self.write(&mut store).await? {
+                        return Ok(());
+                    }
+                }
+                Next::Renew => {
+                    if !self.renew(&mut store).await? {
+                        return Ok(());
+                    }
+                }
+                Next::Leave => return self.leave(&mut store).await,
+            }
+        }
+    }
+
+    async fn next(&mut self, beat: &mut tokio::time::Interval) -> Next {
+        tokio::select! {
+            // A beat must not starve behind an owner who changes state all the time.
+            biased;
+            () = self.closing.cancelled() => Next::Leave,
+            _ = beat.tick() => Next::Renew,
+            changed = self.wishes.changed() => {
+                let wish = *self.wishes.borrow_and_update();
+                if changed.is_err() || wish.leave {
+                    return Next::Leave;
+                }
+                self.info.state = wish.state;
+                Next::Write
+            }
+        }
+    }
+
+    /// Sees to it that the lease lives and the entry hangs on it. `false` if superseded.
+    async fn renew(&mut self, store: &mut Store) -> Result<bool, ClusterError> {
+        if let Some(lease) = self.lease
+            && !store.renew(lease).await?
+        {
+            info!(key = %self.key, "the lease ended: taking another");
+            self.lease = None;
+        }
+        // Checked, not assumed: the store may have been restored, the key deleted by hand.
+        let held = match self.lease {
+            Some(lease) => store.holds(&self.key, lease).await?,
+            None => false,
+        };
+        let registered = *self.standing.borrow() == Standing::Registered;
+        if held && registered { Ok(true) } else { self.write(store).await }
+    }
+
+    /// Writes the entry as it should be. `false` if superseded.
+    async fn write(&mut self, store: &mut Store) -> Result<bool, ClusterError> {
+        self.info.state = self.wishes.borrow().state;
+        let lease = match self.lease {
+            Some(lease) => lease,
+            None => store.grant(self.config.lease_ttl_s()).await?,
+        };
+        self.lease = Some(lease);
+        match store.write(&self.key, &self.info, lease).await? {
+            Written::Done => {
+                self.standing.send_if_modified(|standing| {
+                    std::mem::replace(standing, Standing::Registered) != Standing::Registered
+                });
+                Ok(true)
+            }
+            Written::Superseded(by) => {
+                warn!(key = %self.key, incarnation = by.0, "a newer life took the entry");
+                self.standing.send_replace(Standing::Superseded(by));
+                drop(store.revoke(lease).await);
+                Ok(false)
+            }
+            Written::LeaseEnded => {
+                self.lease = None;
+                Err(ClusterError::Etcd("the lease ended before the entry was written".to_owned()))
+            }
+        }
+    }
+
+    /// Takes the entry back: says goodbye first, so that nobody takes the deletion for an accident.
+    async fn leave(&mut self, store: &mut Store) -> Result<(), ClusterError> {
+        if let Some(lease) = self.lease {
+            self.info.state = NodeState::Gone;
+            if store.holds(&self.key, lease).await? {
+                store.write(&self.key, &self.info, lease).await?;
+                store.delete(&self.key, lease).await?;
+            }
+            store.revoke(lease).await?;
+        }
+        self.standing.send_replace(Standing::Left);
+        Ok(())
+    }
+
+    /// Returns whether it was registered until now.
+    fn become_pending(&self) -> bool {
+        self.standing.send_if_modified(|standing| {
+            std::mem::replace(standing, Standing::Pending) != Standing::Pending
+        })
+    }
+
+    /// Waits before the next try. `false` if the owner leaves meanwhile.
+    async fn pause(&mut self, delay: Duration) -> bool {
+        let left = self.wishes.wait_for(|wish| wish.leave);
+        tokio::select! {
+            () = tokio::time::sleep(delay) => true,
+            _ = left => false,
+            () = self.closing.cancelled() => false,
+        }
+    }
+}

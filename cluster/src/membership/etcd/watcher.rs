@@ -1,0 +1,159 @@
+//! Keeps the view of the members.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etcd_client::{Event, EventType, WatchResponse, WatchStream};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+use tracing::{debug, info, warn};
+
+use super::config::EtcdConfig;
+use super::store::{Store, decode, etcd};
+use crate::ClusterError;
+use crate::backoff::Backoff;
+use crate::membership::Members;
+use crate::membership::view::View;
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+
+/// The task behind a view.
+pub(super) struct Watcher {
+    config: Arc<EtcdConfig>,
+    prefix: String,
+    view: View,
+    publish: watch::Sender<Arc<Members>>,
+}
+
+/// Why a watch ended without an error.
+struct Compacted;
+
+// === impl Watcher ===
+
+impl Watcher {
+    pub(super) fn new(
+        config: Arc<EtcdConfig>,
+        publish: watch::Sender<Arc<Members>>,
+        now: Instant,
+    ) -> Self {
+        let view = View::new(config.grace, now);
+        Self { prefix: config.workers_prefix(), config, view, publish }
+    }
+
+    /// Runs until dropped.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(FIRST_RETRY, self.config.retry_limit, Backoff::seed());
+        loop {
+            match self.session(&mut backoff).await {
+                // History was cut before we had read it: read the present instead.
+                Ok(Compacted) => debug!("watch compacted: taking a new snapshot"),
+                Err(error) => {
+                    if self.view.lost(Instant::now()) {
+                        warn!(%error, "etcd is away: serving on the last view");
+                        self.publish();
+                    }
+                    self.pause(backoff.delay()).await;
+                }
+            }
+        }
+    }
+
+    /// A snapshot, and the changes from there on.
+    ///
+    /// Every connection begins with a snapshot: an etcd that lost its data counts from the beginning,
+    /// and a watch from a revision it has not reached would be silent for ever.
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<Compacted, ClusterError> {
+        let mut store = Store::connect(&self.config).await?;
+        let snapshot = store.snapshot(&self.prefix).await?;
+        let from = snapshot.revision + 1;
+        self.view.rebuild(snapshot.revision, snapshot.entries, Instant::now());
+        self.publish();
+        info!(
+            revision = from - 1,
+            missing = self.view.missing(),
+            members = self.publish.borrow().workers.len(),
+            "watching the members"
+        );
+        backoff.reset();
+        let mut changes = store.watch(&self.prefix, from).await?;
+        while let Some(response) = self.next(&mut changes).await? {
+            if response.canceled() && response.compact_revision() > 0 {
+                return Ok(Compacted);
+            }
+            if response.canceled() {
+                return Err(ClusterError::Etcd(response.cancel_reason().to_owned()));
+            }
+            self.apply(&response);
+        }
+        Err(ClusterError::Etcd("the watch ended".to_owned()))
+    }
+
+    /// The next changes; gives up workers whose grace ends while waiting.
+    async fn next(
+        &mut self,
+        changes: &mut WatchStream,
+    ) -> Result<Option<WatchResponse>, ClusterError> {
+        loop {
+            let expiry = self.view.next_expiry();
+            tokio::select! {
+                response = changes.message() => return response.map_err(|error| etcd(&error)),
+                () = until(expiry) => self.expire(),
+            }
+        }
+    }
+
+    fn apply(&mut self, response: &WatchResponse) {
+        let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
+        for event in response.events() {
+            self.apply_event(revision, event);
+        }
+        if !response.events().is_empty() {
+            self.publish();
+        }
+    }
+
+    fn apply_event(&mut self, revision: i64, event: &Event) {
+        let Some(kv) = event.kv() else { return };
+        match event.event_type() {
+            EventType::Put => {
+                if let Some((key, info)) = decode(kv.key(), kv.value()) {
+                    self.view.put(revision, key, info);
+                }
+            }
+            EventType::Delete => {
+                let key = String::from_utf8_lossy(kv.key());
+                self.view.delete(revision, &key, Instant::now());
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        if self.view.expire(Instant::now()) {
+            info!("gave up workers that did not come back after the outage");
+            self.publish();
+        }
+    }
+
+    /// Waits before the next try. While etcd is away nobody is given up: nobody could come back.
+    async fn pause(&mut self, delay: Duration) {
+        tokio::time::sleep(delay).await;
+    }
+
+    fn publish(&self) {
+        let members = self.view.members();
+        self.publish.send_if_modified(|view| {
+            let news = **view != members;
+            if news {
+                *view = Arc::new(members);
+            }
+            news
+        });
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,121 @@
+//! A worker's side of the load reports: `baton.v1.Worker`.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use proto::v1;
+use proto::v1::worker_server::{Worker, WorkerServer};
+use scheduler::{Incarnation, Load, NodeState};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+
+use crate::{ErrorCode, Lifecycle};
+
+/// How often a worker reports, unless told otherwise.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Whoever knows how busy a worker is. Asked at each report; must answer at once.
+pub trait ReportSource: Send + Sync + 'static {
+    /// The load now. Its `sequence` is filled in by the service.
+    fn load(&self) -> Load;
+}
+
+impl<F: Fn() -> Load + Send + Sync + 'static> ReportSource for F {
+    fn load(&self) -> Load {
+        self()
+    }
+}
+
+/// Streams a worker's reports to whoever asks.
+///
+/// There is one sequence of reports, taken by one task and seen by every stream: at each interval
+/// and at each change of state. A slow reader skips reports; their numbers tell.
+#[derive(Clone, Debug)]
+pub struct ReportService {
+    incarnation: Incarnation,
+    reports: watch::Receiver<v1::LoadReport>,
+}
+
+/// The task that takes reports.
+struct Sampler<S> {
+    incarnation: Incarnation,
+    source: S,
+    sequence: u64,
+}
+
+// === impl ReportService ===
+
+impl ReportService {
+    /// Starts to take reports, among the node's tasks, until the node has stopped.
+    pub fn start(
+        incarnation: Incarnation,
+        source: impl ReportSource,
+        every: Duration,
+        node: &Lifecycle,
+    ) -> Self {
+        let mut sampler = Sampler { incarnation, source, sequence: 0 };
+        let (publish, reports) = watch::channel(sampler.sample(node.state()));
+        let node = node.clone();
+        let tasks = node.tasks().clone();
+        tasks.spawn(async move { sampler.run(every, &node, &publish).await });
+        Self { incarnation, reports }
+    }
+
+    /// The service to add to a server's routes.
+    #[must_use]
+    pub fn into_server(self) -> WorkerServer<Self> {
+        WorkerServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl Worker for ReportService {
+    type ReportStream = Pin<Box<dyn Stream<Item = Result<v1::LoadReport, Status>> + Send>>;
+
+    async fn report(
+        &self,
+        request: Request<v1::ReportRequest>,
+    ) -> Result<Response<Self::ReportStream>, Status> {
+        let want = request.into_inner().incarnation;
+        if want != 0 && want != self.incarnation.0 {
+            let message = format!("this is life {}, not {want}", self.incarnation.0);
+            return Err(ErrorCode::StaleIncarnation.status(message));
+        }
+        let reports = WatchStream::new(self.reports.clone()).map(Ok);
+        Ok(Response::new(Box::pin(reports)))
+    }
+}
+
+// === impl Sampler ===
+
+impl<S: ReportSource> Sampler<S> {
+    async fn run(
+        &mut self,
+        every: Duration,
+        node: &Lifecycle,
+        publish: &watch::Sender<v1::LoadReport>,
+    ) {
+        let mut states = node.states();
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = states.changed() => {}
+                () = node.stopped().cancelled() => break,
+            }
+            publish.send_replace(self.sample(*states.borrow_and_update()));
+        }
+        // The streams send this one and end.
+        publish.send_replace(self.sample(node.state()));
+    }
+
+    fn sample(&mut self, state: NodeState) -> v1::LoadReport {
+        self.sequence += 1;
+        let load = Load { sequence: self.sequence, ..self.source.load() };
+        v1::LoadReport::new(self.incarnation, state, &load)
+    }
+}

@@ -1,0 +1,173 @@
+//! A node's gRPC server.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use scheduler::NodeState;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{Span, field, info, info_span};
+
+use super::accept::Incoming;
+use crate::telemetry::propagate;
+use crate::{ClusterError, Lifecycle};
+
+/// Room for one stream's bytes in flight: bandwidth times delay of a 100 Gbit/s link at 0.3 ms is
+/// 4 MB; twice that keeps a hand-off from waiting for window updates.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Room for several hand-offs at once on a connection.
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// HTTP/2's default of 16 KiB costs a header and a wake-up per 16 KiB of KV.
+pub(super) const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// A dead peer is noticed within interval and timeout together.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long open calls have to end after the node has stopped, before connections are cut.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A bound port that isn't served yet.
+///
+/// Bound early, so that the address is known (port 0 picks a free one) before it is published, and
+/// callers queue in the kernel rather than fail while the node still loads.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+/// A node's gRPC server.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    node: Lifecycle,
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Binds `addr`.
+    ///
+    /// # Errors
+    /// [`ClusterError::Bind`] if the port is taken or not allowed.
+    pub async fn bind(addr: SocketAddr) -> Result<Self, ClusterError> {
+        let bind = |source| ClusterError::Bind { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(bind)?;
+        let addr = listener.local_addr().map_err(bind)?;
+        Ok(Self { listener, addr })
+    }
+
+    /// The address bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://host:port` for peers who know this host as `host`.
+    #[must_use]
+    pub fn uri(&self, host: &str) -> String {
+        let port = self.addr.port();
+        if host.contains(':') && !host.starts_with('[') {
+            return format!("http://[{host}]:{port}");
+        }
+        format!("http://{host}:{port}")
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// A server for the node, on a port bound before.
+    #[must_use]
+    pub fn new(listener: Listener, node: &Lifecycle) -> Self {
+        Self { listener, node: node.clone() }
+    }
+
+    /// Serves `routes`, health and reflection until the node has stopped.
+    ///
+    /// Health follows the node's state: only a serving node is `SERVING`. Once the node is gone, no
+    /// connection is accepted, open calls have a second to end, then connections are cut. Dropping
+    /// the future cuts them at once.
+    ///
+    /// # Errors
+    /// [`ClusterError::Serve`] if the server breaks off.
+    pub async fn serve(self, routes: Routes) -> Result<(), ClusterError> {
+        let Self { listener: Listener { listener, addr }, node } = self;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let routes = with_reflection(routes.add_service(health_service))?;
+        let cut = CancellationToken::new();
+        // Whoever drops this future, as a test that kills a node does, closes its connections too.
+        let _cut = cut.clone().drop_guard();
+        info!(%addr, "serving gRPC");
+        let serve = builder().add_routes(routes).serve_with_incoming_shutdown(
+            Incoming::new(listener, cut.clone()),
+            node.stopped().clone().cancelled_owned(),
+        );
+        let close = async {
+            node.stopped().cancelled().await;
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
+            cut.cancel();
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
+        };
+        tokio::select! {
+            served = serve => served.map_err(|error| ClusterError::Serve(error.to_string())),
+            () = close => Ok(()),
+            () = report_health(&node, &health) => Ok(()),
+        }
+    }
+}
+
+/// Sets the health service to the node's state, for as long as that is known.
+async fn report_health(node: &Lifecycle, health: &HealthReporter) {
+    let mut states = node.states();
+    loop {
+        let status = match *states.borrow_and_update() {
+            NodeState::Serving => ServingStatus::Serving,
+            _ => ServingStatus::NotServing,
+        };
+        // The empty name stands for the server as a whole.
+        health.set_service_status("", status).await;
+        if states.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Adds the services' descriptions, for `grpcurl` and its like.
+fn with_reflection(routes: Routes) -> Result<Routes, ClusterError> {
+    let service = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| ClusterError::Serve(format!("reflection: {error}")))?;
+    Ok(routes.add_service(service))
+}
+
+fn builder() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .trace_fn(span)
+}
+
+/// A span for a call, child of the caller's.
+fn span(request: &http::Request<()>) -> Span {
+    let path = request.uri().path();
+    if path.starts_with("/grpc.") || path.ends_with("/Report") {
+        return Span::none();
+    }
+    let span = info_span!(
+        "rpc",
+        otel.name = path,
+        otel.kind = "server",
+        rpc.system = "grpc",
+        trace_id = field::Empty,
+    );
+    propagate::adopt(&span, request.headers());
+    span
+}

@@ -1,0 +1,155 @@
+//! What operators see: logs, traces, metrics, health.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use crate::ClusterError;
+
+pub mod admin;
+pub mod metrics;
+pub mod propagate;
+
+pub use admin::{AdminServer, Probes};
+pub use metrics::{Buckets, Metrics};
+
+/// How long one batch of spans may take to the collector.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the end of the process waits for the last spans.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Spans worth exporting. The exporter's own transport must not be: each export would beget another.
+const EXPORTED: &str = "info,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,opentelemetry=off,\
+                        opentelemetry_sdk=off,opentelemetry_otlp=off";
+
+/// How a node logs and traces.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// The service's name in traces, e.g. `baton-router`.
+    pub service: String,
+    /// This node's name in traces.
+    pub instance: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// What to log, as in `RUST_LOG`: `info`, `cluster=debug,warn`.
+    pub filter: String,
+    /// `http://host:port` of an OTLP collector (gRPC); no traces if absent.
+    pub otlp_endpoint: Option<String>,
+    /// Share of new traces to keep, `0.0..=1.0`; a caller's choice is followed.
+    pub trace_ratio: f64,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Columns and colours.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Sends the last spans when the process ends.
+#[must_use = "spans that are not yet sent are lost with the guard"]
+#[derive(Debug)]
+pub struct TelemetryGuard {
+    provider: Option<SdkTracerProvider>,
+}
+
+// === impl TelemetryConfig ===
+
+impl TelemetryConfig {
+    /// The defaults: logs for people at `info`, no traces.
+    #[must_use]
+    pub fn new(service: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            instance: String::new(),
+            format: LogFormat::Human,
+            filter: "info".to_owned(),
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
+        }
+    }
+}
+
+/// Sets up logs, on standard error, and traces for the whole process. With an OTLP endpoint it must
+/// be called within the runtime.
+///
+/// # Errors
+/// [`ClusterError::Telemetry`] for a bad filter or endpoint, or if it was called before.
+pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, ClusterError> {
+    let filter = EnvFilter::try_new(&config.filter)
+        .map_err(|error| ClusterError::Telemetry(format!("filter {:?}: {error}", config.filter)))?;
+    let provider = config.otlp_endpoint.as_deref().map(|to| provider(config, to)).transpose()?;
+    let traces = provider.as_ref().map(|provider| {
+        let tracer = provider.tracer("baton");
+        tracing_opentelemetry::layer().with_tracer(tracer).with_filter(EnvFilter::new(EXPORTED))
+    });
+    Registry::default()
+        .with(traces)
+        .with(log_layer(config.format).with_filter(filter))
+        .try_init()
+        .map_err(|error| ClusterError::Telemetry(error.to_string()))?;
+    Ok(TelemetryGuard { provider })
+}
+
+fn log_layer<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let layer = fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Human => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+    }
+}
+
+fn provider(config: &TelemetryConfig, endpoint: &str) -> Result<SdkTracerProvider, ClusterError> {
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .with_timeout(EXPORT_TIMEOUT)
+        .build()
+        .map_err(|error| ClusterError::Telemetry(format!("OTLP: {error}")))?;
+    let instance = opentelemetry::KeyValue::new("service.instance.id", config.instance.clone());
+    let resource = Resource::builder()
+        .with_service_name(config.service.clone())
+        .with_attribute(instance)
+        .build();
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.trace_ratio)));
+    Ok(SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_sampler(sampler)
+        .with_batch_exporter(exporter)
+        .build())
+}
+
+// === impl TelemetryGuard ===
+
+impl TelemetryGuard {
+    /// Sends what is left without blocking the runtime.
+    pub async fn shutdown(mut self) {
+        if let Some(provider) = self.provider.take() {
+            let flush = move || provider.shutdown_with_timeout(FLUSH_TIMEOUT);
+            drop(tokio::task::spawn_blocking(flush).await);
+        }
+    }
+}
+
+impl Drop for TelemetryGuard {
+    fn drop(&mut self) {
+        if let Some(provider) = self.provider.take() {
+            // Nothing to be done about spans that can't be sent any more.
+            drop(provider.shutdown_with_timeout(FLUSH_TIMEOUT));
+        }
+    }
+}

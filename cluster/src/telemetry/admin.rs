@@ -1,0 +1,196 @@
+//! The HTTP server for operators: `/health`, `/ready`, `/metrics`.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use scheduler::NodeState;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tracing::info;
+
+use super::metrics::{self, Metrics};
+use crate::{ClusterError, Lifecycle};
+
+/// How long open scrapes have to end after the node has stopped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A question about a node: fine, or why not.
+type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What is asked when an operator asks whether the node is alive and ready.
+pub struct Probes {
+    node: Lifecycle,
+    alive: Vec<(&'static str, Check)>,
+    ready: Vec<(&'static str, Check)>,
+}
+
+/// A bound port that isn't served yet.
+#[derive(Debug)]
+pub struct AdminServer {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+#[derive(Clone)]
+struct Shared {
+    probes: Arc<Probes>,
+    metrics: Metrics,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    ok: bool,
+    state: NodeState,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<Reason>,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    check: &'static str,
+    reason: String,
+}
+
+// === impl Probes ===
+
+impl Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes").finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// Alive always, ready while the node is serving.
+    #[must_use]
+    pub fn new(node: &Lifecycle) -> Self {
+        Self { node: node.clone(), alive: Vec::new(), ready: Vec::new() }
+    }
+
+    /// Adds a condition for being alive. A node that isn't gets restarted: only for what a restart
+    /// mends, such as an engine that has stopped.
+    #[must_use]
+    pub fn alive(
+        mut self,
+        check: &'static str,
+        ask: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.alive.push((check, Box::new(ask)));
+        self
+    }
+
+    /// Adds a condition for being ready.
+    #[must_use]
+    pub fn ready(
+        mut self,
+        check: &'static str,
+        ask: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.ready.push((check, Box::new(ask)));
+        self
+    }
+
+    fn health(&self) -> Answer {
+        self.answer(&self.alive, Vec::new())
+    }
+
+    fn readiness(&self) -> Answer {
+        let state = self.node.state();
+        let mut reasons = Vec::new();
+        if !state.takes_work() {
+            reasons.push(Reason { check: "state", reason: format!("the node is {}", name(state)) });
+        }
+        self.answer(&self.ready, reasons)
+    }
+
+    fn answer(&self, checks: &[(&'static str, Check)], mut reasons: Vec<Reason>) -> Answer {
+        for (check, ask) in checks {
+            if let Err(reason) = ask() {
+                reasons.push(Reason { check, reason });
+            }
+        }
+        Answer { ok: reasons.is_empty(), state: self.node.state(), reasons }
+    }
+}
+
+// === impl AdminServer ===
+
+impl AdminServer {
+    /// Binds `addr`; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// [`ClusterError::Bind`] if the port is taken or not allowed.
+    pub async fn bind(addr: SocketAddr) -> Result<Self, ClusterError> {
+        let bind = |source| ClusterError::Bind { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(bind)?;
+        let addr = listener.local_addr().map_err(bind)?;
+        Ok(Self { listener, addr })
+    }
+
+    /// The address bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until the node has stopped.
+    ///
+    /// # Errors
+    /// [`ClusterError::Serve`] if the server breaks off.
+    pub async fn serve(self, probes: Probes, metrics: Metrics) -> Result<(), ClusterError> {
+        info!(addr = %self.addr, "serving health and metrics");
+        let stopped = probes.node.stopped().clone();
+        let serve = axum::serve(self.listener, routes(probes, metrics))
+            .with_graceful_shutdown(stopped.clone().cancelled_owned());
+        let close = async {
+            stopped.cancelled().await;
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
+        };
+        tokio::select! {
+            served = serve => served.map_err(|error| ClusterError::Serve(error.to_string())),
+            () = close => Ok(()),
+        }
+    }
+}
+
+/// The routes alone, for a node that has an HTTP server of its own.
+pub fn routes(probes: Probes, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(Shared { probes: Arc::new(probes), metrics })
+}
+
+async fn health(State(shared): State<Shared>) -> Response {
+    answer(shared.probes.health())
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    answer(shared.probes.readiness())
+}
+
+async fn scrape(State(shared): State<Shared>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.encode()).into_response()
+}
+
+fn answer(answer: Answer) -> Response {
+    let status = if answer.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(answer)).into_response()
+}
+
+fn name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Starting => "starting",
+        NodeState::Serving => "serving",
+        NodeState::Draining => "draining",
+        NodeState::HoldingKv => "holding-kv",
+        NodeState::Gone => "gone",
+    }
+}
