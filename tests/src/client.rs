@@ -1,0 +1,5 @@
+//! Clients of the router, as its users have them.
+
+pub mod grpc;
+pub mod http;
+mod sse;

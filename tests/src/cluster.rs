@@ -1,0 +1,298 @@
+//! A cluster of processes: etcd, a router, prefill workers, decode workers.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::client::grpc::Grpc;
+use crate::client::http::Client;
+use crate::etcd::Etcd;
+use crate::model::TestModel;
+use crate::node::{Node, NodeSpec};
+use crate::wait::wait_until;
+
+/// How long a cluster may take to come to rest after its last request.
+const REST_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a cluster waits for its turn: longer than any test runs.
+const TURN_PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct ClusterBuilder {
+    prefill_workers: usize,
+    decode_workers: usize,
+    lease_ttl_s: u32,
+    worker_args: Vec<String>,
+    router_args: Vec<String>,
+}
+
+/// A running cluster. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The router.
+    pub router: Node,
+    /// `p0`, `p1`, ...
+    pub prefill: Vec<Node>,
+    /// `d0`, `d1`, ...
+    pub decode: Vec<Node>,
+    /// Its memory.
+    pub etcd: Etcd,
+    /// The model that all of it serves.
+    pub model: TestModel,
+    // Last: dropped after the processes that use it.
+    folder: Folder,
+}
+
+/// A fresh folder, and the machine for oneself. Kept if the test fails.
+#[derive(Debug)]
+pub struct Folder {
+    dir: Option<TempDir>,
+    _alone: File,
+}
+
+// === impl ClusterBuilder ===
+
+impl ClusterBuilder {
+    /// So many prefill workers.
+    #[must_use]
+    pub fn prefill(mut self, workers: usize) -> Self {
+        self.prefill_workers = workers;
+        self
+    }
+
+    /// So many decode workers.
+    #[must_use]
+    pub fn decode(mut self, workers: usize) -> Self {
+        self.decode_workers = workers;
+        self
+    }
+
+    /// Seconds for which etcd keeps a worker that stopped answering.
+    #[must_use]
+    pub fn lease_ttl_s(mut self, seconds: u32) -> Self {
+        self.lease_ttl_s = seconds;
+        self
+    }
+
+    /// More options for every worker.
+    #[must_use]
+    pub fn worker_args(mut self, args: &[&str]) -> Self {
+        self.worker_args.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// More options for the router.
+    #[must_use]
+    pub fn router_args(mut self, args: &[&str]) -> Self {
+        self.router_args.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Starts it all and waits until it takes requests and every worker is known to the router.
+    ///
+    /// # Panics
+    /// If anything does not come up.
+    pub async fn start(self) -> Cluster {
+        let folder = Folder::new().await;
+        let model = TestModel::demo_or_random(folder.path());
+        let etcd = Etcd::start(folder.path()).await;
+
+        let specs = |role: &str, count: usize| -> Vec<NodeSpec> {
+            let name = |index| format!("{}{index}", &role[..1]);
+            (0..count)
+                .map(|index| self.worker_spec(role, &name(index), &etcd, &model, folder.path()))
+                .collect()
+        };
+        // All processes first, so that they load at the same time.
+        let mut prefill = start_all(specs("prefill-worker", self.prefill_workers)).await;
+        let mut decode = start_all(specs("decode-worker", self.decode_workers)).await;
+        let mut router = Node::start(self.router_spec(&etcd, &model, folder.path())).await;
+        for node in prefill.iter_mut().chain(&mut decode) {
+            node.ready().await;
+        }
+        router.ready().await;
+
+        let cluster = Cluster { router, prefill, decode, etcd, model, folder };
+        cluster.sees_workers(self.prefill_workers, self.decode_workers).await;
+        cluster
+    }
+
+    fn worker_spec(
+        &self,
+        role: &str,
+        name: &str,
+        etcd: &Etcd,
+        model: &TestModel,
+        folder: &Path,
+    ) -> NodeSpec {
+        let mut args = vec![role.to_owned(), "--id".to_owned(), name.to_owned()];
+        args.extend(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"].map(str::to_owned));
+        // Several engines share the machine's cores.
+        args.extend(["--threads", "1"].map(str::to_owned));
+        args.extend(self.shared_args(etcd, model));
+        args.extend(self.worker_args.iter().cloned());
+        NodeSpec::new(name, folder, args)
+    }
+
+    fn router_spec(&self, etcd: &Etcd, model: &TestModel, folder: &Path) -> NodeSpec {
+        let mut args = vec!["router".to_owned()];
+        args.extend(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"].map(str::to_owned));
+        args.extend(self.shared_args(etcd, model));
+        args.extend(self.router_args.iter().cloned());
+        NodeSpec::new("router", folder, args)
+    }
+
+    fn shared_args(&self, etcd: &Etcd, model: &TestModel) -> Vec<String> {
+        let mut args = vec!["--etcd".to_owned(), etcd.endpoint()];
+        args.extend(["--namespace", "test", "--lease-ttl-s"].map(str::to_owned));
+        args.push(self.lease_ttl_s.to_string());
+        args.extend(model.args());
+        args
+    }
+}
+
+impl Default for ClusterBuilder {
+    fn default() -> Self {
+        Self {
+            prefill_workers: 1,
+            decode_workers: 1,
+            lease_ttl_s: 5,
+            worker_args: Vec::new(),
+            router_args: Vec::new(),
+        }
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// One prefill worker, one decode worker, unless told otherwise.
+    #[must_use]
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::default()
+    }
+
+    /// An OpenAI client of the router.
+    ///
+    /// # Panics
+    /// If the router has no HTTP port.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.router.ports().http.expect("the router's HTTP port"))
+    }
+
+    /// A gRPC client of the router.
+    ///
+    /// # Panics
+    /// If it cannot be reached.
+    pub async fn grpc(&self) -> Grpc {
+        Grpc::connect(self.router.ports().grpc.expect("the router's gRPC port")).await
+    }
+
+    /// All workers.
+    pub fn workers(&self) -> impl Iterator<Item = &Node> {
+        self.prefill.iter().chain(&self.decode)
+    }
+
+    /// Where logs and data are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits until the router places work on this many workers of each kind.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub async fn sees_workers(&self, prefill: usize, decode: usize) {
+        let what = format!("the router to see {prefill} prefill and {decode} decode workers");
+        wait_until(&what, REST_PATIENCE, || async {
+            let metrics = self.router.metrics().await;
+            let count =
+                |role| metrics.get("baton_router_workers", &[("role", role)]).unwrap_or(0.0);
+            let seen = (count("prefill"), count("decode"));
+            if seen == (prefill as f64, decode as f64) { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until nothing is running and every block has been given back, then checks that none is
+    /// orphaned, on every node that is still there.
+    ///
+    /// # Panics
+    /// If the cluster does not come to rest, or a block has leaked.
+    pub async fn assert_clean(&mut self) {
+        for node in self.prefill.iter_mut().chain(&mut self.decode) {
+            if node.process().exit_status().is_none() {
+                assert_clean(node).await;
+            }
+        }
+    }
+}
+
+/// Waits until `node` is at rest, then checks that it has no orphaned block.
+///
+/// # Panics
+/// If it does not come to rest, or a block has leaked.
+pub async fn assert_clean(node: &Node) {
+    wait_until(&format!("{} to come to rest", node.name()), REST_PATIENCE, || async {
+        let metrics = node.metrics().await;
+        let blocks = |state| metrics.require("baton_kv_blocks", &[("state", state)]);
+        let held = [
+            ("active blocks", blocks("active")),
+            ("reserved blocks", blocks("reserved")),
+            ("running", metrics.require("baton_sequences_running", &[])),
+            ("waiting", metrics.require("baton_sequences_waiting", &[])),
+            ("orphans", metrics.require("baton_orphan_kv_blocks", &[])),
+        ];
+        if held.iter().all(|(_, count)| *count == 0.0) { Ok(()) } else { Err(format!("{held:?}")) }
+    })
+    .await;
+}
+
+async fn start_all(specs: Vec<NodeSpec>) -> Vec<Node> {
+    futures::future::join_all(specs.into_iter().map(Node::start)).await
+}
+
+// === impl Folder ===
+
+impl Folder {
+    /// A fresh folder, once no other cluster is running on this machine.
+    ///
+    /// Tests measure time and provoke overload; two clusters on two cores would do it to each other.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub async fn new() -> Self {
+        let path = std::env::temp_dir().join("baton-tests.lock");
+        let alone = File::create(path).expect("the lock file");
+        wait_until("other clusters to end", TURN_PATIENCE, || async {
+            alone.try_lock().map_err(|error| error.to_string())
+        })
+        .await;
+        let dir = tempfile::Builder::new().prefix("baton-test-").tempdir().expect("a folder");
+        Self { dir: Some(dir), _alone: alone }
+    }
+
+    /// Its path.
+    ///
+    /// # Panics
+    /// Never before it is dropped.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().expect("a folder until dropped").path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            let kept: PathBuf = dir.keep();
+            eprintln!("all logs: {}", kept.display());
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One running `baton` process: its ports, its readiness, its metrics.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::metrics::Metrics;
+use crate::process::{self, Process};
+use crate::wait::wait_until;
+
+/// From the start of a process to bound ports and a loaded model, on a slow machine.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The ports that a process has bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Listening {
+    /// The OpenAI gateway (routers).
+    pub http: Option<SocketAddr>,
+    /// The gRPC service.
+    pub grpc: Option<SocketAddr>,
+    /// `/health`, `/ready`, `/metrics` (workers; a router has them on `http`).
+    pub admin: Option<SocketAddr>,
+}
+
+/// How to start a process; a restart starts the same again.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// Names the log, and the worker.
+    pub name: String,
+    /// Subcommand and options, without `--ports-file`.
+    pub args: Vec<OsString>,
+    /// Its log and its ports file.
+    pub folder: PathBuf,
+}
+
+/// A `baton` process.
+#[derive(Debug)]
+pub struct Node {
+    spec: NodeSpec,
+    process: Process,
+    ports: Listening,
+}
+
+/// What a process announces.
+#[derive(Deserialize)]
+struct Announcement {
+    listening: Listening,
+}
+
+// === impl NodeSpec ===
+
+impl NodeSpec {
+    /// A process called `name` with these arguments, keeping its files in `folder`.
+    pub fn new<S: Into<OsString>>(
+        name: &str,
+        folder: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        Self { name: name.to_owned(), args, folder: folder.to_owned() }
+    }
+
+    fn ports_file(&self) -> PathBuf {
+        self.folder.join(format!("{}.ports.json", self.name))
+    }
+
+    fn spawn(&self) -> Process {
+        // What an earlier life wrote must not be taken for this one's.
+        let _ = fs::remove_file(self.ports_file());
+        let mut args = self.args.clone();
+        args.extend(["--ports-file".into(), self.ports_file().into_os_string()]);
+        Process::start(&self.name, &process::baton(), args, &self.folder)
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Starts a process and waits until its ports are bound; it may still be loading.
+    ///
+    /// # Panics
+    /// If it ends, or binds nothing in time.
+    pub async fn start(spec: NodeSpec) -> Self {
+        let mut process = spec.spawn();
+        let ports = bound_ports(&spec, &mut process).await;
+        Self { spec, process, ports }
+    }
+
+    /// Starts it again after its end: same name, same arguments, other ports.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = self.spec.spawn();
+        self.ports = bound_ports(&self.spec, &mut self.process).await;
+    }
+
+    /// Waits until it says that it takes work.
+    ///
+    /// # Panics
+    /// If it ends, or is not ready in time.
+    pub async fn ready(&mut self) {
+        let url = format!("{}/ready", self.status_url());
+        let (name, http) = (self.spec.name.clone(), reqwest::Client::new());
+        let process = std::cell::RefCell::new(&mut self.process);
+        wait_until(&format!("{name} to be ready"), START_PATIENCE, || async {
+            process.borrow_mut().assert_running();
+            let answer = http.get(&url).send().await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() {
+                return Ok(());
+            }
+            Err(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()))
+        })
+        .await;
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Its ports.
+    #[must_use]
+    pub fn ports(&self) -> Listening {
+        self.ports
+    }
+
+    /// The process itself: kill, freeze, read its log.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks it to leave (SIGTERM) and waits for its end.
+    ///
+    /// # Panics
+    /// If it is still there after `patience`.
+    pub async fn leave(&mut self, patience: Duration) -> ExitStatus {
+        self.process.terminate();
+        self.process.exited(patience).await
+    }
+
+    /// What `/metrics` says now.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn metrics(&self) -> Metrics {
+        let url = format!("{}/metrics", self.status_url());
+        let fetch = async { reqwest::get(&url).await?.error_for_status()?.text().await };
+        match tokio::time::timeout(Duration::from_secs(10), fetch).await {
+            Ok(Ok(text)) => Metrics::parse(&text),
+            Ok(Err(error)) => panic!("metrics of {}: {error}", self.spec.name),
+            Err(_) => panic!("metrics of {}: no answer", self.spec.name),
+        }
+    }
+
+    /// `http://host:port` of `/ready` and `/metrics`.
+    ///
+    /// # Panics
+    /// If it has no such port.
+    #[must_use]
+    pub fn status_url(&self) -> String {
+        let addr = self.ports.admin.or(self.ports.http).expect("a port for /ready and /metrics");
+        format!("http://{addr}")
+    }
+}
+
+async fn bound_ports(spec: &NodeSpec, process: &mut Process) -> Listening {
+    let (file, process) = (spec.ports_file(), std::cell::RefCell::new(process));
+    wait_until(&format!("{} to bind its ports", spec.name), START_PATIENCE, || async {
+        process.borrow_mut().assert_running();
+        let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        // Written atomically: a file that is there is whole.
+        let announced: Announcement =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        Ok(announced.listening)
+    })
+    .await
+}
