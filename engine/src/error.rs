@@ -33,6 +33,14 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The engine can't work under the limits it was given.
+    #[error("`{field}`: {reason}")]
+    Limits {
+        /// The field of [`crate::EngineConfig`].
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The step was refused before anything was written: the batch contradicts itself or the model.
     #[error("invalid batch: {0}")]
     InvalidBatch(String),

@@ -7,11 +7,15 @@ pub mod backend;
 pub mod batch;
 pub mod config;
 pub mod cuda;
+pub mod engine;
 pub mod error;
 mod fingerprint;
+pub mod handle;
 pub mod model;
 pub mod rope;
 pub mod sampler;
+mod sequence;
+pub mod stats;
 pub mod weights;
 
 #[cfg(test)]
@@ -20,6 +24,12 @@ mod testing;
 pub use backend::cpu::CpuBackend;
 pub use batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
 pub use config::ModelConfig;
+pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, LogitsFault};
+pub use handle::{
+    EngineHandle, EngineInfo, Event, EventStream, Failure, FilledPages, Mode, SubmitError,
+    Submission,
+};
 pub use model::{Model, ModelOptions, OnLayers};
+pub use stats::{EngineStats, Totals};
 pub use weights::{LoadFormat, LoadProgress};

@@ -1,0 +1,225 @@
+//! A model at work: one thread that owns it, batching whatever is submitted.
+
+mod core;
+mod request;
+mod roster;
+mod step;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use kv_cache::{BlockId, KvRegion};
+use scheduler::batching::BatchLimits;
+use tokio::sync::watch;
+
+use self::core::Core;
+use crate::backend::Backend;
+use crate::backend::cpu::CpuBackend;
+use crate::batch::{StepBatch, StepOutput};
+use crate::error::EngineError;
+use crate::handle::{Command, EngineHandle, EngineInfo, Failure, Shared};
+use crate::model::{Model, ModelOptions, OnLayers};
+use crate::weights::LoadProgress;
+
+/// Blocks kept free for the growth of running sequences when a prompt is admitted, as a share of
+/// all: one in a hundred, enough for some steps until one of them ends.
+const WATERMARK_SHARE: u32 = 100;
+
+/// How to run a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineConfig {
+    /// The checkpoint's folder.
+    pub model_dir: PathBuf,
+    /// How to load it.
+    pub model: ModelOptions,
+    /// Tokens of a step at most, decode rows and prefill chunks together. Larger steps prefill
+    /// faster and let running sequences wait longer for their next token. At least
+    /// `sequences_max + block_tokens`.
+    pub batch_tokens_max: u32,
+    /// Sequences that run at once; each choice counts.
+    pub sequences_max: u32,
+    /// Submissions that may wait: prompts, and as many again whose KV was handed off.
+    pub queue_max: u32,
+    /// The longest sequence, tokens; `None` takes the model's limit.
+    pub context_tokens_max: Option<u32>,
+    /// Whether to find KV of earlier requests again.
+    pub prefix_cache: bool,
+}
+
+/// Starts engines.
+#[derive(Debug)]
+pub struct Engine;
+
+/// What the loop needs of a model: a [`Model`] on any backend, or in tests a script.
+pub(crate) trait StepModel: Send + 'static {
+    /// See [`Model::step`].
+    fn step(
+        &mut self,
+        batch: &StepBatch<'_>,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<StepOutput, EngineError>;
+
+    /// See [`Model::copy_block`].
+    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError>;
+}
+
+// === impl EngineConfig ===
+
+impl EngineConfig {
+    fn validate(&self) -> Result<(), EngineError> {
+        let limit = |field: &str, reason: String| {
+            Err(EngineError::Limits { field: field.to_owned(), reason })
+        };
+        let ModelOptions { kv_blocks, block_tokens, .. } = self.model;
+        for (field, value) in [
+            ("kv_blocks", kv_blocks),
+            ("block_tokens", block_tokens),
+            ("sequences_max", self.sequences_max),
+            ("queue_max", self.queue_max),
+            ("context_tokens_max", self.context_tokens_max.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return limit(field, "must be at least 1".to_owned());
+            }
+        }
+        let least = self.sequences_max.saturating_add(block_tokens);
+        if self.batch_tokens_max < least {
+            let reason = format!(
+                "{} leaves no room for a prompt's block beside {} decoding sequences; want {least}",
+                self.batch_tokens_max, self.sequences_max
+            );
+            return limit("batch_tokens_max", reason);
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> BatchLimits {
+        BatchLimits {
+            tokens_max: self.batch_tokens_max,
+            sequences_max: self.sequences_max,
+            block_tokens: self.model.block_tokens,
+            watermark_blocks: (self.model.kv_blocks / WATERMARK_SHARE).max(1),
+        }
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Loads the model onto the CPU, on this thread, and starts the engine's own.
+    ///
+    /// # Errors
+    /// [`EngineError::Limits`] for a configuration that couldn't work; else as [`Model::load`].
+    pub fn start(
+        config: &EngineConfig,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<EngineHandle, EngineError> {
+        config.validate()?;
+        let model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
+        Self::start_with(model, config)
+    }
+
+    /// Starts the engine's thread over a loaded model, on whatever backend.
+    ///
+    /// # Errors
+    /// [`EngineError::Limits`] for a configuration that couldn't work.
+    pub fn start_with<B: Backend>(
+        model: Model<B>,
+        config: &EngineConfig,
+    ) -> Result<EngineHandle, EngineError> {
+        config.validate()?;
+        let info = info(&model, config);
+        let region = model.region();
+        spawn(model, info, region, config)
+    }
+}
+
+fn info<B: Backend>(model: &Model<B>, config: &EngineConfig) -> EngineInfo {
+    let slots = config.model.kv_blocks.saturating_mul(config.model.block_tokens);
+    let context_tokens_max = config.context_tokens_max.unwrap_or(u32::MAX);
+    EngineInfo {
+        fingerprint: model.fingerprint().to_owned(),
+        layout: model.layout().clone(),
+        vocab_size: model.config().vocab_size,
+        // A sequence that fills all memory has nobody left to preempt, so it ends there.
+        context_tokens_max: context_tokens_max.min(model.config().max_position).min(slots),
+        total_blocks: config.model.kv_blocks,
+        block_tokens: config.model.block_tokens,
+        eos_token_ids: model.config().eos_token_ids.clone(),
+        queue_max: config.queue_max,
+        sequences_max: config.sequences_max,
+        prefix_cache: config.prefix_cache,
+    }
+}
+
+/// Starts the thread.
+fn spawn(
+    model: impl StepModel,
+    info: EngineInfo,
+    region: Arc<dyn KvRegion>,
+    config: &EngineConfig,
+) -> Result<EngineHandle, EngineError> {
+    let layer_groups = info.layout.layers.div_ceil(config.model.layer_group.max(1));
+    // Of one step: started, cached pages, pages of each layer group, scores.
+    let step_events_max = layer_groups as usize + 3;
+    // As many as may wait, of both kinds, and as many wake-ups again.
+    let (commands, received) = sync_channel(4 * info.queue_max as usize);
+    let (alive, stopped) = watch::channel(());
+    let shared = Arc::new(Shared::new(info, region, step_events_max));
+    let core = Core::new(model, Arc::clone(&shared), config.limits());
+    let thread = std::thread::Builder::new()
+        .name("baton-engine".to_owned())
+        .spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                run(core, &shared, &received);
+                drop(alive);
+            }
+        })
+        .map_err(|error| EngineError::Device(format!("no thread for the engine: {error}")))?;
+    Ok(EngineHandle::new(shared, commands, stopped, thread))
+}
+
+/// The thread's whole life. Whatever ends it, nobody is left waiting.
+fn run<M: StepModel>(mut core: Core<M>, shared: &Shared, commands: &Receiver<Command>) {
+    let result = catch_unwind(AssertUnwindSafe(|| core.run(commands)));
+    shared.healthy.store(false, Ordering::Release);
+    let failure = match result {
+        Ok(()) => Failure::ShuttingDown,
+        Err(panic) => {
+            let reason = panic_message(&*panic);
+            tracing::error!(reason, "engine died");
+            Failure::Died(reason)
+        }
+    };
+    core.fail_all(&failure, commands);
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+// === impl Model ===
+
+impl<B: Backend> StepModel for Model<B> {
+    fn step(
+        &mut self,
+        batch: &StepBatch<'_>,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<StepOutput, EngineError> {
+        Self::step(self, batch, on_layers)
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
+        Self::copy_block(self, from, to)
+    }
+}
+
+#[cfg(test)]
+mod tests;

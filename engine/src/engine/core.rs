@@ -1,0 +1,356 @@
+//! The loop: commands in, `plan -> bind -> step -> deliver`, events out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use kv_cache::{BlockHandle, Fence};
+use scheduler::batching::{self, BatchLimits, Plan, PlannedRow, SequenceKey, Standing};
+use scheduler::{FinishReason, PromptLogprob, SampledToken};
+
+use super::StepModel;
+use super::request::Pages;
+use super::roster::Roster;
+use super::step::{Outcome, Step};
+use crate::batch::Sampled;
+use crate::error::EngineError;
+use crate::handle::{Command, Event, Failure, Shared};
+use crate::stats::{EngineStats, Meter};
+
+/// How often a reader that has stalled, or memory that others hold, is looked at again while
+/// nothing can run. Far below a step's time, and a thousand looks a second cost nothing.
+const STALLED_WAIT: Duration = Duration::from_millis(1);
+
+/// The engine's thread: owner of the model and of everything that is done with it.
+pub(super) struct Core<M> {
+    model: M,
+    shared: Arc<Shared>,
+    limits: BatchLimits,
+    roster: Roster,
+    meter: Meter,
+    /// Blocks whose copy may still be under way; released once a step has ended after it.
+    copied_from: Vec<BlockHandle>,
+}
+
+// === impl Core ===
+
+impl<M: StepModel> Core<M> {
+    pub(super) fn new(model: M, shared: Arc<Shared>, limits: BatchLimits) -> Self {
+        let roster = Roster::new(Arc::clone(&shared));
+        Self { model, shared, limits, roster, meter: Meter::default(), copied_from: Vec::new() }
+    }
+
+    /// Runs until told to stop, or until no handle is left.
+    pub(super) fn run(&mut self, commands: &Receiver<Command>) {
+        let mut moved = true;
+        while self.take_commands(commands, moved) {
+            self.sweep(Instant::now());
+            moved = self.step();
+            self.publish();
+        }
+    }
+
+    /// Ends everything that is outstanding, or on its way here.
+    pub(super) fn fail_all(&mut self, failure: &Failure, commands: &Receiver<Command>) {
+        self.enter_all(commands.try_iter());
+        let requests: Vec<u64> = self.roster.requests.keys().copied().collect();
+        for request in requests {
+            self.fail(request, failure.clone());
+        }
+        self.publish();
+    }
+
+    /// Takes in what has arrived; waits only where there is nothing to do. `false` means stop.
+    fn take_commands(&mut self, commands: &Receiver<Command>, moved: bool) -> bool {
+        if self.must_stop() {
+            return false;
+        }
+        let first = if self.roster.is_empty() {
+            commands.recv().map(Some).ok()
+        } else if moved {
+            none_if(commands.try_recv(), TryRecvError::Empty)
+        } else {
+            none_if(commands.recv_timeout(STALLED_WAIT), RecvTimeoutError::Timeout)
+        };
+        let Some(first) = first else { return false };
+        self.enter_all(first.into_iter().chain(commands.try_iter()));
+        !self.must_stop()
+    }
+
+    fn must_stop(&self) -> bool {
+        let stop_at = self.shared.stop_at();
+        stop_at.is_some_and(|deadline| self.roster.is_empty() || deadline <= Instant::now())
+    }
+
+    fn enter_all(&mut self, commands: impl Iterator<Item = Command>) {
+        for command in commands {
+            if let Command::Submit(accepted) = command {
+                self.meter.totals.finished += self.roster.enter(*accepted);
+            }
+        }
+    }
+
+    /// Ends what nobody waits for any more, and sees who has stalled.
+    fn sweep(&mut self, now: Instant) {
+        let (mut cancelled, mut late) = (Vec::new(), Vec::new());
+        for (&number, request) in &mut self.roster.requests {
+            request.paused = !request.events.has_room();
+            if request.events.is_closed() {
+                cancelled.push(number);
+            } else if request.is_late(now) {
+                late.push(number);
+            }
+        }
+        for request in cancelled {
+            self.meter.totals.cancelled += u64::from(self.roster.remove(request).is_some());
+        }
+        for request in late {
+            self.fail(request, Failure::Deadline);
+        }
+    }
+
+    /// Runs one step. Says whether anything moved.
+    fn step(&mut self) -> bool {
+        let (plan, probed) = self.plan();
+        for &key in &plan.preempted {
+            self.roster.preempt(key);
+            self.meter.totals.preemptions += 1;
+        }
+        let rows = self.bind_rows(&plan);
+        self.roster.unpin(&probed);
+        if !rows.is_empty() {
+            self.execute(&rows);
+        }
+        self.copied_from.clear();
+        !(rows.is_empty() && plan.preempted.is_empty())
+    }
+
+    fn plan(&mut self) -> (Plan, Vec<SequenceKey>) {
+        let views = self.roster.views();
+        let available_blocks = self.shared.pool.counts().available();
+        let mut probed = Vec::new();
+        let plan = batching::plan(&self.limits, &views, available_blocks, &mut |key| {
+            probed.push(key);
+            self.roster.pin_prefix(key)
+        });
+        (plan, probed)
+    }
+
+    /// Binds blocks for the planned rows, and returns those that got them.
+    fn bind_rows(&mut self, plan: &Plan) -> Vec<PlannedRow> {
+        let mut bound = Vec::with_capacity(plan.rows.len());
+        for row in &plan.rows {
+            match self.bind(row) {
+                Ok(true) => bound.push(*row),
+                Ok(false) => {}
+                Err(error) => self.fail_on_device(row.key.request, &error),
+            }
+        }
+        // A request that failed on a later choice's copy takes its earlier rows with it.
+        bound.retain(|row| self.roster.sequences.contains_key(&row.key));
+        bound
+    }
+
+    /// Gives a sequence the blocks for its row, its own copy of the block it writes included.
+    ///
+    /// `false` if the pool has given them to somebody else meanwhile.
+    fn bind(&mut self, row: &PlannedRow) -> Result<bool, EngineError> {
+        let Some((request, sequence)) = self.roster.pair_mut(row.key) else { return Ok(false) };
+        let table = &mut sequence.table;
+        let (missing, copies) = (table.blocks_missing(row.tokens as usize), table.needs_copy());
+        let blocks = missing as u32 + u32::from(copies);
+        let Ok(mut credit) = self.shared.pool.reserve(blocks) else { return Ok(false) };
+        let mut bind = || credit.bind().expect("as many blocks were reserved");
+        if copies {
+            let index = table.tokens() / self.limits.block_tokens as usize;
+            let own = bind();
+            let to = own.id();
+            let old = table.replace_block(index, own);
+            let from = old.id();
+            self.copied_from.push(old);
+            self.model.copy_block(from, to)?;
+        }
+        (0..missing).for_each(|_| table.push(bind()));
+        if blocks > 0 || sequence.standing == Standing::Waiting {
+            self.shared.live.set(row.key, &sequence.table);
+        }
+        if sequence.standing == Standing::Waiting {
+            sequence.standing = Standing::Running;
+            let cached_tokens = sequence.table.tokens();
+            if !request.has_started() && !request.resumed {
+                self.meter.totals.cached_tokens += cached_tokens as u64;
+            }
+            request.start(cached_tokens);
+            let cached_blocks = cached_tokens / self.limits.block_tokens as usize;
+            // Written in earlier steps, which have ended: behind any fence.
+            let layers = 0..self.shared.info.layout.layers;
+            let pages = Pages { layers, fence: Fence::default(), last_chunk: false };
+            request.announce(&sequence.table.blocks()[..cached_blocks], pages);
+            request.note_announced(cached_blocks);
+        }
+        Ok(true)
+    }
+
+    fn execute(&mut self, rows: &[PlannedRow]) {
+        let began = Instant::now();
+        let result = Step::new(&self.roster, rows).run(&mut self.model);
+        match result {
+            Ok(outcome) => {
+                let prefill = rows.iter().map(|row| row.tokens).filter(|&tokens| tokens > 1).sum();
+                self.meter.step(prefill, began.elapsed());
+                self.deliver(rows, outcome);
+            }
+            Err(error) => {
+                self.meter.totals.failed_steps += 1;
+                tracing::error!(%error, sequences = rows.len(), "step failed");
+                for row in rows {
+                    self.fail_on_device(row.key.request, &error);
+                }
+            }
+        }
+    }
+
+    /// Takes a step's results to the sequences and their readers.
+    fn deliver(&mut self, rows: &[PlannedRow], outcome: Outcome) {
+        for row in rows {
+            self.note_written(row);
+        }
+        self.deliver_scores(outcome.scores);
+        for (request, reason) in outcome.faults {
+            self.fail(request, Failure::Logits(reason.to_string()));
+        }
+        let mut samples: HashMap<SequenceKey, Vec<(u32, Sampled)>> = HashMap::new();
+        for (key, choice, sampled) in outcome.samples {
+            samples.entry(key).or_default().push((choice, sampled));
+        }
+        for row in rows {
+            self.conclude(row.key, samples.remove(&row.key).unwrap_or_default());
+        }
+    }
+
+    /// The row's tokens have KV now; full blocks can be found by others.
+    fn note_written(&mut self, row: &PlannedRow) {
+        let Some((request, sequence)) = self.roster.pair_mut(row.key) else { return };
+        sequence.table.advance(row.tokens as usize);
+        request.note_announced(sequence.table.blocks().len());
+        if self.shared.info.prefix_cache {
+            sequence.seal(&self.shared.pool, &request.hasher, &request.work.prompt);
+        }
+    }
+
+    fn deliver_scores(&mut self, scores: Vec<(u64, PromptLogprob)>) {
+        let mut by_request: HashMap<u64, Vec<PromptLogprob>> = HashMap::new();
+        for (request, score) in scores {
+            by_request.entry(request).or_default().push(score);
+        }
+        for (number, scores) in by_request {
+            if let Some(request) = self.roster.requests.get_mut(&number) {
+                request.scored += scores.len();
+                request.events.send(Event::PromptLogprobs(scores));
+            }
+        }
+    }
+
+    /// What follows for a sequence from its row: nothing before its context is computed.
+    fn conclude(&mut self, key: SequenceKey, sampled: Vec<(u32, Sampled)>) {
+        let Some((request, sequence)) = self.roster.pair(key) else { return };
+        if sequence.table.tokens() < sequence.context_tokens(&request.work.prompt) {
+            return;
+        }
+        let index = sequence.output.len() as u32;
+        let prefill_only = request.prefill_only;
+        self.meter.totals.generated_tokens += sampled.len() as u64;
+        let tokens: Vec<SampledToken> = sampled
+            .into_iter()
+            .map(|(choice, Sampled { token, logprob })| SampledToken {
+                choice,
+                index,
+                token,
+                logprob,
+            })
+            .collect();
+        if prefill_only {
+            self.meter.totals.finished += 1;
+            self.roster.hand_over(key, tokens);
+        } else if tokens.is_empty() {
+            for choice in sequence.choices.clone() {
+                self.finish(key, choice, FinishReason::Length);
+            }
+        } else {
+            self.append(key, tokens);
+        }
+    }
+
+    /// Appends each choice's token and sends it; a sequence of many choices parts into one each.
+    fn append(&mut self, key: SequenceKey, tokens: Vec<SampledToken>) {
+        if let [token] = &tokens[..]
+            && let Some(sequence) = self.roster.sequences.get_mut(&key)
+        {
+            sequence.output.push(token.token);
+        } else {
+            let first: Vec<_> = tokens.iter().map(|token| (token.choice, token.token)).collect();
+            self.roster.part_choices(key, &first);
+        }
+        for token in tokens {
+            let choice = token.choice;
+            // A single choice's sequence is named after it, so this holds for both cases.
+            let key = SequenceKey { request: key.request, choice };
+            let Some((request, sequence)) = self.roster.pair(key) else { continue };
+            let reason = request.finish_reason(&sequence.output);
+            request.send_token(token);
+            if let Some(reason) = reason {
+                self.finish(key, choice, reason);
+            }
+        }
+    }
+
+    fn finish(&mut self, key: SequenceKey, choice: u32, reason: FinishReason) {
+        self.meter.totals.finished += u64::from(self.roster.finish(key, choice, reason));
+    }
+
+    fn fail(&mut self, request: u64, failure: Failure) {
+        if self.roster.requests.contains_key(&request) {
+            self.meter.totals.failed += 1;
+            self.roster.fail(request, failure);
+        }
+    }
+
+    fn fail_on_device(&mut self, request: u64, error: &EngineError) {
+        self.fail(request, Failure::Device(error.to_string()));
+    }
+
+    fn publish(&self) {
+        let mut stats = EngineStats {
+            prefill_tokens_per_s: self.meter.prefill_tokens_per_s(),
+            decode_step_s: self.meter.decode_step_s(),
+            totals: self.meter.totals,
+            ..EngineStats::default()
+        };
+        for view in self.roster.views() {
+            let has_started = self.roster.requests[&view.key.request].has_started();
+            let width = if has_started { view.width } else { 0 };
+            stats.paused += if view.paused { view.width } else { 0 };
+            match view.standing {
+                Standing::Running => stats.running += width,
+                // The rest are counted by the queue.
+                Standing::Waiting => stats.waiting += width,
+            }
+            if has_started {
+                stats.context_tokens += u64::from(view.filled_tokens);
+                let remaining = view.remaining_tokens();
+                stats.queued_prefill_tokens += if remaining > 1 { u64::from(remaining) } else { 0 };
+            }
+        }
+        *self.shared.stats.lock() = stats;
+    }
+}
+
+/// `Some(None)` where nothing has come yet, `None` where nothing ever will.
+fn none_if<E: PartialEq>(received: Result<Command, E>, nothing_yet: E) -> Option<Option<Command>> {
+    match received {
+        Ok(command) => Some(Some(command)),
+        Err(error) if error == nothing_yet => Some(None),
+        Err(_) => None,
+    }
+}

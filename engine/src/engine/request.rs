@@ -1,0 +1,153 @@
+//! One submission while the engine works for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kv_cache::{BlockHandle, ChainHasher, Fence, TokenId};
+use scheduler::{FinishReason, Generation, SampledToken};
+
+use crate::handle::{Event, EventSender, FilledPages, QueuePlace};
+
+/// A submission's state, apart from its sequences.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) work: Arc<Generation>,
+    pub(super) events: EventSender,
+    pub(super) hasher: ChainHasher,
+    /// Ends with the prompt, to be continued elsewhere.
+    pub(super) prefill_only: bool,
+    /// Its prompt was computed elsewhere.
+    pub(super) resumed: bool,
+    /// Its reader has stalled.
+    pub(super) paused: bool,
+    /// Choices that haven't ended.
+    pub(super) open_choices: usize,
+    /// Prompt tokens before this index need no more scores.
+    pub(super) scored: usize,
+    deadline: Option<Instant>,
+    /// Given up when it starts.
+    place: Option<QueuePlace>,
+    /// Tokens that end a sequence.
+    stops: Vec<TokenId>,
+    context_tokens_max: usize,
+    /// Blocks whose pages were announced in full.
+    announced_blocks: usize,
+}
+
+/// What a request is made from.
+pub(super) struct Terms<'a> {
+    pub(super) work: Arc<Generation>,
+    pub(super) events: EventSender,
+    pub(super) hasher: ChainHasher,
+    pub(super) place: QueuePlace,
+    pub(super) deadline: Option<Instant>,
+    pub(super) prefill_only: bool,
+    /// Its prompt was computed elsewhere.
+    pub(super) resumed: bool,
+    pub(super) eos_token_ids: &'a [TokenId],
+    pub(super) context_tokens_max: usize,
+}
+
+// === impl Request ===
+
+impl Request {
+    pub(super) fn new(terms: Terms<'_>) -> Self {
+        let Terms { work, events, hasher, place, deadline, prefill_only, resumed, .. } = terms;
+        let eos = if work.stop.ignore_eos { &[] } else { terms.eos_token_ids };
+        // Scores come before the first token, so whoever has tokens has had them.
+        let scores = work.prompt_logprobs.is_some() && work.generated.is_empty() && !resumed;
+        Self {
+            stops: [eos, &work.stop.stop_token_ids].concat(),
+            // The first token of a prompt has no score.
+            scored: if scores { 1 } else { work.prompt.len() },
+            open_choices: work.choices.len(),
+            paused: false,
+            announced_blocks: 0,
+            place: Some(place),
+            context_tokens_max: terms.context_tokens_max,
+            work,
+            events,
+            hasher,
+            prefill_only,
+            resumed,
+            deadline,
+        }
+    }
+
+    /// Whether prompt tokens still have to be scored, which needs their rows computed.
+    pub(super) fn wants_scores(&self) -> bool {
+        self.scored < self.work.prompt.len()
+    }
+
+    /// Whether another token is wanted after `output`, as long as nothing ended it.
+    pub(super) fn wants_token(&self, output: &[TokenId]) -> bool {
+        output.len() < self.work.stop.max_tokens as usize
+    }
+
+    /// Tokens that may not come next.
+    pub(super) fn banned(&self, output: &[TokenId]) -> &[TokenId] {
+        if output.len() < self.work.stop.min_tokens as usize { &self.stops } else { &[] }
+    }
+
+    /// Why a sequence with this output has ended, if it has.
+    pub(super) fn finish_reason(&self, output: &[TokenId]) -> Option<FinishReason> {
+        let last = output.last().filter(|last| self.stops.contains(last));
+        match last {
+            Some(&token) if output.len() > self.work.stop.min_tokens as usize => {
+                Some(FinishReason::Stop(token))
+            }
+            _ if !self.wants_token(output) => Some(FinishReason::Length),
+            _ if self.work.prompt.len() + output.len() >= self.context_tokens_max => {
+                Some(FinishReason::Length)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Leaves the queue; says so the first time only.
+    pub(super) fn start(&mut self, cached_tokens: usize) {
+        if self.place.take().is_some() {
+            self.events.send(Event::Started { cached_tokens: cached_tokens as u32 });
+        }
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.place.is_none()
+    }
+
+    pub(super) fn send_token(&self, token: SampledToken) {
+        self.events.send(Event::Token(token));
+    }
+
+    /// Announces pages of blocks that weren't before.
+    ///
+    /// - `blocks`: the sequence's, up to the last that has been written.
+    pub(super) fn announce(&self, blocks: &[BlockHandle], pages: Pages) {
+        if !self.prefill_only || blocks.len() <= self.announced_blocks {
+            return;
+        }
+        self.events.send(Event::PagesFilled(FilledPages {
+            layers: pages.layers,
+            first_block: self.announced_blocks as u32,
+            blocks: blocks[self.announced_blocks..].to_vec(),
+            fence: pages.fence,
+            last_chunk: pages.last_chunk,
+        }));
+    }
+
+    /// Notes that the first `blocks` blocks have been announced in all layers.
+    pub(super) fn note_announced(&mut self, blocks: usize) {
+        self.announced_blocks = self.announced_blocks.max(blocks);
+    }
+}
+
+/// Which pages are announced, apart from the blocks.
+pub(super) struct Pages {
+    pub(super) layers: std::ops::Range<u32>,
+    pub(super) fence: Fence,
+    pub(super) last_chunk: bool,
+}

@@ -1,0 +1,209 @@
+//! Who is here: the requests, their sequences, and how they leave.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kv_cache::{BlockTable, TokenId};
+use scheduler::batching::{PrefixHit, SequenceKey, SequenceView, Standing};
+use scheduler::{FinishReason, SampledToken};
+
+use super::request::{Request, Terms};
+use crate::handle::{Accepted, Event, Failure, Mode, Shared, Submission};
+use crate::sequence::Sequence;
+
+/// All requests and sequences. Every sequence has its request, every request a sequence.
+pub(super) struct Roster {
+    pub(super) requests: HashMap<u64, Request>,
+    /// Oldest first.
+    pub(super) sequences: BTreeMap<SequenceKey, Sequence>,
+    shared: Arc<Shared>,
+}
+
+// === impl Roster ===
+
+impl Roster {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { requests: HashMap::new(), sequences: BTreeMap::new(), shared }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Takes in a submission; one that has nothing left to do ends at once. Returns how many did.
+    pub(super) fn enter(&mut self, accepted: Accepted) -> u64 {
+        let Accepted { request: number, submission, hasher, hashes, events, place } = accepted;
+        let Submission { work, mode, deadline } = submission;
+        let info = &self.shared.info;
+        let request = Request::new(Terms {
+            work: Arc::clone(&work),
+            events,
+            hasher,
+            place,
+            deadline,
+            prefill_only: matches!(mode, Mode::Prefill),
+            resumed: matches!(mode, Mode::Resume { .. }),
+            eos_token_ids: &info.eos_token_ids,
+            context_tokens_max: info.context_tokens_max as usize,
+        });
+        self.requests.insert(number, request);
+        let whole = |table| {
+            let key = SequenceKey { request: number, choice: work.choices[0] };
+            let output = work.generated.to_vec();
+            Sequence::new(key, work.choices.clone(), output, table, hashes.clone())
+        };
+        match mode {
+            Mode::Resume { table, first } if !first.is_empty() => {
+                let sequence = whole(table);
+                self.part(&sequence, first.iter().map(|token| (token.choice, token.token)));
+            }
+            // Nothing was to be generated: the table only tells that the prompt was computed.
+            Mode::Resume { table, .. } => self.add(whole(table)),
+            Mode::Generate | Mode::Prefill => self.add(whole(BlockTable::new(info.block_tokens))),
+        }
+        self.end_complete(number)
+    }
+
+    /// What the planner sees, oldest first.
+    pub(super) fn views(&self) -> Vec<SequenceView> {
+        let view = |sequence: &Sequence| {
+            let request = &self.requests[&sequence.key.request];
+            sequence.view(&request.work.prompt, request.paused)
+        };
+        self.sequences.values().map(view).collect()
+    }
+
+    pub(super) fn pair(&self, key: SequenceKey) -> Option<(&Request, &Sequence)> {
+        Some((self.requests.get(&key.request)?, self.sequences.get(&key)?))
+    }
+
+    pub(super) fn pair_mut(&mut self, key: SequenceKey) -> Option<(&mut Request, &mut Sequence)> {
+        Some((self.requests.get_mut(&key.request)?, self.sequences.get_mut(&key)?))
+    }
+
+    /// Pins what the prefix cache has for a waiting sequence.
+    ///
+    /// Prompt tokens that need scores need their rows computed, so nothing is looked up for them.
+    pub(super) fn pin_prefix(&mut self, key: SequenceKey) -> PrefixHit {
+        let shared = Arc::clone(&self.shared);
+        let Some((request, sequence)) = self.pair_mut(key) else { return PrefixHit::default() };
+        if !shared.info.prefix_cache || request.wants_scores() {
+            return PrefixHit::default();
+        }
+        let before = shared.pool.counts().available();
+        let tokens = sequence.pin_prefix(&shared.pool, &request.hasher, &request.work.prompt);
+        let blocks_taken = before.saturating_sub(shared.pool.counts().available());
+        PrefixHit { tokens: tokens as u32, blocks_taken }
+    }
+
+    /// Gives back what was pinned for sequences that weren't admitted after all.
+    pub(super) fn unpin(&mut self, probed: &[SequenceKey]) {
+        for key in probed {
+            if let Some(sequence) = self.sequences.get_mut(key)
+                && sequence.standing == Standing::Waiting
+            {
+                sequence.release();
+            }
+        }
+    }
+
+    /// Takes a sequence's blocks and place.
+    pub(super) fn preempt(&mut self, key: SequenceKey) {
+        if let Some(sequence) = self.sequences.get_mut(&key) {
+            sequence.preempt();
+            self.shared.live.remove(key);
+        }
+    }
+
+    /// Replaces a sequence whose prompt is computed by one for each of its choices.
+    pub(super) fn part_choices(&mut self, key: SequenceKey, first: &[(u32, TokenId)]) {
+        if let Some(sequence) = self.sequences.remove(&key) {
+            self.part(&sequence, first.iter().copied());
+        }
+    }
+
+    /// Ends a choice with a reason. Says whether that ended its request.
+    pub(super) fn finish(&mut self, key: SequenceKey, choice: u32, reason: FinishReason) -> bool {
+        self.drop_sequence(key);
+        let Some(request) = self.requests.get_mut(&key.request) else { return false };
+        request.open_choices -= 1;
+        let event = Event::Finished { choice, reason };
+        if request.open_choices > 0 {
+            request.events.send(event);
+            return false;
+        }
+        if let Some(request) = self.requests.remove(&key.request) {
+            request.events.finish(event);
+        }
+        true
+    }
+
+    /// Ends a prompt-only request: its blocks go to whoever listens.
+    pub(super) fn hand_over(&mut self, key: SequenceKey, first: Vec<SampledToken>) {
+        let Some(sequence) = self.sequences.remove(&key) else { return };
+        if let Some(request) = self.requests.remove(&key.request) {
+            request.events.finish(Event::Prefilled { table: sequence.table, first });
+        }
+        self.shared.live.remove(key);
+    }
+
+    /// Ends a request without a result; its blocks come free.
+    pub(super) fn fail(&mut self, request: u64, failure: Failure) {
+        if let Some(ended) = self.remove(request) {
+            ended.events.finish(Event::Failed(failure));
+        }
+    }
+
+    /// Forgets a request nobody waits for.
+    pub(super) fn remove(&mut self, request: u64) -> Option<Request> {
+        for key in self.keys_of(request) {
+            self.drop_sequence(key);
+        }
+        self.requests.remove(&request)
+    }
+
+    fn add(&mut self, sequence: Sequence) {
+        if sequence.table.tokens() > 0 {
+            self.shared.live.set(sequence.key, &sequence.table);
+        }
+        self.sequences.insert(sequence.key, sequence);
+    }
+
+    fn part(&mut self, sequence: &Sequence, first: impl Iterator<Item = (u32, TokenId)>) {
+        self.shared.live.remove(sequence.key);
+        for (choice, token) in first {
+            self.add(sequence.fork(choice, token));
+        }
+    }
+
+    /// Ends choices of a new request that are complete as they came.
+    fn end_complete(&mut self, request: u64) -> u64 {
+        let mut ended = 0;
+        for key in self.keys_of(request) {
+            let Some((request, sequence)) = self.pair_mut(key) else { continue };
+            let is_computed = sequence.table.tokens() > 0;
+            let nothing_wanted = is_computed && !request.wants_token(&sequence.output);
+            if request.prefill_only || (sequence.output.is_empty() && !nothing_wanted) {
+                continue;
+            }
+            let Some(reason) = request.finish_reason(&sequence.output) else { continue };
+            request.start(sequence.table.tokens());
+            for choice in sequence.choices.clone() {
+                ended += u64::from(self.finish(key, choice, reason));
+            }
+        }
+        ended
+    }
+
+    fn keys_of(&self, request: u64) -> Vec<SequenceKey> {
+        let key = |choice| SequenceKey { request, choice };
+        self.sequences.range(key(0)..=key(u32::MAX)).map(|(key, _)| *key).collect()
+    }
+
+    fn drop_sequence(&mut self, key: SequenceKey) {
+        // First the blocks, then the entry: an audit in between sees no orphan.
+        if self.sequences.remove(&key).is_some() {
+            self.shared.live.remove(key);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The engine as others hold it: work in, events out, numbers at any time.
+
+mod events;
+mod live;
+mod queue;
+mod submission;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kv_cache::{BlockHash, BlockId, BlockPool, ChainHasher, KvLayout, KvRegion, TokenId};
+use parking_lot::Mutex;
+use scheduler::TenantSalt;
+use scheduler::batching::SequenceKey;
+use tokio::sync::watch;
+
+pub use self::events::{Event, EventStream, Failure, FilledPages};
+pub(crate) use self::events::{EventSender, event_channel};
+pub(crate) use self::live::LiveBlocks;
+pub(crate) use self::queue::{Queue, QueuePlace, Waiting};
+pub use self::submission::{Mode, Submission, SubmitError};
+use crate::stats::EngineStats;
+
+/// How long a refused caller is told to wait where nothing was measured yet.
+const RETRY_AFTER_UNMEASURED: Duration = Duration::from_secs(1);
+
+/// How long past its deadline [`EngineHandle::shutdown`] waits for the step under way.
+const LAST_STEP_MAX: Duration = Duration::from_secs(10);
+
+/// A running engine. A clone is another handle to the same one; dropping the last stops it.
+#[derive(Clone)]
+pub struct EngineHandle(Arc<Inner>);
+
+/// What is fixed about an engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineInfo {
+    /// Digest of configuration and weights: see [`crate::Model::fingerprint`].
+    pub fingerprint: String,
+    /// The shape of its KV memory.
+    pub layout: KvLayout,
+    /// Token ids are below it.
+    pub vocab_size: u32,
+    /// The longest sequence: the model's limit, the configured one, or all KV memory.
+    pub context_tokens_max: u32,
+    /// KV blocks in all.
+    pub total_blocks: u32,
+    /// Token slots of a block.
+    pub block_tokens: u32,
+    /// Tokens that end a sequence.
+    pub eos_token_ids: Vec<TokenId>,
+    /// Submissions that may wait.
+    pub queue_max: u32,
+    /// Sequences that run at once.
+    pub sequences_max: u32,
+    /// Whether KV of earlier requests is found again.
+    pub prefix_cache: bool,
+}
+
+/// What handles and the engine's thread both see.
+pub(crate) struct Shared {
+    pub(crate) info: EngineInfo,
+    pub(crate) pool: BlockPool,
+    pub(crate) live: LiveBlocks,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) stats: Mutex<EngineStats>,
+    pub(crate) healthy: AtomicBool,
+    /// Events that one step can bring a submission besides those of its choices.
+    pub(crate) step_events_max: usize,
+    region: Arc<dyn KvRegion>,
+    stop_at: Mutex<Option<Instant>>,
+    next_request: AtomicU64,
+}
+
+/// What wakes the engine's thread.
+pub(crate) enum Command {
+    /// New work.
+    Submit(Box<Accepted>),
+    /// Something else to look at.
+    Wake,
+}
+
+/// A submission on its way to the engine's thread.
+pub(crate) struct Accepted {
+    pub(crate) request: u64,
+    pub(crate) submission: Submission,
+    pub(crate) hasher: ChainHasher,
+    /// Names of the full blocks of the context; empty without a prefix cache.
+    pub(crate) hashes: Vec<BlockHash>,
+    pub(crate) events: EventSender,
+    pub(crate) place: QueuePlace,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    commands: Option<SyncSender<Command>>,
+    /// Closed by the thread's end.
+    stopped: watch::Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+// === impl EngineHandle ===
+
+impl EngineHandle {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        commands: SyncSender<Command>,
+        stopped: watch::Receiver<()>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self(Arc::new(Inner { shared, commands: Some(commands), stopped, thread: Some(thread) }))
+    }
+
+    /// What is fixed about the engine.
+    #[must_use]
+    pub fn info(&self) -> &EngineInfo {
+        &self.0.shared.info
+    }
+
+    /// Its blocks, to reserve some for a hand-off.
+    #[must_use]
+    pub fn pool(&self) -> &BlockPool {
+        &self.0.shared.pool
+    }
+
+    /// Its KV memory, to copy pages to and from while it runs.
+    #[must_use]
+    pub fn region(&self) -> Arc<dyn KvRegion> {
+        Arc::clone(&self.0.shared.region)
+    }
+
+    /// Names the blocks of a tenant's sequences as this engine does.
+    #[must_use]
+    pub fn hasher(&self, salt: &TenantSalt) -> ChainHasher {
+        ChainHasher::new(&self.info().fingerprint, &salt.0)
+    }
+
+    /// Hands in work. Never waits; hashes the context, about 100 ns a block, on the caller's thread.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]. A table in the submission is dropped with it.
+    pub fn submit(&self, submission: Submission) -> Result<EventStream, SubmitError> {
+        let shared = &self.0.shared;
+        if !self.is_healthy() || shared.stop_at().is_some() {
+            return Err(SubmitError::ShuttingDown);
+        }
+        submission.validate(&shared.info)?;
+        let place = self.take_place(&submission)?;
+        let (choices, request) =
+            (submission.work.choices.len(), shared.next_request.fetch_add(1, Ordering::Relaxed));
+        let (events, stream) = event_channel(choices, shared.step_events_max + 2 * choices);
+        let hasher = self.hasher(&submission.work.salt);
+        let hashes = self.hash(&hasher, &submission);
+        let key = SequenceKey { request, choice: submission.work.choices[0] };
+        if let Mode::Resume { table, .. } = &submission.mode {
+            shared.live.set(key, table);
+        }
+        let accepted = Accepted { request, submission, hasher, hashes, events, place };
+        self.send(Command::Submit(Box::new(accepted))).inspect_err(|_| shared.live.remove(key))?;
+        Ok(stream)
+    }
+
+    /// A snapshot of how busy it is; cheap.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let mut stats = self.0.shared.stats.lock().clone();
+        let Waiting { prompts, resumed, prefill_tokens } = self.0.shared.queue.waiting();
+        stats.waiting += prompts + resumed;
+        stats.queued_prefill_tokens += prefill_tokens;
+        stats
+    }
+
+    /// Every block held by a sequence the engine knows, each once: for
+    /// [`BlockPool::orphans`], together with those of open hand-offs.
+    #[must_use]
+    pub fn live_blocks(&self) -> Vec<BlockId> {
+        self.0.shared.live.blocks()
+    }
+
+    /// Whether its thread works; once it doesn't, it never will again.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.0.shared.healthy.load(Ordering::Acquire)
+    }
+
+    /// Takes no new work from now on, lets what is there finish until `deadline`, fails the rest
+    /// with [`Failure::ShuttingDown`] and waits for the thread to end.
+    ///
+    /// Says whether it has ended; `false` means that the device hangs in a step.
+    pub async fn shutdown(&self, deadline: Instant) -> bool {
+        self.0.shared.stop(deadline);
+        // A full channel will wake the thread as well.
+        drop(self.send(Command::Wake));
+        let mut stopped = self.0.stopped.clone();
+        let given_up = tokio::time::Instant::from_std(deadline + LAST_STEP_MAX);
+        // Nothing is ever sent: `changed` ends when the thread drops its end.
+        tokio::time::timeout_at(given_up, async { while stopped.changed().await.is_ok() {} })
+            .await
+            .is_ok()
+    }
+
+    fn take_place(&self, submission: &Submission) -> Result<QueuePlace, SubmitError> {
+        let part = match submission.mode {
+            Mode::Resume { .. } => Waiting::resumed(),
+            Mode::Generate | Mode::Prefill => Waiting::prompt(submission.work.context_tokens()),
+        };
+        let shared = &self.0.shared;
+        shared
+            .queue
+            .enter(part, shared.info.queue_max)
+            .ok_or_else(|| SubmitError::QueueFull { retry_after: self.retry_after() })
+    }
+
+    fn retry_after(&self) -> Duration {
+        let stats = self.stats();
+        if stats.prefill_tokens_per_s == 0.0 {
+            return RETRY_AFTER_UNMEASURED;
+        }
+        Duration::from_secs_f64(stats.queued_prefill_tokens as f64 / stats.prefill_tokens_per_s)
+    }
+
+    fn hash(&self, hasher: &ChainHasher, submission: &Submission) -> Vec<BlockHash> {
+        let info = self.info();
+        if !info.prefix_cache {
+            return Vec::new();
+        }
+        let work = &submission.work;
+        if work.generated.is_empty() {
+            return hasher.hash_blocks(None, &work.prompt, info.block_tokens);
+        }
+        hasher.hash_blocks(None, &work.context(), info.block_tokens)
+    }
+
+    fn send(&self, command: Command) -> Result<(), SubmitError> {
+        let commands = self.0.commands.as_ref().ok_or(SubmitError::ShuttingDown)?;
+        commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => SubmitError::QueueFull { retry_after: self.retry_after() },
+            TrySendError::Disconnected(_) => SubmitError::ShuttingDown,
+        })
+    }
+}
+
+impl fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineHandle")
+            .field("info", self.info())
+            .field("healthy", &self.is_healthy())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn new(info: EngineInfo, region: Arc<dyn KvRegion>, step_events_max: usize) -> Self {
+        let pool = BlockPool::new(info.total_blocks, info.block_tokens)
+            .with_prefix_cache(info.prefix_cache);
+        Self {
+            info,
+            pool,
+            live: LiveBlocks::default(),
+            queue: Arc::default(),
+            stats: Mutex::default(),
+            healthy: AtomicBool::new(true),
+            step_events_max,
+            region,
+            stop_at: Mutex::new(None),
+            next_request: AtomicU64::new(0),
+        }
+    }
+
+    /// When the engine has to stop, once that is decided.
+    pub(crate) fn stop_at(&self) -> Option<Instant> {
+        *self.stop_at.lock()
+    }
+
+    /// The earliest deadline that anybody names counts.
+    fn stop(&self, deadline: Instant) {
+        let mut stop_at = self.stop_at.lock();
+        *stop_at = Some(stop_at.map_or(deadline, |earlier| earlier.min(deadline)));
+    }
+}
+
+// === impl Inner ===
+
+impl Drop for Inner {
+    /// Closing the command channel stops the thread, after the step under way.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            // It catches its own panics, so there is no other result to look at.
+            drop(thread.join());
+        }
+    }
+}

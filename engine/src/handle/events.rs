@@ -1,0 +1,193 @@
+//! What a submission's owner hears, and the channel it hears it through.
+
+use std::ops::Range;
+use std::task::{Context, Poll};
+
+use kv_cache::{BlockHandle, BlockTable, Fence};
+use scheduler::{FinishReason, PromptLogprob, SampledToken};
+use tokio::sync::mpsc::{self, OwnedPermit};
+
+/// Steps whose tokens a reader may leave unread before its sequences are paused.
+///
+/// A third of a second at 5 ms a step: longer than a scheduling hiccup of the reader's, shorter than
+/// a network stall, behind which generating further would only waste memory.
+const STEPS_UNREAD_MAX: usize = 64;
+
+/// One piece of news about a submission.
+///
+/// Per choice, tokens come in order and [`Event::Finished`] comes last. A submission ends with
+/// the [`Event::Finished`] of its last choice, with [`Event::Prefilled`] or with [`Event::Failed`].
+#[derive(Debug)]
+pub enum Event {
+    /// It left the queue.
+    Started {
+        /// Tokens of the context whose KV was there already.
+        cached_tokens: u32,
+    },
+    /// Pages hold their final contents ([`super::Mode::Prefill`] only).
+    ///
+    /// Every page of the context is announced exactly once, whatever happens on the way.
+    PagesFilled(FilledPages),
+    /// Scores of prompt tokens, in order, a chunk at a time; all before the first token.
+    PromptLogprobs(Vec<PromptLogprob>),
+    /// A choice's next token.
+    Token(SampledToken),
+    /// The prompt is computed ([`super::Mode::Prefill`] only).
+    Prefilled {
+        /// The blocks of the whole context; they stay until this is dropped.
+        table: BlockTable,
+        /// The first token of each choice, in the order of the request's choices; none where the
+        /// request asked for none.
+        first: Vec<SampledToken>,
+    },
+    /// A choice has ended.
+    Finished {
+        /// Which.
+        choice: u32,
+        /// Why.
+        reason: FinishReason,
+    },
+    /// The submission has ended, all choices of it, without a result.
+    Failed(Failure),
+}
+
+/// Pages that may be read, once the fence has passed, until the handles are dropped.
+#[derive(Clone, Debug)]
+pub struct FilledPages {
+    /// Of these layers.
+    pub layers: Range<u32>,
+    /// Logical index of the first block.
+    pub first_block: u32,
+    /// The physical blocks, in logical order.
+    pub blocks: Vec<BlockHandle>,
+    /// Behind the writes.
+    pub fence: Fence,
+    /// The chunk these pages are of ends the context.
+    pub last_chunk: bool,
+}
+
+/// Why a submission has no result.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Failure {
+    /// Its deadline passed. Not worth a retry.
+    #[error("deadline passed")]
+    Deadline,
+    /// The device failed in a step of its. Worth a retry elsewhere.
+    #[error("device failed: {0}")]
+    Device(String),
+    /// The model gave logits that no token can be chosen from: the request bans every token, or
+    /// the numbers overflowed. A retry would end the same way.
+    #[error("no token can be chosen: {0}")]
+    Logits(String),
+    /// The engine stopped before it was done. Worth a retry elsewhere.
+    #[error("engine is shutting down")]
+    ShuttingDown,
+    /// The engine broke down. Worth a retry elsewhere.
+    #[error("engine died: {0}")]
+    Died(String),
+}
+
+/// The receiving end. Dropping it cancels the submission within one step.
+#[derive(Debug)]
+pub struct EventStream {
+    events: mpsc::Receiver<Event>,
+    open_choices: usize,
+}
+
+/// The engine's end.
+///
+/// It never waits: before a sequence is scheduled, the engine asks whether there is room for all
+/// that one step can bring. Room for the last event is kept from the start.
+#[derive(Debug)]
+pub(crate) struct EventSender {
+    events: mpsc::Sender<Event>,
+    last: Option<OwnedPermit<Event>>,
+    step_events_max: usize,
+}
+
+/// A channel for a submission.
+///
+/// - `choices`: whose ends make the submission's.
+/// - `step_events_max`: events that one step can bring at most, the last one aside.
+pub(crate) fn event_channel(choices: usize, step_events_max: usize) -> (EventSender, EventStream) {
+    let size = step_events_max + STEPS_UNREAD_MAX * choices + 1;
+    let (sender, receiver) = mpsc::channel(size);
+    let last = sender.clone().try_reserve_owned().ok();
+    let sender = EventSender { events: sender, last, step_events_max };
+    (sender, EventStream { events: receiver, open_choices: choices })
+}
+
+// === impl EventStream ===
+
+impl EventStream {
+    /// The next event; `None` after the last one.
+    ///
+    /// Cancel safe: no event is lost when the future is dropped.
+    pub async fn recv(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// [`EventStream::recv`] for hand-written futures.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.open_choices == 0 {
+            return Poll::Ready(None);
+        }
+        self.events.poll_recv(context).map(|event| Some(self.note(event)))
+    }
+
+    /// [`EventStream::recv`] for threads outside any runtime.
+    ///
+    /// # Panics
+    /// If called on a runtime's thread.
+    pub fn blocking_recv(&mut self) -> Option<Event> {
+        if self.open_choices == 0 {
+            return None;
+        }
+        let event = self.events.blocking_recv();
+        Some(self.note(event))
+    }
+
+    /// Keeps count of what is still to come. A channel that closes early has lost its engine.
+    fn note(&mut self, event: Option<Event>) -> Event {
+        let event = event.unwrap_or_else(|| {
+            Event::Failed(Failure::Died("its thread ended with work outstanding".to_owned()))
+        });
+        match event {
+            Event::Finished { .. } => self.open_choices -= 1,
+            Event::Prefilled { .. } | Event::Failed(_) => self.open_choices = 0,
+            _ => {}
+        }
+        event
+    }
+}
+
+// === impl EventSender ===
+
+impl EventSender {
+    /// Whether all that a step can bring could be sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.events.capacity() >= self.step_events_max
+    }
+
+    /// Whether nobody listens any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Sends an event that isn't the last.
+    ///
+    /// # Panics
+    /// If the channel is full, which [`EventSender::has_room`] excludes.
+    pub(crate) fn send(&self, event: Event) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+            panic!("no room for {event:?} after {} were kept free", self.step_events_max);
+        }
+    }
+
+    /// Sends the last event.
+    pub(crate) fn finish(mut self, event: Event) {
+        if let Some(permit) = self.last.take() {
+            permit.send(event);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What the engine says about itself.
+
+use std::time::Duration;
+
+/// How much of an average one new measurement makes. A tenth: some ten steps to follow a change of
+/// load, and a single slow step moves it by little.
+const NEWEST_SHARE: f64 = 0.1;
+
+/// A snapshot, as of the end of the last step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EngineStats {
+    /// Running sequences; each choice counts.
+    pub running: u32,
+    /// Submissions that haven't started, and sequences that were preempted.
+    pub waiting: u32,
+    /// Of all these, sequences whose reader has stalled.
+    pub paused: u32,
+    /// Tokens of contexts that have no KV yet.
+    pub queued_prefill_tokens: u64,
+    /// Tokens of KV that running sequences hold.
+    pub context_tokens: u64,
+    /// Measured prefill rate, tokens per second; 0 until measured.
+    pub prefill_tokens_per_s: f64,
+    /// Measured time of a step without prefill, seconds; 0 until measured.
+    pub decode_step_s: f64,
+    /// Counts since the start.
+    pub totals: Totals,
+}
+
+/// Counts since the engine's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Steps that ran.
+    pub steps: u64,
+    /// Steps that failed on the device.
+    pub failed_steps: u64,
+    /// Sequences that gave their blocks back to an older one.
+    pub preemptions: u64,
+    /// Context tokens computed in chunks, recomputation included.
+    pub prefill_tokens: u64,
+    /// Context tokens found in the prefix cache.
+    pub cached_tokens: u64,
+    /// Tokens sampled.
+    pub generated_tokens: u64,
+    /// Submissions that ended with a result.
+    pub finished: u64,
+    /// Submissions whose reader went away.
+    pub cancelled: u64,
+    /// Submissions that ended in [`crate::Failure`].
+    pub failed: u64,
+}
+
+/// The running averages behind [`EngineStats`].
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    pub(crate) totals: Totals,
+    prefill_tokens: f64,
+    prefill_s: f64,
+    decode_step_s: f64,
+}
+
+// === impl Meter ===
+
+impl Meter {
+    /// Takes a step's time into account.
+    ///
+    /// Steps with prefill count for its rate by their size, decode rows included: what counts is how
+    /// fast a queue of prompts shrinks beside the decoding that goes on.
+    pub(crate) fn step(&mut self, prefill_tokens: u32, elapsed: Duration) {
+        self.totals.steps += 1;
+        self.totals.prefill_tokens += u64::from(prefill_tokens);
+        let elapsed_s = elapsed.as_secs_f64();
+        if prefill_tokens > 0 {
+            self.prefill_tokens =
+                self.prefill_tokens * (1.0 - NEWEST_SHARE) + f64::from(prefill_tokens);
+            self.prefill_s = self.prefill_s * (1.0 - NEWEST_SHARE) + elapsed_s;
+        } else if self.decode_step_s == 0.0 {
+            self.decode_step_s = elapsed_s;
+        } else {
+            self.decode_step_s += NEWEST_SHARE * (elapsed_s - self.decode_step_s);
+        }
+    }
+
+    pub(crate) fn prefill_tokens_per_s(&self) -> f64 {
+        if self.prefill_s > 0.0 { self.prefill_tokens / self.prefill_s } else { 0.0 }
+    }
+
+    pub(crate) fn decode_step_s(&self) -> f64 {
+        self.decode_step_s
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefill_rate_weighs_chunks_by_size() {
+        let mut meter = Meter::default();
+        meter.step(1000, Duration::from_secs(1));
+        meter.step(1, Duration::from_millis(10));
+        assert!((850.0..1000.0).contains(&meter.prefill_tokens_per_s()));
+    }
+
+    #[test]
+    fn the_decode_step_follows_a_change_of_load() {
+        let mut meter = Meter::default();
+        meter.step(0, Duration::from_millis(10));
+        assert!((meter.decode_step_s() - 0.010).abs() < 1e-9);
+        for _ in 0..50 {
+            meter.step(0, Duration::from_millis(20));
+        }
+        assert!((meter.decode_step_s() - 0.020).abs() < 1e-4);
+        assert_eq!(meter.prefill_tokens_per_s(), 0.0, "no prefill was measured");
+    }
+}
