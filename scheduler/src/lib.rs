@@ -5,14 +5,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod batching;
+pub mod cost;
+pub mod placement;
 pub mod request;
+pub mod slo;
 pub mod worker;
 
-pub use request::{
-    FinishReason, Generation, PromptLogprob, RequestId, SampledToken, Sampling, StopRules, TenantSalt,
-    TokenLogprob,
+pub use admission::{Admission, AdmissionLimits, Permit};
+pub use placement::{
+    Assigned, Candidate, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Path, Placement,
+    PlacementReason, PlacementRequest, Placer, Refusal, WorkerView,
 };
+pub use request::{
+    FinishReason, Generation, PromptLogprob, RequestId, SampledToken, Sampling, StopRules,
+    TenantSalt, TokenLogprob,
+};
+pub use slo::{Goodput, SloTargets, SloWindow};
 pub use worker::{
     Address, Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerId, WorkerInfo,
 };

@@ -1,0 +1,232 @@
+//! Where a request goes: one prefill worker and one decode worker, or one worker for both phases.
+//!
+//! A decision is a pure function of what the router sees ([`ClusterSnapshot`]), what is asked
+//! ([`PlacementRequest`]) and the time. It comes with its terms, so that it can be explained, and a
+//! refusal is computed from the same numbers.
+
+mod least_load;
+mod ledger;
+mod seat;
+mod snapshot;
+
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+pub use least_load::{HandoffPolicy, LeastLoad};
+pub use ledger::{Entry, Ledger};
+pub use snapshot::{Assigned, ClusterSnapshot, WorkerView};
+
+use crate::cost::Terms;
+use crate::{Address, Generation, WorkerId};
+
+/// Chooses workers.
+pub trait Placer: Send + Sync {
+    /// Places one request.
+    ///
+    /// # Errors
+    /// [`Refusal`], before anything was reserved anywhere.
+    fn place(
+        &self,
+        view: &ClusterSnapshot,
+        request: &PlacementRequest<'_>,
+        now: Instant,
+    ) -> Result<Placement, Refusal>;
+}
+
+/// What a decision depends on, of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacementRequest<'a> {
+    /// The model's name, as in [`crate::Fingerprint::model`].
+    pub model: &'a str,
+    /// Tokens to compute before the first new one: the prompt, and output of an earlier attempt.
+    pub context_tokens: u32,
+    /// The most tokens a sequence of it can hold, prompt and output.
+    pub total_tokens_max: u32,
+    /// Sequences that share the prompt (OpenAI's `n`); at least 1.
+    pub sequences: u32,
+    /// Workers not to choose: those that have just failed this request.
+    pub excluded: &'a [WorkerId],
+    /// Counts this router's requests. Workers that are equal in all else take turns by it.
+    pub turn: u64,
+}
+
+/// The workers chosen, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    /// Generates the tokens, and computes the prompt too if `prefill` is empty.
+    pub decode: Address,
+    /// Compute the prompt: the chosen worker, then those to try after it, best first.
+    pub prefill: Vec<Address>,
+    /// Whether the prompt is computed elsewhere than the tokens.
+    pub path: Path,
+    /// The rule that decided the path.
+    pub reason: PlacementReason,
+    /// The chosen option's terms.
+    pub terms: Terms,
+    /// Expected time to the first token: [`Terms::ttft_s`] of `terms`.
+    pub estimated_ttft_s: f64,
+    /// What the choice puts on each worker chosen, for the [`Ledger`].
+    pub work: SmallVec<[(WorkerId, Assigned); 2]>,
+    /// Every worker in the snapshot, once for each part it was considered in; rejected ones first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Where the prompt is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// On a prefill worker, which hands the KV blocks over.
+    Handoff,
+    /// On the worker that also generates.
+    Local,
+}
+
+/// The rule that decided a placement's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PlacementReason {
+    /// The hand-off costs less.
+    HandoffCheaper,
+    /// Computing the prompt on the decode worker costs less.
+    LocalCheaper,
+    /// The policy always hands over.
+    HandoffPolicy,
+    /// The policy never hands over.
+    LocalPolicy,
+    /// Prefill workers take no more for now; the decode worker does both.
+    PrefillPoolFull,
+    /// There is no prefill worker; a decode worker does both.
+    PrefillPoolEmpty,
+    /// There is no decode worker; a prefill worker does both.
+    DecodePoolEmpty,
+}
+
+/// One worker in one part, as the decision saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Who.
+    pub worker: WorkerId,
+    /// As what.
+    pub part: Part,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// What a candidate would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Compute the prompt and hand it over.
+    Prefill,
+    /// Receive the prompt and generate.
+    Decode,
+    /// Both phases.
+    Both,
+}
+
+/// What a decision made of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// It could have been chosen, at this cost.
+    Possible(Terms),
+    /// It could not.
+    Rejected(Rejection),
+}
+
+/// Why a worker could not be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// It serves another model.
+    OtherModel,
+    /// It is starting, draining or gone.
+    NotServing,
+    /// It doesn't answer.
+    Unhealthy,
+    /// It has just failed this request.
+    Excluded,
+    /// The request is longer than it can ever hold.
+    TooSmall,
+    /// It runs and queues all it may.
+    Full,
+}
+
+/// Why a request was placed nowhere.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// No worker takes work now.
+    #[error("no worker is serving")]
+    NoWorkers,
+    /// No worker has the model.
+    #[error("no worker serves this model")]
+    ModelMissing,
+    /// All workers have as much as they may queue.
+    #[error("all workers are busy; try again in {retry_after:?}")]
+    Busy {
+        /// When there is likely to be room.
+        retry_after: Duration,
+    },
+    /// No worker could ever hold the request.
+    #[error("{tokens} tokens are more than the {tokens_max} that a worker can hold")]
+    TooLong {
+        /// Tokens of the request: of each sequence, prompt and output.
+        tokens: u32,
+        /// The most that any worker holds.
+        tokens_max: u32,
+    },
+}
+
+// === impl PlacementRequest ===
+
+impl<'a> PlacementRequest<'a> {
+    /// The request for `generation`, with nobody excluded.
+    #[must_use]
+    pub fn new(model: &'a str, generation: &Generation, turn: u64) -> Self {
+        let tokens = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            model,
+            context_tokens: tokens(generation.context_tokens()),
+            total_tokens_max: tokens(generation.total_tokens_max()),
+            sequences: tokens(generation.choices.len()).max(1),
+            excluded: &[],
+            turn,
+        }
+    }
+
+    /// The same request, not on `excluded`.
+    #[must_use]
+    pub fn without(self, excluded: &'a [WorkerId]) -> Self {
+        Self { excluded, ..self }
+    }
+}
+
+// === impl PlacementReason ===
+
+impl PlacementReason {
+    /// The name used in metrics, traces and headers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HandoffCheaper => "handoff-cheaper",
+            Self::LocalCheaper => "local-cheaper",
+            Self::HandoffPolicy => "handoff-policy",
+            Self::LocalPolicy => "local-policy",
+            Self::PrefillPoolFull => "prefill-pool-full",
+            Self::PrefillPoolEmpty => "prefill-pool-empty",
+            Self::DecodePoolEmpty => "decode-pool-empty",
+        }
+    }
+}
+
+// === impl Path ===
+
+impl Path {
+    /// The name used in metrics, traces and headers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Handoff => "handoff",
+            Self::Local => "local",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

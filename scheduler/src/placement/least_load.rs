@@ -1,0 +1,332 @@
+//! The first policy: the least expected seconds, without regard to cached prefixes.
+
+use std::cmp::Ordering;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use smallvec::smallvec;
+
+use super::seat::{Offer, Question, Seat};
+use super::{
+    Candidate, ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer,
+    Refusal, Rejection, Verdict, WorkerView,
+};
+use crate::cost::{Rates, Terms};
+use crate::{Fingerprint, Role};
+
+/// Prefill workers named in a placement: the chosen one and those to try after it.
+const PREFILL_CHOICES_MAX: usize = 4;
+
+/// Bounds of the time a refused client is told to wait.
+const RETRY_AFTER: std::ops::RangeInclusive<f64> = 0.05..=60.0;
+
+/// Places each request where it costs the fewest seconds.
+///
+/// For every group of workers that can exchange blocks, two options are compared:
+///
+/// - hand-off: `queue + prefill + hand-off` of the best prefill worker, and the wait and step of the
+///   best decode worker;
+/// - local: `queue + prefill + wait + step` on one decode worker, and the prefill's time once more
+///   for every sequence there, since they all stand still for it.
+///
+/// A short prompt is thus computed locally while the decode worker is nearly idle, a long one never,
+/// and a medium one when prefill workers are far behind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeastLoad {
+    /// Whether prompts are handed over.
+    pub handoff: HandoffPolicy,
+}
+
+/// When a prompt is computed on another worker than the one that generates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HandoffPolicy {
+    /// When that costs less.
+    #[default]
+    Auto,
+    /// Whenever a prefill worker has room.
+    Always,
+    /// Only when there is no decode worker to do it.
+    Never,
+}
+
+/// Workers that can exchange blocks with each other.
+struct Group<'a> {
+    fingerprint: &'a Fingerprint,
+    prefill: Vec<Seat<'a>>,
+    decode: Vec<Seat<'a>>,
+    rates: Rates,
+}
+
+/// What a group offers.
+struct Plan<'a> {
+    decode: Offer<'a>,
+    /// Best first; empty for a local plan.
+    prefill: Vec<Offer<'a>>,
+    reason: PlacementReason,
+}
+
+/// No room: seconds until there is likely to be some.
+struct Full {
+    room_in_s: f64,
+}
+
+/// One decision in the making.
+struct Decision<'a> {
+    policy: HandoffPolicy,
+    request: &'a PlacementRequest<'a>,
+    now: Instant,
+    candidates: Vec<Candidate>,
+}
+
+// === impl LeastLoad ===
+
+impl Placer for LeastLoad {
+    fn place(
+        &self,
+        view: &ClusterSnapshot,
+        request: &PlacementRequest<'_>,
+        now: Instant,
+    ) -> Result<Placement, Refusal> {
+        let candidates = Vec::with_capacity(2 * view.workers.len());
+        let mut decision = Decision { policy: self.handoff, request, now, candidates };
+        let groups = decision.groups(view)?;
+        let mut best: Option<Plan<'_>> = None;
+        let mut room_in_s = f64::INFINITY;
+        for group in &groups {
+            match decision.plan(group) {
+                Ok(plan) if best.as_ref().is_none_or(|best| plan.order(best).is_lt()) => {
+                    best = Some(plan);
+                }
+                Ok(_) => {}
+                Err(full) => room_in_s = room_in_s.min(full.room_in_s),
+            }
+        }
+        match best {
+            Some(plan) => Ok(decision.placement(&plan)),
+            // No wait would help: the only workers left for a part are too small for it.
+            None if room_in_s == f64::INFINITY => Err(decision.too_long(view)),
+            None => Err(Refusal::Busy { retry_after: retry_after(room_in_s) }),
+        }
+    }
+}
+
+fn retry_after(room_in_s: f64) -> Duration {
+    Duration::from_secs_f64(room_in_s.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end()))
+}
+
+// === impl Decision ===
+
+impl<'a> Decision<'a> {
+    /// The workers that could serve the request, by whom they can exchange blocks with.
+    fn groups(&mut self, view: &'a ClusterSnapshot) -> Result<Vec<Group<'a>>, Refusal> {
+        let count = view.workers.len();
+        let turn = self.request.turn as usize % count.max(1);
+        let mut groups: Vec<Group<'a>> = Vec::new();
+        for (index, worker) in view.workers.iter().enumerate() {
+            match self.standing(worker) {
+                Ok(()) => {
+                    let seat = Seat { view: worker, rotated: (index + count - turn) % count };
+                    add_to_group(&mut groups, seat);
+                }
+                Err(rejection) => self.note(worker, part_named(worker.info.role), Err(rejection)),
+            }
+        }
+        if groups.is_empty() {
+            return Err(self.refusal(view));
+        }
+        for group in &mut groups {
+            group.rates = Rates::pooled(group.seats().map(|seat| &seat.view.rates));
+        }
+        Ok(groups)
+    }
+
+    fn standing(&self, worker: &WorkerView) -> Result<(), Rejection> {
+        worker.standing(self.request)?;
+        let fits = worker.could_hold(self.request, part_named(worker.info.role));
+        if fits { Ok(()) } else { Err(Rejection::TooSmall) }
+    }
+
+    /// Why there is nobody to ask.
+    fn refusal(&self, view: &ClusterSnapshot) -> Refusal {
+        if view.workers.iter().any(|worker| worker.standing(self.request).is_ok()) {
+            return self.too_long(view);
+        }
+        let has_model = |worker: &WorkerView| worker.info.fingerprint.model == self.request.model;
+        let model_missing = !view.workers.is_empty() && !view.workers.iter().any(has_model);
+        if model_missing { Refusal::ModelMissing } else { Refusal::NoWorkers }
+    }
+
+    fn too_long(&self, view: &ClusterSnapshot) -> Refusal {
+        let willing = view.workers.iter().filter(|worker| worker.standing(self.request).is_ok());
+        let tokens_max = willing.map(WorkerView::tokens_max).max().unwrap_or(0);
+        Refusal::TooLong { tokens: self.request.total_tokens_max, tokens_max }
+    }
+
+    fn plan<'g>(&mut self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
+        let local = PlacementReason::LocalPolicy;
+        match (group.prefill.is_empty(), group.decode.is_empty(), self.policy) {
+            (_, true, _) => self.local(group, &group.prefill, PlacementReason::DecodePoolEmpty),
+            (true, _, _) => self.local(group, &group.decode, PlacementReason::PrefillPoolEmpty),
+            (_, _, HandoffPolicy::Never) => self.local(group, &group.decode, local),
+            (_, _, HandoffPolicy::Always) => self.handoff(group, PlacementReason::HandoffPolicy),
+            (_, _, HandoffPolicy::Auto) => self.cheaper(group),
+        }
+    }
+
+    fn cheaper<'g>(&mut self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
+        let handoff = self.handoff(group, PlacementReason::HandoffCheaper)?;
+        if handoff.reason == PlacementReason::PrefillPoolFull {
+            return Ok(handoff);
+        }
+        match self.local(group, &group.decode, PlacementReason::LocalCheaper) {
+            Ok(local) if local.terms().cost_s() < handoff.terms().cost_s() => Ok(local),
+            _ => Ok(handoff),
+        }
+    }
+
+    /// The best pair; local where no prefill worker has room.
+    fn handoff<'g>(
+        &mut self,
+        group: &'g Group<'a>,
+        reason: PlacementReason,
+    ) -> Result<Plan<'g>, Full> {
+        let Ok(mut prefill) = self.offers(group, &group.prefill, Part::Prefill) else {
+            return self.local(group, &group.decode, PlacementReason::PrefillPoolFull);
+        };
+        let decode = best(self.offers(group, &group.decode, Part::Decode)?);
+        prefill.sort_unstable_by(Offer::order);
+        prefill.truncate(PREFILL_CHOICES_MAX);
+        Ok(Plan { decode, prefill, reason })
+    }
+
+    fn local<'g>(
+        &mut self,
+        group: &'g Group<'a>,
+        seats: &'g [Seat<'a>],
+        reason: PlacementReason,
+    ) -> Result<Plan<'g>, Full> {
+        let decode = best(self.offers(group, seats, Part::Both)?);
+        Ok(Plan { decode, prefill: Vec::new(), reason })
+    }
+
+    /// The offers of all seats that have room; never empty.
+    fn offers<'g>(
+        &mut self,
+        group: &'g Group<'a>,
+        seats: &'g [Seat<'a>],
+        part: Part,
+    ) -> Result<Vec<Offer<'g>>, Full> {
+        let question = Question { request: self.request, pool: &group.rates, now: self.now };
+        let mut offers = Vec::with_capacity(seats.len());
+        let mut room_in_s = f64::INFINITY;
+        for seat in seats {
+            if !seat.view.could_hold(self.request, part) {
+                self.note(seat.view, part, Err(Rejection::TooSmall));
+                continue;
+            }
+            match seat.judge(question, part) {
+                Ok(offer) => {
+                    self.note(seat.view, part, Ok(offer.terms));
+                    offers.push(offer);
+                }
+                Err(seconds) => {
+                    self.note(seat.view, part, Err(Rejection::Full));
+                    room_in_s = room_in_s.min(seconds);
+                }
+            }
+        }
+        if offers.is_empty() { Err(Full { room_in_s }) } else { Ok(offers) }
+    }
+
+    fn note(&mut self, worker: &WorkerView, part: Part, verdict: Result<Terms, Rejection>) {
+        let verdict = verdict.map_or_else(Verdict::Rejected, Verdict::Possible);
+        self.candidates.push(Candidate {
+            worker: worker.info.address.worker.clone(),
+            part,
+            verdict,
+        });
+    }
+
+    fn placement(self, plan: &Plan<'_>) -> Placement {
+        let terms = plan.terms();
+        let address = |offer: &Offer<'_>| offer.seat.view.info.address.clone();
+        let work = |offer: &Offer<'_>, part| {
+            let worker = offer.seat.view.info.address.worker.clone();
+            (worker, offer.seat.work(self.request, part))
+        };
+        let (path, work) = match plan.prefill.first() {
+            Some(prefill) => {
+                let parts =
+                    smallvec![work(prefill, Part::Prefill), work(&plan.decode, Part::Decode)];
+                (Path::Handoff, parts)
+            }
+            None => (Path::Local, smallvec![work(&plan.decode, Part::Both)]),
+        };
+        Placement {
+            decode: address(&plan.decode),
+            prefill: plan.prefill.iter().map(address).collect(),
+            path,
+            reason: plan.reason,
+            terms,
+            estimated_ttft_s: terms.ttft_s(),
+            work,
+            candidates: self.candidates,
+        }
+    }
+}
+
+fn part_named(role: Role) -> Part {
+    match role {
+        Role::Prefill => Part::Prefill,
+        Role::Decode => Part::Decode,
+    }
+}
+
+fn add_to_group<'a>(groups: &mut Vec<Group<'a>>, seat: Seat<'a>) {
+    let fingerprint = &seat.view.info.fingerprint;
+    let known = groups.iter().position(|group| group.fingerprint == fingerprint);
+    let index = known.unwrap_or_else(|| {
+        groups.push(Group {
+            fingerprint,
+            prefill: Vec::new(),
+            decode: Vec::new(),
+            rates: Rates::default(),
+        });
+        groups.len() - 1
+    });
+    match seat.role() {
+        Role::Prefill => groups[index].prefill.push(seat),
+        Role::Decode => groups[index].decode.push(seat),
+    }
+}
+
+fn best(offers: Vec<Offer<'_>>) -> Offer<'_> {
+    offers.into_iter().min_by(Offer::order).expect("offers are never empty")
+}
+
+// === impl Group ===
+
+impl<'a> Group<'a> {
+    fn seats(&self) -> impl Iterator<Item = &Seat<'a>> {
+        self.prefill.iter().chain(&self.decode)
+    }
+}
+
+// === impl Plan ===
+
+impl Plan<'_> {
+    fn terms(&self) -> Terms {
+        self.prefill.first().map_or(self.decode.terms, |prefill| prefill.terms + self.decode.terms)
+    }
+
+    /// A group with both pools goes before one that has lost one; then the least cost.
+    fn order(&self, other: &Self) -> Ordering {
+        let halved = |plan: &Self| {
+            use PlacementReason::{DecodePoolEmpty, PrefillPoolEmpty};
+            matches!(plan.reason, DecodePoolEmpty | PrefillPoolEmpty)
+        };
+        let by_cost = || self.terms().cost_s().total_cmp(&other.terms().cost_s());
+        halved(self).cmp(&halved(other)).then_with(by_cost)
+    }
+}

@@ -1,0 +1,101 @@
+//! The cluster as a router sees it at one moment.
+
+use std::ops::{AddAssign, SubAssign};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cost::Rates;
+use crate::{Incarnation, Load, WorkerInfo};
+
+/// All workers known at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterSnapshot {
+    /// In an order that doesn't change while the workers don't: turns are taken by it.
+    pub workers: Vec<WorkerView>,
+}
+
+/// One worker: what it says about itself, and what is known besides.
+#[derive(Clone, Debug)]
+pub struct WorkerView {
+    /// What it published.
+    pub info: Arc<WorkerInfo>,
+    /// Its last report; `None` before the first of this life.
+    pub load: Option<Load>,
+    /// When that report came.
+    pub reported_at: Option<Instant>,
+    /// Whether it answers, whatever etcd says.
+    pub healthy: bool,
+    /// What this router placed there and the report can't show yet.
+    pub assigned: Assigned,
+    /// How fast it is.
+    pub rates: Rates,
+}
+
+/// Work placed on a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Assigned {
+    /// Prompt tokens to compute.
+    pub prefill_tokens: u64,
+    /// Sequences.
+    pub sequences: u32,
+    /// KV blocks they will need.
+    pub blocks: u32,
+}
+
+// === impl WorkerView ===
+
+impl WorkerView {
+    /// A worker that has not reported yet.
+    #[must_use]
+    pub fn new(info: Arc<WorkerInfo>) -> Self {
+        Self {
+            info,
+            load: None,
+            reported_at: None,
+            healthy: true,
+            assigned: Assigned::default(),
+            rates: Rates::default(),
+        }
+    }
+
+    /// Takes a report in; one that is older than the last is ignored.
+    ///
+    /// - `incarnation`: the life that sent it. A report of another life than the one published is
+    ///   ignored too.
+    pub fn observe(&mut self, incarnation: Incarnation, load: Load, now: Instant) {
+        let is_old = self.load.as_ref().is_some_and(|last| load.sequence <= last.sequence);
+        if is_old || incarnation != self.info.address.incarnation {
+            return;
+        }
+        self.rates.observe(&load);
+        self.load = Some(load);
+        self.reported_at = Some(now);
+    }
+
+    /// Takes changed information in; a new life starts without reports and with unknown speed.
+    pub fn update(&mut self, info: Arc<WorkerInfo>) {
+        if info.address.incarnation == self.info.address.incarnation {
+            self.info = info;
+        } else {
+            *self = Self::new(info);
+        }
+    }
+}
+
+// === impl Assigned ===
+
+impl AddAssign for Assigned {
+    fn add_assign(&mut self, more: Self) {
+        self.prefill_tokens += more.prefill_tokens;
+        self.sequences += more.sequences;
+        self.blocks += more.blocks;
+    }
+}
+
+impl SubAssign for Assigned {
+    fn sub_assign(&mut self, less: Self) {
+        self.prefill_tokens -= less.prefill_tokens;
+        self.sequences -= less.sequences;
+        self.blocks -= less.blocks;
+    }
+}

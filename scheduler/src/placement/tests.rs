@@ -1,0 +1,248 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use self::table::{cluster, decide, request};
+use super::*;
+use crate::{Load, NodeState, Role};
+
+mod properties;
+mod table;
+
+/// Each case: the workers (see [`table`]), the prompt's tokens, the policy, and the decision.
+///
+/// A fleet's worker computes 10,000 prompt tokens a second, a decode step takes 10 ms.
+#[rstest]
+// The path.
+#[case::long_prompts_are_handed_over("p1 d1", 4_000, "auto", "p1 -> d1: handoff-cheaper")]
+#[case::a_tiny_prompt_stays_on_an_idle_decode_worker("p1 d1", 10, "auto", "d1: local-cheaper")]
+#[case::but_not_on_a_busy_one("p1 d1[run=40]", 10, "auto", "p1 -> d1: handoff-cheaper")]
+#[case::nor_behind_its_own_queue("p1 d1[queue=500]", 10, "auto", "p1 -> d1: handoff-cheaper")]
+#[case::far_behind_prefill_workers_are_avoided(
+    "p1[queue=50000] d1",
+    2_000,
+    "auto",
+    "d1: local-cheaper"
+)]
+#[case::unless_the_decode_worker_is_busier(
+    "p1[queue=50000] d1[run=60]",
+    2_000,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
+#[case::always("p1 d1", 10, "always", "p1 -> d1: handoff-policy")]
+#[case::never("p1 d1", 4_000, "never", "d1: local-policy")]
+// The workers.
+#[case::the_shorter_queue(
+    "p1[queue=9000] p2[queue=100] d1",
+    4_000,
+    "always",
+    "p2,p1 -> d1: handoff-policy"
+)]
+#[case::the_faster_worker(
+    "p1[rate=1000] p2[rate=9000] d1",
+    4_000,
+    "always",
+    "p2,p1 -> d1: handoff-policy"
+)]
+#[case::fast_with_a_queue_beats_slow_and_idle(
+    "p1[rate=1000] p2[queue=9000] d1",
+    4_000,
+    "always",
+    "p2,p1 -> d1: handoff-policy"
+)]
+#[case::what_this_router_sent_counts(
+    "p1[sent=4000] p2 d1[sent=1] d2",
+    4_000,
+    "always",
+    "p2,p1 -> d2: handoff-policy"
+)]
+#[case::the_smaller_batch("p1 d1[run=30] d2[run=20]", 4_000, "always", "p1 -> d2: handoff-policy")]
+#[case::free_slots_before_a_faster_step(
+    "p1 d1[run=64 step=9] d2[run=60 step=12]",
+    4_000,
+    "always",
+    "p1 -> d2: handoff-policy"
+)]
+#[case::free_blocks("p1 d1[run=8 free=10] d2[run=30]", 4_000, "always", "p1 -> d2: handoff-policy")]
+#[case::one_without_a_report_is_thought_average(
+    "p1[new] p2[queue=100] d1",
+    4_000,
+    "always",
+    "p1,p2 -> d1: handoff-policy"
+)]
+#[case::at_most_four_are_named(
+    "p1 p2 p3 p4 p5 d1",
+    4_000,
+    "always",
+    "p1,p2,p3,p4 -> d1: handoff-policy"
+)]
+// A pool that is missing or full.
+#[case::no_prefill_worker("d1 d2", 4_000, "always", "d1: prefill-pool-empty")]
+#[case::no_decode_worker("p1 p2[queue=10]", 4_000, "never", "p1: decode-pool-empty")]
+#[case::a_draining_pool_is_empty("p1[draining] d1", 4_000, "auto", "d1: prefill-pool-empty")]
+#[case::a_silent_pool_is_empty("p1 d1[down]", 4_000, "auto", "p1: decode-pool-empty")]
+#[case::an_excluded_pool_is_empty("p1[excluded] d1", 4_000, "always", "d1: prefill-pool-empty")]
+#[case::prefill_full("p1[run=96] d1", 4_000, "always", "d1: prefill-pool-full")]
+#[case::only_the_full_one_is_left_out(
+    "p1[run=96] p2[queue=50000] d1",
+    4_000,
+    "always",
+    "p2 -> d1: handoff-policy"
+)]
+#[case::decode_full("p1 d1[run=64 wait=32]", 4_000, "auto", "busy 46ms")]
+#[case::both_full("p1[run=96] d1[run=64 wait=32]", 4_000, "auto", "busy 46ms")]
+#[case::prefill_alone_and_full("p1[run=96 queue=96000]", 4_000, "auto", "busy 100ms")]
+// Versions.
+#[case::unequal_workers_are_not_paired(
+    "p1 p2[v=2] d2[v=2]",
+    4_000,
+    "auto",
+    "p2 -> d2: handoff-cheaper"
+)]
+#[case::a_whole_group_before_half_a_one(
+    "p1[queue=90000] d1 d2[v=2]",
+    4_000,
+    "always",
+    "p1 -> d1: handoff-policy"
+)]
+#[case::half_a_group_when_the_whole_one_is_full(
+    "p1 d1[run=96] d2[v=2]",
+    4_000,
+    "always",
+    "d2: prefill-pool-empty"
+)]
+// Refusals.
+#[case::nobody("", 10, "auto", "no workers")]
+#[case::nobody_serving("p1[starting] d1[draining]", 10, "auto", "no workers")]
+#[case::all_excluded("p1[excluded] d1[excluded]", 10, "auto", "no workers")]
+#[case::another_model("p1[model=other] d1[model=other]", 10, "auto", "model missing")]
+#[case::too_long("p1 d1", 200_000, "auto", "too long: 200100 of 131072")]
+#[case::too_long_for_those_left("p1 d1[down] d2[tiny]", 4_000, "auto", "p1: decode-pool-empty")]
+#[case::too_long_by_its_output_for_the_only_one_left(
+    "p1[tiny]",
+    1_000,
+    "auto",
+    "too long: 1100 of 1024"
+)]
+fn decisions(#[case] workers: &str, #[case] tokens: u32, #[case] policy: &str, #[case] want: &str) {
+    assert_eq!(decide(workers, tokens, policy), want);
+}
+
+#[test]
+fn a_decision_explains_itself() {
+    let now = Instant::now();
+    let snapshot = cluster("p1 p2[down] d1", now);
+    let policy = LeastLoad { handoff: HandoffPolicy::Auto };
+    let placement = policy.place(&snapshot, &request(4_000), now).expect("a place");
+    let seen: Vec<_> = placement
+        .candidates
+        .iter()
+        .map(|candidate| (candidate.worker.to_string(), candidate.part, candidate.verdict))
+        .collect();
+    let terms = |index: usize| match seen[index].2 {
+        Verdict::Possible(terms) => terms,
+        Verdict::Rejected(rejection) => panic!("{rejection:?}"),
+    };
+    let parts: Vec<_> = seen.iter().map(|(worker, part, _)| (worker.as_str(), *part)).collect();
+    let want =
+        [("p2", Part::Prefill), ("p1", Part::Prefill), ("d1", Part::Decode), ("d1", Part::Both)];
+    assert_eq!(parts, want);
+    assert_eq!(seen[0].2, Verdict::Rejected(Rejection::Unhealthy));
+    assert_eq!(placement.terms, terms(1) + terms(2));
+    assert!(terms(3).cost_s() > placement.terms.cost_s());
+    // 0.4 s of prefill, about 9 ms of hand-off, one step of 10 ms.
+    assert!((0.41..0.43).contains(&placement.estimated_ttft_s), "{placement:#?}");
+}
+
+#[test]
+fn equal_workers_take_turns() {
+    let now = Instant::now();
+    let snapshot = cluster("p1 p2 p3 d1", now);
+    let policy = LeastLoad { handoff: HandoffPolicy::Always };
+    let chosen: Vec<_> = (0..6)
+        .map(|turn| {
+            let request = PlacementRequest { turn, ..request(100) };
+            policy.place(&snapshot, &request, now).expect("a place").prefill[0].worker.to_string()
+        })
+        .collect();
+    assert_eq!(chosen, ["p1", "p2", "p3", "p1", "p2", "p3"]);
+}
+
+#[test]
+fn a_backlog_shrinks_as_time_goes_by_but_a_silent_worker_does_not_look_idle() {
+    let now = Instant::now();
+    let snapshot = cluster("p1[queue=50000]", now);
+    let queue_s = |age_s| {
+        let later = now + Duration::from_secs(age_s);
+        LeastLoad::default().place(&snapshot, &request(100), later).expect("a place").terms.queue_s
+    };
+    assert!((queue_s(0) - 5.0).abs() < 1e-6);
+    assert!((queue_s(1) - 4.0).abs() < 1e-6);
+    assert!((queue_s(60) - 4.0).abs() < 1e-6);
+}
+
+#[test]
+fn choices_share_the_prompts_full_blocks() {
+    let snapshot = cluster("d1", Instant::now());
+    let one = PlacementRequest { total_tokens_max: 164, ..request(100) };
+    let blocks =
+        |request: &PlacementRequest<'_>, part| snapshot.workers[0].blocks_for(request, part);
+    // 6 full prompt blocks and 4 tokens; with 64 more it ends in block 11.
+    assert_eq!(blocks(&one, Part::Prefill), 7);
+    assert_eq!(blocks(&one, Part::Both), 11);
+    assert_eq!(blocks(&PlacementRequest { sequences: 3, ..one }, Part::Decode), 6 + 3 * 5);
+}
+
+#[test]
+fn reports_of_another_life_or_an_earlier_moment_are_ignored() {
+    let now = Instant::now();
+    let mut view = cluster("d1", now).workers.remove(0);
+    let life = view.info.address.incarnation;
+    let report = |sequence, running| Load { sequence, running, ..Load::default() };
+    view.observe(life, report(7, 1), now);
+    view.observe(life, report(7, 2), now);
+    view.observe(crate::Incarnation(life.0 + 1), report(8, 3), now);
+    assert_eq!(view.load.as_ref().map(|load| load.running), Some(1));
+
+    let mut info = (*view.info).clone();
+    info.state = NodeState::Draining;
+    view.update(Arc::new(info.clone()));
+    assert!(view.load.is_some());
+    info.address.incarnation.0 += 1;
+    view.update(Arc::new(info));
+    assert_eq!((view.load, view.rates), (None, crate::cost::Rates::default()));
+}
+
+#[test]
+fn a_ledger_counts_a_placement_until_a_report_shows_it_or_it_ends() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut snapshot = cluster("p1 d1", start);
+    let policy = LeastLoad { handoff: HandoffPolicy::Always };
+    let mut ledger = Ledger::new();
+    let mut place = |ledger: &mut Ledger, now| {
+        let placement = policy.place(&snapshot, &request(100), now).expect("a place");
+        ledger.record(&placement, now)
+    };
+    let first = place(&mut ledger, at(0));
+    let second = place(&mut ledger, at(100));
+    let third = place(&mut ledger, at(200));
+    let mut sequences = |ledger: &mut Ledger, reported_ms| {
+        snapshot.workers.iter_mut().for_each(|view| view.reported_at = Some(at(reported_ms)));
+        ledger.apply(&mut snapshot);
+        let [p1, d1] = [0, 1].map(|index: usize| snapshot.workers[index].assigned);
+        assert_eq!((p1.prefill_tokens, d1.prefill_tokens), (100 * u64::from(p1.sequences), 0));
+        assert_eq!(p1.sequences, d1.sequences);
+        p1.sequences
+    };
+    assert_eq!(sequences(&mut ledger, 0), 3);
+    ledger.settle(second);
+    assert_eq!(sequences(&mut ledger, 49), 2);
+    assert_eq!(sequences(&mut ledger, 120), 1);
+    ledger.settle(first);
+    assert_eq!(sequences(&mut ledger, 120), 1);
+    ledger.settle(third);
+    assert_eq!((sequences(&mut ledger, 120), ledger.is_empty()), (0, true));
+}
