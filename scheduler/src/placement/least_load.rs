@@ -120,15 +120,10 @@ fn retry_after(room_in_s: f64) -> Duration {
 impl<'a> Decision<'a> {
     /// The workers that could serve the request, by whom they can exchange blocks with.
     fn groups(&mut self, view: &'a ClusterSnapshot) -> Result<Vec<Group<'a>>, Refusal> {
-        let count = view.workers.len();
-        let turn = self.request.turn as usize % count.max(1);
         let mut groups: Vec<Group<'a>> = Vec::new();
-        for (index, worker) in view.workers.iter().enumerate() {
+        for worker in &view.workers {
             match self.standing(worker) {
-                Ok(()) => {
-                    let seat = Seat { view: worker, rotated: (index + count - turn) % count };
-                    add_to_group(&mut groups, seat);
-                }
+                Ok(()) => add_to_group(&mut groups, worker),
                 Err(rejection) => self.note(worker, part_named(worker.info.role), Err(rejection)),
             }
         }
@@ -136,6 +131,8 @@ impl<'a> Decision<'a> {
             return Err(self.refusal(view));
         }
         for group in &mut groups {
+            take_turns(&mut group.prefill, self.request.turn);
+            take_turns(&mut group.decode, self.request.turn);
             group.rates = Rates::pooled(group.seats().map(|seat| &seat.view.rates));
         }
         Ok(groups)
@@ -283,8 +280,8 @@ fn part_named(role: Role) -> Part {
     }
 }
 
-fn add_to_group<'a>(groups: &mut Vec<Group<'a>>, seat: Seat<'a>) {
-    let fingerprint = &seat.view.info.fingerprint;
+fn add_to_group<'a>(groups: &mut Vec<Group<'a>>, view: &'a WorkerView) {
+    let fingerprint = &view.info.fingerprint;
     let known = groups.iter().position(|group| group.fingerprint == fingerprint);
     let index = known.unwrap_or_else(|| {
         groups.push(Group {
@@ -295,9 +292,19 @@ fn add_to_group<'a>(groups: &mut Vec<Group<'a>>, seat: Seat<'a>) {
         });
         groups.len() - 1
     });
+    let seat = Seat { view, rotated: 0 };
     match seat.role() {
         Role::Prefill => groups[index].prefill.push(seat),
         Role::Decode => groups[index].decode.push(seat),
+    }
+}
+
+/// Puts a different seat first each turn, for the last tie-break.
+fn take_turns(seats: &mut [Seat<'_>], turn: u64) {
+    let count = seats.len();
+    let first = turn.checked_rem(count as u64).unwrap_or(0) as usize;
+    for (index, seat) in seats.iter_mut().enumerate() {
+        seat.rotated = (index + count - first) % count;
     }
 }
 

@@ -18,7 +18,8 @@ const DRAIN_S_MAX: f64 = 1.0;
 #[derive(Clone, Copy)]
 pub(super) struct Seat<'a> {
     pub(super) view: &'a WorkerView,
-    /// Position among those looked at, rotated by the request's turn: the last tie-break.
+    /// Position among the group's workers of its role, rotated by the request's turn: the last
+    /// tie-break.
     pub(super) rotated: usize,
 }
 
