@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use scheduler::ClusterSnapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -102,22 +103,4 @@ impl LoadWatcher {
         // What does not end in time ends with the runtime.
         drop(timeout(CLOSE_TIMEOUT, self.tasks.wait()).await);
     }
-}
-
-/// The cluster at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ClusterSnapshot {
-    /// The workers, by id.
-    pub workers: Vec<WorkerView>,
-}
-
-/// A worker at one moment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WorkerView {
-    /// What it published, with its state as last reported.
-    pub info: Arc<scheduler::WorkerInfo>,
-    /// Its last report.
-    pub load: scheduler::Load,
-    /// Whether its reports come.
-    pub healthy: bool,
 }

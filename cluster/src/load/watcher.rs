@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use scheduler::{Load, NodeState, WorkerId, WorkerInfo};
+use scheduler::{ClusterSnapshot, Load, NodeState, WorkerId, WorkerInfo, WorkerView};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::LoadConfig;
 use super::member::{Member, Seen, Sighting};
-use super::{ClusterSnapshot, LoadConfig, WorkerView};
 use crate::Members;
 use crate::rpc::Channels;
 
@@ -30,9 +31,8 @@ pub(super) struct Watcher {
 
 /// A member, as far as it is known.
 struct Tracked {
-    info: Arc<WorkerInfo>,
-    load: Load,
-    healthy: bool,
+    /// What the placement sees; healthy from the first report on, while they come.
+    view: WorkerView,
     /// Whether the view still has it.
     listed: bool,
     /// Ends its report stream.
@@ -105,23 +105,23 @@ impl Watcher {
         for info in members.workers.values() {
             self.meet(info);
         }
-        self.forget_where(|tracked| !tracked.listed && !tracked.healthy);
+        self.forget_where(|tracked| !tracked.listed && !tracked.view.healthy);
         News::Health
     }
 
     /// Takes over one member: a new one, a new life, or news of a known one.
     fn meet(&mut self, info: &WorkerInfo) {
         if let Some(tracked) = self.tracked.get_mut(&info.address.worker) {
-            if tracked.info.address == info.address {
+            if tracked.view.info.address == info.address {
                 tracked.listed = true;
                 tracked.update(info);
                 return;
             }
-            if tracked.info.address.incarnation > info.address.incarnation {
+            if tracked.view.info.address.incarnation > info.address.incarnation {
                 return;
             }
         }
-        self.forget_where(|tracked| tracked.info.address.worker == info.address.worker);
+        self.forget_where(|tracked| tracked.view.info.address.worker == info.address.worker);
         info!(worker = %info.address.worker, role = %info.role, uri = %info.address.uri, "member");
         let stop = self.stopped.child_token();
         let address = info.address.clone();
@@ -140,15 +140,15 @@ impl Watcher {
 
     fn see(&mut self, Sighting { worker, incarnation, seen }: Sighting) -> News {
         let Some(tracked) = self.tracked.get_mut(&worker) else { return News::None };
-        if tracked.info.address.incarnation != incarnation {
+        if tracked.view.info.address.incarnation != incarnation {
             return News::None;
         }
         let news = match seen {
             Seen::Report(state, load) => tracked.reported(state, load),
             Seen::Lost(why) => tracked.lost(&why),
         };
-        if !tracked.listed && !tracked.healthy {
-            self.forget_where(|tracked| tracked.info.address.worker == worker);
+        if !tracked.listed && !tracked.view.healthy {
+            self.forget_where(|tracked| tracked.view.info.address.worker == worker);
         }
         news
     }
@@ -160,19 +160,15 @@ impl Watcher {
             if gone {
                 info!(%worker, "no longer a member");
                 tracked.stop.cancel();
-                channels.evict(&tracked.info.address.uri);
+                channels.evict(&tracked.view.info.address.uri);
             }
             !gone
         });
     }
 
     fn snapshot(&self) -> ClusterSnapshot {
-        let workers = self.tracked.values().map(|tracked| WorkerView {
-            info: tracked.info.clone(),
-            load: tracked.load.clone(),
-            healthy: tracked.healthy,
-        });
-        ClusterSnapshot { workers: workers.collect() }
+        let workers = self.tracked.values().map(|tracked| tracked.view.clone()).collect();
+        ClusterSnapshot { workers }
     }
 }
 
@@ -180,45 +176,46 @@ impl Watcher {
 
 impl Tracked {
     fn new(info: &WorkerInfo, stop: CancellationToken) -> Self {
-        let (info, load) = (Arc::new(info.clone()), Load::default());
-        Self { info, load, healthy: false, listed: true, stop }
+        let view = WorkerView { healthy: false, ..WorkerView::new(Arc::new(info.clone())) };
+        Self { view, listed: true, stop }
     }
 
-    /// Takes what the view says; of the state, what the worker itself says is newer.
+    /// Takes what membership says; of the state, what the worker itself says is newer.
     fn update(&mut self, info: &WorkerInfo) {
-        let state = if self.healthy { self.info.state } else { info.state };
+        let state = if self.view.healthy { self.view.info.state } else { info.state };
         let info = WorkerInfo { state, ..info.clone() };
-        if *self.info != info {
-            self.info = Arc::new(info);
+        if *self.view.info != info {
+            self.view.info = Arc::new(info);
         }
     }
 
     fn reported(&mut self, state: NodeState, load: Load) -> News {
-        let (was_healthy, old_state) = (self.healthy, self.info.state);
-        self.load = load;
-        self.healthy = state != NodeState::Gone;
-        if old_state != state {
-            Arc::make_mut(&mut self.info).state = state;
+        let before = (self.view.healthy, self.view.info.state);
+        self.view.observe(self.view.info.address.incarnation, load, Instant::now());
+        self.view.healthy = state != NodeState::Gone;
+        if self.view.info.state != state {
+            Arc::make_mut(&mut self.view.info).state = state;
         }
-        if !was_healthy && self.healthy {
-            info!(worker = %self.info.address.worker, ?state, "member reports");
+        if before == (self.view.healthy, state) {
+            return News::Load;
         }
-        if was_healthy == self.healthy && old_state == state { News::Load } else { News::Health }
+        info!(worker = %self.view.info.address.worker, ?state, "member reports");
+        News::Health
     }
 
     fn lost(&mut self, why: &str) -> News {
-        if !self.healthy {
+        if !self.view.healthy {
             return News::None;
         }
-        self.healthy = false;
-        warn!(worker = %self.info.address.worker, why, "member lost");
+        self.view.healthy = false;
+        warn!(worker = %self.view.info.address.worker, why, "member lost");
         News::Health
     }
 }
 
 async fn until(instant: Option<Instant>) {
     match instant {
-        Some(instant) => sleep_until(instant).await,
+        Some(instant) => sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -235,7 +235,9 @@ mod tests {
             .histogram("baton_ttft_seconds", "Time to first token", Buckets::TTFT_S)
             .observe(0.12);
         let late = metrics.gauge("baton_orphan_kv_blocks", "Leaked blocks");
-        metrics.before_scrape(move || drop(late.set(7)));
+        metrics.before_scrape(move || {
+            late.set(7);
+        });
         let text = metrics.encode();
         for line in [
             "baton_requests_total 3",

@@ -26,6 +26,7 @@ pub(super) struct Watcher {
 }
 
 /// Why a watch ended without an error.
+#[derive(Debug)]
 struct Compacted;
 
 // === impl Watcher ===
@@ -75,6 +76,11 @@ impl Watcher {
             "watching the members"
         );
         backoff.reset();
+        self.follow(&mut store, from).await
+    }
+
+    /// The changes from a revision on, for as long as the store tells them.
+    async fn follow(&mut self, store: &mut Store, from: i64) -> Result<Compacted, ClusterError> {
         let mut changes = store.watch(&self.prefix, from).await?;
         while let Some(response) = self.next(&mut changes).await? {
             if response.canceled() && response.compact_revision() > 0 {
@@ -155,5 +161,26 @@ async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Etcd;
+
+    #[tokio::test]
+    async fn a_watch_from_a_compacted_revision_asks_for_a_new_snapshot() {
+        let etcd = Etcd::start().await;
+        let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        for n in 0..10 {
+            client.put("/elsewhere", n.to_string(), None).await.unwrap();
+        }
+        client.compact(8, None).await.unwrap();
+        let config = Arc::new(etcd.config());
+        let mut store = Store::connect(&config).await.unwrap();
+        let (publish, _view) = watch::channel(Arc::default());
+        let mut watcher = Watcher::new(config, publish, Instant::now());
+        let Compacted = watcher.follow(&mut store, 2).await.unwrap();
     }
 }
