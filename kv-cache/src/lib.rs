@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod handoff;
 pub mod hash;
 pub mod ids;
 pub mod layout;
@@ -13,6 +14,7 @@ pub mod region;
 pub mod reservation;
 pub mod table;
 
+pub use handoff::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
 pub use ids::{BlockId, BlockRef, Generation, TokenId};
 pub use layout::{KvDtype, KvLayout, PageRange};

@@ -1,0 +1,58 @@
+//! Out of the region: pages into a buffer, each with its digest.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kv_cache::{BlockHandle, Fence, KvRegion, PageRange, PageSpan};
+
+use crate::buffers::Buffers;
+use crate::{TransferError, page_digest};
+
+/// Pages to be read.
+pub(super) struct Gather {
+    pub(super) span: PageSpan,
+    /// The blocks of `span.blocks`; held until the pages have been read.
+    pub(super) blocks: Vec<BlockHandle>,
+    pub(super) fence: Fence,
+    /// Sent before: doesn't count for the commit record again.
+    pub(super) resent: bool,
+}
+
+/// Pages read.
+pub(super) struct Gathered {
+    pub(super) span: PageSpan,
+    pub(super) data: Bytes,
+    /// `[pages]`
+    pub(super) digests: Vec<u64>,
+    pub(super) resent: bool,
+}
+
+// === impl Gather ===
+
+impl Gather {
+    /// Reads the pages on a blocking thread, once there is a buffer.
+    pub(super) async fn run(
+        self,
+        region: Arc<dyn KvRegion>,
+        buffers: Buffers,
+    ) -> Result<Gathered, TransferError> {
+        let bytes = self.span.pages() * region.layout().page_bytes();
+        let mut buffer = buffers.take(bytes).await;
+        let read = move || {
+            let out = buffer.first_mut(bytes);
+            let digests = self.read(region.as_ref(), out)?;
+            let data = buffer.freeze(bytes);
+            Ok(Gathered { span: self.span, data, digests, resent: self.resent })
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        read.unwrap_or_else(|panic| Err(TransferError::Internal(panic.to_string())))
+    }
+
+    fn read(&self, region: &dyn KvRegion, out: &mut [u8]) -> Result<Vec<u64>, TransferError> {
+        let blocks: Vec<_> = self.blocks.iter().map(BlockHandle::reference).collect();
+        let pages = PageRange { layers: self.span.layers.clone(), blocks: &blocks };
+        region.gather(&pages, self.fence, out)?;
+        let pages = self.span.iter().zip(out.chunks_exact(region.layout().page_bytes()));
+        Ok(pages.map(|((layer, block), page)| page_digest(layer, block, page)).collect())
+    }
+}

@@ -1,0 +1,148 @@
+//! Fault injection: a transport that loses, doubles, delays and damages, and breaks off.
+//!
+//! For tests, and for trying a cluster out: never on by default.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use futures::{FutureExt as _, StreamExt as _, stream};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
+
+use super::{CHUNKS_QUEUED_MAX, Cut, Link, OpenError, Target, Transport};
+use crate::message::{Open, PageChunk, Push};
+
+/// What goes wrong, and how often. Chances are per message, `0.0..=1.0`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// The same seed and the same messages make the same faults.
+    pub seed: u64,
+    /// Chance that a message, pages or commit, is lost.
+    pub drop: f64,
+    /// Chance that pages come twice.
+    pub duplicate: f64,
+    /// Chance that one bit of the pages or of their digests is flipped.
+    pub corrupt: f64,
+    /// Chance that a message, and all behind it, is held up.
+    pub delay: f64,
+    /// How long it is held up.
+    pub delay_time: Duration,
+    /// Messages after which a stream is cut.
+    pub cut_after: Option<u64>,
+    /// Streams that are cut; later ones hold.
+    pub cuts_max: u64,
+}
+
+/// A transport with faults.
+pub struct Faulty {
+    inner: Arc<dyn Transport>,
+    faults: Faults,
+    /// Streams opened so far: part of each stream's seed.
+    streams: AtomicU64,
+}
+
+/// The faults of one stream.
+struct StreamFaults {
+    faults: Faults,
+    rng: ChaCha8Rng,
+    messages_left: Option<u64>,
+}
+
+// === impl Faulty ===
+
+impl Faulty {
+    /// `inner`, with `faults`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Transport>, faults: Faults) -> Self {
+        Self { inner, faults, streams: AtomicU64::new(0) }
+    }
+
+    fn next_stream(&self) -> StreamFaults {
+        let stream = self.streams.fetch_add(1, Ordering::Relaxed);
+        let faults = self.faults.clone();
+        let messages_left = faults.cut_after.filter(|_| stream < faults.cuts_max);
+        let mut rng = ChaCha8Rng::seed_from_u64(faults.seed);
+        rng.set_stream(stream);
+        StreamFaults { faults, rng, messages_left }
+    }
+}
+
+#[async_trait]
+impl Transport for Faulty {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn reaches(&self, target: &Target) -> bool {
+        self.inner.reaches(target)
+    }
+
+    async fn open(&self, target: &Target, open: Open) -> Result<Link, OpenError> {
+        let link = self.inner.open(target, open).await?;
+        let (pushes, pushed) = mpsc::channel(CHUNKS_QUEUED_MAX);
+        let carry = self.next_stream().carry(pushed, link.pushes);
+        // Carries for as long as the replies are polled; when it stops, the stream is cut.
+        let cut = carry.map(|()| Err(Cut("fault injected".into())));
+        let replies = stream::select(cut.into_stream(), link.replies);
+        Ok(Link { window_bytes: link.window_bytes, pushes, replies: replies.boxed() })
+    }
+}
+
+// === impl StreamFaults ===
+
+impl StreamFaults {
+    /// Passes messages on, as they deserve, until the stream is cut or either end has gone.
+    async fn carry(mut self, mut from: mpsc::Receiver<Push>, to: mpsc::Sender<Push>) {
+        while let Some(mut push) = from.recv().await {
+            match &mut self.messages_left {
+                Some(0) => return,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            if self.strikes(self.faults.delay) {
+                tokio::time::sleep(self.faults.delay_time).await;
+            }
+            if self.strikes(self.faults.drop) {
+                continue;
+            }
+            if let Push::Pages(chunk) = &mut push {
+                if self.strikes(self.faults.corrupt) {
+                    self.flip_bit(chunk);
+                }
+                if self.strikes(self.faults.duplicate) && to.send(push.clone()).await.is_err() {
+                    return;
+                }
+            }
+            if to.send(push).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn strikes(&mut self, chance: f64) -> bool {
+        self.rng.random_bool(chance)
+    }
+
+    fn flip_bit(&mut self, chunk: &mut PageChunk) {
+        if self.strikes(0.1) {
+            let page = self.rng.random_range(0..chunk.digests.len());
+            chunk.digests[page] ^= 1 << self.rng.random_range(0..64);
+            return;
+        }
+        // A copy: the sender keeps the original, to send it again.
+        let mut data = BytesMut::from(&chunk.data[..]);
+        let byte = self.rng.random_range(0..data.len());
+        data[byte] ^= 1 << self.rng.random_range(0..8);
+        chunk.data = data.freeze();
+    }
+}
+
+impl std::fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faulty").field("faults", &self.faults).finish_non_exhaustive()
+    }
+}

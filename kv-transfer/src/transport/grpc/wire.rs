@@ -1,0 +1,196 @@
+//! `baton.v1` transfer messages, to and from what the two ends say.
+
+use kv_cache::PageSpan;
+use proto::WireError;
+use proto::convert::required;
+use proto::convert::transfer::handoff_id;
+use proto::v1;
+use proto::v1::push_request::Message as Request;
+use proto::v1::push_response::Message as Response;
+
+use crate::message::{Open, PageChunk, Push, Rejection, Reply};
+
+// === impl Open ===
+
+impl From<Open> for v1::PushRequest {
+    fn from(open: Open) -> Self {
+        let open = v1::Open {
+            handoff_id: open.id.to_vec(),
+            incarnation: open.incarnation,
+            kv_layout: open.kv_layout,
+            epoch: open.epoch,
+        };
+        Self { message: Some(Request::Open(open)) }
+    }
+}
+
+impl TryFrom<v1::PushRequest> for Open {
+    type Error = WireError;
+
+    fn try_from(wire: v1::PushRequest) -> Result<Self, WireError> {
+        let Request::Open(open) = required("message", wire.message)? else {
+            return Err(WireError::invalid("message", "must be `open` first"));
+        };
+        Ok(Self {
+            id: handoff_id(&open.handoff_id)?,
+            incarnation: open.incarnation,
+            kv_layout: open.kv_layout,
+            epoch: open.epoch,
+        })
+    }
+}
+
+// === impl Push ===
+
+impl From<Push> for v1::PushRequest {
+    fn from(push: Push) -> Self {
+        let message = match push {
+            Push::Pages(chunk) => Request::Pages(chunk.into()),
+            Push::Commit(record) => Request::Commit(record.into()),
+        };
+        Self { message: Some(message) }
+    }
+}
+
+impl TryFrom<v1::PushRequest> for Push {
+    type Error = WireError;
+
+    fn try_from(wire: v1::PushRequest) -> Result<Self, WireError> {
+        Ok(match required("message", wire.message)? {
+            Request::Pages(chunk) => Self::Pages(chunk.try_into()?),
+            Request::Commit(record) => Self::Commit(record.try_into()?),
+            Request::Open(_) => return Err(WireError::invalid("message", "is a second `open`")),
+        })
+    }
+}
+
+// === impl PageChunk ===
+
+impl From<PageChunk> for v1::Pages {
+    fn from(chunk: PageChunk) -> Self {
+        let span = v1::PageSpan::from(chunk.span);
+        Self {
+            sequence: chunk.sequence,
+            layer_begin: span.layer_begin,
+            layer_end: span.layer_end,
+            block_begin: span.block_begin,
+            block_count: span.block_count,
+            data: chunk.data,
+            page_digests: chunk.digests,
+        }
+    }
+}
+
+impl TryFrom<v1::Pages> for PageChunk {
+    type Error = WireError;
+
+    fn try_from(wire: v1::Pages) -> Result<Self, WireError> {
+        let span = v1::PageSpan {
+            layer_begin: wire.layer_begin,
+            layer_end: wire.layer_end,
+            block_begin: wire.block_begin,
+            block_count: wire.block_count,
+        };
+        Ok(Self {
+            sequence: wire.sequence,
+            span: span.try_into()?,
+            data: wire.data,
+            digests: wire.page_digests,
+        })
+    }
+}
+
+// === impl Reply ===
+
+impl From<Reply> for v1::PushResponse {
+    fn from(reply: Reply) -> Self {
+        let message = match reply {
+            Reply::Opened { window_bytes } => Response::Opened(v1::Opened { window_bytes }),
+            Reply::Ack { sequence } => Response::Ack(v1::Ack { sequence }),
+            Reply::Missing(spans) => {
+                let spans = spans.into_iter().map(Into::into).collect();
+                Response::Missing(v1::Missing { spans })
+            }
+            Reply::Verified { pages } => Response::Verified(v1::Verified { pages }),
+            Reply::Rejected(Rejection { reason, detail }) => {
+                let reason = v1::RejectReason::from(reason).into();
+                Response::Rejected(v1::Rejected { reason, detail })
+            }
+        };
+        Self { message: Some(message) }
+    }
+}
+
+impl TryFrom<v1::PushResponse> for Reply {
+    type Error = WireError;
+
+    fn try_from(wire: v1::PushResponse) -> Result<Self, WireError> {
+        Ok(match required("message", wire.message)? {
+            Response::Opened(opened) => Self::Opened { window_bytes: opened.window_bytes },
+            Response::Ack(ack) => Self::Ack { sequence: ack.sequence },
+            Response::Missing(missing) => {
+                let spans = missing.spans.into_iter().map(PageSpan::try_from);
+                Self::Missing(spans.collect::<Result<_, _>>()?)
+            }
+            Response::Verified(verified) => Self::Verified { pages: verified.pages },
+            Response::Rejected(rejected) => Self::Rejected(Rejection {
+                reason: rejected.reason().into(),
+                detail: rejected.detail,
+            }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kv_cache::{CommitRecord, HandoffId, RejectReason};
+    use rstest::rstest;
+
+    use super::*;
+
+    fn span() -> PageSpan {
+        PageSpan { layers: 1..3, blocks: 4..9 }
+    }
+
+    fn open() -> Open {
+        Open { id: HandoffId([3; 16]), incarnation: 5, kv_layout: "l".into(), epoch: 2 }
+    }
+
+    #[test]
+    fn an_open_survives_the_wire() {
+        assert_eq!(Open::try_from(v1::PushRequest::from(open())), Ok(open()));
+        let second = Push::try_from(v1::PushRequest::from(open()));
+        assert_eq!(second.unwrap_err().field, "message", "only the first message opens");
+    }
+
+    #[rstest]
+    #[case(Push::Pages(PageChunk {
+        sequence: 7, span: span(), data: Bytes::from_static(b"pages"), digests: vec![1, u64::MAX],
+    }))]
+    #[case(Push::Commit(CommitRecord { tokens: 70, blocks: 4..9, layers: 3, digest: 9 }))]
+    fn a_push_survives_the_wire(#[case] push: Push) {
+        assert_eq!(Push::try_from(v1::PushRequest::from(push.clone())), Ok(push.clone()));
+        let first = Open::try_from(v1::PushRequest::from(push));
+        assert_eq!(first.unwrap_err().field, "message", "the first message must open");
+    }
+
+    #[rstest]
+    #[case(Reply::Opened { window_bytes: 1 << 40 })]
+    #[case(Reply::Ack { sequence: 3 })]
+    #[case(Reply::Missing(vec![span(), span()]))]
+    #[case(Reply::Verified { pages: 12 })]
+    #[case(Reply::Rejected(Rejection::new(RejectReason::Superseded, "late")))]
+    fn a_reply_survives_the_wire(#[case] reply: Reply) {
+        assert_eq!(Reply::try_from(v1::PushResponse::from(reply.clone())), Ok(reply));
+    }
+
+    #[test]
+    fn page_data_is_not_copied() {
+        let data = Bytes::from(vec![1u8; 100]);
+        let chunk = PageChunk { sequence: 1, span: span(), data: data.clone(), digests: vec![] };
+        let wire = v1::Pages::from(chunk);
+        assert_eq!(wire.data.as_ptr(), data.as_ptr());
+        assert_eq!(PageChunk::try_from(wire).unwrap().data.as_ptr(), data.as_ptr());
+    }
+}
