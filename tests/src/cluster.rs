@@ -41,8 +41,19 @@ pub struct Cluster {
     pub etcd: Etcd,
     /// The model that all of it serves.
     pub model: TestModel,
+    router_spec: NodeSpec,
     // Last: dropped after the processes that use it.
     folder: Folder,
+}
+
+/// A whole cluster in one process: `baton up`.
+#[derive(Debug)]
+pub struct Single {
+    /// The process.
+    pub node: Node,
+    /// The model it serves.
+    pub model: TestModel,
+    _folder: Folder,
 }
 
 /// A fresh folder, and the machine for oneself. Kept if the test fails.
@@ -108,13 +119,14 @@ impl ClusterBuilder {
         // All processes first, so that they load at the same time.
         let mut prefill = start_all(specs("prefill-worker", self.prefill_workers)).await;
         let mut decode = start_all(specs("decode-worker", self.decode_workers)).await;
-        let mut router = Node::start(self.router_spec(&etcd, &model, folder.path())).await;
+        let router_spec = self.router_spec(&etcd, &model, folder.path());
+        let mut router = Node::start(router_spec.clone()).await;
         for node in prefill.iter_mut().chain(&mut decode) {
             node.ready().await;
         }
         router.ready().await;
 
-        let cluster = Cluster { router, prefill, decode, etcd, model, folder };
+        let cluster = Cluster { router, prefill, decode, etcd, model, router_spec, folder };
         cluster.sees_workers(self.prefill_workers, self.decode_workers).await;
         cluster
     }
@@ -175,12 +187,9 @@ impl Cluster {
     }
 
     /// An OpenAI client of the router.
-    ///
-    /// # Panics
-    /// If the router has no HTTP port.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.router.ports().http.expect("the router's HTTP port"))
+        self.router.client()
     }
 
     /// A gRPC client of the router.
@@ -188,7 +197,18 @@ impl Cluster {
     /// # Panics
     /// If it cannot be reached.
     pub async fn grpc(&self) -> Grpc {
-        Grpc::connect(self.router.ports().grpc.expect("the router's gRPC port")).await
+        self.router.grpc().await
+    }
+
+    /// Starts one more router, which knows nothing but what etcd and the workers tell it.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub async fn another_router(&self) -> Node {
+        let spec = NodeSpec { name: "router-2".to_owned(), ..self.router_spec.clone() };
+        let mut router = Node::start(spec).await;
+        router.ready().await;
+        router
     }
 
     /// All workers.
@@ -207,15 +227,7 @@ impl Cluster {
     /// # Panics
     /// If it does not in time.
     pub async fn sees_workers(&self, prefill: usize, decode: usize) {
-        let what = format!("the router to see {prefill} prefill and {decode} decode workers");
-        wait_until(&what, REST_PATIENCE, || async {
-            let metrics = self.router.metrics().await;
-            let count =
-                |role| metrics.get("baton_router_workers", &[("role", role)]).unwrap_or(0.0);
-            let seen = (count("prefill"), count("decode"));
-            if seen == (prefill as f64, decode as f64) { Ok(()) } else { Err(format!("{seen:?}")) }
-        })
-        .await;
+        sees_workers(&self.router, prefill, decode).await;
     }
 
     /// Waits until nothing is running and every block has been given back, then checks that none is
@@ -230,6 +242,21 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Waits until `router` places work on this many workers of each kind.
+///
+/// # Panics
+/// If it does not in time.
+pub async fn sees_workers(router: &Node, prefill: usize, decode: usize) {
+    let what = format!("{} to see {prefill} prefill and {decode} decode workers", router.name());
+    wait_until(&what, REST_PATIENCE, || async {
+        let metrics = router.metrics().await;
+        let count = |role| metrics.get("baton_router_workers", &[("role", role)]).unwrap_or(0.0);
+        let seen = (count("prefill"), count("decode"));
+        if seen == (prefill as f64, decode as f64) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
 }
 
 /// Waits until `node` is at rest, then checks that it has no orphaned block.
@@ -254,6 +281,28 @@ pub async fn assert_clean(node: &Node) {
 
 async fn start_all(specs: Vec<NodeSpec>) -> Vec<Node> {
     futures::future::join_all(specs.into_iter().map(Node::start)).await
+}
+
+// === impl Single ===
+
+impl Single {
+    /// Starts `baton up` with these options and waits until it takes requests.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn start(args: &[&str]) -> Self {
+        let folder = Folder::new().await;
+        let model = TestModel::demo_or_random(folder.path());
+        let mut all: Vec<String> = ["up", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
+            .into_iter()
+            .chain(args.iter().copied())
+            .map(str::to_owned)
+            .collect();
+        all.extend(model.args());
+        let mut node = Node::start(NodeSpec::new("up", folder.path(), all)).await;
+        node.ready().await;
+        Self { node, model, _folder: folder }
+    }
 }
 
 // === impl Folder ===

@@ -52,6 +52,15 @@ impl Etcd {
         self.process = None;
     }
 
+    /// Kills it and its data: it will come back knowing nobody.
+    ///
+    /// # Panics
+    /// If the data cannot be removed.
+    pub fn lose_everything(&mut self) {
+        self.stop();
+        std::fs::remove_dir_all(self.folder.join("etcd")).expect("etcd's data");
+    }
+
     /// Starts it again, at the same address and with the same data.
     ///
     /// # Panics

@@ -18,6 +18,9 @@ pub struct TestModel {
     pub context_tokens_max: u32,
 }
 
+/// The name under which it is served.
+pub const NAME: &str = "tested";
+
 /// Token ids of the random model's byte-level vocabulary: 256 bytes, then these.
 const SPECIAL_TOKENS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const BYTES: u32 = 256;
@@ -36,7 +39,7 @@ impl TestModel {
     #[must_use]
     pub fn demo_or_random(folder: &Path) -> Self {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
-        if demo.join("config.json").is_file() && demo.join("model.safetensors").is_file() {
+        if demo.join("config.json").is_file() && has_weights(&demo) {
             return Self::at(demo.canonicalize().expect("the demo model's path"), true);
         }
         Self::random(folder)
@@ -61,6 +64,7 @@ impl TestModel {
     #[must_use]
     pub fn args(&self) -> Vec<String> {
         let mut args = vec!["--model".to_owned(), self.dir.display().to_string()];
+        args.extend(["--served-model-name", NAME].map(str::to_owned));
         if !self.has_weights {
             args.extend(["--load-format".to_owned(), "dummy".to_owned()]);
         }
@@ -78,6 +82,12 @@ impl TestModel {
             (number("vocab_size"), number("max_position_embeddings"));
         Self { dir, has_weights, vocab_size, context_tokens_max }
     }
+}
+
+fn has_weights(dir: &Path) -> bool {
+    ["model.safetensors", "model.safetensors.index.json"]
+        .iter()
+        .any(|file| dir.join(file).is_file())
 }
 
 fn write(dir: &Path, name: &str, value: &Value) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::client::grpc::Grpc;
+use crate::client::http::Client;
 use crate::metrics::Metrics;
 use crate::process::{self, Process};
 use crate::wait::wait_until;
@@ -130,6 +132,23 @@ impl Node {
     #[must_use]
     pub fn ports(&self) -> Listening {
         self.ports
+    }
+
+    /// An OpenAI client of this router.
+    ///
+    /// # Panics
+    /// If it has no HTTP port.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.ports.http.expect("the router's HTTP port"))
+    }
+
+    /// A gRPC client of this router.
+    ///
+    /// # Panics
+    /// If it cannot be reached.
+    pub async fn grpc(&self) -> Grpc {
+        Grpc::connect(self.ports.grpc.expect("the router's gRPC port")).await
     }
 
     /// The process itself: kill, freeze, read its log.

@@ -13,6 +13,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::sse::Decoder;
+use crate::model::NAME;
 
 /// Longer than any request of a test may take; shorter than a test that hangs.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(120);
@@ -172,7 +173,7 @@ impl Client {
 #[must_use]
 pub fn chat_body(message: &str, max_tokens: u32) -> Value {
     json!({
-        "model": "",
+        "model": NAME,
         "messages": [{ "role": "user", "content": message }],
         "max_tokens": max_tokens,
         "temperature": 0,

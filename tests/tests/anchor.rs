@@ -1,0 +1,287 @@
+//! The anchor: what a cluster generates is what one engine generates alone, token for token.
+//!
+//! The reference runs every request by itself, on one engine in this process. The cluster gets all
+//! of them at once, so that they are batched, chunked, handed over and preempted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use baton_tests::{Cluster, Generated, Grpc, TestModel};
+use engine::{
+    Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
+};
+use proto::v1;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use scheduler::{
+    FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob,
+};
+
+/// Change it to try others; a failure prints it.
+const SEED: u64 = 20_261_123;
+const REQUESTS: usize = 48;
+/// Around the borders of blocks (16), of steps (64 tokens here), and long.
+const LENGTHS: [usize; 14] = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130, 257, 500];
+const OUTPUT_TOKENS: [u32; 5] = [1, 2, 17, 33, 64];
+/// What the command makes `--load-format dummy` weights from.
+const DUMMY_SEED: u64 = 0;
+
+/// A request in words of the house, from which both sides' are made.
+#[derive(Clone, Debug)]
+struct Case {
+    prompt: Vec<u32>,
+    choices: u32,
+    sampling: Sampling,
+    stop: StopRules,
+}
+
+/// What a choice came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Output {
+    tokens: Vec<u32>,
+    logprobs: Vec<TokenLogprob>,
+    is_stopped: bool,
+}
+
+type Outputs = BTreeMap<u32, Output>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_off_changes_no_token() {
+    outputs_agree(&["--handoff", "always"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefilling_on_the_decode_worker_changes_no_token() {
+    outputs_agree(&["--handoff", "never"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_steps_and_little_memory_change_no_token() {
+    // Prompts in many chunks, sequences set back and taken up again.
+    let tight = ["--batch-tokens-max", "64", "--sequences-max", "16", "--kv-blocks", "96"];
+    outputs_agree(&["--handoff", "always"], &tight).await;
+}
+
+async fn outputs_agree(router_args: &[&str], worker_args: &[&str]) {
+    let mut cluster = Cluster::builder()
+        .prefill(2)
+        .decode(2)
+        .router_args(router_args)
+        .worker_args(worker_args)
+        .start()
+        .await;
+    let cases = cases(&mut ChaCha8Rng::seed_from_u64(SEED), cluster.model.vocab_size);
+    let alone = tokio::spawn(reference(cluster.model.clone(), cases.clone()));
+    let grpc = cluster.grpc().await;
+
+    // Twice: the second time much of the prompts' KV comes from prefix caches.
+    let cold = all_at_once(&grpc, &cases).await;
+    let warm = all_at_once(&grpc, &cases).await;
+
+    let alone = alone.await.expect("the reference");
+    for (index, case) in cases.iter().enumerate() {
+        for (pass, got) in [("cold", &cold[index]), ("warm", &warm[index])] {
+            assert_eq!(got, &alone[index], "seed {SEED}, request {index}, {pass}: {case:?}");
+        }
+    }
+    cluster.assert_clean().await;
+}
+
+// --- Requests. ---
+
+fn cases(rng: &mut ChaCha8Rng, vocab_size: u32) -> Vec<Case> {
+    let shared: Vec<u32> = (0..200).map(|_| rng.random_range(0..vocab_size)).collect();
+    (0..REQUESTS).map(|index| case(index, rng, vocab_size, &shared)).collect()
+}
+
+fn case(index: usize, rng: &mut ChaCha8Rng, vocab_size: u32, shared: &[u32]) -> Case {
+    let length = LENGTHS[index % LENGTHS.len()];
+    let mut prompt: Vec<u32> = (0..length).map(|_| rng.random_range(0..vocab_size)).collect();
+    if index.is_multiple_of(3) {
+        // A beginning in common with other requests, at most all but the last token.
+        let common = shared.len().min(length - 1);
+        prompt[..common].copy_from_slice(&shared[..common]);
+    }
+    let max_tokens = *OUTPUT_TOKENS.choose(rng).expect("a length");
+    let stop = StopRules {
+        max_tokens,
+        min_tokens: if rng.random_bool(0.2) { max_tokens / 2 } else { 0 },
+        stop_token_ids: (0..rng.random_range(0..3))
+            .map(|_| rng.random_range(0..vocab_size))
+            .collect(),
+        ignore_eos: rng.random_bool(0.5),
+    };
+    let choices = if rng.random_bool(0.2) { 3 } else { 1 };
+    Case { prompt, choices, sampling: sampling(rng, vocab_size), stop }
+}
+
+/// Greedy half of the time, else a mix of everything.
+fn sampling(rng: &mut ChaCha8Rng, vocab_size: u32) -> Sampling {
+    let maybe = |rng: &mut ChaCha8Rng| rng.random_bool(0.3);
+    let mut sampling = Sampling { seed: rng.random_range(0..1 << 40), ..Sampling::greedy() };
+    if rng.random_bool(0.5) {
+        sampling.temperature = rng.random_range(0.3..1.5);
+    }
+    if maybe(rng) {
+        sampling.top_k = rng.random_range(1..60);
+    }
+    if maybe(rng) {
+        sampling.top_p = rng.random_range(0.5..1.0);
+    }
+    if maybe(rng) {
+        sampling.min_p = rng.random_range(0.0..0.2);
+    }
+    if maybe(rng) {
+        sampling.repetition_penalty = rng.random_range(0.9..1.4);
+    }
+    if maybe(rng) {
+        sampling.frequency_penalty = rng.random_range(-1.0..1.0);
+        sampling.presence_penalty = rng.random_range(-1.0..1.0);
+    }
+    if maybe(rng) {
+        let biased = (0..3).map(|_| (rng.random_range(0..vocab_size), rng.random_range(-5.0..5.0)));
+        sampling.logit_bias = biased.collect();
+    }
+    if maybe(rng) {
+        sampling.logprobs = Some(rng.random_range(0..4));
+    }
+    sampling
+}
+
+// --- One engine, one request at a time. ---
+
+async fn reference(model: TestModel, cases: Vec<Case>) -> Vec<Outputs> {
+    let engine = tokio::task::spawn_blocking(move || {
+        Engine::start(&engine_config(&model), &mut |_| ()).expect("an engine")
+    });
+    let engine = engine.await.expect("an engine");
+    let mut outputs = Vec::new();
+    for case in &cases {
+        outputs.push(run_alone(&engine, case).await);
+    }
+    outputs
+}
+
+fn engine_config(model: &TestModel) -> EngineConfig {
+    let load_format = match model.has_weights {
+        true => LoadFormat::Auto,
+        false => LoadFormat::Dummy { seed: DUMMY_SEED },
+    };
+    EngineConfig {
+        model_dir: model.dir.clone(),
+        model: ModelOptions {
+            kv_blocks: 256,
+            block_tokens: 16,
+            kv_dtype: None,
+            threads: Some(1),
+            load_format,
+            layer_group: model_layers(model),
+        },
+        batch_tokens_max: 512,
+        sequences_max: 8,
+        queue_max: 8,
+        context_tokens_max: None,
+        // Nothing is remembered: each request is computed from its first token.
+        prefix_cache: false,
+    }
+}
+
+fn model_layers(model: &TestModel) -> u32 {
+    engine::ModelConfig::load(&model.dir).expect("the model's configuration").layers
+}
+
+async fn run_alone(engine: &EngineHandle, case: &Case) -> Outputs {
+    let work = Arc::new(case.generation());
+    let submission = Submission { work, mode: Mode::Generate, deadline: None };
+    let mut events = engine.submit(submission).expect("an idle engine takes work");
+    let mut outputs = Outputs::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Token(token) => {
+                let output = outputs.entry(token.choice).or_default();
+                output.tokens.push(token.token);
+                output.logprobs.extend(token.logprob);
+            }
+            Event::Finished { choice, reason } => {
+                let is_stopped = matches!(reason, FinishReason::Stop(_));
+                outputs.entry(choice).or_default().is_stopped = is_stopped;
+            }
+            Event::Failed(failure) => panic!("{failure} for {case:?}"),
+            _ => {}
+        }
+    }
+    outputs
+}
+
+// --- A cluster, all requests at once. ---
+
+async fn all_at_once(grpc: &Grpc, cases: &[Case]) -> Vec<Outputs> {
+    let requests = cases.iter().map(|case| async move {
+        let generated = grpc.generate(case.request()).await;
+        outputs(generated.unwrap_or_else(|status| panic!("{status:?} for {case:?}")))
+    });
+    futures::future::join_all(requests).await
+}
+
+fn outputs(generated: Generated) -> Outputs {
+    let mut outputs = Outputs::new();
+    for (choice, tokens) in generated.tokens {
+        outputs.entry(choice).or_default().tokens = tokens;
+    }
+    for (choice, logprobs) in generated.logprobs {
+        let logprobs = logprobs.into_iter().map(|wire| TokenLogprob {
+            logprob: wire.logprob,
+            top: wire.top.into_iter().map(|top| (top.token, top.logprob)).collect(),
+        });
+        outputs.entry(choice).or_default().logprobs = logprobs.collect();
+    }
+    for (choice, kind) in generated.finish {
+        outputs.entry(choice).or_default().is_stopped = kind == v1::FinishKind::Stop;
+    }
+    outputs
+}
+
+// === impl Case ===
+
+impl Case {
+    fn generation(&self) -> Generation {
+        Generation {
+            id: RequestId("reference".into()),
+            prompt: self.prompt.clone().into(),
+            generated: Arc::default(),
+            choices: (0..self.choices).collect(),
+            sampling: self.sampling.clone(),
+            stop: self.stop.clone(),
+            prompt_logprobs: None,
+            salt: TenantSalt::default(),
+        }
+    }
+
+    /// With every field given, so that no default of the model's comes in.
+    fn request(&self) -> v1::InferenceRequest {
+        let sampling = &self.sampling;
+        let bias = |&(token, bias): &(u32, f32)| v1::LogitBias { token, bias };
+        v1::InferenceRequest {
+            input: Some(v1::inference_request::Input::TokenIds(v1::TokenIds {
+                ids: self.prompt.clone(),
+            })),
+            n: self.choices,
+            max_tokens: Some(self.stop.max_tokens),
+            min_tokens: self.stop.min_tokens,
+            stop_token_ids: self.stop.stop_token_ids.clone(),
+            ignore_eos: self.stop.ignore_eos,
+            temperature: Some(sampling.temperature),
+            top_k: Some(sampling.top_k),
+            top_p: Some(sampling.top_p),
+            min_p: Some(sampling.min_p),
+            repetition_penalty: Some(sampling.repetition_penalty),
+            frequency_penalty: Some(sampling.frequency_penalty),
+            presence_penalty: Some(sampling.presence_penalty),
+            logit_bias: sampling.logit_bias.iter().map(bias).collect(),
+            seed: Some(sampling.seed),
+            logprobs: sampling.logprobs,
+            ..v1::InferenceRequest::default()
+        }
+    }
+}
