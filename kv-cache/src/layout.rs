@@ -97,6 +97,15 @@ impl KvLayout {
     }
 }
 
+/// The form in a fingerprint: two layouts are equal if and only if they read the same.
+impl fmt::Display for KvLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layers, kv_heads, head_dim, block_tokens, dtype } = self;
+        write!(f, "layers={layers} kv_heads={kv_heads} head_dim={head_dim} ")?;
+        write!(f, "block_tokens={block_tokens} dtype={dtype}")
+    }
+}
+
 // === impl PageRange ===
 
 impl PageRange<'_> {

@@ -1,0 +1,87 @@
+//! One streaming call on a worker: its deadline, its end, and what goes back.
+
+use std::future::Future;
+use std::time::Instant;
+
+use cluster::node::Permit;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tonic::{Response, Status};
+use tracing::{Instrument as _, Span};
+
+use crate::WorkerError;
+
+/// Responses on their way to a caller. Sixteen let a step's tokens leave while the next step runs;
+/// behind them the engine's own bounded channel holds a slow reader's tokens, then pauses him.
+const RESPONSES_MAX: usize = 16;
+
+/// A call's way back to its caller.
+#[derive(Debug)]
+pub struct Responses<T> {
+    sender: mpsc::Sender<Result<T, Status>>,
+}
+
+/// A call's stream, as tonic wants it.
+pub type ResponseStream<T> = ReceiverStream<Result<T, Status>>;
+
+/// One streaming call.
+#[derive(Debug)]
+pub struct Call {
+    /// When the caller's patience ends.
+    pub deadline: Instant,
+    /// The node's leave to work on it.
+    pub permit: Permit,
+    /// The call's trace.
+    pub span: Span,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Runs `work` on its own task until it ends, the caller goes away or the deadline passes.
+    ///
+    /// Work is cancelled by dropping its future, so everything it owns (credits, block tables,
+    /// engine sequences, calls to peers) ends with it.
+    pub fn spawn<T, W, F>(self, tasks: &TaskTracker, work: W) -> Response<ResponseStream<T>>
+    where
+        T: Send + 'static,
+        W: FnOnce(Responses<T>) -> F,
+        F: Future<Output = Result<(), WorkerError>> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(RESPONSES_MAX);
+        let work = work(Responses { sender: sender.clone() });
+        let (deadline, span) = (self.deadline.into(), self.span.clone());
+        let task = async move {
+            let outcome = tokio::select! {
+                outcome = work => outcome,
+                () = sender.closed() => Err(WorkerError::Cancelled),
+                () = self.permit.cancelled().cancelled() => Err(WorkerError::Draining),
+                () = tokio::time::sleep_until(deadline) => Err(WorkerError::Timeout("working on it")),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(WorkerError::Cancelled) => tracing::debug!("the caller went away"),
+                Err(error) => {
+                    tracing::warn!(%error, "call failed");
+                    // A caller that doesn't read any more must not hold the task.
+                    let _ = sender.try_send(Err(error.into()));
+                }
+            }
+        };
+        tasks.spawn(task.instrument(span));
+        Response::new(ReceiverStream::new(receiver))
+    }
+}
+
+// === impl Responses ===
+
+impl<T> Responses<T> {
+    /// Sends one response, waiting for room.
+    ///
+    /// # Errors
+    /// [`WorkerError::Cancelled`] if the caller has gone.
+    pub async fn send(&self, response: impl Into<T>) -> Result<(), WorkerError> {
+        self.sender.send(Ok(response.into())).await.map_err(|_| WorkerError::Cancelled)
+    }
+}

@@ -1,0 +1,144 @@
+//! Why a worker could not do what it was asked.
+
+use cluster::{ClusterError, ErrorCode};
+use engine::{SequenceError, SubmitError};
+use proto::WireError;
+use tonic::Status;
+
+/// What a worker answers when it fails; maps once to a gRPC status.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The message makes no sense.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The request can't be run on this model.
+    #[error("{0}")]
+    Invalid(String),
+    /// The call was meant for another life of this worker.
+    #[error("this worker's incarnation is {ours}, the call was meant for {theirs}")]
+    StaleIncarnation {
+        /// Ours.
+        ours: u64,
+        /// The caller's.
+        theirs: u64,
+    },
+    /// The two workers' KV layouts differ.
+    #[error("KV layouts differ: ours {ours}, theirs {theirs}")]
+    LayoutMismatch {
+        /// Ours.
+        ours: String,
+        /// The caller's.
+        theirs: String,
+    },
+    /// Queue or pool is full.
+    #[error("{0}")]
+    Busy(String),
+    /// The engine has stopped.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The deadline passed.
+    #[error("the deadline passed while {0}")]
+    Timeout(&'static str),
+    /// The worker left before the work was done.
+    #[error("the worker left before the work was done")]
+    Draining,
+    /// The caller went away.
+    #[error("the caller went away")]
+    Cancelled,
+    /// A peer failed: another one may not.
+    #[error("peer {worker} failed: {message}")]
+    Peer {
+        /// Which.
+        worker: String,
+        /// What its error means.
+        code: ErrorCode,
+        /// What it said.
+        message: String,
+    },
+    /// A hand-off could not be completed.
+    #[error("hand-off failed: {0}")]
+    Handoff(String),
+    /// The engine failed.
+    #[error("engine failed: {0}")]
+    Engine(String),
+    /// The model can't be loaded.
+    #[error("{0}")]
+    Model(String),
+    /// A newer life of this worker is registered.
+    #[error("a newer life of this worker, {0}, is registered; this one leaves")]
+    Superseded(u64),
+    /// The node's machinery failed.
+    #[error("{message}")]
+    Node {
+        /// What it means.
+        code: ErrorCode,
+        /// What happened.
+        message: String,
+    },
+}
+
+// === impl WorkerError ===
+
+impl WorkerError {
+    /// What the error means to the caller.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Wire(_) | Self::Invalid(_) => ErrorCode::InvalidRequest,
+            Self::StaleIncarnation { .. } => ErrorCode::StaleIncarnation,
+            Self::LayoutMismatch { .. } => ErrorCode::Incompatible,
+            Self::Busy(_) => ErrorCode::Busy,
+            Self::Unavailable(_) | Self::Draining => ErrorCode::Unavailable,
+            Self::Timeout(_) => ErrorCode::Timeout,
+            Self::Cancelled => ErrorCode::Cancelled,
+            Self::Peer { code, .. } => *code,
+            Self::Handoff(_) => ErrorCode::Unavailable,
+            Self::Engine(_) | Self::Model(_) => ErrorCode::Internal,
+            Self::Superseded(_) => ErrorCode::StaleIncarnation,
+            Self::Node { code, .. } => *code,
+        }
+    }
+
+    /// The error of a call to `worker`.
+    #[must_use]
+    pub fn peer(worker: &scheduler::WorkerId, status: &Status) -> Self {
+        Self::Peer {
+            worker: worker.to_string(),
+            code: status.code().into(),
+            message: status.message().to_owned(),
+        }
+    }
+}
+
+impl From<WorkerError> for Status {
+    fn from(error: WorkerError) -> Self {
+        error.code().status(error.to_string())
+    }
+}
+
+impl From<ClusterError> for WorkerError {
+    fn from(error: ClusterError) -> Self {
+        Self::Node { code: error.code(), message: error.to_string() }
+    }
+}
+
+impl From<SequenceError> for WorkerError {
+    fn from(error: SequenceError) -> Self {
+        match error {
+            SequenceError::Deadline => Self::Timeout("generating"),
+            SequenceError::Logits(_) => Self::Invalid(error.to_string()),
+            SequenceError::ShuttingDown | SequenceError::Died(_) => Self::Unavailable(error.to_string()),
+            SequenceError::Device(message) => Self::Engine(message),
+        }
+    }
+}
+
+impl From<SubmitError> for WorkerError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::QueueFull { .. } => Self::Busy(error.to_string()),
+            SubmitError::ShuttingDown => Self::Unavailable(error.to_string()),
+            SubmitError::TooLong { .. } | SubmitError::Invalid(_) => Self::Invalid(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A worker's metrics: the KV pool, the engine, and its hand-offs.
+
+use engine::EngineHandle;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::report::LoadProbe;
+
+/// Reads the engine at each scrape, so that nothing is counted twice or late.
+pub struct WorkerCollector {
+    engine: EngineHandle,
+    probe: LoadProbe,
+}
+
+// === impl WorkerCollector ===
+
+impl WorkerCollector {
+    /// A collector over one worker.
+    #[must_use]
+    pub fn new(engine: EngineHandle, probe: LoadProbe) -> Self {
+        Self { engine, probe }
+    }
+
+    fn encode_kv_blocks(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let counts = self.engine.pool().counts();
+        let states = [
+            ("free", counts.free),
+            ("reserved", counts.reserved),
+            ("active", counts.active),
+            ("cached", counts.cached),
+        ];
+        let metric = ConstGauge::new(0i64);
+        let mut family = encoder.encode_descriptor(
+            "baton_kv_blocks",
+            "KV blocks of the pool, by state",
+            None,
+            metric.metric_type(),
+        )?;
+        for (state, blocks) in states {
+            ConstGauge::new(i64::from(blocks)).encode(family.encode_family(&[("state", state)])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for WorkerCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for WorkerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.encode_kv_blocks(&mut encoder)?;
+        let load = self.probe.load();
+        let stats = self.engine.stats();
+        gauge(&mut encoder, "baton_orphan_kv_blocks", "KV blocks in use that nobody owns", load.orphan_blocks)?;
+        gauge(&mut encoder, "baton_sequences_running", "Sequences in the running batch", load.running)?;
+        gauge(&mut encoder, "baton_sequences_waiting", "Requests queued for the engine or for KV blocks", load.waiting)?;
+        gauge(
+            &mut encoder,
+            "baton_queued_prefill_tokens",
+            "Prompt tokens not yet computed",
+            u32::try_from(load.queued_prefill_tokens).unwrap_or(u32::MAX),
+        )?;
+        counter(&mut encoder, "baton_engine_steps", "Batches through the model", stats.steps)?;
+        counter(&mut encoder, "baton_preemptions", "Sequences set back for want of KV blocks", stats.preemptions)?;
+        counter(&mut encoder, "baton_prefill_tokens", "Prompt tokens computed", stats.prefill_tokens)?;
+        counter(&mut encoder, "baton_sampled_tokens", "Tokens sampled", stats.decode_tokens)?;
+        counter(&mut encoder, "baton_prefix_cached_tokens", "Prompt tokens found in the local prefix cache", stats.cached_tokens)
+    }
+}
+
+/// Encodes one gauge.
+///
+/// # Errors
+/// If the encoder's sink fails.
+pub fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u32) -> std::fmt::Result {
+    let metric = ConstGauge::new(i64::from(value));
+    let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+    metric.encode(encoder)
+}
+
+/// Encodes one counter.
+///
+/// # Errors
+/// If the encoder's sink fails.
+pub fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> std::fmt::Result {
+    let metric = ConstCounter::new(value);
+    let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+    metric.encode(encoder)
+}

@@ -1,0 +1,302 @@
+//! A worker's life: bind, load, serve, publish, drain, leave.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use cluster::node::Permit;
+use cluster::rpc::{Channels, Listener, Server};
+use cluster::telemetry::{AdminServer, Metrics, Probes};
+use cluster::{Lifecycle, Membership, Registration, ReportService, Standing};
+use engine::{Engine, EngineHandle, LoadProgress};
+use kv_cache::BlockId;
+use scheduler::{Address, Capacity, Fingerprint, Incarnation, NodeState, WorkerInfo};
+use tonic::service::Routes;
+
+use crate::metrics::WorkerCollector;
+use crate::report::LoadProbe;
+use crate::{WorkerConfig, WorkerError};
+
+/// How long the node's own tasks have to end once it is gone.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How often the node looks whether its engine's thread still works.
+const ENGINE_LOOK: Duration = Duration::from_millis(500);
+
+/// KV blocks and requests that a worker holds outside of its engine.
+pub trait KvHoldings: Send + Sync + 'static {
+    /// Blocks of open hand-offs.
+    fn held_blocks(&self) -> Vec<BlockId>;
+    /// Requests that wait for blocks, not yet known to the engine.
+    fn waiting(&self) -> u32;
+}
+
+/// What a worker's own services are built from. A clone is another handle to the same node.
+#[derive(Clone)]
+pub struct Node {
+    /// The settings it was started with.
+    pub config: Arc<WorkerConfig>,
+    /// The engine.
+    pub engine: EngineHandle,
+    /// Who and where this worker is.
+    pub address: Address,
+    /// What its peers must match.
+    pub fingerprint: Fingerprint,
+    /// Connections to other workers.
+    pub channels: Channels,
+    /// Its life.
+    pub life: Lifecycle,
+}
+
+/// What a role adds to a node.
+pub struct NodeServices {
+    /// Its gRPC services.
+    pub routes: Routes,
+    /// What it holds outside of the engine.
+    pub holdings: Arc<dyn KvHoldings>,
+    /// Transports it can receive by, best first.
+    pub transports: Vec<String>,
+}
+
+/// A worker whose ports are bound and whose model is not loaded yet.
+pub struct BoundWorker {
+    config: Arc<WorkerConfig>,
+    grpc: Listener,
+    admin: Option<AdminServer>,
+    metrics: Metrics,
+    life: Lifecycle,
+    channels: Channels,
+}
+
+// === impl BoundWorker ===
+
+impl BoundWorker {
+    /// Binds a worker's ports, so that they are known before the model is loaded.
+    ///
+    /// # Errors
+    /// [`WorkerError::Node`] if a port is taken.
+    pub async fn bind(config: WorkerConfig) -> Result<Self, WorkerError> {
+        let grpc = Listener::bind(config.listen).await?;
+        let admin = match config.admin {
+            Some(addr) => Some(AdminServer::bind(addr).await?),
+            None => None,
+        };
+        Ok(Self {
+            config: Arc::new(config),
+            grpc,
+            admin,
+            metrics: Metrics::new(),
+            life: Lifecycle::new(),
+            channels: Channels::new(),
+        })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &WorkerConfig {
+        &self.config
+    }
+
+    /// Where the gRPC server is bound.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc.local_addr()
+    }
+
+    /// Where health and metrics are bound.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminServer::local_addr)
+    }
+
+    /// The worker's metrics, for whoever scrapes several nodes of one process.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// The worker's life: draining it makes [`BoundWorker::run`] end.
+    #[must_use]
+    pub fn life(&self) -> Lifecycle {
+        self.life.clone()
+    }
+
+    /// Loads the model, then serves until `leave` resolves and the work is done.
+    ///
+    /// - `progress`: told of the loading, on a blocking thread.
+    /// - `services`: makes the role's services once the engine runs.
+    ///
+    /// # Errors
+    /// [`WorkerError`] if the model can't be loaded, a server fails, or a newer life of this worker
+    /// is registered.
+    pub async fn run(
+        self,
+        membership: Arc<dyn Membership>,
+        progress: impl FnMut(LoadProgress) + Send + 'static,
+        services: impl FnOnce(&Node, &Metrics) -> NodeServices,
+        leave: impl Future<Output = ()>,
+    ) -> Result<(), WorkerError> {
+        let Self { config, grpc, admin, metrics, life, channels } = self;
+        let loaded: Arc<OnceLock<EngineHandle>> = Arc::default();
+        if let Some(admin) = admin {
+            let engine = loaded.clone();
+            let probes = Probes::new(&life).alive("engine", move || match engine.get() {
+                Some(engine) if !engine.is_healthy() => Err("its thread has ended".into()),
+                _ => Ok(()),
+            });
+            let metrics = metrics.clone();
+            life.tasks().spawn(async move {
+                if let Err(error) = admin.serve(probes, metrics).await {
+                    tracing::error!(%error, "the admin server failed");
+                }
+            });
+        }
+        let engine = load(&config, progress).await?;
+        let engine = loaded.get_or_init(|| engine).clone();
+        let node = Node::new(config, engine, &grpc, channels, life);
+        let services = services(&node, &metrics);
+        node.serve(grpc, services, &metrics, membership, leave).await
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    fn new(
+        config: Arc<WorkerConfig>,
+        engine: EngineHandle,
+        grpc: &Listener,
+        channels: Channels,
+        life: Lifecycle,
+    ) -> Self {
+        let host = config.advertise_host.clone().unwrap_or_else(|| config.listen.ip().to_string());
+        let address = Address {
+            worker: config.id.clone(),
+            incarnation: cluster::node::incarnation(SystemTime::now()),
+            uri: grpc.uri(&host),
+        };
+        let fingerprint = fingerprint(&config.model, &engine);
+        Self { config, engine, address, fingerprint, channels, life }
+    }
+
+    /// Lets a call in.
+    ///
+    /// # Errors
+    /// [`WorkerError::StaleIncarnation`] if it was meant for another life of this worker,
+    /// [`WorkerError::Unavailable`] while the worker starts or drains.
+    pub fn admit(&self, incarnation: u64) -> Result<Permit, WorkerError> {
+        let ours = self.address.incarnation;
+        if Incarnation(incarnation) != ours {
+            return Err(WorkerError::StaleIncarnation { ours: ours.0, theirs: incarnation });
+        }
+        Ok(self.life.gate().enter()?)
+    }
+
+    fn info(&self, transports: Vec<String>) -> WorkerInfo {
+        let engine = self.engine.info();
+        WorkerInfo {
+            address: self.address.clone(),
+            role: self.config.role,
+            state: NodeState::Serving,
+            fingerprint: self.fingerprint.clone(),
+            capacity: Capacity {
+                kv_blocks: engine.total_blocks,
+                block_tokens: engine.block_tokens,
+                sequences_max: engine.sequences_max,
+                queue_max: engine.queue_max,
+                context_tokens_max: engine.context_tokens_max,
+            },
+            transports,
+        }
+    }
+
+    async fn serve(
+        self,
+        grpc: Listener,
+        services: NodeServices,
+        metrics: &Metrics,
+        membership: Arc<dyn Membership>,
+        leave: impl Future<Output = ()>,
+    ) -> Result<(), WorkerError> {
+        let NodeServices { routes, holdings, transports } = services;
+        let probe = LoadProbe::new(self.engine.clone(), holdings);
+        let collector = WorkerCollector::new(self.engine.clone(), probe.clone());
+        metrics.with_registry(|registry| registry.register_collector(Box::new(collector)));
+        let every = self.config.report_interval;
+        let report =
+            ReportService::start(self.address.incarnation, move || probe.sample(), every, &self.life);
+        let server = Server::new(grpc, &self.life);
+        let serving = server.serve(routes.add_service(report.into_server()));
+        let living = self.live(membership, transports, leave);
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            lived = living => lived?,
+        }
+        Ok(serving.await?)
+    }
+
+    /// Publishes the worker, waits until it has to leave, and leaves in order.
+    async fn live(
+        &self,
+        membership: Arc<dyn Membership>,
+        transports: Vec<String>,
+        leave: impl Future<Output = ()>,
+    ) -> Result<(), WorkerError> {
+        self.life.serve();
+        let registration = membership.register(self.info(transports)).await?;
+        let reason = tokio::select! {
+            () = leave => Ok(()),
+            by = superseded(&registration) => Err(WorkerError::Superseded(by.0)),
+            () = self.engine_death() => Err(WorkerError::Engine("its thread has ended".into())),
+        };
+        registration.update(NodeState::Draining);
+        self.life.drain(self.config.drain_deadline).await;
+        registration.deregister().await;
+        self.engine.shutdown(Instant::now() + STOP_DEADLINE).await;
+        self.life.stop(STOP_DEADLINE).await;
+        reason
+    }
+
+    /// Resolves when the engine's thread has broken down, which only a restart mends.
+    async fn engine_death(&self) {
+        let mut look = tokio::time::interval(ENGINE_LOOK);
+        while self.engine.is_healthy() {
+            look.tick().await;
+        }
+    }
+}
+
+async fn superseded(registration: &Registration) -> Incarnation {
+    let mut standing = registration.standing();
+    loop {
+        if let Standing::Superseded(by) = *standing.borrow_and_update() {
+            return by;
+        }
+        if standing.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn load(
+    config: &Arc<WorkerConfig>,
+    mut progress: impl FnMut(LoadProgress) + Send + 'static,
+) -> Result<EngineHandle, WorkerError> {
+    let config = config.clone();
+    let load = move || Engine::start(&config.engine, &mut progress);
+    tokio::task::spawn_blocking(load)
+        .await
+        .map_err(|panic| WorkerError::Engine(format!("loading the model: {panic}")))?
+        .map_err(|error| WorkerError::Model(error.to_string()))
+}
+
+fn fingerprint(model: &str, engine: &EngineHandle) -> Fingerprint {
+    let info = engine.info();
+    Fingerprint {
+        model: model.to_owned(),
+        weights: info.fingerprint.clone(),
+        kv_layout: info.layout.to_string(),
+        hash_version: kv_cache::HASH_VERSION,
+        wire_version: proto::WIRE_VERSION,
+    }
+}

@@ -1,0 +1,68 @@
+//! How busy a worker is, and whether any of its blocks has lost its owner.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use engine::EngineHandle;
+use kv_cache::BlockId;
+use scheduler::Load;
+
+use crate::KvHoldings;
+
+/// Reads a worker's load from its engine and its hand-offs.
+///
+/// Owners change hands while it looks, so a block counts as an orphan only if it is ownerless in two
+/// samples in a row: a leak stays, a block on its way from one owner to the next doesn't.
+#[derive(Clone)]
+pub struct LoadProbe {
+    engine: EngineHandle,
+    holdings: Arc<dyn KvHoldings>,
+    ownerless_before: Arc<AtomicU32>,
+    orphans: Arc<AtomicU32>,
+}
+
+// === impl LoadProbe ===
+
+impl LoadProbe {
+    /// A probe of `engine`, whose blocks outside of it are held by `holdings`.
+    #[must_use]
+    pub fn new(engine: EngineHandle, holdings: Arc<dyn KvHoldings>) -> Self {
+        Self { engine, holdings, ownerless_before: Arc::default(), orphans: Arc::default() }
+    }
+
+    /// The load now. The report's number is left to whoever sends it.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let stats = self.engine.stats();
+        let counts = self.engine.pool().counts();
+        Load {
+            sequence: 0,
+            running: stats.running,
+            waiting: stats.waiting + self.holdings.waiting(),
+            queued_prefill_tokens: stats.queued_prefill_tokens,
+            context_tokens: stats.context_tokens,
+            free_blocks: counts.available(),
+            total_blocks: self.engine.pool().total_blocks(),
+            prefill_tokens_per_s: stats.prefill_tokens_per_s,
+            decode_step_s: stats.decode_step_s,
+            orphan_blocks: self.orphans.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes the next sample of [`LoadProbe::load`]; to be called at regular intervals.
+    #[must_use]
+    pub fn sample(&self) -> Load {
+        let now = self.ownerless();
+        let before = self.ownerless_before.swap(now, Ordering::Relaxed);
+        self.orphans.store(now.min(before), Ordering::Relaxed);
+        self.load()
+    }
+
+    /// Blocks in use that neither a sequence nor a hand-off owns, as of this moment. A block on its
+    /// way from one owner to the next may be among them.
+    fn ownerless(&self) -> u32 {
+        let mut owned: Vec<BlockId> = self.engine.live_blocks();
+        owned.extend(self.holdings.held_blocks());
+        self.engine.pool().orphans(owned)
+    }
+}
