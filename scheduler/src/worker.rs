@@ -200,3 +200,45 @@ impl NodeState {
         matches!(self, Self::Serving)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint() -> Fingerprint {
+        Fingerprint {
+            model: "demo".into(),
+            weights: "abc".into(),
+            kv_layout: "2x2x16x16xf32".into(),
+            hash_version: 1,
+            wire_version: 1,
+        }
+    }
+
+    fn name(fingerprint: &Fingerprint, salt: &[u8]) -> String {
+        let salt = TenantSalt(salt.into());
+        fingerprint.chain_hasher(&salt).extend(None, &[1, 2, 3, 4]).to_string()
+    }
+
+    /// A change here makes a new release's workers deaf to the old one's cache.
+    #[test]
+    fn block_names_are_pinned_and_depend_on_contents_only() {
+        let renamed = Fingerprint { model: "other".into(), wire_version: 2, ..fingerprint() };
+        assert_eq!(name(&fingerprint(), b""), "9dd7654708e790a283c1cf84bef2e957");
+        assert_eq!(name(&renamed, b""), name(&fingerprint(), b""));
+    }
+
+    #[test]
+    fn other_weights_layouts_and_tenants_have_other_names() {
+        let weights = Fingerprint { weights: "abd".into(), ..fingerprint() };
+        let layout = Fingerprint { kv_layout: "2x2x16x16xbf16".into(), ..fingerprint() };
+        let mut names = [
+            name(&fingerprint(), b""),
+            name(&fingerprint(), b"tenant"),
+            name(&weights, b""),
+            name(&layout, b""),
+        ];
+        names.sort();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}
