@@ -4,6 +4,9 @@ use std::future::Future;
 use std::time::Instant;
 
 use cluster::node::Permit;
+use proto::convert::required;
+use proto::v1;
+use scheduler::Generation;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
@@ -36,9 +39,23 @@ pub struct Call {
     pub span: Span,
 }
 
+/// The work in a call's message.
+///
+/// # Errors
+/// [`WorkerError::Wire`] naming the field at fault.
+pub fn generation(wire: Option<v1::Generation>) -> Result<Generation, WorkerError> {
+    Ok(required("generation", wire)?.try_into()?)
+}
+
 // === impl Call ===
 
 impl Call {
+    /// A call that was let in, with this long to go. Belongs to the current trace.
+    #[must_use]
+    pub fn new(permit: Permit, deadline_ms: u64) -> Self {
+        Self { deadline: cluster::rpc::deadline_from(deadline_ms), permit, span: Span::current() }
+    }
+
     /// Runs `work` on its own task until it ends, the caller goes away or the deadline passes.
     ///
     /// Work is cancelled by dropping its future, so everything it owns (credits, block tables,

@@ -1,6 +1,10 @@
 //! A worker's metrics: the KV pool, the engine, and its hand-offs.
 
+use std::sync::Arc;
+
+use cluster::telemetry::Metrics;
 use engine::EngineHandle;
+use kv_transfer::TransferStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -73,22 +77,52 @@ impl Collector for WorkerCollector {
     }
 }
 
-/// Encodes one gauge.
-///
-/// # Errors
-/// If the encoder's sink fails.
-pub fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u32) -> std::fmt::Result {
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u32) -> std::fmt::Result {
     let metric = ConstGauge::new(i64::from(value));
     let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
     metric.encode(encoder)
 }
 
-/// Encodes one counter.
-///
-/// # Errors
-/// If the encoder's sink fails.
-pub fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> std::fmt::Result {
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> std::fmt::Result {
     let metric = ConstCounter::new(value);
     let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
     metric.encode(encoder)
+}
+
+/// Exports a sender's or a receiver's counters as `baton_handoff_{direction}_*`.
+///
+/// - `direction`: `sent` or `received`.
+pub fn register_transfers(metrics: &Metrics, direction: &'static str, stats: Arc<TransferStats>) {
+    let collector = TransferCollector { direction, stats };
+    metrics.with_registry(|registry| registry.register_collector(Box::new(collector)));
+}
+
+/// Reads one side's transfer counters at each scrape.
+#[derive(Debug)]
+struct TransferCollector {
+    direction: &'static str,
+    stats: Arc<TransferStats>,
+}
+
+impl Collector for TransferCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = self.stats.counts();
+        let rows = [
+            ("bytes", "KV bytes", counts.bytes),
+            ("pages", "KV pages", counts.pages),
+            ("resent_pages", "KV pages sent again", counts.resent_pages),
+            ("duplicate_pages", "KV pages that were there already", counts.duplicate_pages),
+            ("corrupt_pages", "KV pages refused for a wrong digest", counts.corrupt_pages),
+            ("streams_cut", "Streams lost before their hand-off ended", counts.streams_cut),
+            ("verified", "Hand-offs verified", counts.handoffs_verified),
+            ("abandoned", "Hand-offs given up by this side", counts.handoffs_abandoned),
+            ("expired", "Hand-offs whose deadline passed", counts.handoffs_expired),
+            ("failed", "Hand-offs refused or broken", counts.handoffs_failed),
+        ];
+        for (name, help, value) in rows {
+            let name = format!("baton_handoff_{}_{name}", self.direction);
+            counter(&mut encoder, &name, help, value)?;
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,95 @@
+//! `baton.v1.Decode`: one request from its credit to its last token.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use proto::v1;
+use scheduler::{Address, Generation};
+use tonic::{Request, Response, Status};
+use worker::call::{Call, ResponseStream, Responses, generation};
+use worker::local::relay;
+use worker::{Node, WorkerError};
+
+use crate::handoff::{HandedOver, Handoff};
+use crate::shared::Shared;
+
+/// Generates for the router.
+pub(crate) struct DecodeService {
+    node: Node,
+    shared: Arc<Shared>,
+}
+
+/// One request.
+struct Session {
+    node: Node,
+    shared: Arc<Shared>,
+    work: Arc<Generation>,
+    peers: Vec<Address>,
+    deadline: Instant,
+}
+
+// === impl DecodeService ===
+
+impl DecodeService {
+    pub(crate) fn new(node: Node, shared: Arc<Shared>) -> Self {
+        Self { node, shared }
+    }
+}
+
+#[async_trait]
+impl v1::decode_server::Decode for DecodeService {
+    type GenerateStream = ResponseStream<v1::GenerateResponse>;
+
+    async fn generate(
+        &self,
+        request: Request<v1::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let request = request.into_inner();
+        let permit = self.node.admit(request.incarnation)?;
+        let call = Call::new(permit, request.deadline_ms);
+        let peers = request.prefill_peers.into_iter().map(TryInto::try_into);
+        let session = Session {
+            node: self.node.clone(),
+            shared: self.shared.clone(),
+            work: Arc::new(generation(request.generation)?),
+            peers: peers.collect::<Result<_, _>>().map_err(WorkerError::from)?,
+            deadline: call.deadline,
+        };
+        Ok(call.spawn(self.node.life.tasks(), |responses| session.run(responses)))
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Tries the prefill peers in order, then this worker itself.
+    ///
+    /// A failed attempt may have delivered the first token already. The next one computes the same
+    /// token again, because sampling is a pure function of the request; the router drops the twin.
+    async fn run(self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
+        for (attempt, peer) in (1..).zip(&self.peers) {
+            let handoff = Handoff {
+                node: &self.node,
+                shared: &self.shared,
+                work: &self.work,
+                peer,
+                attempt,
+                deadline: self.deadline,
+            };
+            match handoff.run(&responses).await {
+                Ok(HandedOver::Finished) => return Ok(()),
+                Ok(HandedOver::Resumed(events)) => return relay(events, &responses).await,
+                Err(error) if !error.code().retryable() => return Err(error),
+                Err(error) => {
+                    self.shared.stats.attempt_failed();
+                    tracing::warn!(peer = %peer.worker, %error, "hand-off failed");
+                }
+            }
+        }
+        if !self.peers.is_empty() {
+            self.shared.stats.fell_back_to_local();
+        }
+        worker::local::generate(&self.node.engine, self.work, self.deadline, &responses).await
+    }
+}

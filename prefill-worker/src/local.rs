@@ -1,0 +1,43 @@
+//! `baton.v1.Decode` on a prefill worker: both phases here, for the time that no decode worker is.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use proto::v1;
+use tonic::{Request, Response, Status};
+use worker::call::ResponseStream;
+use worker::{Call, Node};
+
+/// Serves whole requests on a prefill worker. It has no receiver, so peers named in a call are not
+/// asked.
+pub(crate) struct LocalDecode {
+    node: Node,
+}
+
+// === impl LocalDecode ===
+
+impl LocalDecode {
+    pub(crate) fn new(node: Node) -> Self {
+        Self { node }
+    }
+}
+
+#[async_trait]
+impl v1::decode_server::Decode for LocalDecode {
+    type GenerateStream = ResponseStream<v1::GenerateResponse>;
+
+    async fn generate(
+        &self,
+        request: Request<v1::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let request = request.into_inner();
+        let permit = self.node.admit(request.incarnation)?;
+        let call = Call::new(permit, request.deadline_ms);
+        let work = Arc::new(worker::call::generation(request.generation)?);
+        let (engine, deadline) = (self.node.engine.clone(), call.deadline);
+        Ok(call.spawn(self.node.life.tasks(), |responses| async move {
+            worker::local::generate(&engine, work, deadline, &responses).await
+        }))
+    }
+}
+

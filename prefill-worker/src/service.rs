@@ -1,0 +1,222 @@
+//! `baton.v1.Prefill`: computes a prompt and pushes its KV blocks while doing so.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use engine::{Event, EventStream, Mode, Submission};
+use kv_cache::{BlockTable, HandoffId};
+use kv_transfer::transport::Target;
+use kv_transfer::{FilledPages, PageQueue, SendJob, Sender, TransferError};
+use proto::convert::required;
+use proto::v1;
+use proto::v1::prefill_response::{Committed, Event as Wire, FirstTokens, PromptScores, Started};
+use scheduler::{Address, Generation, SampledToken};
+use tonic::{Request, Response, Status};
+use worker::call::{Call, ResponseStream, Responses, generation};
+use worker::{Node, WorkerError};
+
+use crate::outgoing::Outgoing;
+
+/// Serves prompts to decode workers.
+pub(crate) struct PrefillService {
+    node: Node,
+    sender: Sender,
+    outgoing: Arc<Outgoing>,
+}
+
+/// One prompt for one decode worker.
+struct Prompt {
+    node: Node,
+    sender: Sender,
+    outgoing: Arc<Outgoing>,
+    work: Arc<Generation>,
+    destination: Destination,
+    deadline: Instant,
+}
+
+/// Where a prompt's blocks go.
+struct Destination {
+    id: HandoffId,
+    target: Target,
+    transports: Vec<String>,
+    held_blocks: u32,
+}
+
+/// A computed prompt.
+struct Prefilled {
+    table: BlockTable,
+    first: Vec<SampledToken>,
+    /// Choices that ended with their first token.
+    finished: Vec<v1::Finished>,
+}
+
+// === impl PrefillService ===
+
+impl PrefillService {
+    pub(crate) fn new(node: Node, sender: Sender, outgoing: Arc<Outgoing>) -> Self {
+        Self { node, sender, outgoing }
+    }
+}
+
+#[async_trait]
+impl v1::prefill_server::Prefill for PrefillService {
+    type PrefillStream = ResponseStream<v1::PrefillResponse>;
+
+    async fn prefill(
+        &self,
+        request: Request<v1::PrefillRequest>,
+    ) -> Result<Response<Self::PrefillStream>, Status> {
+        let request = request.into_inner();
+        let permit = self.node.admit(request.incarnation)?;
+        let call = Call::new(permit, request.deadline_ms);
+        let prompt = Prompt {
+            node: self.node.clone(),
+            sender: self.sender.clone(),
+            outgoing: self.outgoing.clone(),
+            work: Arc::new(generation(request.generation)?),
+            destination: Destination::from_wire(&self.node, request.target)?,
+            deadline: call.deadline,
+        };
+        Ok(call.spawn(self.node.life.tasks(), |responses| prompt.run(responses)))
+    }
+}
+
+// === impl Destination ===
+
+impl Destination {
+    fn from_wire(node: &Node, wire: Option<v1::HandoffTarget>) -> Result<Self, WorkerError> {
+        let wire = required("target", wire)?;
+        if wire.kv_layout != node.fingerprint.kv_layout {
+            let ours = node.fingerprint.kv_layout.clone();
+            return Err(WorkerError::LayoutMismatch { ours, theirs: wire.kv_layout });
+        }
+        let address: Address = required("address", wire.address)?.try_into()?;
+        Ok(Self {
+            id: proto::convert::transfer::handoff_id(&wire.handoff_id)?,
+            target: Target { uri: address.uri, incarnation: address.incarnation.0 },
+            transports: wire.transports,
+            held_blocks: wire.held_blocks,
+        })
+    }
+}
+
+// === impl Prompt ===
+
+impl Prompt {
+    async fn run(self, responses: Responses<v1::PrefillResponse>) -> Result<(), WorkerError> {
+        let mut events = self.node.engine.submit(Submission {
+            work: self.work.clone(),
+            mode: Mode::Prefill,
+            deadline: Some(self.deadline),
+        })?;
+        let pages = self.sender.start(self.job()).map_err(handoff_failed)?;
+        let prefilled = self.compute(&mut events, &pages, &responses).await?;
+        self.close(prefilled, pages, &responses).await
+    }
+
+    fn job(&self) -> SendJob {
+        let tokens = self.work.context_tokens();
+        let region = self.node.engine.region();
+        let blocks = region.layout().blocks_for(tokens) as u32;
+        SendJob {
+            id: self.destination.id,
+            target: self.destination.target.clone(),
+            transports: self.destination.transports.clone(),
+            blocks: self.destination.held_blocks.min(blocks)..blocks,
+            tokens: tokens as u32,
+            region,
+            kv_layout: self.node.fingerprint.kv_layout.clone(),
+            deadline: self.deadline,
+        }
+    }
+
+    /// Follows the engine through the prompt; every filled page goes on its way at once.
+    async fn compute(
+        &self,
+        events: &mut EventStream,
+        pages: &PageQueue,
+        responses: &Responses<v1::PrefillResponse>,
+    ) -> Result<Prefilled, WorkerError> {
+        let mut finished = Vec::new();
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                // Nobody will take the blocks, so nobody needs the prompt.
+                error = pages.failed() => return Err(handoff_failed(error)),
+            };
+            match event {
+                Some(Event::Started { cached_tokens }) => {
+                    responses.send(response(Wire::Started(Started { cached_tokens }))).await?;
+                }
+                Some(Event::PagesFilled(filled)) => {
+                    if let Some(unsent) = beyond(filled, self.destination.held_blocks) {
+                        pages.push(unsent).await.map_err(handoff_failed)?;
+                    }
+                }
+                Some(Event::PromptLogprobs(scores)) => {
+                    let tokens = scores.iter().map(Into::into).collect();
+                    responses.send(response(Wire::PromptScores(PromptScores { tokens }))).await?;
+                }
+                Some(Event::Finished { choice, reason }) => {
+                    finished.push(v1::Finished::new(choice, reason));
+                }
+                Some(Event::Prefilled { table, first }) => {
+                    return Ok(Prefilled { table, first, finished });
+                }
+                Some(Event::Failed(error)) => return Err(error.into()),
+                Some(Event::Token(_)) => {}
+                None => return Err(WorkerError::Engine("a prompt ended without a result".into())),
+            }
+        }
+    }
+
+    /// Sends the first tokens, which the client waits for, then closes the hand-off.
+    async fn close(
+        &self,
+        prefilled: Prefilled,
+        pages: PageQueue,
+        responses: &Responses<v1::PrefillResponse>,
+    ) -> Result<(), WorkerError> {
+        let all_finished = prefilled.finished.len() == self.work.choices.len();
+        let _table = self.outgoing.hold(prefilled.table);
+        let tokens = prefilled.first.iter().map(Into::into).collect();
+        let first = FirstTokens { tokens, finished: prefilled.finished };
+        responses.send(response(Wire::FirstTokens(first))).await?;
+        if all_finished {
+            // Nobody will read the blocks: the receiver gives its own back as well.
+            return Ok(());
+        }
+        let report = pages.commit().await.map_err(handoff_failed)?;
+        tracing::debug!(bytes = report.bytes, resent = report.resent_pages, "handed off");
+        let committed = Committed {
+            transport: report.transport.to_owned(),
+            bytes: report.bytes,
+            blocks: report.blocks,
+            resent_pages: report.resent_pages,
+        };
+        responses.send(response(Wire::Committed(committed))).await
+    }
+}
+
+fn response(event: Wire) -> v1::PrefillResponse {
+    v1::PrefillResponse { event: Some(event) }
+}
+
+fn handoff_failed(error: TransferError) -> WorkerError {
+    match error {
+        TransferError::Deadline => WorkerError::Timeout("handing blocks over"),
+        other => WorkerError::Handoff(other.to_string()),
+    }
+}
+
+/// The part of `filled` that the receiver doesn't hold already.
+fn beyond(filled: engine::FilledPages, held_blocks: u32) -> Option<FilledPages> {
+    let engine::FilledPages { layers, first_block, mut blocks, fence, .. } = filled;
+    let held = held_blocks.saturating_sub(first_block) as usize;
+    if held >= blocks.len() {
+        return None;
+    }
+    blocks.drain(..held);
+    Some(FilledPages { layers, first_block: first_block + held as u32, blocks, fence })
+}
