@@ -9,8 +9,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 mod etcd;
+mod proxy;
 
 pub use etcd::Etcd;
+pub use proxy::Proxy;
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,5 +1,7 @@
 //! What an etcd that goes away does to a cluster: nothing that anyone could see but in the logs.
 
+#![allow(clippy::disallowed_methods, reason = "a test waits for what it spawned by itself")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

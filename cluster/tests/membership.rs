@@ -1,5 +1,7 @@
 //! One suite over every implementation of membership.
 
+#![allow(clippy::disallowed_methods, reason = "a test waits for what it spawned by itself")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +115,7 @@ async fn a_registered_worker_is_seen_with_all_it_published(#[case] kind: Kind) {
 async fn updates_are_seen_in_the_end_and_repeating_one_is_no_news(#[case] kind: Kind) {
     let store = Store::new(kind).await;
     let node = store.connect();
-    let mut view = store.connect().view();
+    let view = store.connect().view();
     let watcher = store.connect();
     let mut other = watcher.view();
     let registration = node.register(life("a", 1)).await.unwrap();

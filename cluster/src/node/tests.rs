@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test waits for what it spawned by itself")]
+
 use std::time::Duration;
 
 use rstest::rstest;

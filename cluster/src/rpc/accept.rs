@@ -114,3 +114,33 @@ impl Connected for Cuttable {
         self.stream.connect_info()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    async fn accepted() -> (Cuttable, TcpStream, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let cut = CancellationToken::new();
+        let mut incoming = Incoming::new(listener, cut.clone());
+        (incoming.next().await.unwrap().unwrap(), peer, cut)
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_do_not_wait_to_fill_segments() {
+        let (accepted, _peer, _cut) = accepted().await;
+        assert!(accepted.stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_cut_wakes_a_connection_that_waits_for_bytes() {
+        let (mut accepted, _peer, cut) = accepted().await;
+        let (read, ()) = tokio::join!(accepted.read_u8(), async { cut.cancel() });
+        let error = read.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+}
