@@ -1,10 +1,20 @@
 //! Places requests on workers and brings their tokens back, whatever happens on the way.
 
+mod dispatcher;
+mod flight;
+mod placing;
+mod progress;
+
+use std::collections::BTreeMap;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use cluster::ErrorCode;
-use scheduler::{FinishReason, Generation, PromptLogprob, SampledToken, WorkerId};
+use scheduler::{FinishReason, Generation, PromptLogprob, Role, SampledToken, WorkerId};
 use tokio::sync::mpsc;
+
+pub use self::dispatcher::{Dispatcher, DispatcherConfig};
 
 /// One client request, ready to be placed.
 #[derive(Clone, Debug)]
@@ -76,4 +86,37 @@ impl GenerationStream {
     pub async fn next(&mut self) -> Option<Result<GenerationEvent, DispatchError>> {
         self.events.recv().await
     }
+
+    /// As [`GenerationStream::next`], for those that watch several streams at once.
+    pub fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<GenerationEvent, DispatchError>>> {
+        self.events.poll_recv(cx)
+    }
+}
+
+/// Produces the tokens of requests: the dispatcher over a cluster, or a scripted peer in tests.
+#[async_trait]
+pub trait Generate: Send + Sync {
+    /// Places a request and starts it. Returns as soon as it has been placed; whether its prompt
+    /// has begun is told by [`GenerationEvent::Started`].
+    ///
+    /// # Errors
+    /// [`DispatchError`] if the request is refused: nobody can take it, or not in time.
+    async fn generate(&self, request: DispatchRequest) -> Result<GenerationStream, DispatchError>;
+
+    /// Whether requests can be served at the moment, and by how many workers.
+    fn readiness(&self) -> Readiness;
+}
+
+/// Whether requests can be served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// A request sent now would find workers.
+    pub ready: bool,
+    /// Workers that take requests, by role.
+    pub workers: BTreeMap<Role, u32>,
+    /// What is amiss, in words for an operator; may be non-empty although `ready`.
+    pub reasons: Vec<String>,
 }

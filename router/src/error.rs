@@ -1,0 +1,174 @@
+//! What can go wrong with a request, and with the router itself.
+
+use std::io;
+use std::time::Duration;
+
+use cluster::ErrorCode;
+
+use crate::dispatch::DispatchError;
+use crate::served_model::ModelLoadError;
+use crate::text::{PoolFull, TemplateError, TokenizerError};
+
+/// Why a request can't be served. The message is for the client's eyes and says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RequestError {
+    /// A field of the request is wrong.
+    #[error("{message}")]
+    Invalid {
+        /// The field at fault, as a path (`messages[0].content`); `None`: the whole request.
+        param: Option<String>,
+        /// What is wrong with it.
+        message: String,
+        /// OpenAI's name for this kind of mistake, where there is one.
+        code: Option<&'static str>,
+    },
+    /// Prompt and answer don't fit the model's context.
+    #[error("{message}")]
+    ContextLength {
+        /// The field at fault.
+        param: &'static str,
+        /// The numbers.
+        message: String,
+    },
+    /// No model of that name is served.
+    #[error("the model `{0}` does not exist; GET /v1/models lists those that do")]
+    UnknownModel(String),
+    /// No valid API key came with the request.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// The router itself has too much to do.
+    #[error("{message}")]
+    Busy {
+        /// What is full.
+        message: String,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The deadline passed.
+    #[error("the request was not finished within {timeout_ms} ms")]
+    Timeout {
+        /// The patience it came with.
+        timeout_ms: u64,
+    },
+    /// The dispatcher gave up.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// Our own fault; the details are in the log.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Why the router can't start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    /// A model's folder isn't what it should be.
+    #[error(transparent)]
+    Model(#[from] ModelLoadError),
+    /// A configured value makes no sense.
+    #[error("`{field}` {problem}")]
+    Config {
+        /// Which value.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A listener or a thread failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// The operating system's word.
+        source: io::Error,
+    },
+    /// The gRPC server failed.
+    #[error("the gRPC server failed: {0}")]
+    Grpc(String),
+}
+
+// === impl RequestError ===
+
+impl RequestError {
+    /// The error of one field.
+    #[must_use]
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { param: Some(param.into()), message: message.into(), code: None }
+    }
+
+    /// A field that is understood but not served.
+    #[must_use]
+    pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let code = Some("unsupported_parameter");
+        Self::Invalid { param: Some(param.into()), message: message.into(), code }
+    }
+
+    /// The router takes no new work, or can't finish what it has.
+    #[must_use]
+    pub fn stopping() -> Self {
+        Self::Dispatch(DispatchError {
+            code: ErrorCode::Unavailable,
+            message: "this server is stopping; another one may answer".into(),
+            retry_after: Some(Duration::from_secs(1)),
+        })
+    }
+
+    /// What it means to the caller.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid { .. } | Self::ContextLength { .. } | Self::Unauthorized(_) => {
+                ErrorCode::InvalidRequest
+            }
+            Self::UnknownModel(_) => ErrorCode::NotFound,
+            Self::Busy { .. } => ErrorCode::Busy,
+            Self::Timeout { .. } => ErrorCode::Timeout,
+            Self::Dispatch(error) => error.code,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// When to come back, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } => Some(*retry_after),
+            Self::Dispatch(error) => error.retry_after,
+            _ => None,
+        }
+    }
+
+    /// The gRPC status.
+    #[must_use]
+    pub fn status(&self) -> tonic::Status {
+        if let Self::Unauthorized(message) = self {
+            return tonic::Status::unauthenticated(*message);
+        }
+        let mut message = self.to_string();
+        if let Self::Invalid { param: Some(param), .. } = self {
+            message = format!("{param}: {message}");
+        }
+        self.code().status(message)
+    }
+}
+
+impl From<PoolFull> for RequestError {
+    fn from(error: PoolFull) -> Self {
+        match error {
+            PoolFull::Full => {
+                Self::Busy { message: error.to_string(), retry_after: Duration::from_secs(1) }
+            }
+            PoolFull::Panicked => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<TemplateError> for RequestError {
+    fn from(error: TemplateError) -> Self {
+        Self::invalid("messages", error.to_string())
+    }
+}
+
+impl From<TokenizerError> for RequestError {
+    fn from(error: TokenizerError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}

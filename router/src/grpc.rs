@@ -1,0 +1,241 @@
+//! The public gRPC service, over the same core as HTTP.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::Stream;
+use proto::v1;
+use proto::v1::inference_request::Input as WireInput;
+use proto::v1::inference_response::{ChoiceFinished, Delta, Event, Started, Usage};
+use proto::v1::inference_server::{Inference, InferenceServer};
+use scheduler::{RequestId, TenantSalt, TokenLogprob};
+use serde_json::json;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::completion::{Finish, Input, TextEvent, TextRequest, TextStream};
+use crate::http::auth;
+use crate::metrics::Endpoint;
+use crate::params::{Params, check_token};
+use crate::served_model::ServedModel;
+use crate::text::ChatRender;
+use crate::{Gateway, RequestError};
+
+/// `baton.v1.Inference`.
+#[derive(Clone, Debug)]
+pub struct InferenceService {
+    gateway: Arc<Gateway>,
+}
+
+/// A stream of text on its way to the wire.
+struct Answer {
+    stream: TextStream,
+    /// Sent before anything else.
+    started: Option<Started>,
+    done: bool,
+}
+
+type ResponseStream = Pin<Box<dyn Stream<Item = Result<v1::InferenceResponse, Status>> + Send>>;
+
+// === impl InferenceService ===
+
+impl InferenceService {
+    /// The service, ready for a server.
+    #[must_use]
+    pub fn server(gateway: Arc<Gateway>) -> InferenceServer<Self> {
+        let bytes_max = gateway.limits().body_bytes;
+        InferenceServer::new(Self { gateway }).max_decoding_message_size(bytes_max)
+    }
+
+    async fn start(&self, request: Request<v1::InferenceRequest>) -> Result<Answer, RequestError> {
+        let received = Instant::now();
+        auth::check(&self.gateway.config.api_keys, request.metadata().as_ref())?;
+        let timeout = cluster::rpc::timeout_of(request.metadata());
+        let request = self.read(request.into_inner(), received, timeout)?;
+        let (request_id, model) = (request.id.to_string(), request.model.name.clone());
+        let stream = self.gateway.start(request).await?;
+        let prompt_tokens = stream.usage().prompt_tokens as u32;
+        let started = Some(Started { request_id, model, prompt_tokens });
+        Ok(Answer { stream, started, done: false })
+    }
+
+    fn read(
+        &self,
+        wire: v1::InferenceRequest,
+        received: Instant,
+        grpc_timeout: Option<Duration>,
+    ) -> Result<TextRequest, RequestError> {
+        let limits = self.gateway.limits();
+        let name = Some(wire.model.as_str()).filter(|name| !name.is_empty());
+        let model = Arc::clone(self.gateway.models().named(name)?);
+        if wire.max_tokens == Some(0) {
+            return Err(RequestError::invalid("max_tokens", "`max_tokens` must be at least 1"));
+        }
+        let asked =
+            [grpc_timeout, (wire.timeout_ms > 0).then(|| Duration::from_millis(wire.timeout_ms))];
+        let timeout = asked.into_iter().flatten().fold(limits.request_timeout, Duration::min);
+        let params = params(&wire).check(&model, limits)?;
+        let input = input(wire.input, &model, limits.messages)?;
+        Ok(TextRequest {
+            id: RequestId(Uuid::now_v7().simple().to_string().into()),
+            endpoint: Endpoint::Grpc,
+            received,
+            timeout,
+            params: Arc::new(params),
+            model,
+            input,
+            echo: false,
+            salt: TenantSalt::default(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Inference for InferenceService {
+    type GenerateStream = ResponseStream;
+
+    async fn generate(
+        &self,
+        request: Request<v1::InferenceRequest>,
+    ) -> Result<Response<ResponseStream>, Status> {
+        let answer = self.start(request).await.map_err(|error| {
+            self.gateway.refused(Endpoint::Grpc, &error);
+            tracing::debug!(%error, "request refused");
+            error.status()
+        })?;
+        let messages = futures::stream::unfold(answer, |mut answer| async move {
+            let message = answer.next().await?;
+            Some((message, answer))
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        auth::check(&self.gateway.config.api_keys, request.metadata().as_ref())
+            .map_err(|error| error.status())?;
+        let models = self.gateway.models().all().iter().map(|model| {
+            let context_tokens_max = model.context_tokens_max;
+            v1::list_models_response::Model { id: model.name.clone(), context_tokens_max }
+        });
+        Ok(Response::new(v1::ListModelsResponse { models: models.collect() }))
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    async fn next(&mut self) -> Option<Result<v1::InferenceResponse, Status>> {
+        if self.done {
+            return None;
+        }
+        let event = match self.started.take() {
+            Some(started) => Event::Started(started),
+            None => match self.stream.next().await {
+                Some(Ok(event)) => wire_event(event),
+                Some(Err(error)) => {
+                    self.done = true;
+                    tracing::warn!(%error, "request failed");
+                    return Some(Err(error.status()));
+                }
+                None => {
+                    self.done = true;
+                    Event::Usage(self.usage())
+                }
+            },
+        };
+        Some(Ok(v1::InferenceResponse { event: Some(event) }))
+    }
+
+    fn usage(&self) -> Usage {
+        let (usage, route) = (self.stream.usage(), self.stream.route());
+        Usage {
+            prompt_tokens: usage.prompt_tokens as u32,
+            completion_tokens: usage.completion_tokens as u32,
+            cached_tokens: usage.cached_tokens as u32,
+            handoff: route.prefill.is_some(),
+            prefill_worker_id: route.prefill.as_ref().map(ToString::to_string).unwrap_or_default(),
+            decode_worker_id: route.decode.to_string(),
+        }
+    }
+}
+
+fn wire_event(event: TextEvent) -> Event {
+    match event {
+        TextEvent::Delta(delta) => {
+            let logprob = |found: &TokenLogprob| found.into();
+            Event::Delta(Delta {
+                choice: delta.choice,
+                text: delta.text,
+                token_ids: delta.tokens.iter().map(|token| token.id).collect(),
+                logprobs: delta
+                    .tokens
+                    .iter()
+                    .filter_map(|token| token.logprob.as_ref().map(logprob))
+                    .collect(),
+            })
+        }
+        TextEvent::Finished { choice, reason } => {
+            let (kind, stop) = match reason {
+                Finish::StopToken(_) => (v1::FinishKind::Stop, None),
+                Finish::StopString(stop) => (v1::FinishKind::Stop, Some(stop)),
+                Finish::Length => (v1::FinishKind::Length, None),
+            };
+            Event::Finished(ChoiceFinished { choice, kind: kind.into(), stop })
+        }
+    }
+}
+
+fn params(wire: &v1::InferenceRequest) -> Params {
+    Params {
+        n: Some(if wire.n == 0 { 1 } else { wire.n.into() }),
+        max_tokens: wire.max_tokens.map(Into::into),
+        max_tokens_name: "max_tokens",
+        min_tokens: Some(wire.min_tokens.into()),
+        temperature: wire.temperature.map(Into::into),
+        top_p: wire.top_p.map(Into::into),
+        top_k: wire.top_k.map(Into::into),
+        min_p: wire.min_p.map(Into::into),
+        repetition_penalty: wire.repetition_penalty.map(Into::into),
+        frequency_penalty: wire.frequency_penalty.map(Into::into),
+        presence_penalty: wire.presence_penalty.map(Into::into),
+        logit_bias: wire.logit_bias.iter().map(|entry| (entry.token, entry.bias.into())).collect(),
+        seed: wire.seed,
+        logprobs: wire.logprobs.map(Into::into),
+        logprobs_name: "logprobs",
+        stop: wire.stop.clone(),
+        stop_token_ids: wire.stop_token_ids.iter().copied().map(Into::into).collect(),
+        ignore_eos: wire.ignore_eos,
+        ..Params::default()
+    }
+}
+
+fn input(
+    wire: Option<WireInput>,
+    model: &ServedModel,
+    messages_max: usize,
+) -> Result<Input, RequestError> {
+    match wire {
+        Some(WireInput::Text(text)) => Ok(Input::Texts(vec![text])),
+        Some(WireInput::TokenIds(tokens)) => {
+            let check = |&id: &u32| check_token("token_ids", id.into(), model);
+            tokens
+                .ids
+                .iter()
+                .map(check)
+                .collect::<Result<_, _>>()
+                .map(|ids| Input::Tokens(vec![ids]))
+        }
+        Some(WireInput::Chat(chat)) => {
+            let message = |message: v1::ChatMessage| json!({"role": message.role, "content": message.content});
+            let messages = chat.messages.into_iter().map(message).collect();
+            let messages = crate::http::check_messages(messages, messages_max)?;
+            let render = ChatRender { messages, now: SystemTime::now(), ..ChatRender::default() };
+            Ok(Input::Chat(Box::new(render)))
+        }
+        None => Err(RequestError::invalid("input", "one of text, token_ids and chat is needed")),
+    }
+}

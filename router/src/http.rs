@@ -1,0 +1,109 @@
+//! The HTTP gateway: OpenAI's API, and probes for operators.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use cluster::telemetry::{Metrics, propagate};
+use http::{HeaderName, Method, Uri};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{Any, CorsLayer};
+use tracing::{Instrument as _, field, info_span};
+
+use crate::Gateway;
+use error::HttpError;
+use headers::CallIds;
+
+pub mod auth;
+mod body;
+mod chat;
+mod completions;
+mod error;
+mod fields;
+mod headers;
+mod logprobs;
+mod messages;
+mod probes;
+mod shapes;
+mod sse;
+
+pub(crate) use messages::check as check_messages;
+
+/// All routes, to be served on the public address.
+pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
+    let cors = gateway.config.cors;
+    let api = Router::new()
+        .route("/v1/chat/completions", post(chat::handle))
+        .route("/v1/completions", post(completions::handle))
+        .route("/v1/models", get(probes::models))
+        .route("/v1/models/{*name}", get(probes::model))
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), authenticate));
+    let probes = Router::new()
+        .route("/health", get(probes::health))
+        .route("/ready", get(probes::ready))
+        .route("/metrics", get(probes::metrics).layer(Extension(metrics)));
+    let layers = ServiceBuilder::new()
+        .layer(middleware::from_fn(name_call))
+        .layer(CatchPanicLayer::custom(|_| HttpError::panicked().into_response()))
+        .option_layer(cors.then(permissive));
+    api.merge(probes)
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(layers)
+        .with_state(gateway)
+}
+
+/// Gives the call its id and its span, child of the caller's trace.
+async fn name_call(mut request: Request, next: Next) -> Response {
+    let ids = CallIds::new(request.headers(), Instant::now());
+    let span = info_span!(
+        "http",
+        otel.name = format!("{} {}", request.method(), request.uri().path()),
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        url.path = request.uri().path(),
+        http.response.status_code = field::Empty,
+        request_id = %ids.request,
+        trace_id = field::Empty,
+    );
+    propagate::adopt(&span, request.headers());
+    let name = ids.name.clone();
+    request.extensions_mut().insert(ids);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response.headers_mut().insert(headers::REQUEST_ID, name);
+    response
+}
+
+async fn authenticate(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match auth::check(&gateway.config.api_keys, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => HttpError::from(error).into_response(),
+    }
+}
+
+async fn unknown_route(method: Method, uri: Uri) -> HttpError {
+    HttpError::unknown_route(&method, uri.path())
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> HttpError {
+    HttpError::wrong_method(&method, uri.path())
+}
+
+/// Lets pages of any origin call, and read what the gateway says in headers.
+fn permissive() -> CorsLayer {
+    let exposed: Vec<HeaderName> = headers::EXPOSED.to_vec();
+    CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any).expose_headers(exposed)
+}
+
+#[cfg(test)]
+mod tests;

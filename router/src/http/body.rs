@@ -1,0 +1,107 @@
+//! A request's body: bounded in size and time, and a JSON object.
+
+use axum::extract::Request;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::error::HttpError;
+use crate::{GatewayLimits, RequestError};
+
+/// Reads the body as a JSON object.
+pub(super) async fn read_object(
+    request: Request,
+    limits: &GatewayLimits,
+) -> Result<Map<String, Json>, HttpError> {
+    check_type(request.headers())?;
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: u64| bytes > limits.body_bytes as u64) {
+        return Err(too_large(limits));
+    }
+    let body = Limited::new(request.into_body(), limits.body_bytes);
+    let bytes = match tokio::time::timeout(limits.body_timeout, body.collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limits)),
+        Ok(Err(error)) => {
+            let message = format!("the body could not be read: {error}");
+            return Err(HttpError::bad(StatusCode::BAD_REQUEST, None, message));
+        }
+        Err(_) => {
+            let message = format!("the body did not arrive within {:?}", limits.body_timeout);
+            return Err(HttpError::bad(StatusCode::REQUEST_TIMEOUT, Some("timeout"), message));
+        }
+    };
+    parse_object(&bytes)
+}
+
+fn parse_object(bytes: &[u8]) -> Result<Map<String, Json>, HttpError> {
+    let bad = |message: String| HttpError::bad(StatusCode::BAD_REQUEST, None, message);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        bad(format!("the body is not valid UTF-8, from byte {} on", error.valid_up_to()))
+    })?;
+    if text.trim().is_empty() {
+        return Err(bad("the body is empty; send a JSON object".into()));
+    }
+    match serde_json::from_str(text) {
+        Ok(Json::Object(object)) => Ok(object),
+        Ok(other) => Err(bad(format!("the body is {}, not a JSON object", kind(&other)))),
+        Err(error) => Err(bad(format!("the body is not valid JSON: {error}"))),
+    }
+}
+
+/// Reads the fields that `T` knows out of an object; others are none of its business.
+pub(super) fn fields<'de, T: Deserialize<'de>>(object: &'de Json) -> Result<T, RequestError> {
+    serde_path_to_error::deserialize(object).map_err(|error| {
+        let path = error.path().to_string();
+        let param = Some(path).filter(|path| path != ".");
+        let message = match &param {
+            Some(param) => format!("`{param}` has the wrong type or value: {}", error.inner()),
+            None => error.inner().to_string(),
+        };
+        RequestError::Invalid { param, message, code: None }
+    })
+}
+
+/// JSON's name for a value's kind, with its article.
+pub(super) fn kind(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), HttpError> {
+    let unsupported = |message: String| {
+        let code = Some("unsupported_media_type");
+        HttpError::bad(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message)
+    };
+    let encoding = headers.get(CONTENT_ENCODING).map(http::HeaderValue::as_bytes);
+    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+        return Err(unsupported("compressed bodies are not read; send plain JSON".into()));
+    }
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+    let mut parts = value.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    if kind != "application/json" && !kind.ends_with("+json") {
+        let message = format!("Content-Type is `{kind}`; send `application/json`");
+        return Err(unsupported(message));
+    }
+    let charset = parts.filter_map(|part| part.strip_prefix("charset=")).next();
+    match charset.map(|charset| charset.trim_matches('"')) {
+        None | Some("utf-8" | "utf8" | "us-ascii") => Ok(()),
+        Some(other) => Err(unsupported(format!("charset is `{other}`; send UTF-8"))),
+    }
+}
+
+fn too_large(limits: &GatewayLimits) -> HttpError {
+    let message = format!("the body has more than the {} bytes allowed", limits.body_bytes);
+    HttpError::bad(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large"), message)
+}

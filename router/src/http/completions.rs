@@ -1,0 +1,184 @@
+//! `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use kv_cache::TokenId;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::error::HttpError;
+use super::fields::{self, CommonFields};
+use super::headers::{self, CallIds};
+use super::shapes::{self, CompletionShape, Envelope};
+use super::{body, sse};
+use crate::completion::{Input, TextRequest};
+use crate::metrics::Endpoint;
+use crate::params::check_token;
+use crate::served_model::ServedModel;
+use crate::{Gateway, GatewayLimits, RequestError};
+
+/// What only this endpoint reads.
+const OWN: &[&str] = &["echo", "prompt"];
+/// OpenAI's default.
+const MAX_TOKENS_DEFAULT: u32 = 16;
+
+#[derive(Deserialize)]
+struct CompletionFields {
+    echo: Option<bool>,
+    logprobs: Option<i64>,
+}
+
+/// A request that has been read, and how to answer it.
+struct Call {
+    request: TextRequest,
+    stream: bool,
+    include_usage: bool,
+}
+
+/// Answers one request.
+pub(super) async fn handle(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(ids): Extension<CallIds>,
+    request: Request,
+) -> Response {
+    match answer(&gateway, ids, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            gateway.metrics.refused(Endpoint::Completions, error.code.into());
+            error.log();
+            error.into_response()
+        }
+    }
+}
+
+async fn answer(gateway: &Gateway, ids: CallIds, request: Request) -> Result<Response, HttpError> {
+    let headers = request.headers().clone();
+    let object = body::read_object(request, gateway.limits()).await?;
+    let call = read(gateway, ids, &headers, object)?;
+    let logprobs = call.request.params.sampling.logprobs.is_some();
+    let shape = CompletionShape { model: Arc::clone(&call.request.model), logprobs };
+    let envelope = Envelope::new("cmpl", "text_completion", &call.request);
+    let stream = gateway.start(call.request).await?;
+    if call.stream {
+        return Ok(sse::respond(shape, envelope, stream, call.include_usage));
+    }
+    Ok(shapes::respond(&shape, envelope, stream).await)
+}
+
+fn read(
+    gateway: &Gateway,
+    ids: CallIds,
+    headers: &HeaderMap,
+    mut object: Map<String, Json>,
+) -> Result<Call, RequestError> {
+    if object.get("suffix").and_then(Json::as_str).is_some_and(|suffix| !suffix.is_empty()) {
+        let message = "`suffix` is not supported: this model writes forwards only";
+        return Err(RequestError::unsupported("suffix", message));
+    }
+    fields::check_names(&object, OWN)?;
+    let prompt = object.shift_remove("prompt").unwrap_or(Json::Null);
+    let object = Json::Object(object);
+    let common: CommonFields = body::fields(&object)?;
+    let own: CompletionFields = body::fields(&object)?;
+    let limits = gateway.limits();
+    let model = gateway.models().named(common.model.as_deref())?;
+    let input = read_prompt(prompt, model, limits)?;
+    let (stream, include_usage) = (common.stream == Some(true), common.include_usage()?);
+    let salt = common.salt()?;
+    let echo = own.echo.unwrap_or(false);
+    let mut params = common.params()?;
+    params.logprobs = own.logprobs;
+    params.max_tokens_default = Some(MAX_TOKENS_DEFAULT);
+    if params.max_tokens == Some(0) && !echo {
+        let message = "`max_tokens` can be 0 only with `echo`: there would be no answer";
+        return Err(RequestError::invalid("max_tokens", message));
+    }
+    let params = params.check(model, limits)?;
+    check_choices(&input, params.n, limits)?;
+    let request = TextRequest {
+        id: ids.request,
+        endpoint: Endpoint::Completions,
+        received: ids.received,
+        timeout: headers::timeout(headers, limits.request_timeout)?,
+        params: Arc::new(params),
+        model: Arc::clone(model),
+        input,
+        echo,
+        salt,
+    };
+    Ok(Call { request, stream, include_usage })
+}
+
+/// The four forms of a prompt: a text, texts, token ids, lists of token ids.
+fn read_prompt(
+    prompt: Json,
+    model: &ServedModel,
+    limits: &GatewayLimits,
+) -> Result<Input, RequestError> {
+    let prompts = match prompt {
+        Json::String(text) => return Ok(Input::Texts(vec![text])),
+        Json::Array(prompts) => prompts,
+        Json::Null => return Err(RequestError::invalid("prompt", "`prompt` is missing")),
+        other => {
+            let message = format!("`prompt` is {}, not a text or an array", body::kind(&other));
+            return Err(RequestError::invalid("prompt", message));
+        }
+    };
+    match prompts.first() {
+        None => Err(RequestError::invalid("prompt", "`prompt` is an empty array")),
+        Some(Json::Number(_)) => Ok(Input::Tokens(vec![tokens(&prompts, "prompt", model)?])),
+        _ if prompts.len() > limits.prompts => {
+            let message = format!("{} prompts given, at most {}", prompts.len(), limits.prompts);
+            Err(RequestError::invalid("prompt", message))
+        }
+        Some(Json::Array(_)) => {
+            let each = prompts.iter().enumerate().map(|(index, prompt)| {
+                let at = format!("prompt[{index}]");
+                let ids = prompt.as_array().ok_or_else(|| mixed(&at, prompt, "token ids"))?;
+                tokens(ids, &at, model)
+            });
+            each.collect::<Result<_, _>>().map(Input::Tokens)
+        }
+        Some(_) => {
+            let each = prompts.into_iter().enumerate().map(|(index, prompt)| match prompt {
+                Json::String(text) => Ok(text),
+                other => Err(mixed(&format!("prompt[{index}]"), &other, "texts")),
+            });
+            each.collect::<Result<_, _>>().map(Input::Texts)
+        }
+    }
+}
+
+fn tokens(ids: &[Json], at: &str, model: &ServedModel) -> Result<Vec<TokenId>, RequestError> {
+    if ids.is_empty() {
+        return Err(RequestError::invalid(at, format!("`{at}` is an empty array")));
+    }
+    let token = |(index, id): (usize, &Json)| {
+        let at = format!("{at}[{index}]");
+        let id = id.as_i64().ok_or_else(|| mixed(&at, id, "token ids"))?;
+        check_token(&at, id, model)
+    };
+    ids.iter().enumerate().map(token).collect()
+}
+
+fn mixed(at: &str, found: &Json, others: &str) -> RequestError {
+    RequestError::invalid(at, format!("`{at}` is {}, among {others}", body::kind(found)))
+}
+
+fn check_choices(input: &Input, n: u32, limits: &GatewayLimits) -> Result<(), RequestError> {
+    let prompts = match input {
+        Input::Texts(texts) => texts.len(),
+        Input::Tokens(prompts) => prompts.len(),
+        Input::Chat(_) => 1,
+    };
+    if prompts * n as usize <= limits.choices as usize {
+        return Ok(());
+    }
+    let message =
+        format!("{prompts} prompts with `n` {n} are more than {} choices", limits.choices);
+    Err(RequestError::invalid("n", message))
+}

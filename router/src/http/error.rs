@@ -1,0 +1,127 @@
+//! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use cluster::ErrorCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Method, StatusCode};
+use serde::Serialize;
+
+use crate::RequestError;
+
+/// An answer that says what went wrong.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct HttpError {
+    #[serde(skip)]
+    pub(super) status: StatusCode,
+    #[serde(skip)]
+    pub(super) code: ErrorCode,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+    error: Body,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Body {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+// === impl HttpError ===
+
+impl HttpError {
+    /// A request that is wrong as a whole.
+    pub(super) fn bad(
+        status: StatusCode,
+        code: Option<&'static str>,
+        message: impl Into<String>,
+    ) -> Self {
+        let kind = "invalid_request_error";
+        let error = Body { message: message.into(), kind, param: None, code };
+        Self { status, code: ErrorCode::InvalidRequest, retry_after: None, error }
+    }
+
+    pub(super) fn unknown_route(method: &Method, path: &str) -> Self {
+        let message = format!("unknown request URL: {method} {path}; see /v1/models to begin with");
+        Self::bad(StatusCode::NOT_FOUND, Some("unknown_url"), message)
+    }
+
+    pub(super) fn wrong_method(method: &Method, path: &str) -> Self {
+        let message = format!("{path} can't be called with {method}; the Allow header says how");
+        Self::bad(StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed"), message)
+    }
+
+    pub(super) fn panicked() -> Self {
+        RequestError::Internal("the request could not be handled".into()).into()
+    }
+
+    /// Tells the operator what the client is told, once: loudly only what is our own fault.
+    pub(super) fn log(&self) {
+        let (status, message) = (self.status.as_u16(), &self.error.message);
+        if self.status.is_server_error() {
+            tracing::warn!(status, message, "request failed");
+        } else {
+            tracing::debug!(status, message, "request refused");
+        }
+    }
+}
+
+impl From<RequestError> for HttpError {
+    fn from(error: RequestError) -> Self {
+        let (message, code) = (error.to_string(), error.code());
+        let (status, kind, name) = match (&error, code) {
+            (RequestError::Unauthorized(_), _) => {
+                (StatusCode::UNAUTHORIZED, "invalid_request_error", Some("invalid_api_key"))
+            }
+            (RequestError::UnknownModel(_), _) => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"))
+            }
+            (RequestError::ContextLength { .. }, _) => {
+                (code.http(), "invalid_request_error", Some("context_length_exceeded"))
+            }
+            (RequestError::Invalid { code: name, .. }, _) => {
+                (code.http(), "invalid_request_error", *name)
+            }
+            (_, ErrorCode::InvalidRequest | ErrorCode::NotFound) => {
+                (code.http(), "invalid_request_error", None)
+            }
+            (_, ErrorCode::Busy) => (code.http(), "rate_limit_error", Some("rate_limit_exceeded")),
+            (_, ErrorCode::Timeout) => (code.http(), "timeout_error", Some("timeout")),
+            (_, ErrorCode::Unavailable) => (code.http(), "server_error", Some("unavailable")),
+            _ => (code.http(), "server_error", Some("internal_error")),
+        };
+        let param = match &error {
+            RequestError::Invalid { param, .. } => param.clone(),
+            RequestError::ContextLength { param, .. } => Some((*param).to_owned()),
+            RequestError::UnknownModel(_) => Some("model".to_owned()),
+            _ => None,
+        };
+        let error_body = Body { message, kind, param, code: name };
+        Self { status, code, retry_after: error.retry_after(), error: error_body }
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let (status, retry_after) = (self.status, self.retry_after);
+        let busy =
+            matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let mut response = (status, Json(self)).into_response();
+        if busy {
+            // Whole seconds, and never 0: that would ask for a busy loop.
+            let seconds = retry_after.map_or(1, |after| after.as_millis().div_ceil(1000).max(1));
+            let seconds = HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX));
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(http::header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}

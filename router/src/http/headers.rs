@@ -1,0 +1,91 @@
+//! Headers of our own: ids, the client's patience, where a request went.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use scheduler::RequestId;
+use uuid::Uuid;
+
+use crate::RequestError;
+use crate::completion::TextStream;
+
+/// The request's name in the client's words; made up where the client has none.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The client's patience in milliseconds.
+const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-baton-timeout-ms");
+/// The worker that generates.
+const DECODE_WORKER: HeaderName = HeaderName::from_static("x-baton-decode-worker");
+/// The worker that computed the prompt, when its blocks were handed over.
+const PREFILL_WORKER: HeaderName = HeaderName::from_static("x-baton-prefill-worker");
+/// `handoff` or `local`.
+const PATH: HeaderName = HeaderName::from_static("x-baton-path");
+/// Prompt tokens found in a cache.
+const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens");
+
+/// What pages of other origins may read.
+pub(super) const EXPOSED: [HeaderName; 6] =
+    [REQUEST_ID, DECODE_WORKER, PREFILL_WORKER, PATH, CACHED_TOKENS, http::header::RETRY_AFTER];
+
+/// Longer ids are replaced: they go into every log line.
+const NAME_BYTES_MAX: usize = 128;
+
+/// One call's names, and when it came in.
+#[derive(Clone, Debug)]
+pub(super) struct CallIds {
+    /// For the client: its own, if it sent a sane one.
+    pub(super) name: HeaderValue,
+    /// For the house: unique, whatever clients send.
+    pub(super) request: RequestId,
+    /// When the call came in.
+    pub(super) received: Instant,
+}
+
+// === impl CallIds ===
+
+impl CallIds {
+    pub(super) fn new(headers: &HeaderMap, received: Instant) -> Self {
+        let own = Uuid::now_v7().simple().to_string();
+        let Some(name) = headers.get(REQUEST_ID).filter(|name| is_sane(name.as_bytes())) else {
+            let name = HeaderValue::try_from(&own).unwrap_or(HeaderValue::from_static("-"));
+            return Self { name, request: RequestId(own.into()), received };
+        };
+        // Two clients, or one that retries, may send the same name.
+        let tail = &own[own.len() - 12..];
+        let request = format!("{}.{tail}", name.to_str().unwrap_or_default());
+        Self { name: name.clone(), request: RequestId(request.into()), received }
+    }
+}
+
+fn is_sane(name: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.iter().all(allowed)
+}
+
+/// The client's patience: what it says, at most what the server allows.
+pub(super) fn timeout(headers: &HeaderMap, most: Duration) -> Result<Duration, RequestError> {
+    let Some(value) = headers.get(TIMEOUT_MS) else { return Ok(most) };
+    let asked = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    match asked {
+        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms).min(most)),
+        _ => {
+            let message = "the header x-baton-timeout-ms must be a positive number";
+            Err(RequestError::invalid(TIMEOUT_MS.as_str(), message))
+        }
+    }
+}
+
+/// Says where a request went.
+pub(super) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
+    let route = stream.route();
+    let mut add = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    };
+    add(DECODE_WORKER, &route.decode.to_string());
+    if let Some(prefill) = &route.prefill {
+        add(PREFILL_WORKER, &prefill.to_string());
+    }
+    add(PATH, route.path());
+    add(CACHED_TOKENS, &stream.usage().cached_tokens.to_string());
+}

@@ -1,0 +1,150 @@
+//! Answers as server-sent events.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+
+use super::error::HttpError;
+use super::headers;
+use super::shapes::{Envelope, Piece, Shape, UsageShape};
+use crate::RequestError;
+use crate::completion::{TextEvent, TextStream};
+
+/// Proxies close connections on which nothing happens, often after 60 s; some after 15.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// What is there already is sent in one piece, up to about this size.
+const FRAME_BYTES: usize = 16 << 10;
+/// nginx buffers answers unless told not to.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Writes a stream as events.
+struct SseWriter<S> {
+    stream: TextStream,
+    shape: S,
+    /// Every chunk begins with this and ends with `tail`; the choice goes between.
+    head: Vec<u8>,
+    tail: &'static [u8],
+    include_usage: bool,
+    opened: Vec<bool>,
+    out: Vec<u8>,
+    done: bool,
+}
+
+#[derive(Serialize)]
+struct UsageChunk<'a> {
+    #[serde(flatten)]
+    envelope: &'a Envelope,
+    choices: [(); 0],
+    usage: UsageShape,
+}
+
+/// Answers with the stream, headers at once. Dropping the body, as the server does when the client
+/// goes away, drops the stream and cancels the work.
+pub(super) fn respond<S: Shape>(
+    shape: S,
+    envelope: Envelope,
+    stream: TextStream,
+    include_usage: bool,
+) -> Response {
+    let mut route = http::HeaderMap::new();
+    headers::add_route(&mut route, &stream);
+    let writer = SseWriter::new(shape, &envelope, stream, include_usage);
+    let frames = futures::stream::unfold((writer, envelope), |(mut writer, envelope)| async move {
+        let frame = writer.frame(&envelope).await?;
+        Some((Ok::<_, Infallible>(frame), (writer, envelope)))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.extend(route);
+    response
+}
+
+// === impl SseWriter ===
+
+impl<S: Shape> SseWriter<S> {
+    fn new(shape: S, envelope: &Envelope, stream: TextStream, include_usage: bool) -> Self {
+        let mut head = b"data: ".to_vec();
+        envelope.write(&mut head);
+        head.pop();
+        head.extend_from_slice(b",\"choices\":[");
+        Self {
+            opened: vec![false; stream.choices()],
+            stream,
+            shape,
+            head,
+            // With usage asked for, every chunk has the field.
+            tail: if include_usage { b"],\"usage\":null}\n\n" } else { b"]}\n\n" },
+            include_usage,
+            out: Vec::new(),
+            done: false,
+        }
+    }
+
+    /// The next piece of the body: all events that are there, or a sign of life.
+    async fn frame(&mut self, envelope: &Envelope) -> Option<Bytes> {
+        while !self.done && self.out.is_empty() {
+            match tokio::time::timeout(KEEP_ALIVE, self.stream.next()).await {
+                Err(_) => return Some(Bytes::from_static(b": keep-alive\n\n")),
+                Ok(event) => self.write(event, envelope),
+            }
+            while !self.done && self.out.len() < FRAME_BYTES {
+                let Some(event) = self.stream.try_next() else { break };
+                self.write(Some(event), envelope);
+            }
+        }
+        (!self.out.is_empty()).then(|| std::mem::take(&mut self.out).into())
+    }
+
+    fn write(&mut self, event: Option<Result<TextEvent, RequestError>>, envelope: &Envelope) {
+        match event {
+            Some(Ok(event)) => self.event(&event),
+            Some(Err(error)) => return self.fail(error),
+            None => {}
+        }
+        if self.stream.is_finished() {
+            self.finish(envelope);
+        }
+    }
+
+    fn event(&mut self, event: &TextEvent) {
+        let opened = &mut self.opened[event.choice() as usize];
+        let opens = !std::mem::replace(opened, true);
+        let Self { shape, head, tail, out, .. } = self;
+        shape.pieces(event, opens, &mut |piece| {
+            out.extend_from_slice(head);
+            piece.write(out);
+            out.extend_from_slice(tail);
+        });
+    }
+
+    fn finish(&mut self, envelope: &Envelope) {
+        if self.include_usage {
+            let usage = self.stream.usage().into();
+            self.out.extend_from_slice(b"data: ");
+            UsageChunk { envelope, choices: [], usage }.write(&mut self.out);
+            self.out.extend_from_slice(b"\n\n");
+        }
+        self.out.extend_from_slice(b"data: [DONE]\n\n");
+        self.done = true;
+    }
+
+    /// The status has long been sent: the error goes where the next chunk would have gone, and
+    /// there is no `[DONE]`.
+    fn fail(&mut self, error: RequestError) {
+        let error = HttpError::from(error);
+        error.log();
+        self.out.extend_from_slice(b"event: error\ndata: ");
+        error.write(&mut self.out);
+        self.out.extend_from_slice(b"\n\n");
+        self.done = true;
+    }
+}

@@ -1,0 +1,29 @@
+//! Text in, text out: HTTP and gRPC gateways, tokenizer, dispatch.
+//!
+//! The only crate that knows text and the only one that places requests. A request's way through
+//! it: [`http`] or [`grpc`] reads it into a [`completion::TextRequest`]; [`Gateway`] renders and
+//! tokenizes it ([`text`]), checks it against the model and the [`limits`], and hands it to
+//! [`dispatch`]; the tokens that come back become text, cut at stop strings, in a
+//! [`completion::TextStream`] that the gateway writes in its own shape.
+
+#![forbid(unsafe_code)]
+
+pub mod completion;
+pub mod dispatch;
+pub mod error;
+pub mod gateway;
+pub mod grpc;
+pub mod http;
+pub mod limits;
+pub mod metrics;
+pub mod params;
+pub mod served_model;
+pub mod server;
+pub mod text;
+
+pub use error::{RequestError, RouterError};
+pub use gateway::{Gateway, GatewayConfig};
+pub use limits::GatewayLimits;
+pub use metrics::RouterMetrics;
+pub use served_model::{ModelCatalog, ServedModel, ServedModelConfig};
+pub use server::{RouterConfig, serve};

@@ -1,0 +1,97 @@
+//! A limit on everything a client can send or hold.
+
+use std::time::Duration;
+
+use crate::RouterError;
+use crate::params::LOGPROBS_MAX;
+
+/// The gateway's limits, for HTTP and gRPC alike. What goes over is refused with 4xx or 429.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayLimits {
+    /// A request's body.
+    pub body_bytes: usize,
+    /// For a request's body to arrive.
+    pub body_timeout: Duration,
+    /// A prompt, below the model's own context limit.
+    pub prompt_tokens: usize,
+    /// Prompts in one completions request.
+    pub prompts: usize,
+    /// Choices of one request, over all its prompts.
+    pub choices: u32,
+    /// Stop strings of one request; stop token ids too.
+    pub stops: usize,
+    /// One stop string.
+    pub stop_bytes: usize,
+    /// Alternatives per token.
+    pub top_logprobs: u32,
+    /// Messages in one conversation.
+    pub messages: usize,
+    /// Requests being served at a time; more get 429.
+    pub streams: usize,
+    /// Prompts waiting for, or in, the tokenizer; more get 429.
+    pub text_queue: usize,
+    /// Threads that render and tokenize.
+    pub text_threads: usize,
+    /// Open connections; more wait to be accepted.
+    pub connections: usize,
+    /// A request's time, if it doesn't ask for less.
+    pub request_timeout: Duration,
+}
+
+// === impl GatewayLimits ===
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self {
+            // A prompt of 1 M tokens in a language of 4 bytes a token, with JSON's escapes.
+            body_bytes: 16 << 20,
+            body_timeout: Duration::from_secs(60),
+            prompt_tokens: 1 << 20,
+            prompts: 64,
+            // The wire allows 256 choices a dispatch.
+            choices: 128,
+            stops: 16,
+            stop_bytes: 1024,
+            top_logprobs: LOGPROBS_MAX,
+            messages: 4096,
+            streams: 4096,
+            // At 2 ms a prompt of 4 KiB, a queue of 512 on two threads is half a second.
+            text_queue: 512,
+            text_threads: 2,
+            connections: 16_384,
+            request_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+impl GatewayLimits {
+    /// Refuses limits under which nothing could be served.
+    ///
+    /// # Errors
+    /// [`RouterError::Config`] naming the first value that makes no sense.
+    pub fn validate(&self) -> Result<(), RouterError> {
+        let counts = [
+            ("limits.body_bytes", self.body_bytes),
+            ("limits.prompt_tokens", self.prompt_tokens),
+            ("limits.prompts", self.prompts),
+            ("limits.choices", self.choices as usize),
+            ("limits.messages", self.messages),
+            ("limits.streams", self.streams),
+            ("limits.text_queue", self.text_queue),
+            ("limits.text_threads", self.text_threads),
+            ("limits.connections", self.connections),
+            ("limits.request_timeout", self.request_timeout.as_millis() as usize),
+            ("limits.body_timeout", self.body_timeout.as_millis() as usize),
+        ];
+        let zero = counts.iter().find(|(_, value)| *value == 0);
+        if let Some((field, _)) = zero {
+            return Err(RouterError::Config { field, problem: "must be at least 1".into() });
+        }
+        let wire_max = proto::convert::generation::CHOICES_MAX;
+        if self.choices as usize > wire_max {
+            let problem = format!("must be at most {wire_max}");
+            return Err(RouterError::Config { field: "limits.choices", problem });
+        }
+        Ok(())
+    }
+}

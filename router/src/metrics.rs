@@ -1,0 +1,256 @@
+//! What the router measures. It owns the clock: all times are as the client sees them, from the
+//! request's arrival to the moment its text is ready to be written.
+
+use std::time::Instant;
+
+use cluster::ErrorCode;
+use cluster::telemetry::metrics::Histograms;
+use cluster::telemetry::{Buckets, Metrics};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::dispatch::Route;
+
+/// The router's metrics. A clone counts into the same ones.
+#[derive(Clone, Debug)]
+pub struct RouterMetrics {
+    ttft: Histograms<ByEndpoint>,
+    tpot: Histograms<ByEndpoint>,
+    itl: Histogram,
+    e2e: Histograms<ByEndpoint>,
+    requests: Family<ByOutcome, Counter>,
+    by_path: Family<ByPath, Counter>,
+    running: Gauge,
+    prompt_tokens: Counter,
+    cached_tokens: Counter,
+    generation_tokens: Counter,
+    prompt_lengths: Histogram,
+    /// Prompts waiting for, or in, the tokenizer; set before each scrape.
+    pub(crate) text_queue: Gauge,
+}
+
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Endpoint {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    Completions,
+    /// `baton.v1.Inference/Generate`.
+    Grpc,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Every choice finished.
+    Ok,
+    /// The request was wrong.
+    Invalid,
+    /// Refused, to be tried later.
+    Busy,
+    /// Nobody was there to serve it.
+    Unavailable,
+    /// Its deadline passed.
+    Timeout,
+    /// The client went away.
+    Cancelled,
+    /// Our own fault.
+    Error,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEndpoint {
+    endpoint: Endpoint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: Outcome,
+    endpoint: Endpoint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPath {
+    path: &'static str,
+}
+
+/// Times one request, from its arrival to its end. Dropped before its end, it counts the request
+/// as cancelled.
+#[derive(Debug)]
+pub struct RequestClock {
+    metrics: RouterMetrics,
+    endpoint: Endpoint,
+    received: Instant,
+    first_token: Option<Instant>,
+    ended: bool,
+}
+
+/// Times the tokens of one choice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChoiceClock {
+    first: Option<(Instant, u32)>,
+    last: Option<Instant>,
+    tokens: u32,
+}
+
+// === impl Outcome ===
+
+impl From<ErrorCode> for Outcome {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::InvalidRequest | ErrorCode::NotFound => Self::Invalid,
+            ErrorCode::Busy => Self::Busy,
+            ErrorCode::Unavailable | ErrorCode::StaleIncarnation | ErrorCode::Incompatible => {
+                Self::Unavailable
+            }
+            ErrorCode::Timeout => Self::Timeout,
+            ErrorCode::Cancelled => Self::Cancelled,
+            ErrorCode::Corrupt | ErrorCode::Internal => Self::Error,
+        }
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// `handoff` where another worker computed the prompt, else `local`.
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        if self.prefill.is_some() { "handoff" } else { "local" }
+    }
+}
+
+// === impl RouterMetrics ===
+
+impl RouterMetrics {
+    /// Registers the router's metrics.
+    #[must_use]
+    pub fn register(metrics: &Metrics) -> Self {
+        let counter = |name: &str, help: &str| metrics.counter(name, help);
+        Self {
+            ttft: metrics.histograms(
+                "baton_time_to_first_token_seconds",
+                "From a request's arrival to its first token",
+                Buckets::TTFT_S,
+            ),
+            tpot: metrics.histograms(
+                "baton_time_per_output_token_seconds",
+                "Mean time per token of a sequence, after its first",
+                Buckets::TPOT_S,
+            ),
+            itl: metrics.histogram(
+                "baton_inter_token_latency_seconds",
+                "Time between two deliveries of tokens of one sequence",
+                Buckets::TPOT_S,
+            ),
+            e2e: metrics.histograms(
+                "baton_e2e_request_latency_seconds",
+                "From a request's arrival to its end",
+                Buckets::REQUEST_S,
+            ),
+            requests: metrics.counters("baton_requests", "Requests, by how they ended"),
+            by_path: metrics
+                .counters("baton_requests_by_path", "Prompts, by where they were computed"),
+            running: metrics.gauge("baton_requests_running", "Requests being served"),
+            prompt_tokens: counter("baton_prompt_tokens", "Tokens of prompts"),
+            cached_tokens: counter("baton_cached_prompt_tokens", "Prompt tokens found in a cache"),
+            generation_tokens: counter("baton_generation_tokens", "Tokens generated"),
+            prompt_lengths: metrics.histogram(
+                "baton_request_prompt_tokens",
+                "Tokens of one prompt",
+                Buckets::TOKENS,
+            ),
+            text_queue: metrics
+                .gauge("baton_tokenizer_queue_length", "Prompts waiting for, or in, the tokenizer"),
+        }
+    }
+
+    /// Counts a request that ended before it was started.
+    pub fn refused(&self, endpoint: Endpoint, outcome: Outcome) {
+        self.requests.get_or_create(&ByOutcome { outcome, endpoint }).inc();
+    }
+
+    /// Starts the clock of a request that arrived at `received`.
+    #[must_use]
+    pub fn start(&self, endpoint: Endpoint, received: Instant) -> RequestClock {
+        self.running.inc();
+        let metrics = self.clone();
+        RequestClock { metrics, endpoint, received, first_token: None, ended: false }
+    }
+}
+
+// === impl RequestClock ===
+
+impl RequestClock {
+    /// A prompt was accepted by a worker.
+    pub fn placed(&self, prompt_tokens: usize, route: &Route) {
+        self.metrics.by_path.get_or_create(&ByPath { path: route.path() }).inc();
+        self.metrics.prompt_tokens.inc_by(prompt_tokens as u64);
+        self.metrics.prompt_lengths.observe(prompt_tokens as f64);
+        self.metrics.cached_tokens.inc_by(route.cached_tokens.into());
+    }
+
+    /// `count` tokens of a choice arrived at `now`.
+    pub fn tokens(&mut self, choice: &mut ChoiceClock, count: u32, now: Instant) {
+        self.metrics.generation_tokens.inc_by(count.into());
+        if self.first_token.is_none() {
+            self.first_token = Some(now);
+            let labels = ByEndpoint { endpoint: self.endpoint };
+            let ttft = now.saturating_duration_since(self.received);
+            self.metrics.ttft.get_or_create(&labels).observe(ttft.as_secs_f64());
+        }
+        if let Some(last) = choice.last {
+            self.metrics.itl.observe(now.saturating_duration_since(last).as_secs_f64());
+        }
+        choice.tokens += count;
+        choice.last = Some(now);
+        choice.first.get_or_insert((now, choice.tokens));
+    }
+
+    /// A choice has ended.
+    pub fn choice_ended(&self, choice: &ChoiceClock) {
+        let (Some((first, at_first)), Some(last)) = (choice.first, choice.last) else { return };
+        let rest = choice.tokens.saturating_sub(at_first);
+        if rest > 0 {
+            let labels = ByEndpoint { endpoint: self.endpoint };
+            let mean = last.saturating_duration_since(first).as_secs_f64() / f64::from(rest);
+            self.metrics.tpot.get_or_create(&labels).observe(mean);
+        }
+    }
+
+    /// When the request came in.
+    #[must_use]
+    pub fn received(&self) -> Instant {
+        self.received
+    }
+
+    /// The request ended before its first token. Not counted here: whoever answers it counts all
+    /// refusals, those that never had a clock too.
+    #[must_use]
+    pub fn refused<E>(mut self, error: E) -> E {
+        self.ended = true;
+        self.metrics.running.dec();
+        error
+    }
+
+    /// The request has ended; only the first call counts.
+    pub fn end(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.metrics.running.dec();
+        self.metrics.refused(self.endpoint, outcome);
+        let labels = ByEndpoint { endpoint: self.endpoint };
+        self.metrics.e2e.get_or_create(&labels).observe(self.received.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for RequestClock {
+    fn drop(&mut self) {
+        self.end(Outcome::Cancelled);
+    }
+}

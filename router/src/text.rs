@@ -1,0 +1,19 @@
+//! Text to tokens and back.
+//!
+//! The only place in the house that knows text: the chat template renders a conversation, the
+//! tokenizer turns text into tokens, the detokenizer turns tokens into whole characters, and the
+//! stop matcher cuts the output where the client asked for it.
+
+pub mod detokenizer;
+pub mod pieces;
+pub mod pool;
+pub mod python;
+pub mod stop;
+pub mod template;
+pub mod tokenizer;
+
+pub use detokenizer::Detokenizer;
+pub use pool::{PoolFull, TextPool};
+pub use stop::{StopMatch, StopMatcher};
+pub use template::{ChatRender, ChatTemplate, SpecialTokens, TemplateError};
+pub use tokenizer::{Tokenizer, TokenizerError};

@@ -1,0 +1,246 @@
+//! Chat templates, rendered as transformers renders them.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use serde_json::{Map, Value as Json};
+
+use super::python;
+use content::ContentFormat;
+
+mod content;
+mod load;
+
+pub use load::{SpecialTokens, TemplateLoadError};
+
+/// Marks where a continued message ends in the rendered text.
+const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+/// A model's chat template: a conversation in, a prompt out.
+pub struct ChatTemplate {
+    env: Environment<'static>,
+    special_tokens: SpecialTokens,
+    content: ContentFormat,
+    knows_developer: bool,
+    has_tool_template: bool,
+}
+
+/// What to render.
+#[derive(Clone, Debug)]
+pub struct ChatRender {
+    /// OpenAI's messages, already checked.
+    pub messages: Vec<Json>,
+    /// Tool descriptions, if there are any.
+    pub tools: Option<Vec<Json>>,
+    /// For models that answer from given documents.
+    pub documents: Option<Vec<Json>>,
+    /// Open the assistant's turn at the end.
+    pub add_generation_prompt: bool,
+    /// Leave the last message open, to be continued.
+    pub continue_final_message: bool,
+    /// More variables for the template (`enable_thinking` and the like).
+    pub variables: Map<String, Json>,
+    /// What templates that print the date call today.
+    pub now: SystemTime,
+}
+
+/// The template didn't accept the conversation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The template itself refused (`raise_exception`).
+    #[error("the model's chat template refused the messages: {0}")]
+    Refused(String),
+    /// The template broke on this input.
+    #[error("the model's chat template can't render the messages: {0}")]
+    Failed(String),
+    /// `continue_final_message`, and there is nothing to continue.
+    #[error("`continue_final_message` is set, but {0}")]
+    NothingToContinue(&'static str),
+}
+
+/// What `raise_exception` was called with, carried through the template library's errors.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(String);
+
+// === impl ChatRender ===
+
+impl Default for ChatRender {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            tools: None,
+            documents: None,
+            add_generation_prompt: true,
+            continue_final_message: false,
+            variables: Map::new(),
+            now: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+// === impl ChatTemplate ===
+
+impl ChatTemplate {
+    /// Loads the template of a model folder: `chat_template.jinja`, else the one in
+    /// `tokenizer_config.json`. `None` if the model has none: it can't chat.
+    ///
+    /// # Errors
+    /// [`TemplateLoadError`] if a file can't be read or a template has a syntax error.
+    pub fn from_folder(folder: &Path) -> Result<Option<Self>, TemplateLoadError> {
+        load::from_folder(folder)
+    }
+
+    /// Compiles one template.
+    ///
+    /// # Errors
+    /// [`TemplateLoadError::Syntax`] if it has a syntax error.
+    pub fn from_source(
+        source: &str,
+        special_tokens: SpecialTokens,
+    ) -> Result<Self, TemplateLoadError> {
+        Self::from_named(&[("default".to_owned(), source.to_owned())], special_tokens)
+    }
+
+    /// Compiles a model's templates: `default`, and perhaps `tool_use` for requests with tools.
+    fn from_named(
+        sources: &[(String, String)],
+        special_tokens: SpecialTokens,
+    ) -> Result<Self, TemplateLoadError> {
+        let mut env = environment();
+        for (name, source) in sources {
+            let source = load::without_generation_tags(source);
+            env.add_template_owned(name.clone(), source).map_err(|error| {
+                TemplateLoadError::Syntax { name: name.clone(), reason: describe(&error) }
+            })?;
+        }
+        let mut template = Self {
+            special_tokens,
+            content: ContentFormat::Text,
+            knows_developer: sources.iter().any(|(_, source)| source.contains("developer")),
+            has_tool_template: env.get_template("tool_use").is_ok(),
+            env,
+        };
+        template.content = ContentFormat::detect(&template);
+        Ok(template)
+    }
+
+    /// Renders a conversation, its messages brought into the form this template expects: contents
+    /// as text or as parts, `developer` as `system` where the template doesn't know it.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if the template refuses the conversation or breaks on it.
+    pub fn render(&self, mut chat: ChatRender) -> Result<String, TemplateError> {
+        for message in &mut chat.messages {
+            self.content.adapt(message);
+            if !self.knows_developer && message["role"] == "developer" {
+                message["role"] = "system".into();
+            }
+        }
+        self.render_as_is(chat)
+    }
+
+    /// Renders a conversation exactly as given.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if the template refuses the conversation or breaks on it.
+    pub fn render_as_is(&self, mut chat: ChatRender) -> Result<String, TemplateError> {
+        if !chat.continue_final_message {
+            return self.run(chat);
+        }
+        let last = chat.messages.last_mut();
+        let text = last.and_then(content::last_text_mut);
+        let text = text.ok_or(TemplateError::NothingToContinue("the last message has no text"))?;
+        text.push_str(CONTINUE_TAG);
+        chat.add_generation_prompt = false;
+        let rendered = self.run(chat)?;
+        cut_at_tag(rendered)
+    }
+
+    fn run(&self, chat: ChatRender) -> Result<String, TemplateError> {
+        let with_tools = chat.tools.is_some() && self.has_tool_template;
+        let name = if with_tools { "tool_use" } else { "default" };
+        let template = self.env.get_template(name).map_err(|error| failed(&error))?;
+        let now = chat.now;
+        let mut context: Vec<(String, Value)> = self.special_tokens.variables();
+        context.extend(chat.variables.iter().map(|(k, v)| (k.clone(), python::value_of(v))));
+        context.extend([
+            ("messages".into(), list(Some(&chat.messages))),
+            ("tools".into(), list(chat.tools.as_deref())),
+            ("documents".into(), list(chat.documents.as_deref())),
+            ("add_generation_prompt".into(), chat.add_generation_prompt.into()),
+            (
+                "strftime_now".into(),
+                Value::from_function(move |format: &str| python::strftime(now, format)),
+            ),
+        ]);
+        template.render(Value::from_pairs(context)).map_err(|error| failed(&error))
+    }
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatTemplate").field("content", &self.content).finish_non_exhaustive()
+    }
+}
+
+/// The template language with transformers' settings.
+fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    env.set_syntax(syntax.unwrap_or_default());
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_undefined_behavior(UndefinedBehavior::Lenient);
+    env.set_unknown_method_callback(python::methods);
+    env.add_filter("tojson", python::tojson);
+    env.add_function("raise_exception", raise_exception);
+    env
+}
+
+/// A list as a template sees it; `none` where there is none.
+fn list(items: Option<&[Json]>) -> Value {
+    items.map_or_else(|| Value::from(()), |items| items.iter().map(python::value_of).collect())
+}
+
+fn raise_exception(message: &str) -> Result<Value, Error> {
+    let refusal = Refusal(message.to_owned());
+    Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()).with_source(refusal))
+}
+
+fn failed(error: &Error) -> TemplateError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(refusal) = current.downcast_ref::<Refusal>() {
+            return TemplateError::Refused(refusal.0.clone());
+        }
+        source = current.source();
+    }
+    TemplateError::Failed(describe(error))
+}
+
+/// The error in one line.
+fn describe(error: &Error) -> String {
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    error.line().map_or_else(|| what.clone(), |line| format!("{what} (line {line})"))
+}
+
+/// Ends the rendered text where the tagged message's own text ends.
+fn cut_at_tag(rendered: String) -> Result<String, TemplateError> {
+    const LOST: TemplateError =
+        TemplateError::NothingToContinue("the template doesn't print the last message");
+    let tag = CONTINUE_TAG.trim_end();
+    let begin = rendered.rfind(tag).ok_or(LOST)?;
+    let mut text = rendered;
+    let spacing_kept = text[begin..].starts_with(CONTINUE_TAG);
+    text.truncate(begin);
+    if !spacing_kept {
+        // The template trims messages: so does the continued one end.
+        text.truncate(text.trim_end().len());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
