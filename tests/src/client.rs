@@ -2,4 +2,3 @@
 
 pub mod grpc;
 pub mod http;
-mod sse;

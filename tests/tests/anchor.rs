@@ -3,6 +3,8 @@
 //! The reference runs every request by itself, on one engine in this process. The cluster gets all
 //! of them at once, so that they are batched, chunked, handed over and preempted.
 
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

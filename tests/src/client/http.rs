@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use bench::sse::Decoder;
 use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use super::sse::Decoder;
 use crate::model::NAME;
 
 /// Longer than any request of a test may take; shorter than a test that hangs.
@@ -190,8 +190,9 @@ impl Stream {
     /// If the connection breaks, also in the middle of an event.
     pub async fn next(&mut self) -> Result<Option<String>, Failure> {
         loop {
-            if let Some(event) = self.decoder.next() {
-                return Ok(Some(event));
+            if let Some(event) = self.decoder.next_event() {
+                let event = String::from_utf8(event);
+                return event.map(Some).map_err(|error| Failure::broken(error.to_string()));
             }
             match self.bytes.next().await {
                 Some(bytes) => self.decoder.push(&bytes?),

@@ -1,0 +1,16 @@
+//! Load on a running cluster, and what it says about it.
+//!
+//! A [`Workload`] is a row of sessions: what clients say, and in which order. [`load::run`] sends
+//! them to any OpenAI endpoint, as a number of clients who wait for their answers or at a rate that
+//! doesn't wait, and returns a [`Report`] that prints as a table and writes as JSON.
+
+#![forbid(unsafe_code)]
+
+pub mod load;
+pub mod report;
+pub mod sse;
+pub mod workload;
+
+pub use load::{Arrivals, LoadOptions};
+pub use report::{Report, Slo};
+pub use workload::{Conversation, Fixed, Spread, Trace, Workload};

@@ -1,0 +1,77 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn slo() -> Slo {
+    Slo { ttft: 200 * MS, tpot: 10 * MS }
+}
+
+/// 11 tokens, so that the TPOT is a tenth of the time after the first.
+fn request(ttft_ms: u32, total_ms: u32) -> Measured {
+    Measured {
+        ttft: ttft_ms * MS,
+        total: total_ms * MS,
+        gaps: vec![5 * MS; 10],
+        input_tokens: 100,
+        cached_tokens: 25,
+        output_tokens: 11,
+        path: Some("handoff".to_owned()),
+        ..Measured::default()
+    }
+}
+
+fn report() -> Report {
+    let mut recorder = Recorder::new(slo());
+    recorder.record(&request(100, 200)); // 10 ms a token: good
+    recorder.record(&request(100, 210)); // 11 ms a token
+    recorder.record(&request(201, 250)); // first token late
+    recorder.record(&Measured { output_tokens: 1, ..request(150, 150) }); // no TPOT: good
+    recorder.record_failure("503");
+    assert_eq!(recorder.requests(), 5);
+    recorder.finish("test".to_owned(), "2 clients".to_owned(), Duration::from_secs(2))
+}
+
+#[test]
+fn goodput_counts_requests_that_meet_both_targets() {
+    let report = report();
+    assert_eq!((report.completed, report.failed, report.good), (4, 1, 2));
+    assert!((report.goodput_per_s() - 1.0).abs() < 1e-9);
+    assert!((report.requests_per_s() - 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn percentiles_are_of_requests_and_gaps() {
+    let report = report();
+    let near = |is: f64, want: f64| assert!((is - want).abs() < want * 2e-3, "{is}, want {want}");
+    near(report.ttft_ms.p50, 100.0);
+    near(report.ttft_ms.max, 201.0);
+    near(report.ttft_ms.mean, 137.75);
+    near(report.itl_ms.p99, 5.0);
+    near(report.tpot_ms.max, 11.0);
+}
+
+#[test]
+fn the_table_says_what_matters() {
+    let text = report().to_string();
+    for part in
+        ["4 answered, 1 failed", "goodput 1.00", "failed: 1 x 503", "path handoff: 4", "25.0 %"]
+    {
+        assert!(text.contains(part), "{part:?} in:\n{text}");
+    }
+    assert!(!text.contains("too slow"), "{text}");
+}
+
+#[test]
+fn json_has_the_rates_and_comes_back() {
+    let report = report();
+    let value = report.to_json();
+    assert_eq!(value["goodput_per_s"], 1.0);
+    assert_eq!(serde_json::from_value::<Report>(value).expect("a report"), report);
+}
+
+#[test]
+fn an_empty_run_divides_by_nothing() {
+    let report = Recorder::new(slo()).finish(String::new(), String::new(), Duration::ZERO);
+    assert!(!report.to_string().contains("NaN"));
+    assert!(!report.to_json().to_string().contains("null"));
+}

@@ -1,0 +1,256 @@
+//! The load generator against a server whose answers are known.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bench::{Arrivals, Conversation, Fixed, LoadOptions, Report, Slo, Spread, Workload};
+use rstest::rstest;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const TTFT: Duration = Duration::from_millis(30);
+const GAP: Duration = Duration::from_millis(5);
+const TOKENS: u64 = 8;
+
+/// Serves one OpenAI endpoint by hand: every `refuse_every`th request gets 503.
+struct Server {
+    addr: SocketAddr,
+    seen: Arc<Seen>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: AtomicUsize,
+    running: AtomicUsize,
+    running_max: AtomicUsize,
+    /// Messages in the longest chat.
+    messages_max: AtomicUsize,
+}
+
+#[rstest]
+#[case::closed(Arrivals::Closed { clients: 4 })]
+#[case::poisson(Arrivals::Poisson { sessions_per_s: 200.0, in_flight_max: 100 })]
+#[tokio::test]
+async fn times_are_the_servers(#[case] arrivals: Arrivals) {
+    let server = Server::start(usize::MAX).await;
+    let report = run(&server, options(&server, fixed(40), arrivals)).await;
+
+    assert_eq!((report.completed, report.failed), (40, 0), "{report}");
+    assert_eq!(report.output_tokens, 40 * TOKENS);
+    assert_eq!(report.input_tokens, 40 * 16);
+    assert_eq!(report.paths.get("handoff"), Some(&40));
+    let ttft_ms = TTFT.as_secs_f64() * 1e3;
+    assert!(report.ttft_ms.p50 >= ttft_ms && report.ttft_ms.p50 < ttft_ms * 3.0, "{report}");
+    let gap_ms = GAP.as_secs_f64() * 1e3;
+    // A late timer here shortens the next gap, never the mean.
+    assert!(report.tpot_ms.mean >= gap_ms * 0.9 && report.tpot_ms.mean < gap_ms * 4.0, "{report}");
+    assert!(report.good == 40, "{report}");
+}
+
+#[tokio::test]
+async fn closed_clients_are_never_more_than_asked_for() {
+    let server = Server::start(usize::MAX).await;
+    run(&server, options(&server, fixed(30), Arrivals::Closed { clients: 3 })).await;
+    assert_eq!(server.seen.running_max.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn refusals_are_counted_by_kind_and_not_timed() {
+    let server = Server::start(4).await;
+    let report = run(&server, options(&server, fixed(40), Arrivals::Closed { clients: 4 })).await;
+    assert_eq!((report.completed, report.failed), (30, 10), "{report}");
+    assert_eq!(report.failures.get("503 overloaded"), Some(&10), "{report}");
+}
+
+#[tokio::test]
+async fn chats_repeat_what_was_said_and_answered() {
+    let server = Server::start(usize::MAX).await;
+    let chats = Workload::Conversation(Conversation {
+        sessions: 5,
+        turns: 3,
+        first_words: 20,
+        turn_words: 4,
+        output_tokens: TOKENS as u32,
+        think: Duration::from_millis(1),
+    });
+    let report = run(&server, options(&server, chats, Arrivals::Closed { clients: 2 })).await;
+    assert_eq!((report.completed, report.failed), (15, 0), "{report}");
+    assert_eq!(server.seen.messages_max.load(Ordering::Relaxed), 5, "3 questions, 2 answers");
+}
+
+#[tokio::test]
+async fn a_run_ends_early_when_told_and_keeps_what_it_has() {
+    let server = Server::start(usize::MAX).await;
+    let options = options(&server, fixed(100_000), Arrivals::Closed { clients: 4 });
+    let cancel = CancellationToken::new();
+    let (report, ()) = tokio::join!(bench::load::run(options, cancel.clone()), async {
+        while server.seen.requests.load(Ordering::Relaxed) < 20 {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+    });
+    let report = report.expect("a report");
+    assert!(report.completed >= 8 && report.completed < 1000, "{report}");
+}
+
+#[tokio::test]
+async fn warm_up_requests_are_sent_and_not_counted() {
+    let server = Server::start(usize::MAX).await;
+    let mut options = options(&server, fixed(10), Arrivals::Closed { clients: 2 });
+    options.warm_up = 3;
+    let report = run(&server, options).await;
+    assert_eq!(report.completed, 10);
+    assert_eq!(server.seen.requests.load(Ordering::Relaxed), 13);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error() {
+    let server = Server::start(usize::MAX).await;
+    let mut options = options(&server, fixed(1), Arrivals::Closed { clients: 1 });
+    options.url = "http://127.0.0.1:9".to_owned();
+    let error = bench::load::run(options, CancellationToken::new()).await.expect_err("nobody");
+    assert!(format!("{error:#}").contains("127.0.0.1:9"), "{error:#}");
+}
+
+async fn run(_server: &Server, options: LoadOptions) -> Report {
+    let run = bench::load::run(options, CancellationToken::new());
+    let report = tokio::time::timeout(Duration::from_secs(60), run).await;
+    report.expect("an end").expect("a report")
+}
+
+fn fixed(requests: usize) -> Workload {
+    Workload::Fixed(Fixed {
+        input_tokens: 16,
+        output_tokens: TOKENS as u32,
+        shared_tokens: 0,
+        spread: Spread(0),
+        requests,
+    })
+}
+
+fn options(server: &Server, workload: Workload, arrivals: Arrivals) -> LoadOptions {
+    LoadOptions {
+        url: format!("http://{}/v1", server.addr),
+        model: None,
+        api_key: None,
+        workload,
+        arrivals,
+        warm_up: 0,
+        time_max: None,
+        request_timeout: Duration::from_secs(30),
+        slo: Slo { ttft: Duration::from_secs(5), tpot: Duration::from_secs(1) },
+        temperature: 0.0,
+        seed: 1,
+        progress: false,
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    async fn start(refuse_every: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("its address");
+        let seen = Arc::new(Seen::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn({
+            let seen = seen.clone();
+            async move {
+                let mut connections = JoinSet::new();
+                loop {
+                    let (stream, _) = listener.accept().await.expect("a connection");
+                    stream.set_nodelay(true).expect("nodelay");
+                    connections.spawn(connection(stream, seen.clone(), refuse_every));
+                }
+            }
+        });
+        Self { addr, seen, _tasks: tasks }
+    }
+}
+
+/// Answers requests until the client closes; a client that breaks off is no concern of ours.
+async fn connection(stream: TcpStream, seen: Arc<Seen>, refuse_every: usize) {
+    let mut stream = BufReader::new(stream);
+    while let Some((path, body)) = request(&mut stream).await {
+        let sent = if path == "/v1/models" {
+            json(&mut stream, 200, r#"{"data":[{"id":"m"}]}"#).await
+        } else {
+            generation(&mut stream, &body, &seen, refuse_every).await
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+async fn generation(
+    stream: &mut BufReader<TcpStream>,
+    body: &serde_json::Value,
+    seen: &Seen,
+    refuse_every: usize,
+) -> std::io::Result<()> {
+    let number = seen.requests.fetch_add(1, Ordering::Relaxed) + 1;
+    if number.is_multiple_of(refuse_every) {
+        return json(stream, 503, r#"{"error":{"message":"x","code":"overloaded"}}"#).await;
+    }
+    assert_eq!(body["model"], "m");
+    let messages = body["messages"].as_array().map_or(0, Vec::len);
+    seen.messages_max.fetch_max(messages, Ordering::Relaxed);
+    let running = seen.running.fetch_add(1, Ordering::Relaxed) + 1;
+    seen.running_max.fetch_max(running, Ordering::Relaxed);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-baton-path: handoff\r\n\
+                transfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    for token in 0..TOKENS {
+        tokio::time::sleep(if token == 0 { TTFT } else { GAP }).await;
+        let choice = if messages > 0 {
+            r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#
+        } else {
+            r#"{"choices":[{"index":0,"text":"a"}]}"#
+        };
+        event(stream, choice).await?;
+    }
+    seen.running.fetch_sub(1, Ordering::Relaxed);
+    let usage =
+        format!(r#"{{"choices":[],"usage":{{"prompt_tokens":16,"completion_tokens":{TOKENS}}}}}"#);
+    event(stream, &usage).await?;
+    event(stream, "[DONE]").await?;
+    stream.write_all(b"0\r\n\r\n").await
+}
+
+async fn event(stream: &mut BufReader<TcpStream>, data: &str) -> std::io::Result<()> {
+    let event = format!("data: {data}\n\n");
+    stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await
+}
+
+async fn json(stream: &mut BufReader<TcpStream>, status: u16, body: &str) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n");
+    stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await
+}
+
+/// Path and JSON body of the next request.
+async fn request(stream: &mut BufReader<TcpStream>) -> Option<(String, serde_json::Value)> {
+    let mut first = String::new();
+    stream.read_line(&mut first).await.ok().filter(|&bytes| bytes > 0)?;
+    let path = first.split(' ').nth(1)?.to_owned();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.ok()?;
+        let line = line.trim().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    Some((path, serde_json::from_slice(&body).unwrap_or_default()))
+}
