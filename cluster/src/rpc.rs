@@ -32,8 +32,10 @@ pub fn remaining_ms(deadline: Instant) -> u64 {
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A request that ends at `deadline` on both sides (`grpc-timeout`) and carries the current span's
-/// trace context.
+/// A request that must be answered by `deadline`, on both sides (`grpc-timeout`), and carries the
+/// current span's trace context.
+///
+/// An answer that is a stream only has to begin by then: its messages are the caller's to bound.
 pub fn request<T>(message: T, deadline: Instant) -> Request<T> {
     let mut request = request_without_deadline(message);
     request.set_timeout(deadline.saturating_duration_since(Instant::now()));

@@ -2,19 +2,25 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
+
+/// After an accept that failed, as it does when descriptors run out: it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections as they come.
 pub(super) struct Incoming {
     listener: TcpListener,
     cut: CancellationToken,
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// A connection that fails as soon as its token is cancelled.
@@ -29,22 +35,26 @@ pub(super) struct Cuttable {
 
 impl Incoming {
     pub(super) fn new(listener: TcpListener, cut: CancellationToken) -> Self {
-        Self { listener, cut }
+        Self { listener, cut, pause: None }
     }
 }
 
 impl Stream for Incoming {
     type Item = io::Result<Cuttable>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let (stream, peer) = match self.listener.poll_accept(cx) {
-            Poll::Ready(Ok(accepted)) => accepted,
-            Poll::Ready(Err(error)) => {
-                // Out of descriptors, or a peer that left in the queue; the next may do.
-                warn!(%error, "accepting a connection");
-                return Poll::Ready(Some(Err(error)));
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let (stream, peer) = loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
             }
-            Poll::Pending => return Poll::Pending,
+            match ready!(self.listener.poll_accept(cx)) {
+                Ok(accepted) => break accepted,
+                Err(error) => {
+                    warn!(%error, "accepting a connection");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+                }
+            }
         };
         // tonic's own option is not applied to streams it is given. Without it a hand-off crawls at
         // an eighth of its speed, for Nagle waits for the peer's delayed acknowledgements.

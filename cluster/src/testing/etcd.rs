@@ -1,18 +1,21 @@
 //! An etcd process of a test's own.
 
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
 
-use etcd_client::Client;
+use etcd_client::{Client, Error};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use tonic::Code;
 
 use super::{DEADLINE, wait_until};
 use crate::EtcdConfig;
+use crate::membership::etcd::EtcdTls;
 
 /// Another process may take a port between our finding it free and etcd's binding it.
 const START_ATTEMPTS: usize = 5;
@@ -24,6 +27,8 @@ pub struct Etcd {
     client_port: u16,
     peer_port: u16,
     child: Option<Child>,
+    args: Vec<OsString>,
+    tls: Option<EtcdTls>,
 }
 
 // === impl Etcd ===
@@ -34,8 +39,16 @@ impl Etcd {
     /// # Panics
     /// If there is no `etcd`, or it does not answer.
     pub async fn start() -> Self {
+        Self::start_with(Vec::new(), None).await
+    }
+
+    /// Starts one with more arguments; with `tls`, these have to make it speak TLS.
+    ///
+    /// # Panics
+    /// If there is no `etcd`, or it does not answer.
+    pub async fn start_with(args: Vec<OsString>, tls: Option<EtcdTls>) -> Self {
         for _ in 0..START_ATTEMPTS {
-            let mut etcd = Self::prepare();
+            let mut etcd = Self::prepare(args.clone(), tls.clone());
             etcd.spawn();
             if etcd.answers_or_exits().await {
                 return etcd;
@@ -47,7 +60,8 @@ impl Etcd {
     /// The endpoint for clients.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.client_port)
     }
 
     /// Settings for this etcd with short times: leases of 2 s, retries within 200 ms.
@@ -56,6 +70,7 @@ impl Etcd {
         EtcdConfig {
             lease_ttl: Duration::from_secs(2),
             retry_limit: Duration::from_millis(200),
+            tls: self.tls.clone(),
             ..EtcdConfig::new([self.endpoint()])
         }
     }
@@ -101,12 +116,12 @@ impl Etcd {
         self.data = TempDir::new().expect("a temporary directory");
     }
 
-    fn prepare() -> Self {
+    fn prepare(args: Vec<OsString>, tls: Option<EtcdTls>) -> Self {
         let data = TempDir::new().expect("a temporary directory");
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [client_port, peer_port] =
             free.map(|listener| listener.local_addr().expect("an address").port());
-        Self { data, client_port, peer_port, child: None }
+        Self { data, client_port, peer_port, child: None, args, tls }
     }
 
     fn spawn(&mut self) {
@@ -120,6 +135,7 @@ impl Etcd {
             // A single member needs no patience with others; it also makes leases of 1 s possible.
             .args(["--heartbeat-interval", "10", "--election-timeout", "100"])
             .args(["--log-level", "fatal"])
+            .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -130,10 +146,10 @@ impl Etcd {
     }
 
     async fn answers_or_exits(&mut self) -> bool {
-        let endpoint = self.endpoint();
+        let config = self.config();
         let child = self.child.as_mut().expect("spawned");
         tokio::select! {
-            () = wait_until("etcd", async || answers(&endpoint).await) => true,
+            () = wait_until("etcd", async || answers(&config).await) => true,
             _ = child.wait() => false,
         }
     }
@@ -150,10 +166,15 @@ impl Etcd {
     }
 }
 
-async fn answers(endpoint: &str) -> bool {
+/// Whether it answers at all, if only to ask who we are.
+async fn answers(config: &EtcdConfig) -> bool {
     let ask = async {
-        let mut client = Client::connect([endpoint], None).await?;
+        let mut client = Client::connect(&config.endpoints, Some(config.options())).await?;
         client.get("baton-probe", None).await
     };
-    matches!(timeout(Duration::from_secs(1), ask).await, Ok(Ok(_)))
+    match timeout(Duration::from_secs(1), ask).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(Error::GRpcStatus(status))) => status.code() == Code::InvalidArgument,
+        Ok(Err(_)) | Err(_) => false,
+    }
 }

@@ -124,7 +124,8 @@ impl EtcdConfig {
         i64::try_from(self.lease_ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
-    pub(super) fn options(&self) -> ConnectOptions {
+    /// How to connect.
+    pub(crate) fn options(&self) -> ConnectOptions {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)

@@ -37,6 +37,8 @@ pub(super) struct Registrar {
     closing: CancellationToken,
     /// Outlives a connection: a short outage need not cost a new lease.
     lease: Option<Lease>,
+    /// Connections made so far; the first endpoint is drawn by lot.
+    attempt: usize,
 }
 
 /// What to do next.
@@ -57,7 +59,8 @@ impl Registrar {
         closing: CancellationToken,
     ) -> Self {
         let key = format!("{}{}/{}", config.workers_prefix(), info.role, info.address.worker);
-        Self { config, key, info, wishes, standing, closing, lease: None }
+        let attempt = Backoff::seed() as usize >> 1;
+        Self { config, key, info, wishes, standing, closing, lease: None, attempt }
     }
 
     /// Runs until the entry is taken back or superseded.
@@ -81,7 +84,8 @@ impl Registrar {
 
     /// One connection's worth of keeping the entry up. Returns when there is nothing left to keep.
     async fn session(&mut self) -> Result<(), ClusterError> {
-        let mut store = Store::connect(&self.config).await?;
+        self.attempt += 1;
+        let mut store = Store::connect(&self.config, self.attempt).await?;
         let mut beat = interval(self.config.lease_ttl / 3);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

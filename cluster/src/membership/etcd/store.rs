@@ -51,8 +51,11 @@ pub(super) struct Snapshot {
 // === impl Store ===
 
 impl Store {
-    pub(super) async fn connect(config: &EtcdConfig) -> Result<Self, ClusterError> {
-        let connect = Client::connect(&config.endpoints, Some(config.options()));
+    /// Connects to one endpoint, a different one with each attempt: a client that balances over all
+    /// would hand every other request to a member that is down.
+    pub(super) async fn connect(config: &EtcdConfig, attempt: usize) -> Result<Self, ClusterError> {
+        let endpoint = &config.endpoints[attempt % config.endpoints.len()];
+        let connect = Client::connect([endpoint], Some(config.options()));
         let client = within(config.request_timeout, "connecting to etcd", connect).await?;
         Ok(Self { client, request_timeout: config.request_timeout })
     }

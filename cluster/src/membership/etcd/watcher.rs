@@ -23,6 +23,8 @@ pub(super) struct Watcher {
     prefix: String,
     view: View,
     publish: watch::Sender<Arc<Members>>,
+    /// Connections made so far; the first endpoint is drawn by lot.
+    attempt: usize,
 }
 
 /// Why a watch ended without an error.
@@ -38,7 +40,8 @@ impl Watcher {
         now: Instant,
     ) -> Self {
         let view = View::new(config.grace, now);
-        Self { prefix: config.workers_prefix(), config, view, publish }
+        let attempt = Backoff::seed() as usize >> 1;
+        Self { prefix: config.workers_prefix(), config, view, publish, attempt }
     }
 
     /// Runs until dropped.
@@ -53,7 +56,8 @@ impl Watcher {
                         warn!(%error, "etcd is away: serving on the last view");
                         self.publish();
                     }
-                    self.pause(backoff.delay()).await;
+                    // While etcd is away nobody is given up: nobody could come back.
+                    tokio::time::sleep(backoff.delay()).await;
                 }
             }
         }
@@ -64,7 +68,8 @@ impl Watcher {
     /// Every connection begins with a snapshot: an etcd that lost its data counts from the beginning,
     /// and a watch from a revision it has not reached would be silent for ever.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<Compacted, ClusterError> {
-        let mut store = Store::connect(&self.config).await?;
+        self.attempt += 1;
+        let mut store = Store::connect(&self.config, self.attempt).await?;
         let snapshot = store.snapshot(&self.prefix).await?;
         let from = snapshot.revision + 1;
         self.view.rebuild(snapshot.revision, snapshot.entries, Instant::now());
@@ -140,11 +145,6 @@ impl Watcher {
         }
     }
 
-    /// Waits before the next try. While etcd is away nobody is given up: nobody could come back.
-    async fn pause(&mut self, delay: Duration) {
-        tokio::time::sleep(delay).await;
-    }
-
     fn publish(&self) {
         let members = self.view.members();
         self.publish.send_if_modified(|view| {
@@ -178,7 +178,7 @@ mod tests {
         }
         client.compact(8, None).await.unwrap();
         let config = Arc::new(etcd.config());
-        let mut store = Store::connect(&config).await.unwrap();
+        let mut store = Store::connect(&config, 0).await.unwrap();
         let (publish, _view) = watch::channel(Arc::default());
         let mut watcher = Watcher::new(config, publish, Instant::now());
         let Compacted = watcher.follow(&mut store, 2).await.unwrap();
