@@ -1,1 +1,144 @@
-fn main() {}
+//! How fast pages move, beside how fast memory does.
+//!
+//! `cargo bench -p kv-transfer`: each transport at several message sizes, one hand-off of 64 MiB.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kv_cache::{BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion};
+use kv_transfer::transport::{
+    GrpcTransport, InProcessTransport, KvTransferService, LocalReceivers, Target, Transport,
+};
+use kv_transfer::{
+    Expected, FilledPages, HostRegion, Receiver, ReceiverConfig, SendJob, Sender, SenderConfig,
+    Transports, page_digest,
+};
+use tokio::runtime::Runtime;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+/// 16 layers of 64 KiB pages: Llama-3.1-8B's pages, half of its layers.
+const LAYOUT: KvLayout =
+    KvLayout { layers: 16, kv_heads: 8, head_dim: 128, block_tokens: 16, dtype: KvDtype::Bf16 };
+/// A prompt of 1024 tokens.
+const BLOCKS: u32 = 64;
+const TOKENS: u32 = BLOCKS * LAYOUT.block_tokens;
+const WINDOW: u32 = 8 << 20;
+
+/// One worker's memory.
+struct Memory {
+    pool: BlockPool,
+    region: Arc<dyn KvRegion>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let pool = BlockPool::new(BLOCKS, LAYOUT.block_tokens).with_prefix_cache(false);
+        Self { pool, region: Arc::new(HostRegion::new(LAYOUT, BLOCKS)) }
+    }
+}
+
+fn handoffs(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let memory = Memory::new();
+    let config = ReceiverConfig { window_bytes: u64::from(WINDOW), ..ReceiverConfig::default() };
+    let receiver = Receiver::new(memory.pool.clone(), memory.region.clone(), config);
+    let local = LocalReceivers::default();
+    let _registration = local.register("inproc://decode", receiver.clone());
+    let uri = serve(&runtime, receiver.clone());
+    let ways: [(Arc<dyn Transport>, String); 2] = [
+        (Arc::new(InProcessTransport::new(local)), "inproc://decode".into()),
+        (Arc::new(GrpcTransport::new(1)), uri),
+    ];
+    let mut group = criterion.benchmark_group("hand-off");
+    group.throughput(Throughput::Bytes(u64::from(BLOCKS) * LAYOUT.block_bytes() as u64));
+    group.sample_size(10).measurement_time(Duration::from_secs(4));
+    for (transport, uri) in ways {
+        for kib in [128, 256, 512, 1024] {
+            let config = SenderConfig { message_bytes: kib << 10, ..SenderConfig::default() };
+            let sender = Sender::new(Transports::new(vec![transport.clone()]), config);
+            let target = Target { uri: uri.clone(), incarnation: 0 };
+            let id = BenchmarkId::new(transport.name(), format!("{kib} KiB"));
+            let source = Memory::new();
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| {
+                    runtime.block_on(hand_over(&receiver, &memory, &sender, &source, &target));
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+async fn hand_over(
+    receiver: &Receiver,
+    memory: &Memory,
+    sender: &Sender,
+    source: &Memory,
+    target: &Target,
+) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let expected = Expected {
+        reservation: memory.pool.reserve(BLOCKS).unwrap(),
+        held: BlockTable::new(LAYOUT.block_tokens),
+        tokens: TOKENS,
+        deadline,
+    };
+    let pending = receiver.expect(expected).unwrap();
+    let job = SendJob {
+        id: pending.id(),
+        target: target.clone(),
+        transports: vec!["in-process".into(), "grpc".into()],
+        blocks: 0..BLOCKS,
+        tokens: TOKENS,
+        region: source.region.clone(),
+        kv_layout: String::new(),
+        deadline,
+    };
+    let queue = sender.start(job).unwrap();
+    let mut credit = source.pool.reserve(BLOCKS).unwrap();
+    let blocks: Vec<_> = std::iter::from_fn(|| credit.bind()).collect();
+    for layer in 0..LAYOUT.layers {
+        let layers = layer..layer + 1;
+        let pages = FilledPages { layers, first_block: 0, blocks: blocks.clone(), fence: Fence(0) };
+        queue.push(pages).await.unwrap();
+    }
+    let (report, table) = tokio::join!(queue.commit(), pending.verified(deadline));
+    report.unwrap();
+    black_box(table.unwrap());
+}
+
+/// What no hand-off can beat: each byte is copied and hashed on both sides.
+fn floors(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("floor");
+    let from = vec![1u8; 1 << 20];
+    let mut to = vec![0u8; 1 << 20];
+    group.throughput(Throughput::Bytes(1 << 20));
+    group.bench_function("memcpy 1 MiB", |bencher| {
+        bencher.iter(|| black_box(&mut to).copy_from_slice(black_box(&from)));
+    });
+    let page = &from[..LAYOUT.page_bytes()];
+    group.throughput(Throughput::Bytes(page.len() as u64));
+    group.bench_function("page digest 64 KiB", |bencher| {
+        bencher.iter(|| page_digest(1, 2, black_box(page)));
+    });
+    group.finish();
+}
+
+fn serve(runtime: &Runtime, receiver: Receiver) -> String {
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let serving = Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(4 * WINDOW)
+        .max_frame_size(1 << 20)
+        .add_service(KvTransferService::server(receiver))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+    runtime.spawn(serving);
+    uri
+}
+
+criterion_group!(benches, floors, handoffs);
+criterion_main!(benches);

@@ -125,11 +125,10 @@ type Outcome = Result<SendReport, TransferError>;
 impl Sender {
     /// A sender over `transports`.
     #[must_use]
-    pub fn new(transports: Transports, config: SenderConfig) -> Self {
-        let message_bytes = config.message_bytes.min(MESSAGE_BYTES);
-        let config = SenderConfig { message_bytes, ..config };
+    pub fn new(transports: Transports, mut config: SenderConfig) -> Self {
+        config.message_bytes = config.message_bytes.min(MESSAGE_BYTES);
         Self {
-            buffers: Buffers::new(message_bytes, config.buffer_bytes_max),
+            buffers: Buffers::new(config.message_bytes, config.buffer_bytes_max),
             config,
             transports,
             tasks: TaskTracker::new(),

@@ -1,0 +1,338 @@
+//! The receiver against a scripted sender: what it believes and what it doesn't.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use kv_cache::{Fence, KvLayout, KvRegion, PageRange, RegionError};
+use kv_transfer::message::{Open, PageChunk, Push, Reply};
+use kv_transfer::transport::{Faults, Link, OpenError};
+use kv_transfer::{
+    CommitRecord, Digest, HandoffId, HostRegion, PageSpan, PendingHandoff, RejectReason,
+    TransferError,
+};
+use parking_lot::{Condvar, Mutex};
+use rstest::rstest;
+
+use self::support::{
+    BLOCK_TOKENS, INCARNATION, KV_LAYOUT, LAYERS, Memory, PATIENCE, Via, World, layout, uniform,
+    wait_until,
+};
+
+const BLOCKS: u32 = 3;
+const TOKENS: u32 = BLOCKS * BLOCK_TOKENS;
+
+fn whole() -> PageSpan {
+    PageSpan { layers: 0..LAYERS, blocks: 0..BLOCKS }
+}
+
+fn chunk(sequence: u64, span: PageSpan, byte: u8) -> PageChunk {
+    let (data, digests) = uniform(&span, byte);
+    PageChunk { sequence, span, data: Bytes::from(data), digests }
+}
+
+fn record(byte: u8) -> CommitRecord {
+    let mut digest = Digest::default();
+    uniform(&whole(), byte).1.into_iter().for_each(|page| digest.add(page));
+    CommitRecord { tokens: TOKENS, blocks: 0..BLOCKS, layers: LAYERS, digest: digest.0 }
+}
+
+async fn open(world: &World, id: HandoffId, epoch: u64) -> Result<Link, OpenError> {
+    let open = Open { id, incarnation: INCARNATION, kv_layout: KV_LAYOUT.into(), epoch };
+    world.transport.open(&world.target, open).await
+}
+
+/// Says `push` and returns the answer.
+async fn ask(link: &mut Link, push: Push) -> Reply {
+    link.pushes.send(push).await.unwrap();
+    answer(link).await
+}
+
+async fn answer(link: &mut Link) -> Reply {
+    let reply = tokio::time::timeout(PATIENCE, link.replies.next()).await;
+    reply.unwrap().unwrap().unwrap()
+}
+
+async fn verified(pending: PendingHandoff) -> Result<kv_cache::BlockTable, TransferError> {
+    pending.verified(Instant::now() + PATIENCE).await
+}
+
+fn reason(reply: &Reply) -> RejectReason {
+    match reply {
+        Reply::Rejected(why) => why.reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_commit_names_what_is_missing_until_nothing_is(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    assert_eq!(ask(&mut link, Push::Commit(record(5))).await, Reply::Missing(vec![whole()]));
+    let upper = PageSpan { layers: 0..2, blocks: 0..BLOCKS };
+    let lower = PageSpan { layers: 2..LAYERS, blocks: 0..BLOCKS };
+    let acked = ask(&mut link, Push::Pages(chunk(1, upper, 5))).await;
+    assert_eq!(acked, Reply::Ack { sequence: 1 });
+    assert_eq!(ask(&mut link, Push::Commit(record(5))).await, Reply::Missing(vec![lower.clone()]));
+    ask(&mut link, Push::Pages(chunk(2, lower, 5))).await;
+    let pages = u64::from(BLOCKS * LAYERS);
+    assert_eq!(ask(&mut link, Push::Commit(record(5))).await, Reply::Verified { pages });
+    assert_eq!(verified(pending).await.unwrap().tokens(), TOKENS as usize);
+    world.assert_idle();
+}
+
+#[rstest]
+#[tokio::test]
+async fn blocks_are_bound_only_when_their_pages_come(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    let counts = world.receiving.pool.counts();
+    assert_eq!((counts.reserved, counts.active), (BLOCKS, 0));
+    let one = PageSpan { layers: 1..2, blocks: 2..3 };
+    ask(&mut link, Push::Pages(chunk(1, one, 5))).await;
+    let counts = world.receiving.pool.counts();
+    assert_eq!((counts.reserved, counts.active), (BLOCKS - 1, 1));
+    assert_eq!((world.receiver.held_blocks().len(), world.orphans()), (1, 0));
+    drop(pending);
+    assert!(world.receiving.all_free());
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_later_stream_takes_over_and_the_earlier_one_cannot_write(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut first = open(&world, pending.id(), 1).await.unwrap();
+    let mut second = open(&world, pending.id(), 2).await.unwrap();
+    assert_eq!(reason(&answer(&mut first).await), RejectReason::Superseded, "it is told at once");
+    // Whether it is taken or not, it is not written.
+    let _ = first.pushes.send(Push::Pages(chunk(1, whole(), 66))).await;
+    for epoch in [1, 2] {
+        let late = open(&world, pending.id(), epoch).await;
+        let Err(OpenError::Rejected(why)) = late else { panic!("{late:?}") };
+        assert_eq!(why.reason, RejectReason::Superseded, "a stream that was held up on its way");
+    }
+    ask(&mut second, Push::Pages(chunk(1, whole(), 5))).await;
+    ask(&mut second, Push::Commit(record(5))).await;
+    let table = verified(pending).await.unwrap();
+    assert_eq!(world.receiving.page(0, &table.blocks()[0]), vec![5; layout().page_bytes()]);
+    assert_eq!(world.receiver.stats().counts().pages, u64::from(BLOCKS * LAYERS));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_sender_that_missed_the_answer_can_ask_again(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(false, true)] taken: bool,
+) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let id = pending.id();
+    let mut link = open(&world, id, 1).await.unwrap();
+    ask(&mut link, Push::Pages(chunk(1, whole(), 5))).await;
+    ask(&mut link, Push::Commit(record(5))).await;
+    let (table, pending) =
+        if taken { (Some(verified(pending).await.unwrap()), None) } else { (None, Some(pending)) };
+    let mut again = open(&world, id, 2).await.unwrap();
+    let written = world.receiver.stats().counts().pages;
+    ask(&mut again, Push::Pages(chunk(1, whole(), 66))).await;
+    assert_eq!(world.receiver.stats().counts().pages, written, "a verified page is never written");
+    let verified_again = ask(&mut again, Push::Commit(record(5))).await;
+    assert!(matches!(verified_again, Reply::Verified { .. }), "{verified_again:?}");
+    assert_eq!(world.receiver.stats().counts().handoffs_verified, 1);
+    drop((table, pending));
+    world.assert_idle();
+}
+
+#[rstest]
+#[case::another_layer(pages(|chunk| chunk.span.layers = 1..LAYERS + 1))]
+#[case::another_block(pages(|chunk| chunk.span.blocks = 1..BLOCKS + 1))]
+#[case::too_few_bytes(pages(|chunk| chunk.data.truncate(1)))]
+#[case::too_few_digests(pages(|chunk| chunk.digests.truncate(1)))]
+#[case::no_pages(pages(|chunk| chunk.span.blocks = 1..1))]
+#[case::other_tokens(Push::Commit(CommitRecord { tokens: TOKENS + 1, ..record(5) }))]
+#[case::other_blocks(Push::Commit(CommitRecord { blocks: 1..BLOCKS, ..record(5) }))]
+#[case::other_layers(Push::Commit(CommitRecord { layers: 1, ..record(5) }))]
+#[tokio::test]
+async fn what_was_not_promised_room_ends_the_hand_off(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[case] push: Push,
+) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    assert_eq!(reason(&ask(&mut link, push).await), RejectReason::OutOfRange);
+    let error = verified(pending).await.unwrap_err();
+    let TransferError::Rejected(why) = &error else { panic!("{error}") };
+    assert_eq!(why.reason, RejectReason::OutOfRange);
+    assert_eq!(world.receiver.stats().counts().pages, 0);
+    world.assert_idle();
+}
+
+fn pages(edit: impl Fn(&mut PageChunk)) -> Push {
+    let mut chunk = chunk(1, whole(), 5);
+    edit(&mut chunk);
+    Push::Pages(chunk)
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_set_that_differs_from_its_record_is_refused(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    ask(&mut link, Push::Pages(chunk(1, whole(), 5))).await;
+    let reply = ask(&mut link, Push::Commit(record(6))).await;
+    assert_eq!(reason(&reply), RejectReason::DigestMismatch);
+    let error = verified(pending).await.unwrap_err();
+    assert!(matches!(error, TransferError::Rejected(_)), "{error}");
+    world.assert_idle();
+}
+
+#[rstest]
+#[tokio::test]
+async fn pages_in_the_wrong_place_are_corrupt(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    let mut moved = chunk(1, PageSpan { layers: 0..1, blocks: 0..1 }, 5);
+    moved.span.blocks = 1..2;
+    ask(&mut link, Push::Pages(moved)).await;
+    let counts = world.receiver.stats().counts();
+    assert_eq!((counts.pages, counts.corrupt_pages), (0, 1));
+    assert_eq!(ask(&mut link, Push::Commit(record(5))).await, Reply::Missing(vec![whole()]));
+}
+
+#[rstest]
+#[tokio::test]
+async fn nobody_knows_a_made_up_hand_off(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+    let world = World::new(via, Faults::default());
+    let refused = open(&world, HandoffId([1; 16]), 1).await;
+    let Err(OpenError::Rejected(why)) = refused else { panic!("{refused:?}") };
+    assert_eq!(why.reason, RejectReason::UnknownHandoff);
+}
+
+/// A region whose writes wait at a gate.
+struct Gated {
+    inner: HostRegion,
+    gate: Mutex<Gate>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    waiting: u32,
+}
+
+impl Gated {
+    fn set_closed(&self, closed: bool) {
+        self.gate.lock().closed = closed;
+        self.changed.notify_all();
+    }
+
+    fn waiting(&self) -> u32 {
+        self.gate.lock().waiting
+    }
+}
+
+impl KvRegion for Gated {
+    fn layout(&self) -> &KvLayout {
+        self.inner.layout()
+    }
+
+    fn gather(
+        &self,
+        pages: &PageRange<'_>,
+        fence: Fence,
+        out: &mut [u8],
+    ) -> Result<(), RegionError> {
+        self.inner.gather(pages, fence, out)
+    }
+
+    fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
+        let mut gate = self.gate.lock();
+        gate.waiting += 1;
+        while gate.closed {
+            self.changed.wait(&mut gate);
+        }
+        gate.waiting -= 1;
+        drop(gate);
+        self.inner.scatter(pages, bytes)
+    }
+}
+
+fn gated(via: Via) -> (World, Arc<Gated>) {
+    let region = Arc::new(Gated {
+        inner: HostRegion::new(layout(), 512),
+        gate: Mutex::default(),
+        changed: Condvar::new(),
+    });
+    let memory = Memory::over(region.clone(), 512);
+    (World::with_memory(via, Faults::default(), memory), region)
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_under_a_writers_hands_are_freed_when_it_has_ended(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+) {
+    let (world, region) = gated(via);
+    region.set_closed(true);
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    link.pushes.send(Push::Pages(chunk(1, whole(), 5))).await.unwrap();
+    let reply = async { answer(&mut link).await };
+    let script = async {
+        wait_until("the writer is at the gate", || region.waiting() == 1).await;
+        drop(pending);
+        assert_eq!(world.receiving.pool.counts().active, BLOCKS, "it may still write to them");
+        assert_eq!(world.receiver.held_blocks().len(), BLOCKS as usize);
+        assert_eq!(world.orphans(), 0, "they are known to be held");
+        region.set_closed(false);
+        wait_until("the blocks are free", || world.receiving.all_free()).await;
+    };
+    tokio::join!(reply, script);
+    world.assert_idle();
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_takes_over_waits_for_the_writer_of_the_one_before(
+    #[values(Via::InProcess, Via::Grpc)] via: Via,
+) {
+    let (world, region) = gated(via);
+    region.set_closed(true);
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut first = open(&world, pending.id(), 1).await.unwrap();
+    first.pushes.send(Push::Pages(chunk(1, whole(), 5))).await.unwrap();
+    tokio::select! {
+        reply = first.replies.next() => panic!("{reply:?}"),
+        () = wait_until("the writer is at the gate", || region.waiting() == 1) => {}
+    }
+    drop(first);
+    let second = open(&world, pending.id(), 2);
+    tokio::pin!(second);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut second).await;
+    assert!(early.is_err(), "the first stream is still writing");
+    region.set_closed(false);
+    let mut second = second.await.unwrap();
+    // What the first one wrote was checked and counts.
+    assert!(matches!(ask(&mut second, Push::Commit(record(5))).await, Reply::Verified { .. }));
+    assert_eq!(verified(pending).await.unwrap().blocks().len(), BLOCKS as usize);
+    world.assert_idle();
+}
