@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::grpc::Grpc;
@@ -250,11 +251,11 @@ impl Cluster {
 /// If it does not in time.
 pub async fn sees_workers(router: &Node, prefill: usize, decode: usize) {
     let what = format!("{} to see {prefill} prefill and {decode} decode workers", router.name());
+    let wanted = json!({ "prefill": prefill, "decode": decode });
     wait_until(&what, REST_PATIENCE, || async {
-        let metrics = router.metrics().await;
-        let count = |role| metrics.get("baton_router_workers", &[("role", role)]).unwrap_or(0.0);
-        let seen = (count("prefill"), count("decode"));
-        if seen == (prefill as f64, decode as f64) { Ok(()) } else { Err(format!("{seen:?}")) }
+        let (_, text) = router.client().get("/ready").await;
+        let ready: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if ready["workers"] == wanted { Ok(()) } else { Err(text) }
     })
     .await;
 }

@@ -26,10 +26,10 @@ async fn a_chat_is_answered_through_a_hand_off() {
     let (prefill, decode) =
         (&cluster.prefill[0].metrics().await, &cluster.decode[0].metrics().await);
     assert!(prefill.require("baton_prefill_tokens", &[]) > 0.0, "the prompt was computed on p0");
-    assert_eq!(prefill.require("baton_decode_tokens", &[]), 1.0, "p0 gave the first token");
+    assert_eq!(prefill.require("baton_sampled_tokens", &[]), 1.0, "p0 gave the first token");
     assert_eq!(decode.require("baton_prefill_tokens", &[]), 0.0, "d0 computed no prompt");
     let rest = answer.completion_tokens() as f64 - 1.0;
-    assert_eq!(decode.require("baton_decode_tokens", &[]), rest, "d0 gave the other tokens");
+    assert_eq!(decode.require("baton_sampled_tokens", &[]), rest, "d0 gave the other tokens");
     cluster.assert_clean().await;
 }
 
@@ -40,7 +40,7 @@ async fn two_hundred_streams_at_once_all_end_well() {
     load::burst(&cluster.client(), MANY, 16).await.assert_flawless();
 
     for node in &cluster.decode {
-        let tokens = node.metrics().await.require("baton_decode_tokens", &[]);
+        let tokens = node.metrics().await.require("baton_sampled_tokens", &[]);
         assert!(tokens > 0.0, "{} was left out", node.name());
     }
     cluster.assert_clean().await;
