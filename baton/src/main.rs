@@ -1,1 +1,54 @@
-fn main() {}
+//! `baton`: the one command.
+
+#![forbid(unsafe_code)]
+// Talking to the terminal is what this program is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod cli;
+mod commands;
+mod model;
+mod ports;
+mod progress;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use scheduler::Role;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let ran = runtime.block_on(run(cli.command));
+    // A line being read from the terminal must not hold the process.
+    runtime.shutdown_background();
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => commands::up::run(args).await,
+        Command::Router(args) => commands::router::run(args).await,
+        Command::PrefillWorker(args) => commands::workers::run(args, Role::Prefill).await,
+        Command::DecodeWorker(args) => commands::workers::run(args, Role::Decode).await,
+        Command::Chat(args) => commands::chat::run(args).await,
+        Command::Bench(args) => commands::bench::run(args).await,
+        Command::Doctor => {
+            commands::doctor::run();
+            Ok(())
+        }
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{} {error:#}", console::style("error:").red().bold());
+    ExitCode::FAILURE
+}

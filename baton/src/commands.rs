@@ -1,0 +1,8 @@
+//! The commands, one file each.
+
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod doctor;
+pub(crate) mod router;
+pub(crate) mod up;
+pub(crate) mod workers;

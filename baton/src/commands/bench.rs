@@ -1,0 +1,164 @@
+//! `baton bench`: measures a running cluster.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bench::{Arrivals, Conversation, Fixed, LoadOptions, Slo, Spread, Trace, Workload};
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Measures a running cluster.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// Sends load to an OpenAI endpoint and reports TTFT, TPOT, ITL and goodput.
+    Serve(Box<ServeArgs>),
+}
+
+/// `baton bench serve`.
+#[derive(Args, Clone, Debug)]
+struct ServeArgs {
+    /// The endpoint.
+    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    url: String,
+    /// The model; by default the first one served.
+    #[arg(long)]
+    model: Option<String>,
+    /// `Authorization: Bearer KEY`.
+    #[arg(long)]
+    api_key: Option<String>,
+    /// What clients say.
+    #[arg(long, value_enum, default_value_t = Kind::Fixed)]
+    workload: Kind,
+    /// Requests (fixed), chats (conversation), or lines of the trace at most.
+    #[arg(long, default_value_t = 100)]
+    requests: usize,
+    /// Tokens of a prompt; words of a chat's first message.
+    #[arg(long, default_value_t = 1024)]
+    input: u32,
+    /// Tokens of an answer.
+    #[arg(long, default_value_t = 128)]
+    output: u32,
+    /// Leading prompt tokens that all requests share.
+    #[arg(long, default_value_t = 0)]
+    shared: u32,
+    /// Lengths vary by this much, percent.
+    #[arg(long, default_value_t = 0)]
+    spread: u32,
+    /// Requests of a chat.
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// A recorded workload, one JSON object a line (timestamp, `input_length`, `output_length`, `hash_ids`).
+    #[arg(long, value_name = "FILE", required_if_eq("workload", "trace"))]
+    trace: Option<PathBuf>,
+    /// Sessions per second, at random times; without it --clients at a time.
+    #[arg(long, value_name = "PER_S")]
+    rate: Option<f64>,
+    /// Sessions at a time.
+    #[arg(long, default_value_t = 8, conflicts_with = "rate")]
+    clients: usize,
+    /// Sessions before the clock starts.
+    #[arg(long, default_value_t = 4)]
+    warm_up: usize,
+    /// Stop sending after this many seconds.
+    #[arg(long, value_name = "S")]
+    seconds: Option<u64>,
+    /// For goodput: longest time to the first token, ms.
+    #[arg(long, default_value_t = 1000)]
+    slo_ttft_ms: u64,
+    /// For goodput: longest mean time between tokens, ms.
+    #[arg(long, default_value_t = 50)]
+    slo_tpot_ms: u64,
+    /// 0 is greedy.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// Same seed, same requests.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Write the report as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Kind {
+    /// Single prompts of one length.
+    Fixed,
+    /// Chats of several turns.
+    Conversation,
+    /// A recorded workload.
+    Trace,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the endpoint can't be reached, or a file can't be read or written.
+pub(crate) async fn run(args: BenchArgs) -> Result<()> {
+    let What::Serve(args) = args.what;
+    let cancel = cluster::shutdown_signal()?;
+    let report = bench::load::run(args.options()?, cancel).await?;
+    println!("{report}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+// === impl ServeArgs ===
+
+impl ServeArgs {
+    fn options(&self) -> Result<LoadOptions> {
+        let arrivals = match self.rate {
+            Some(sessions_per_s) => Arrivals::Poisson { sessions_per_s, in_flight_max: 4096 },
+            None => Arrivals::Closed { clients: self.clients },
+        };
+        Ok(LoadOptions {
+            url: self.url.clone(),
+            model: self.model.clone(),
+            api_key: self.api_key.clone(),
+            workload: self.workload()?,
+            arrivals,
+            warm_up: self.warm_up,
+            time_max: self.seconds.map(Duration::from_secs),
+            request_timeout: Duration::from_secs(600),
+            slo: Slo {
+                ttft: Duration::from_millis(self.slo_ttft_ms),
+                tpot: Duration::from_millis(self.slo_tpot_ms),
+            },
+            temperature: self.temperature,
+            seed: self.seed,
+            progress: true,
+        })
+    }
+
+    fn workload(&self) -> Result<Workload> {
+        Ok(match (self.workload, &self.trace) {
+            (Kind::Fixed, _) => Workload::Fixed(Fixed {
+                input_tokens: self.input,
+                output_tokens: self.output,
+                shared_tokens: self.shared,
+                spread: Spread(self.spread),
+                requests: self.requests,
+            }),
+            (Kind::Conversation, _) => Workload::Conversation(Conversation {
+                sessions: self.requests,
+                turns: self.turns,
+                first_words: self.input as usize,
+                turn_words: 32,
+                output_tokens: self.output,
+                think: Duration::ZERO,
+            }),
+            (Kind::Trace, trace) => {
+                let path = trace.as_ref().context("--trace FILE is missing")?;
+                Workload::Trace(Trace::read(path, self.requests)?)
+            }
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! `baton doctor`: what Baton can use of this machine.
+
+use console::style;
+
+use crate::model::ModelRequest;
+use crate::settings;
+
+/// Prints what is there, what isn't, and what that means.
+pub(crate) fn run() {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    fine("CPU", &format!("{cores} cores; the CPU backend runs any supported model"));
+    match engine::cuda::probe() {
+        Ok(gpus) if gpus.is_empty() => missing("GPU", "the CUDA driver is there but shows no GPU"),
+        Ok(gpus) => {
+            for gpu in gpus {
+                fine("GPU", &format!("{gpu:?}"));
+            }
+        }
+        Err(why) => missing("GPU", &format!("{why}; models run on the CPU")),
+    }
+    let demo = ModelRequest {
+        source: None,
+        revision: "main".to_owned(),
+        served_name: None,
+        offline: true,
+    };
+    match demo.resolve() {
+        Ok(model) => fine("demo model", &model.dir.display().to_string()),
+        Err(error) => missing("demo model", &format!("{error:#}")),
+    }
+    match settings::hub_cache() {
+        Some(cache) if cache.is_dir() => fine("Hugging Face cache", &cache.display().to_string()),
+        Some(cache) => missing("Hugging Face cache", &format!("{} isn't there yet", cache.display())),
+        None => missing("Hugging Face cache", "neither HF_HOME nor HOME is set"),
+    }
+}
+
+fn fine(what: &str, detail: &str) {
+    println!("{} {:<20} {detail}", style("ok").green(), style(what).bold());
+}
+
+fn missing(what: &str, detail: &str) {
+    println!("{} {:<20} {detail}", style("--").yellow(), style(what).bold());
+}

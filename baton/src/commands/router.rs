@@ -1,0 +1,114 @@
+//! `baton router`, and the router inside `baton up`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Result;
+use cluster::load::LoadConfig;
+use cluster::rpc::{Channels, Listener};
+use cluster::telemetry::Metrics;
+use cluster::{EtcdMembership, Lifecycle, LoadWatcher, Membership};
+use router::RouterConfig;
+use router::dispatch::{Dispatcher, DispatcherConfig};
+use scheduler::{HandoffPolicy, LeastLoad};
+use tokio::net::TcpListener;
+
+use crate::cli::RouterArgs;
+use crate::model::LocalModel;
+use crate::ports::Ports;
+use crate::settings::{Settings, Written};
+
+/// How long a router's last bytes may take once its streams have ended.
+const STOP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A router whose ports are bound.
+pub(crate) struct BoundRouter {
+    config: RouterConfig,
+    model: LocalModel,
+    http: SocketAddr,
+    grpc: SocketAddr,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a setting is wrong, a port is taken, or the model's tokenizer can't be loaded.
+pub(crate) async fn run(args: RouterArgs) -> Result<()> {
+    let settings = Written::merge(args.node.config.as_deref(), &args.written())?.validate()?;
+    let telemetry = cluster::telemetry::init(&settings.telemetry("baton-router", "router")?)?;
+    let leave = cluster::shutdown_signal()?;
+    let request = settings.model_request();
+    let model = tokio::task::spawn_blocking(move || request.resolve()).await??;
+    let bound = BoundRouter::bind(&settings, model).await?;
+    let ports = Ports { http: Some(bound.http), grpc: Some(bound.grpc), ..Ports::default() };
+    ports.announce(args.node.ports_file.as_deref())?;
+    let membership = EtcdMembership::connect(settings.etcd())?;
+    let policy = settings.handoff(HandoffPolicy::Auto)?;
+    let ran = bound.run(&settings, &membership, policy, leave.cancelled_owned()).await;
+    membership.close().await;
+    telemetry.shutdown().await;
+    ran
+}
+
+// === impl BoundRouter ===
+
+impl BoundRouter {
+    /// Loads the tokenizer and binds the ports.
+    ///
+    /// # Errors
+    /// If either fails.
+    pub(crate) async fn bind(settings: &Settings, model: LocalModel) -> Result<Self> {
+        let endpoints = settings.endpoints()?;
+        let (loading, of) = (settings.clone(), model.clone());
+        let gateway = tokio::task::spawn_blocking(move || loading.gateway(&of)).await??;
+        let http_listener = TcpListener::bind(endpoints.http)
+            .await
+            .map_err(|source| cluster::ClusterError::Bind { addr: endpoints.http, source })?;
+        let grpc_listener = Listener::bind(endpoints.grpc).await?;
+        let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr());
+        let config = RouterConfig { http: http_listener, grpc: Some(grpc_listener), gateway };
+        Ok(Self { config, model, http, grpc })
+    }
+
+    /// Where HTTP is bound.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where gRPC is bound.
+    pub(crate) fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Serves until `leave` resolves and the running streams have ended.
+    ///
+    /// # Errors
+    /// If a server breaks off.
+    pub(crate) async fn run(
+        self,
+        settings: &Settings,
+        membership: &dyn Membership,
+        handoff: HandoffPolicy,
+        leave: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let (life, channels, metrics) = (Lifecycle::new(), Channels::new(), Metrics::new());
+        let loads = LoadWatcher::start(membership.view(), channels.clone(), LoadConfig::default());
+        let placer = Box::new(LeastLoad { handoff });
+        let config = DispatcherConfig { model: self.model.name, loads, placer, channels };
+        let dispatcher = Arc::new(Dispatcher::new(config, &metrics, life.clone()));
+        life.serve();
+        let serving = router::serve(self.config, dispatcher, metrics, life.clone());
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            () = leave => {}
+        }
+        let leaving = async {
+            life.drain(settings.drain_deadline()).await;
+            life.stop(STOP_DEADLINE).await;
+        };
+        let (served, ()) = tokio::join!(serving, leaving);
+        Ok(served?)
+    }
+}

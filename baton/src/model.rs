@@ -1,0 +1,154 @@
+//! From what the user calls a model to a folder with its files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use hf_hub::api::sync::ApiBuilder;
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::settings;
+
+/// The demo model's name as served.
+const DEMO_NAME: &str = "baton-demo";
+
+/// A model on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LocalModel {
+    /// The folder, in Hugging Face layout.
+    pub dir: PathBuf,
+    /// The name clients ask for.
+    pub name: String,
+}
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelRequest {
+    /// A folder, `org/name`, or nothing for the demo model.
+    pub source: Option<String>,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// The name to serve it under, if not its own.
+    pub served_name: Option<String>,
+    /// Don't ask the network.
+    pub offline: bool,
+}
+
+// === impl ModelRequest ===
+
+impl ModelRequest {
+    /// Finds the model's folder; downloads it, with a progress bar, if it is not on this machine.
+    ///
+    /// # Errors
+    /// If there is no such folder and no such model in the cache or on the hub. Says what to do.
+    pub(crate) fn resolve(&self) -> Result<LocalModel> {
+        let mut model = match &self.source {
+            None => LocalModel { dir: demo_dir()?, name: DEMO_NAME.to_owned() },
+            Some(source) if Path::new(source).is_dir() => from_folder(Path::new(source))?,
+            Some(source) if is_hub_name(source) => self.from_hub(source)?,
+            Some(source) => bail!(
+                "there is no model {source:?}: want a folder with config.json, or a name like org/name"
+            ),
+        };
+        if let Some(name) = &self.served_name {
+            model.name.clone_from(name);
+        }
+        Ok(model)
+    }
+
+    fn from_hub(&self, name: &str) -> Result<LocalModel> {
+        let cache = Cache::new(settings::hub_cache().context("neither HF_HOME nor HOME is set")?);
+        let repo = Repo::with_revision(name.to_owned(), RepoType::Model, self.revision.clone());
+        if let Some(dir) = complete_snapshot(&cache, &repo) {
+            return Ok(LocalModel { dir, name: name.to_owned() });
+        }
+        if self.offline {
+            bail!("{name} is not in {} and --offline forbids to download it", cache.path().display());
+        }
+        let dir = download(cache, repo).with_context(|| {
+            format!("{name} could not be downloaded; give a folder with --model DIR, or set HF_TOKEN if it is private")
+        })?;
+        Ok(LocalModel { dir, name: name.to_owned() })
+    }
+}
+
+fn from_folder(dir: &Path) -> Result<LocalModel> {
+    let dir = dir.canonicalize().with_context(|| format!("can't open {}", dir.display()))?;
+    let name = dir.file_name().map_or_else(|| DEMO_NAME.into(), |name| name.to_string_lossy());
+    // The demo model's folder is called `demo`; under that name nobody would know it.
+    let name = if is_demo(&dir) { DEMO_NAME.to_owned() } else { name.into_owned() };
+    Ok(LocalModel { dir, name })
+}
+
+fn is_demo(dir: &Path) -> bool {
+    demo_dir().is_ok_and(|demo| demo == dir)
+}
+
+/// The folder of the model that comes with Baton: beside the program where it is installed, in the
+/// repository where it was built.
+fn demo_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("this program's own path is unknown")?;
+    let mut places: Vec<PathBuf> =
+        program.ancestors().skip(1).map(|dir| dir.join("models/demo")).collect();
+    places.extend(program.ancestors().nth(2).map(|dir| dir.join("share/baton/models/demo")));
+    places.push("models/demo".into());
+    places
+        .into_iter()
+        .find(|dir| dir.join("config.json").is_file())
+        .and_then(|dir| dir.canonicalize().ok())
+        .context("the demo model is not beside the program; give a model with --model DIR|org/name")
+}
+
+fn is_hub_name(source: &str) -> bool {
+    let well_formed = |part: &str| {
+        !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    let mut parts = source.split('/');
+    matches!((parts.next(), parts.next(), parts.next()), (Some(org), Some(name), None) if well_formed(org) && well_formed(name))
+}
+
+/// The snapshot's folder if everything the engine and the router need is in it.
+fn complete_snapshot(cache: &Cache, repo: &Repo) -> Option<PathBuf> {
+    let config = cache.repo(repo.clone()).get("config.json")?;
+    let dir = config.parent()?.to_owned();
+    (dir.join("tokenizer.json").exists() && weights_are_complete(&dir)).then_some(dir)
+}
+
+fn weights_are_complete(dir: &Path) -> bool {
+    let Ok(index) = std::fs::read(dir.join("model.safetensors.index.json")) else {
+        return dir.join("model.safetensors").exists();
+    };
+    let Ok(index) = serde_json::from_slice::<serde_json::Value>(&index) else { return false };
+    let files = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
+    files.filter_map(|file| file.as_str()).all(|file| dir.join(file).exists())
+}
+
+fn download(cache: Cache, repo: Repo) -> Result<PathBuf> {
+    let mut builder = ApiBuilder::from_cache(cache).with_progress(true).with_retries(3);
+    if let Some(endpoint) = settings::foreign_variable("HF_ENDPOINT") {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(token) = settings::foreign_variable("HF_TOKEN") {
+        builder = builder.with_token(Some(token));
+    }
+    let api = builder.build()?.repo(repo);
+    let files: Vec<String> =
+        api.info()?.siblings.into_iter().map(|file| file.rfilename).filter(|name| is_needed(name)).collect();
+    if !files.iter().any(|name| name.ends_with(".safetensors")) {
+        bail!("it has no *.safetensors weights");
+    }
+    let mut dir = None;
+    for file in &files {
+        dir = api.get(file)?.parent().map(Path::to_owned);
+    }
+    dir.context("it has no files")
+}
+
+/// Files of a snapshot's top folder that Baton reads; the weights' other formats are not among them.
+fn is_needed(file: &str) -> bool {
+    !file.contains('/')
+        && [".json", ".safetensors", ".jinja", ".model"].iter().any(|end| file.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests;

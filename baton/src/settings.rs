@@ -1,0 +1,74 @@
+//! Settings: one file, the environment and flags say the same thing.
+//!
+//! Later wins: built-in defaults, the TOML file, `BATON_GROUP__NAME` variables, flags. What is
+//! written is [`Written`]; [`Written::validate`] turns it into plain values or says what is wrong.
+//! Nothing else in Baton reads the environment.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+mod groups;
+mod valid;
+
+pub(crate) use groups::{EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, TelemetryArgs, WorkerArgs};
+pub(crate) use valid::Settings;
+
+/// Every setting as somebody wrote it; absent ones take their defaults.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Written {
+    /// `[model]`
+    pub model: ModelArgs,
+    /// `[engine]`
+    pub engine: EngineArgs,
+    /// `[gateway]`
+    pub gateway: GatewayArgs,
+    /// `[worker]`
+    pub worker: WorkerArgs,
+    /// `[etcd]`
+    pub etcd: EtcdArgs,
+    /// `[telemetry]`
+    pub telemetry: TelemetryArgs,
+}
+
+// === impl Written ===
+
+impl Written {
+    /// Merges the file, the environment and `flags`, the later over the earlier.
+    ///
+    /// # Errors
+    /// If the file can't be read, or holds something that is no setting; the message names it.
+    pub(crate) fn merge(file: Option<&Path>, flags: &Self) -> Result<Self> {
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            anyhow::ensure!(path.is_file(), "there is no configuration file {}", path.display());
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        figment
+            .merge(Env::prefixed("BATON_").filter(|key| key.as_str().contains("__")).split("__"))
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .context("a setting is wrong")
+    }
+}
+
+/// The value of an environment variable that belongs to somebody else (`HF_HOME`, `HOME`).
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub(crate) fn foreign_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where Hugging Face's own tools keep downloaded models.
+pub(crate) fn hub_cache() -> Option<PathBuf> {
+    if let Some(cache) = foreign_variable("HF_HUB_CACHE") {
+        return Some(cache.into());
+    }
+    let home = foreign_variable("HF_HOME").map(PathBuf::from).or_else(|| {
+        Some(PathBuf::from(foreign_variable("HOME")?).join(".cache").join("huggingface"))
+    })?;
+    Some(home.join("hub"))
+}

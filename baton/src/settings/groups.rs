@@ -1,0 +1,177 @@
+//! The settings by group, as flags, as tables of the TOML file and as environment variables.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
+
+/// Which model.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A folder in Hugging Face layout, or `org/name` from the Hugging Face cache or hub.
+    /// Default: the demo model.
+    #[arg(long = "model", value_name = "DIR|ORG/NAME")]
+    pub source: Option<String>,
+    /// The branch, tag or commit of `org/name` [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// The name clients ask for. Default: the folder's name, or `org/name`.
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// `auto` reads the weights; `dummy` makes random ones from config.json alone, for benchmarks
+    /// [default: auto]
+    #[arg(long, value_name = "auto|dummy")]
+    pub load_format: Option<String>,
+    /// Never ask the network for a model.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub offline: Option<bool>,
+}
+
+/// How the engine runs it.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// KV blocks in the pool. Default: what --kv-memory-mib holds.
+    #[arg(long, value_name = "BLOCKS")]
+    pub kv_blocks: Option<u32>,
+    /// Memory for the KV pool, MiB [default: 512]
+    #[arg(long, value_name = "MIB")]
+    pub kv_memory_mib: Option<u64>,
+    /// Tokens of a KV block; the same on all workers [default: 16]
+    #[arg(long, value_name = "TOKENS")]
+    pub block_tokens: Option<u32>,
+    /// Element type of cached keys and values: auto, f32, bf16 or f16 [default: auto, the weights']
+    #[arg(long, value_name = "DTYPE")]
+    pub kv_dtype: Option<String>,
+    /// Tokens of a step, prefill chunks and decode rows together [default: 512]
+    #[arg(long, value_name = "TOKENS")]
+    pub batch_tokens_max: Option<u32>,
+    /// Sequences that run at once [default: 64]
+    #[arg(long, value_name = "N")]
+    pub sequences_max: Option<u32>,
+    /// Requests an engine queues before it refuses [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub queue_max: Option<u32>,
+    /// Longest prompt plus output. Default: the model's own limit.
+    #[arg(long, value_name = "TOKENS")]
+    pub context_tokens_max: Option<u32>,
+    /// CPU threads. Default: one per core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Layers that are sent together in a hand-off [default: 4]
+    #[arg(long, value_name = "LAYERS")]
+    pub layer_group: Option<u32>,
+    /// Keep the KV blocks of finished requests for prompts that begin the same [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub prefix_cache: Option<bool>,
+}
+
+/// The router: what it accepts, and where.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Gateway")]
+pub(crate) struct GatewayArgs {
+    /// Where the OpenAI HTTP gateway listens; port 0 takes a free one [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+    /// Where the gRPC service listens [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDR")]
+    pub grpc: Option<SocketAddr>,
+    /// When a prompt is computed on a prefill worker: auto, always or never [default: auto]
+    #[arg(long, value_name = "POLICY")]
+    pub handoff: Option<String>,
+    /// Clients must send `Authorization: Bearer KEY`.
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    /// Answer browsers of any origin [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub cors: Option<bool>,
+    /// Largest request body, KiB [default: 16384]
+    #[arg(long, value_name = "KIB")]
+    pub body_kib_max: Option<u64>,
+    /// Requests served at once before 429 [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub streams_max: Option<usize>,
+    /// Most choices of one request [default: 128]
+    #[arg(long, value_name = "N")]
+    pub choices_max: Option<u32>,
+    /// Longest time of one request, seconds [default: 600]
+    #[arg(long, value_name = "S")]
+    pub request_timeout_s: Option<u64>,
+}
+
+/// A worker: its name and addresses.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Worker")]
+pub(crate) struct WorkerArgs {
+    /// The worker's name, kept over restarts. Default: one made up at each start.
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<String>,
+    /// Where its gRPC server listens [default: 127.0.0.1:0, a free port]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where /health, /ready and /metrics listen [default: 127.0.0.1:0]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// The host other nodes reach it by. Default: the one it listens on.
+    #[arg(long, value_name = "HOST")]
+    pub advertise_host: Option<String>,
+    /// How long a leaving node lets its work finish, seconds [default: 30]
+    #[arg(long, value_name = "S")]
+    pub drain_deadline_s: Option<u64>,
+    /// Time between two load reports, milliseconds [default: 100]
+    #[arg(long, value_name = "MS")]
+    pub report_interval_ms: Option<u64>,
+    /// Requests that wait for KV blocks before more are refused [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub credit_queue_max: Option<usize>,
+}
+
+/// The cluster's memory.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "etcd")]
+pub(crate) struct EtcdArgs {
+    /// etcd's endpoints, comma separated [default: http://127.0.0.1:2379]
+    #[arg(long = "etcd", value_name = "URL", value_delimiter = ',')]
+    pub endpoints: Option<Vec<String>>,
+    /// Clusters under different namespaces don't see each other [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// How long a worker that stopped answering stays listed, seconds [default: 10]
+    #[arg(long, value_name = "S")]
+    pub lease_ttl_s: Option<u64>,
+    /// etcd's user.
+    #[arg(long = "etcd-user", value_name = "NAME")]
+    pub user: Option<String>,
+    /// etcd's password; better given as BATON_ETCD__PASSWORD.
+    #[arg(long = "etcd-password", value_name = "SECRET")]
+    pub password: Option<String>,
+}
+
+/// What a node tells about itself.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Telemetry")]
+pub(crate) struct TelemetryArgs {
+    /// Which log lines, as in `info,engine=debug` [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// `text` for people, `json` for machines [default: text]
+    #[arg(long, value_name = "text|json")]
+    pub log_format: Option<String>,
+    /// Send traces by OTLP/gRPC to this collector, e.g. http://127.0.0.1:4317
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+}

@@ -1,0 +1,283 @@
+//! What was written, checked and made plain.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use cluster::membership::etcd::Credentials;
+use cluster::telemetry::{LogFormat, TelemetryConfig};
+use cluster::{EtcdConfig, node};
+use engine::{EngineConfig, LoadFormat, ModelConfig, ModelOptions};
+use kv_cache::{KvDtype, KvLayout};
+use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedModelConfig};
+use scheduler::{HandoffPolicy, Role, WorkerId};
+use worker::WorkerConfig;
+
+use super::Written;
+use crate::model::{LocalModel, ModelRequest};
+
+/// The loopback address, any free port.
+const ANY_LOCAL_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const DEFAULT_HTTP: &str = "127.0.0.1:8000";
+const DEFAULT_GRPC: &str = "127.0.0.1:50051";
+const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
+/// Enough for thousands of tokens of a small model; a large one wants to be told.
+const DEFAULT_KV_MEMORY_MIB: u64 = 512;
+
+/// Plain values. Each node takes the parts it needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    written: Written,
+}
+
+/// Where a router listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoints {
+    /// The OpenAI gateway.
+    pub http: SocketAddr,
+    /// The gRPC service.
+    pub grpc: SocketAddr,
+}
+
+impl Written {
+    /// Checks everything that can be checked without the model.
+    ///
+    /// # Errors
+    /// Naming the setting at fault.
+    pub(crate) fn validate(self) -> Result<Settings> {
+        let settings = Settings { written: self };
+        settings.load_format()?;
+        settings.kv_dtype()?;
+        settings.handoff(HandoffPolicy::Auto)?;
+        settings.telemetry("baton", "")?;
+        settings.check_engine()?;
+        settings.limits()?;
+        Ok(settings)
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Which model to find.
+    pub(crate) fn model_request(&self) -> ModelRequest {
+        let model = &self.written.model;
+        ModelRequest {
+            source: model.source.clone(),
+            revision: model.revision.clone().unwrap_or_else(|| "main".to_owned()),
+            served_name: model.served_model_name.clone(),
+            offline: model.offline.unwrap_or(false),
+        }
+    }
+
+    /// Where the router listens.
+    pub(crate) fn endpoints(&self) -> Result<Endpoints> {
+        let gateway = &self.written.gateway;
+        Ok(Endpoints {
+            http: gateway.http.map_or_else(|| DEFAULT_HTTP.parse(), Ok)?,
+            grpc: gateway.grpc.map_or_else(|| DEFAULT_GRPC.parse(), Ok)?,
+        })
+    }
+
+    /// The engine of a worker that runs `model`.
+    ///
+    /// # Errors
+    /// If the model's configuration can't be read, or not one block fits the memory given.
+    pub(crate) fn engine(&self, model: &LocalModel) -> Result<EngineConfig> {
+        let engine = &self.written.engine;
+        let block_tokens = engine.block_tokens.unwrap_or(16);
+        let kv_dtype = self.kv_dtype()?;
+        let kv_blocks = match engine.kv_blocks {
+            Some(blocks) => blocks,
+            None => self.default_kv_blocks(&model.dir, block_tokens, kv_dtype)?,
+        };
+        Ok(EngineConfig {
+            model_dir: model.dir.clone(),
+            model: ModelOptions {
+                kv_blocks,
+                block_tokens,
+                kv_dtype,
+                threads: engine.threads,
+                load_format: self.load_format()?,
+                layer_group: engine.layer_group.unwrap_or(4),
+            },
+            batch_tokens_max: engine.batch_tokens_max.unwrap_or(512),
+            sequences_max: engine.sequences_max.unwrap_or(64),
+            queue_max: engine.queue_max.unwrap_or(1024),
+            context_tokens_max: engine.context_tokens_max,
+            prefix_cache: engine.prefix_cache.unwrap_or(true),
+        })
+    }
+
+    /// A worker of `role` that runs `model`.
+    ///
+    /// # Errors
+    /// As [`Settings::engine`].
+    pub(crate) fn worker(&self, role: Role, model: &LocalModel) -> Result<WorkerConfig> {
+        let worker = &self.written.worker;
+        Ok(WorkerConfig {
+            id: WorkerId(worker.id.clone().unwrap_or_else(|| unique_name(role)).into()),
+            role,
+            model: model.name.clone(),
+            engine: self.engine(model)?,
+            listen: worker.listen.unwrap_or(ANY_LOCAL_PORT),
+            admin: Some(worker.admin.unwrap_or(ANY_LOCAL_PORT)),
+            advertise_host: worker.advertise_host.clone(),
+            report_interval: Duration::from_millis(worker.report_interval_ms.unwrap_or(100)),
+            drain_deadline: self.drain_deadline(),
+            credit_queue_max: worker.credit_queue_max.unwrap_or(1024),
+        })
+    }
+
+    /// How long a leaving node waits for its work.
+    pub(crate) fn drain_deadline(&self) -> Duration {
+        Duration::from_secs(self.written.worker.drain_deadline_s.unwrap_or(30))
+    }
+
+    /// The gateway in front of `model`.
+    ///
+    /// # Errors
+    /// If the model's tokenizer or chat template can't be loaded.
+    pub(crate) fn gateway(&self, model: &LocalModel) -> Result<GatewayConfig> {
+        let gateway = &self.written.gateway;
+        let served = ServedModel::load(&ServedModelConfig {
+            folder: model.dir.clone(),
+            name: model.name.clone(),
+            aliases: Vec::new(),
+            context_tokens_max: self.written.engine.context_tokens_max,
+        })?;
+        Ok(GatewayConfig {
+            models: ModelCatalog::new(vec![Arc::new(served)])?,
+            limits: self.limits()?,
+            api_keys: gateway.api_key.iter().cloned().collect(),
+            cors: gateway.cors.unwrap_or(false),
+        })
+    }
+
+    /// When prompts are handed over.
+    pub(crate) fn handoff(&self, default: HandoffPolicy) -> Result<HandoffPolicy> {
+        match self.written.gateway.handoff.as_deref() {
+            None => Ok(default),
+            Some("auto") => Ok(HandoffPolicy::Auto),
+            Some("always") => Ok(HandoffPolicy::Always),
+            Some("never") => Ok(HandoffPolicy::Never),
+            Some(other) => bail!("gateway.handoff is {other:?}: want auto, always or never"),
+        }
+    }
+
+    /// The cluster's etcd.
+    pub(crate) fn etcd(&self) -> EtcdConfig {
+        let etcd = &self.written.etcd;
+        let endpoints = etcd.endpoints.clone().unwrap_or_else(|| vec![DEFAULT_ETCD.to_owned()]);
+        let mut config = EtcdConfig::new(endpoints);
+        if let Some(namespace) = &etcd.namespace {
+            config.namespace.clone_from(namespace);
+        }
+        if let Some(seconds) = etcd.lease_ttl_s {
+            config.lease_ttl = Duration::from_secs(seconds);
+        }
+        let user = etcd.user.clone().zip(etcd.password.clone());
+        config.credentials = user.map(|(user, password)| Credentials { user, password });
+        config
+    }
+
+    /// Logs and traces of a node.
+    pub(crate) fn telemetry(&self, service: &str, instance: &str) -> Result<TelemetryConfig> {
+        let telemetry = &self.written.telemetry;
+        let format = match telemetry.log_format.as_deref() {
+            None | Some("text") => LogFormat::Human,
+            Some("json") => LogFormat::Json,
+            Some(other) => bail!("telemetry.log_format is {other:?}: want text or json"),
+        };
+        Ok(TelemetryConfig {
+            instance: instance.to_owned(),
+            format,
+            filter: telemetry.log.clone().unwrap_or_else(|| "info".to_owned()),
+            otlp_endpoint: telemetry.otlp_endpoint.clone(),
+            ..TelemetryConfig::new(service)
+        })
+    }
+
+    /// Whether somebody chose which log lines to see.
+    pub(crate) fn log_is_set(&self) -> bool {
+        self.written.telemetry.log.is_some()
+    }
+
+    fn load_format(&self) -> Result<LoadFormat> {
+        match self.written.model.load_format.as_deref() {
+            None | Some("auto") => Ok(LoadFormat::Auto),
+            Some("dummy") => Ok(LoadFormat::Dummy { seed: 0 }),
+            Some(other) => bail!("model.load_format is {other:?}: want auto or dummy"),
+        }
+    }
+
+    fn kv_dtype(&self) -> Result<Option<KvDtype>> {
+        match self.written.engine.kv_dtype.as_deref() {
+            None | Some("auto") => Ok(None),
+            Some("f32") => Ok(Some(KvDtype::F32)),
+            Some("bf16") => Ok(Some(KvDtype::Bf16)),
+            Some("f16") => Ok(Some(KvDtype::F16)),
+            Some(other) => bail!("engine.kv_dtype is {other:?}: want auto, f32, bf16 or f16"),
+        }
+    }
+
+    fn check_engine(&self) -> Result<()> {
+        let engine = &self.written.engine;
+        let (block_tokens, sequences) =
+            (engine.block_tokens.unwrap_or(16), engine.sequences_max.unwrap_or(64));
+        ensure!(block_tokens > 0, "engine.block_tokens must be at least 1");
+        ensure!(sequences > 0, "engine.sequences_max must be at least 1");
+        let (budget, least) = (engine.batch_tokens_max.unwrap_or(512), sequences + block_tokens);
+        ensure!(
+            budget >= least,
+            "engine.batch_tokens_max is {budget}, but a step must hold a row for each of {sequences} \
+             sequences and one block of a prompt: at least {least}"
+        );
+        ensure!(engine.kv_blocks != Some(0), "engine.kv_blocks must be at least 1");
+        ensure!(engine.layer_group != Some(0), "engine.layer_group must be at least 1");
+        Ok(())
+    }
+
+    fn limits(&self) -> Result<GatewayLimits> {
+        let gateway = &self.written.gateway;
+        let mut limits = GatewayLimits::default();
+        if let Some(kib) = gateway.body_kib_max {
+            limits.body_bytes = usize::try_from(kib)? << 10;
+        }
+        limits.streams = gateway.streams_max.unwrap_or(limits.streams);
+        limits.choices = gateway.choices_max.unwrap_or(limits.choices);
+        if let Some(seconds) = gateway.request_timeout_s {
+            limits.request_timeout = Duration::from_secs(seconds);
+        }
+        limits.validate().context("a setting is wrong")?;
+        Ok(limits)
+    }
+
+    fn default_kv_blocks(&self, dir: &Path, block_tokens: u32, dtype: Option<KvDtype>) -> Result<u32> {
+        let config = ModelConfig::load(dir)?;
+        let layout = KvLayout {
+            layers: config.layers,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            block_tokens,
+            // The largest that `auto` can mean.
+            dtype: dtype.unwrap_or(KvDtype::F32),
+        };
+        let mib = self.written.engine.kv_memory_mib.unwrap_or(DEFAULT_KV_MEMORY_MIB);
+        let blocks = (mib << 20) / layout.block_bytes() as u64;
+        ensure!(
+            blocks > 0,
+            "engine.kv_memory_mib is {mib}, but one KV block of this model takes {} bytes",
+            layout.block_bytes()
+        );
+        Ok(u32::try_from(blocks).unwrap_or(u32::MAX - 1))
+    }
+}
+
+/// A name that no other worker has; lost at a restart, so a worker of a cluster should be named.
+fn unique_name(role: Role) -> String {
+    let started = node::incarnation(std::time::SystemTime::now());
+    format!("{role}-{}-{:x}", std::process::id(), started.0)
+}

@@ -1,0 +1,88 @@
+//! The dispatcher over a cluster: places each request and gives it a task of its own.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cluster::rpc::Channels;
+use cluster::telemetry::Metrics;
+use cluster::{ErrorCode, Lifecycle, LoadWatcher};
+use scheduler::Placer;
+use tokio::sync::mpsc;
+use tracing::Instrument as _;
+
+use super::flight::Flight;
+use super::placing::Placing;
+use super::{DispatchError, DispatchRequest, Generate, GenerationStream, Readiness};
+
+/// Events that a client may leave unread before its worker is made to wait: a few steps' worth for
+/// each of several choices. Behind them the worker's own bounded queues pause the sequence.
+const EVENTS_UNREAD_MAX: usize = 64;
+
+/// What a dispatcher is made of.
+pub struct DispatcherConfig {
+    /// The model's name, as its workers publish it.
+    pub model: String,
+    /// The cluster, as it reports.
+    pub loads: LoadWatcher,
+    /// Chooses workers.
+    pub placer: Box<dyn Placer>,
+    /// Connections to workers.
+    pub channels: Channels,
+}
+
+/// Places requests on a cluster's workers. A clone is another handle to the same dispatcher.
+#[derive(Clone)]
+pub struct Dispatcher {
+    placing: Arc<Placing>,
+    life: Lifecycle,
+}
+
+// === impl Dispatcher ===
+
+impl Dispatcher {
+    /// A dispatcher whose requests count as work of `life`.
+    #[must_use]
+    pub fn new(config: DispatcherConfig, metrics: &Metrics, life: Lifecycle) -> Self {
+        Self { placing: Arc::new(Placing::new(config, metrics)), life }
+    }
+}
+
+#[async_trait]
+impl Generate for Dispatcher {
+    async fn generate(&self, request: DispatchRequest) -> Result<GenerationStream, DispatchError> {
+        let permit = self.life.gate().enter().map_err(|error| DispatchError {
+            code: error.code(),
+            message: "this router is leaving; another one will serve the request".into(),
+            retry_after: None,
+        })?;
+        let placement = self.placing.place(&request.generation, &[])?;
+        tracing::debug!(
+            request = %request.generation.id,
+            decode = %placement.decode.worker,
+            path = placement.path.name(),
+            reason = placement.reason.name(),
+            estimated_ttft_s = placement.estimated_ttft_s,
+            "placed"
+        );
+        let (events, stream) = mpsc::channel(EVENTS_UNREAD_MAX);
+        let flight = Flight::new(self.placing.clone(), request, events.clone());
+        let task = async move {
+            let cut = permit.cancelled().clone();
+            if cut.run_until_cancelled(flight.run(placement)).await.is_none() {
+                // A client that doesn't read any more must not hold the task.
+                let _ = events.try_send(Err(DispatchError {
+                    code: ErrorCode::Unavailable,
+                    message: "this router left before the request was done".into(),
+                    retry_after: None,
+                }));
+            }
+            drop(permit);
+        };
+        self.life.tasks().spawn(task.in_current_span());
+        Ok(GenerationStream::new(stream))
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.placing.readiness()
+    }
+}

@@ -1,0 +1,112 @@
+//! What a client has received so far: every token once, in order.
+
+use std::collections::BTreeMap;
+
+use kv_cache::TokenId;
+use scheduler::{Generation, SampledToken};
+
+/// How far each choice of a request has come.
+#[derive(Debug)]
+pub(super) struct Progress {
+    choices: BTreeMap<u32, Choice>,
+    started: bool,
+    scored: bool,
+}
+
+#[derive(Debug, Default)]
+struct Choice {
+    tokens: Vec<TokenId>,
+    finished: bool,
+}
+
+/// What an arriving token is to its choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenCheck {
+    /// The next one.
+    Next,
+    /// One that the client has already, computed again after a failure.
+    Twin,
+    /// Other than the one the client has at this index.
+    Differs,
+    /// Beyond the next one: something was lost.
+    Gap,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    pub(super) fn new(generation: &Generation) -> Self {
+        let tokens = generation.generated.to_vec();
+        let choice = |&index: &u32| (index, Choice { tokens: tokens.clone(), finished: false });
+        Self {
+            choices: generation.choices.iter().map(choice).collect(),
+            started: false,
+            scored: false,
+        }
+    }
+
+    /// Whether this is the first start; later ones are of resumed legs.
+    pub(super) fn start(&mut self) -> bool {
+        !std::mem::replace(&mut self.started, true)
+    }
+
+    /// Whether these are the first prompt scores.
+    pub(super) fn score(&mut self) -> bool {
+        !std::mem::replace(&mut self.scored, true)
+    }
+
+    /// Takes a token in, if it is the next one.
+    pub(super) fn deliver(&mut self, token: &SampledToken) -> TokenCheck {
+        let Some(choice) = self.choices.get_mut(&token.choice) else { return TokenCheck::Gap };
+        let index = token.index as usize;
+        match choice.tokens.get(index) {
+            Some(&known) if known == token.token => TokenCheck::Twin,
+            Some(_) => TokenCheck::Differs,
+            None if choice.finished || index > choice.tokens.len() => TokenCheck::Gap,
+            None => {
+                choice.tokens.push(token.token);
+                TokenCheck::Next
+            }
+        }
+    }
+
+    /// Marks a choice as ended; whether it was open.
+    pub(super) fn finish(&mut self, choice: u32) -> bool {
+        self.choices
+            .get_mut(&choice)
+            .is_some_and(|choice| !std::mem::replace(&mut choice.finished, true))
+    }
+
+    /// Those of `choices` that haven't ended.
+    pub(super) fn open(&self, choices: &[u32]) -> Vec<u32> {
+        let is_open = |index: &u32| self.choices.get(index).is_some_and(|choice| !choice.finished);
+        choices.iter().copied().filter(is_open).collect()
+    }
+
+    /// Tokens the client has of a choice.
+    pub(super) fn delivered(&self, choice: u32) -> usize {
+        self.choices.get(&choice).map_or(0, |choice| choice.tokens.len())
+    }
+
+    /// The work left for `choices`, or `None` if they have all ended.
+    ///
+    /// With several open choices, none may have a token yet: their contexts would differ.
+    pub(super) fn remaining(&self, whole: &Generation, choices: &[u32]) -> Option<Generation> {
+        let open = self.open(choices);
+        let generated = match open[..] {
+            [] => return None,
+            [only] => self.choices[&only].tokens.clone(),
+            _ => Vec::new(),
+        };
+        let prompt_logprobs = whole.prompt_logprobs.filter(|_| !self.scored);
+        Some(Generation {
+            choices: open,
+            generated: generated.into(),
+            prompt_logprobs,
+            ..whole.clone()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

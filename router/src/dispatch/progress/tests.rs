@@ -1,0 +1,74 @@
+use rstest::rstest;
+use scheduler::{RequestId, Sampling, StopRules, TenantSalt};
+
+use super::*;
+
+fn generation(choices: &[u32]) -> Generation {
+    Generation {
+        id: RequestId("r".into()),
+        prompt: [1, 2, 3].into(),
+        generated: [].into(),
+        choices: choices.to_vec(),
+        sampling: Sampling::greedy(),
+        stop: StopRules { max_tokens: 10, ..StopRules::default() },
+        prompt_logprobs: Some(1),
+        salt: TenantSalt::default(),
+    }
+}
+
+fn token(choice: u32, index: u32, token: TokenId) -> SampledToken {
+    SampledToken { choice, index, token, logprob: None }
+}
+
+#[rstest]
+#[case::the_next(token(0, 2, 9), TokenCheck::Next)]
+#[case::one_seen_before(token(0, 1, 8), TokenCheck::Twin)]
+#[case::another_than_before(token(0, 1, 5), TokenCheck::Differs)]
+#[case::one_too_far(token(0, 3, 9), TokenCheck::Gap)]
+#[case::of_a_stranger(token(7, 0, 9), TokenCheck::Gap)]
+fn a_token_is_delivered_only_as_the_next(
+    #[case] arriving: SampledToken,
+    #[case] check: TokenCheck,
+) {
+    let mut progress = Progress::new(&generation(&[0]));
+    progress.deliver(&token(0, 0, 7));
+    progress.deliver(&token(0, 1, 8));
+    assert_eq!(progress.deliver(&arriving), check);
+}
+
+#[test]
+fn a_lost_choice_resumes_with_its_tokens() {
+    let whole = generation(&[0, 1]);
+    let mut progress = Progress::new(&whole);
+    progress.deliver(&token(1, 0, 4));
+    progress.deliver(&token(1, 1, 5));
+    let left = progress.remaining(&whole, &[1]).unwrap();
+    assert_eq!((&left.choices[..], &left.generated[..]), (&[1][..], &[4, 5][..]));
+}
+
+#[test]
+fn what_has_ended_is_not_resumed() {
+    let whole = generation(&[0, 1]);
+    let mut progress = Progress::new(&whole);
+    assert!(progress.finish(0));
+    assert!(!progress.finish(0));
+    assert_eq!(progress.remaining(&whole, &[0, 1]).unwrap().choices, [1]);
+    progress.finish(1);
+    assert_eq!(progress.remaining(&whole, &[0, 1]), None);
+}
+
+#[test]
+fn the_prompt_is_scored_once() {
+    let whole = generation(&[0]);
+    let mut progress = Progress::new(&whole);
+    assert!(progress.score());
+    assert!(!progress.score());
+    assert_eq!(progress.remaining(&whole, &[0]).unwrap().prompt_logprobs, None);
+}
+
+#[test]
+fn a_resumed_request_counts_from_what_it_came_with() {
+    let whole = Generation { generated: [6, 6].into(), ..generation(&[3]) };
+    let mut progress = Progress::new(&whole);
+    assert_eq!(progress.deliver(&token(3, 2, 1)), TokenCheck::Next);
+}
