@@ -21,7 +21,7 @@ use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::batch::{StepBatch, StepOutput};
 use crate::error::EngineError;
-use crate::handle::{Command, EngineHandle, EngineInfo, Failure, Shared};
+use crate::handle::{Command, EngineHandle, EngineInfo, SequenceError, Shared};
 use crate::model::{Model, ModelOptions, OnLayers};
 use crate::weights::LoadProgress;
 
@@ -189,11 +189,11 @@ fn run<M: StepModel>(mut core: Core<M>, shared: &Shared, commands: &Receiver<Com
     let result = catch_unwind(AssertUnwindSafe(|| core.run(commands)));
     shared.healthy.store(false, Ordering::Release);
     let failure = match result {
-        Ok(()) => Failure::ShuttingDown,
+        Ok(()) => SequenceError::ShuttingDown,
         Err(panic) => {
             let reason = panic_message(&*panic);
             tracing::error!(reason, "engine died");
-            Failure::Died(reason)
+            SequenceError::Died(reason)
         }
     };
     core.fail_all(&failure, commands);

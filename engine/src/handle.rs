@@ -12,13 +12,15 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kv_cache::{BlockHash, BlockId, BlockPool, ChainHasher, KvLayout, KvRegion, TokenId};
+use kv_cache::{
+    BlockHash, BlockId, BlockPool, BlockTable, ChainHasher, KvLayout, KvRegion, TokenId,
+};
 use parking_lot::Mutex;
 use scheduler::TenantSalt;
 use scheduler::batching::SequenceKey;
 use tokio::sync::watch;
 
-pub use self::events::{Event, EventStream, Failure, FilledPages};
+pub use self::events::{Event, EventStream, FilledPages, SequenceError};
 pub(crate) use self::events::{EventSender, event_channel};
 pub(crate) use self::live::LiveBlocks;
 pub(crate) use self::queue::{Queue, QueuePlace, Waiting};
@@ -163,6 +165,19 @@ impl EngineHandle {
         Ok(stream)
     }
 
+    /// The leading blocks of `context` that the prefix cache holds, pinned; never all of them, so
+    /// that there is always something left to compute or to receive.
+    #[must_use]
+    pub fn cached_prefix(&self, context: &[TokenId], salt: &TenantSalt) -> BlockTable {
+        let block_tokens = self.info().block_tokens;
+        let mut hashes = Vec::new();
+        if self.info().prefix_cache {
+            let most = &context[..context.len().saturating_sub(1)];
+            hashes = self.hasher(salt).hash_blocks(None, most, block_tokens);
+        }
+        BlockTable::from_prefix(block_tokens, self.pool().match_prefix(&hashes, context))
+    }
+
     /// A snapshot of how busy it is; cheap.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
@@ -187,7 +202,7 @@ impl EngineHandle {
     }
 
     /// Takes no new work from now on, lets what is there finish until `deadline`, fails the rest
-    /// with [`Failure::ShuttingDown`] and waits for the thread to end.
+    /// with [`SequenceError::ShuttingDown`] and waits for the thread to end.
     ///
     /// Says whether it has ended; `false` means that the device hangs in a step.
     pub async fn shutdown(&self, deadline: Instant) -> bool {

@@ -27,9 +27,9 @@ pub use config::ModelConfig;
 pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, LogitsFault};
 pub use handle::{
-    EngineHandle, EngineInfo, Event, EventStream, Failure, FilledPages, Mode, SubmitError,
+    EngineHandle, EngineInfo, Event, EventStream, SequenceError, FilledPages, Mode, SubmitError,
     Submission,
 };
 pub use model::{Model, ModelOptions, OnLayers};
-pub use stats::{EngineStats, Totals};
+pub use stats::EngineStats;
 pub use weights::{LoadFormat, LoadProgress};

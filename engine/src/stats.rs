@@ -23,14 +23,7 @@ pub struct EngineStats {
     pub prefill_tokens_per_s: f64,
     /// Measured time of a step without prefill, seconds; 0 until measured.
     pub decode_step_s: f64,
-    /// Counts since the start.
-    pub totals: Totals,
-}
-
-/// Counts since the engine's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Steps that ran.
+    /// Steps that ran. This and what follows are counts since the start.
     pub steps: u64,
     /// Steps that failed on the device.
     pub failed_steps: u64,
@@ -41,22 +34,22 @@ pub struct Totals {
     /// Context tokens found in the prefix cache.
     pub cached_tokens: u64,
     /// Tokens sampled.
-    pub generated_tokens: u64,
+    pub decode_tokens: u64,
     /// Submissions that ended with a result.
     pub finished: u64,
     /// Submissions whose reader went away.
     pub cancelled: u64,
-    /// Submissions that ended in [`crate::Failure`].
+    /// Submissions that ended in [`crate::SequenceError`].
     pub failed: u64,
 }
 
 /// The running averages behind [`EngineStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    pub(crate) totals: Totals,
+    /// The counts, with the latest averages.
+    pub(crate) stats: EngineStats,
     prefill_tokens: f64,
     prefill_s: f64,
-    decode_step_s: f64,
 }
 
 // === impl Meter ===
@@ -67,26 +60,19 @@ impl Meter {
     /// Steps with prefill count for its rate by their size, decode rows included: what counts is how
     /// fast a queue of prompts shrinks beside the decoding that goes on.
     pub(crate) fn step(&mut self, prefill_tokens: u32, elapsed: Duration) {
-        self.totals.steps += 1;
-        self.totals.prefill_tokens += u64::from(prefill_tokens);
+        self.stats.steps += 1;
+        self.stats.prefill_tokens += u64::from(prefill_tokens);
         let elapsed_s = elapsed.as_secs_f64();
         if prefill_tokens > 0 {
             self.prefill_tokens =
                 self.prefill_tokens * (1.0 - NEWEST_SHARE) + f64::from(prefill_tokens);
             self.prefill_s = self.prefill_s * (1.0 - NEWEST_SHARE) + elapsed_s;
-        } else if self.decode_step_s == 0.0 {
-            self.decode_step_s = elapsed_s;
+            self.stats.prefill_tokens_per_s = self.prefill_tokens / self.prefill_s;
+        } else if self.stats.decode_step_s == 0.0 {
+            self.stats.decode_step_s = elapsed_s;
         } else {
-            self.decode_step_s += NEWEST_SHARE * (elapsed_s - self.decode_step_s);
+            self.stats.decode_step_s += NEWEST_SHARE * (elapsed_s - self.stats.decode_step_s);
         }
-    }
-
-    pub(crate) fn prefill_tokens_per_s(&self) -> f64 {
-        if self.prefill_s > 0.0 { self.prefill_tokens / self.prefill_s } else { 0.0 }
-    }
-
-    pub(crate) fn decode_step_s(&self) -> f64 {
-        self.decode_step_s
     }
 }
 
@@ -99,18 +85,18 @@ mod tests {
         let mut meter = Meter::default();
         meter.step(1000, Duration::from_secs(1));
         meter.step(1, Duration::from_millis(10));
-        assert!((850.0..1000.0).contains(&meter.prefill_tokens_per_s()));
+        assert!((850.0..1000.0).contains(&meter.stats.prefill_tokens_per_s));
     }
 
     #[test]
     fn the_decode_step_follows_a_change_of_load() {
         let mut meter = Meter::default();
         meter.step(0, Duration::from_millis(10));
-        assert!((meter.decode_step_s() - 0.010).abs() < 1e-9);
+        assert!((meter.stats.decode_step_s - 0.010).abs() < 1e-9);
         for _ in 0..50 {
             meter.step(0, Duration::from_millis(20));
         }
-        assert!((meter.decode_step_s() - 0.020).abs() < 1e-4);
-        assert_eq!(meter.prefill_tokens_per_s(), 0.0, "no prefill was measured");
+        assert!((meter.stats.decode_step_s - 0.020).abs() < 1e-4);
+        assert_eq!(meter.stats.prefill_tokens_per_s, 0.0, "no prefill was measured");
     }
 }

@@ -109,7 +109,8 @@ pub struct Plan {
 /// - `sequences`: all of them, oldest first.
 /// - `available_blocks`: blocks that can be promised now.
 /// - `probe`: looks a waiting sequence up in the prefix cache, just before it may be admitted, and
-///   pins what it finds. The caller unpins for those that aren't in the plan.
+///   pins what it finds. The caller unpins for those that aren't in the plan before it takes blocks
+///   for those that are.
 ///
 /// # Panics
 /// If `sequences` isn't in order, which would break the promise to the oldest.

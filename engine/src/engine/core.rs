@@ -15,8 +15,8 @@ use super::roster::Roster;
 use super::step::{Outcome, Step};
 use crate::batch::Sampled;
 use crate::error::EngineError;
-use crate::handle::{Command, Event, Failure, Shared};
-use crate::stats::{EngineStats, Meter};
+use crate::handle::{Command, Event, SequenceError, Shared};
+use crate::stats::Meter;
 
 /// How often a reader that has stalled, or memory that others hold, is looked at again while
 /// nothing can run. Far below a step's time, and a thousand looks a second cost nothing.
@@ -52,7 +52,7 @@ impl<M: StepModel> Core<M> {
     }
 
     /// Ends everything that is outstanding, or on its way here.
-    pub(super) fn fail_all(&mut self, failure: &Failure, commands: &Receiver<Command>) {
+    pub(super) fn fail_all(&mut self, failure: &SequenceError, commands: &Receiver<Command>) {
         self.enter_all(commands.try_iter());
         let requests: Vec<u64> = self.roster.requests.keys().copied().collect();
         for request in requests {
@@ -63,15 +63,13 @@ impl<M: StepModel> Core<M> {
 
     /// Takes in what has arrived; waits only where there is nothing to do. `false` means stop.
     fn take_commands(&mut self, commands: &Receiver<Command>, moved: bool) -> bool {
-        if self.must_stop() {
-            return false;
-        }
-        let first = if self.roster.is_empty() {
+        let is_stopping = self.shared.stop_at().is_some();
+        let first = if !moved {
+            none_if(commands.recv_timeout(STALLED_WAIT), &RecvTimeoutError::Timeout)
+        } else if self.roster.is_empty() && !is_stopping {
             commands.recv().map(Some).ok()
-        } else if moved {
-            none_if(commands.try_recv(), TryRecvError::Empty)
         } else {
-            none_if(commands.recv_timeout(STALLED_WAIT), RecvTimeoutError::Timeout)
+            none_if(commands.try_recv(), &TryRecvError::Empty)
         };
         let Some(first) = first else { return false };
         self.enter_all(first.into_iter().chain(commands.try_iter()));
@@ -86,7 +84,7 @@ impl<M: StepModel> Core<M> {
     fn enter_all(&mut self, commands: impl Iterator<Item = Command>) {
         for command in commands {
             if let Command::Submit(accepted) = command {
-                self.meter.totals.finished += self.roster.enter(*accepted);
+                self.meter.stats.finished += self.roster.enter(*accepted);
             }
         }
     }
@@ -103,10 +101,10 @@ impl<M: StepModel> Core<M> {
             }
         }
         for request in cancelled {
-            self.meter.totals.cancelled += u64::from(self.roster.remove(request).is_some());
+            self.meter.stats.cancelled += u64::from(self.roster.remove(request).is_some());
         }
         for request in late {
-            self.fail(request, Failure::Deadline);
+            self.fail(request, SequenceError::Deadline);
         }
     }
 
@@ -115,10 +113,13 @@ impl<M: StepModel> Core<M> {
         let (plan, probed) = self.plan();
         for &key in &plan.preempted {
             self.roster.preempt(key);
-            self.meter.totals.preemptions += 1;
+            self.meter.stats.preemptions += 1;
         }
+        // What was pinned in vain first: the planned rows count on those blocks.
+        let planned = |key: &SequenceKey| plan.rows.iter().any(|row| row.key == *key);
+        self.roster.unpin(probed.iter().filter(|key| !planned(key)));
         let rows = self.bind_rows(&plan);
-        self.roster.unpin(&probed);
+        self.roster.unpin(probed.iter());
         if !rows.is_empty() {
             self.execute(&rows);
         }
@@ -179,7 +180,7 @@ impl<M: StepModel> Core<M> {
             sequence.standing = Standing::Running;
             let cached_tokens = sequence.table.tokens();
             if !request.has_started() && !request.resumed {
-                self.meter.totals.cached_tokens += cached_tokens as u64;
+                self.meter.stats.cached_tokens += cached_tokens as u64;
             }
             request.start(cached_tokens);
             let cached_blocks = cached_tokens / self.limits.block_tokens as usize;
@@ -202,7 +203,7 @@ impl<M: StepModel> Core<M> {
                 self.deliver(rows, outcome);
             }
             Err(error) => {
-                self.meter.totals.failed_steps += 1;
+                self.meter.stats.failed_steps += 1;
                 tracing::error!(%error, sequences = rows.len(), "step failed");
                 for row in rows {
                     self.fail_on_device(row.key.request, &error);
@@ -218,7 +219,7 @@ impl<M: StepModel> Core<M> {
         }
         self.deliver_scores(outcome.scores);
         for (request, reason) in outcome.faults {
-            self.fail(request, Failure::Logits(reason.to_string()));
+            self.fail(request, SequenceError::Logits(reason.to_string()));
         }
         let mut samples: HashMap<SequenceKey, Vec<(u32, Sampled)>> = HashMap::new();
         for (key, choice, sampled) in outcome.samples {
@@ -260,7 +261,7 @@ impl<M: StepModel> Core<M> {
         }
         let index = sequence.output.len() as u32;
         let prefill_only = request.prefill_only;
-        self.meter.totals.generated_tokens += sampled.len() as u64;
+        self.meter.stats.decode_tokens += sampled.len() as u64;
         let tokens: Vec<SampledToken> = sampled
             .into_iter()
             .map(|(choice, Sampled { token, logprob })| SampledToken {
@@ -271,7 +272,7 @@ impl<M: StepModel> Core<M> {
             })
             .collect();
         if prefill_only {
-            self.meter.totals.finished += 1;
+            self.meter.stats.finished += 1;
             self.roster.hand_over(key, tokens);
         } else if tokens.is_empty() {
             for choice in sequence.choices.clone() {
@@ -297,7 +298,7 @@ impl<M: StepModel> Core<M> {
             // A single choice's sequence is named after it, so this holds for both cases.
             let key = SequenceKey { request: key.request, choice };
             let Some((request, sequence)) = self.roster.pair(key) else { continue };
-            let reason = request.finish_reason(&sequence.output);
+            let reason = request.finish_reason(token.token, sequence.output.len());
             request.send_token(token);
             if let Some(reason) = reason {
                 self.finish(key, choice, reason);
@@ -306,27 +307,22 @@ impl<M: StepModel> Core<M> {
     }
 
     fn finish(&mut self, key: SequenceKey, choice: u32, reason: FinishReason) {
-        self.meter.totals.finished += u64::from(self.roster.finish(key, choice, reason));
+        self.meter.stats.finished += u64::from(self.roster.finish(key, choice, Some(reason)));
     }
 
-    fn fail(&mut self, request: u64, failure: Failure) {
+    fn fail(&mut self, request: u64, failure: SequenceError) {
         if self.roster.requests.contains_key(&request) {
-            self.meter.totals.failed += 1;
+            self.meter.stats.failed += 1;
             self.roster.fail(request, failure);
         }
     }
 
     fn fail_on_device(&mut self, request: u64, error: &EngineError) {
-        self.fail(request, Failure::Device(error.to_string()));
+        self.fail(request, SequenceError::Device(error.to_string()));
     }
 
     fn publish(&self) {
-        let mut stats = EngineStats {
-            prefill_tokens_per_s: self.meter.prefill_tokens_per_s(),
-            decode_step_s: self.meter.decode_step_s(),
-            totals: self.meter.totals,
-            ..EngineStats::default()
-        };
+        let mut stats = self.meter.stats.clone();
         for view in self.roster.views() {
             let has_started = self.roster.requests[&view.key.request].has_started();
             let width = if has_started { view.width } else { 0 };
@@ -347,10 +343,10 @@ impl<M: StepModel> Core<M> {
 }
 
 /// `Some(None)` where nothing has come yet, `None` where nothing ever will.
-fn none_if<E: PartialEq>(received: Result<Command, E>, nothing_yet: E) -> Option<Option<Command>> {
+fn none_if<E: PartialEq>(received: Result<Command, E>, nothing_yet: &E) -> Option<Option<Command>> {
     match received {
         Ok(command) => Some(Some(command)),
-        Err(error) if error == nothing_yet => Some(None),
+        Err(error) if error == *nothing_yet => Some(None),
         Err(_) => None,
     }
 }

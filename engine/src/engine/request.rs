@@ -79,9 +79,9 @@ impl Request {
         self.scored < self.work.prompt.len()
     }
 
-    /// Whether another token is wanted after `output`, as long as nothing ended it.
-    pub(super) fn wants_token(&self, output: &[TokenId]) -> bool {
-        output.len() < self.work.stop.max_tokens as usize
+    /// Whether another token is wanted after `count`, as long as nothing ended the sequence.
+    pub(super) fn wants_token(&self, count: usize) -> bool {
+        count < self.work.stop.max_tokens as usize
     }
 
     /// Tokens that may not come next.
@@ -89,19 +89,14 @@ impl Request {
         if output.len() < self.work.stop.min_tokens as usize { &self.stops } else { &[] }
     }
 
-    /// Why a sequence with this output has ended, if it has.
-    pub(super) fn finish_reason(&self, output: &[TokenId]) -> Option<FinishReason> {
-        let last = output.last().filter(|last| self.stops.contains(last));
-        match last {
-            Some(&token) if output.len() > self.work.stop.min_tokens as usize => {
-                Some(FinishReason::Stop(token))
-            }
-            _ if !self.wants_token(output) => Some(FinishReason::Length),
-            _ if self.work.prompt.len() + output.len() >= self.context_tokens_max => {
-                Some(FinishReason::Length)
-            }
-            _ => None,
+    /// Why a sequence whose `count` tokens end with `last` has ended, if it has.
+    pub(super) fn finish_reason(&self, last: TokenId, count: usize) -> Option<FinishReason> {
+        let may_stop = count > self.work.stop.min_tokens as usize;
+        if may_stop && self.stops.contains(&last) {
+            return Some(FinishReason::Stop(last));
         }
+        let is_full = self.work.prompt.len() + count >= self.context_tokens_max;
+        (is_full || !self.wants_token(count)).then_some(FinishReason::Length)
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {

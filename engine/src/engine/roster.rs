@@ -8,7 +8,7 @@ use scheduler::batching::{PrefixHit, SequenceKey, SequenceView, Standing};
 use scheduler::{FinishReason, SampledToken};
 
 use super::request::{Request, Terms};
-use crate::handle::{Accepted, Event, Failure, Mode, Shared, Submission};
+use crate::handle::{Accepted, Event, Mode, SequenceError, Shared, Submission};
 use crate::sequence::Sequence;
 
 /// All requests and sequences. Every sequence has its request, every request a sequence.
@@ -97,7 +97,7 @@ impl Roster {
     }
 
     /// Gives back what was pinned for sequences that weren't admitted after all.
-    pub(super) fn unpin(&mut self, probed: &[SequenceKey]) {
+    pub(super) fn unpin<'a>(&mut self, probed: impl Iterator<Item = &'a SequenceKey>) {
         for key in probed {
             if let Some(sequence) = self.sequences.get_mut(key)
                 && sequence.standing == Standing::Waiting
@@ -122,18 +122,27 @@ impl Roster {
         }
     }
 
-    /// Ends a choice with a reason. Says whether that ended its request.
-    pub(super) fn finish(&mut self, key: SequenceKey, choice: u32, reason: FinishReason) -> bool {
+    /// Ends a choice; without a reason where that has been told already. Says whether it was its
+    /// request's last.
+    pub(super) fn finish(
+        &mut self,
+        key: SequenceKey,
+        choice: u32,
+        reason: Option<FinishReason>,
+    ) -> bool {
         self.drop_sequence(key);
         let Some(request) = self.requests.get_mut(&key.request) else { return false };
         request.open_choices -= 1;
-        let event = Event::Finished { choice, reason };
+        let event = reason.map(|reason| Event::Finished { choice, reason });
         if request.open_choices > 0 {
-            request.events.send(event);
+            event.into_iter().for_each(|event| request.events.send(event));
             return false;
         }
         if let Some(request) = self.requests.remove(&key.request) {
-            request.events.finish(event);
+            match event {
+                Some(event) => request.events.finish(event),
+                None => request.events.end(),
+            }
         }
         true
     }
@@ -142,13 +151,22 @@ impl Roster {
     pub(super) fn hand_over(&mut self, key: SequenceKey, first: Vec<SampledToken>) {
         let Some(sequence) = self.sequences.remove(&key) else { return };
         if let Some(request) = self.requests.remove(&key.request) {
+            let count = sequence.output.len() + 1;
+            for &choice in &sequence.choices {
+                let token = first.iter().find(|token| token.choice == choice);
+                let reason = token.map_or(Some(FinishReason::Length), |first| {
+                    request.finish_reason(first.token, count)
+                });
+                let finished = reason.map(|reason| Event::Finished { choice, reason });
+                finished.into_iter().for_each(|event| request.events.send(event));
+            }
             request.events.finish(Event::Prefilled { table: sequence.table, first });
         }
         self.shared.live.remove(key);
     }
 
     /// Ends a request without a result; its blocks come free.
-    pub(super) fn fail(&mut self, request: u64, failure: Failure) {
+    pub(super) fn fail(&mut self, request: u64, failure: SequenceError) {
         if let Some(ended) = self.remove(request) {
             ended.events.finish(Event::Failed(failure));
         }
@@ -176,19 +194,23 @@ impl Roster {
         }
     }
 
-    /// Ends choices of a new request that are complete as they came.
+    /// Ends choices of a new request that are complete as they came. Returns how many requests
+    /// that ended: none or one.
     fn end_complete(&mut self, request: u64) -> u64 {
         let mut ended = 0;
         for key in self.keys_of(request) {
             let Some((request, sequence)) = self.pair_mut(key) else { continue };
-            let is_computed = sequence.table.tokens() > 0;
-            let nothing_wanted = is_computed && !request.wants_token(&sequence.output);
-            if request.prefill_only || (sequence.output.is_empty() && !nothing_wanted) {
-                continue;
-            }
-            let Some(reason) = request.finish_reason(&sequence.output) else { continue };
+            let count = sequence.output.len();
+            let reason = match sequence.output.last() {
+                Some(&last) => request.finish_reason(last, count),
+                None if request.resumed => Some(FinishReason::Length),
+                None => None,
+            };
+            let Some(reason) = reason.filter(|_| !request.prefill_only) else { continue };
             request.start(sequence.table.tokens());
+            let told_before = request.resumed;
             for choice in sequence.choices.clone() {
+                let reason = (!told_before).then_some(reason);
                 ended += u64::from(self.finish(key, choice, reason));
             }
         }

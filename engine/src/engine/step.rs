@@ -89,7 +89,7 @@ impl<'a> Step<'a> {
             blocks: sequence.table.ids(),
         });
         self.add_scores(request, sequence.key.request, start..end, first_row);
-        if end == sequence.context_tokens(prompt) && request.wants_token(&sequence.output) {
+        if end == sequence.context_tokens(prompt) && request.wants_token(sequence.output.len()) {
             self.add_samples(request, sequence, first_row + tokens - 1);
         }
     }

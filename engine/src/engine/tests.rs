@@ -1,1 +1,492 @@
+//! The loop over a scripted model: every batch is checked against the tokens it stands for.
 
+mod script;
+mod transcript;
+mod workloads;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kv_cache::TokenId;
+use rstest::rstest;
+use scheduler::{FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+
+use self::script::{Control, EOS, Fault, NoRegion, POISON, ScriptModel, VOCAB, layout};
+use self::transcript::{Transcript, expected, within};
+use super::*;
+use crate::handle::{Event, EventStream, Mode, SequenceError, Submission, SubmitError};
+
+/// An engine over a scripted model, and the strings it hangs on.
+struct Bench {
+    engine: EngineHandle,
+    control: Arc<Control>,
+}
+
+/// The sizes of a bench.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    blocks: u32,
+    block_tokens: u32,
+    batch_tokens: u32,
+    sequences: u32,
+    prefix_cache: bool,
+}
+
+// === impl Sizes ===
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { blocks: 64, block_tokens: 4, batch_tokens: 16, sequences: 8, prefix_cache: true }
+    }
+}
+
+// === impl Bench ===
+
+impl Bench {
+    fn new(sizes: Sizes) -> Self {
+        let control = Arc::<Control>::default();
+        let model = ScriptModel::new(sizes.blocks, sizes.block_tokens, Arc::clone(&control));
+        let config = EngineConfig {
+            model_dir: PathBuf::new(),
+            model: ModelOptions {
+                kv_blocks: sizes.blocks,
+                block_tokens: sizes.block_tokens,
+                ..ModelOptions::default()
+            },
+            batch_tokens_max: sizes.batch_tokens.max(sizes.sequences + sizes.block_tokens),
+            sequences_max: sizes.sequences,
+            queue_max: 32,
+            context_tokens_max: None,
+            prefix_cache: sizes.prefix_cache,
+        };
+        config.validate().expect("a valid configuration");
+        let info = EngineInfo {
+            fingerprint: "script".to_owned(),
+            layout: layout(sizes.block_tokens),
+            vocab_size: VOCAB,
+            context_tokens_max: sizes.blocks * sizes.block_tokens,
+            total_blocks: sizes.blocks,
+            block_tokens: sizes.block_tokens,
+            eos_token_ids: vec![EOS],
+            queue_max: config.queue_max,
+            sequences_max: config.sequences_max,
+            prefix_cache: config.prefix_cache,
+        };
+        let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
+        let engine = spawn(model, info, region, &config).expect("a thread");
+        Self { engine, control }
+    }
+
+    fn submit(&self, work: &Arc<Generation>, mode: Mode) -> EventStream {
+        let work = Arc::clone(work);
+        self.engine
+            .submit(Submission { work, mode, deadline: None })
+            .expect("a submission that is taken")
+    }
+
+    async fn generate(&self, work: &Arc<Generation>) -> Transcript {
+        Transcript::of(self.submit(work, Mode::Generate)).await
+    }
+
+    async fn wait_for(&self, what: &str, holds: impl Fn(&EngineHandle) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds(&self.engine) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.engine.stats());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until nothing is left, and checks that nothing was lost.
+    async fn settle(&self) {
+        self.wait_for("idle", |engine| {
+            let stats = engine.stats();
+            stats.running + stats.waiting == 0 && engine.pool().counts().active == 0
+        })
+        .await;
+        assert_eq!(self.engine.pool().counts().reserved, 0);
+        assert_eq!(self.engine.live_blocks(), []);
+        assert_eq!(self.engine.pool().audit(), Ok(()));
+    }
+}
+
+fn work(prompt: &[TokenId], max_tokens: u32) -> Generation {
+    Generation {
+        id: RequestId("test".into()),
+        prompt: prompt.into(),
+        generated: Arc::new([]),
+        choices: vec![0],
+        sampling: Sampling { seed: 11, ..Sampling::default() },
+        stop: StopRules { max_tokens, ignore_eos: true, ..StopRules::default() },
+        prompt_logprobs: None,
+        salt: TenantSalt::default(),
+    }
+}
+
+fn some_prompt(tokens: u32) -> Vec<TokenId> {
+    (0..tokens).map(|at| 1 + at * 7 % (POISON - 1)).collect()
+}
+
+#[rstest]
+#[case::one_token(1, 5)]
+#[case::a_block_less_one(3, 5)]
+#[case::a_block(4, 5)]
+#[case::a_block_and_one(5, 5)]
+#[case::several_chunks(70, 20)]
+#[tokio::test]
+async fn tokens_follow_the_context(#[case] prompt_tokens: u32, #[case] max_tokens: u32) {
+    let bench = Bench::new(Sizes::default());
+    let work = Arc::new(work(&some_prompt(prompt_tokens), max_tokens));
+    assert_eq!(bench.generate(&work).await.answers, expected(&work));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn choices_share_the_prompt_and_nothing_else() {
+    let bench = Bench::new(Sizes::default());
+    let mut of_three = work(&some_prompt(10), 9);
+    of_three.choices = vec![2, 0, 5];
+    let three = bench.generate(&Arc::new(of_three.clone())).await;
+    let prefill_tokens = bench.engine.stats().prefill_tokens;
+    assert_eq!(prefill_tokens, 10, "the prompt is computed once");
+    for choice in [0, 2, 5] {
+        let one = Generation { choices: vec![choice], ..of_three.clone() };
+        let alone = bench.generate(&Arc::new(one)).await;
+        assert_eq!(alone.answers[&choice], three.answers[&choice]);
+    }
+    bench.settle().await;
+}
+
+#[rstest]
+#[case::max_tokens_one(|stop: &mut StopRules| stop.max_tokens = 1)]
+#[case::nothing_at_all(|stop: &mut StopRules| stop.max_tokens = 0)]
+#[case::eos(|stop: &mut StopRules| stop.ignore_eos = false)]
+#[case::stop_tokens(|stop: &mut StopRules| stop.stop_token_ids = (1..20).collect())]
+#[case::not_before_min_tokens(|stop: &mut StopRules| {
+    stop.stop_token_ids = (1..20).collect();
+    stop.min_tokens = 7;
+})]
+#[tokio::test]
+async fn sequences_end_where_the_rules_say(#[case] set: fn(&mut StopRules)) {
+    let bench = Bench::new(Sizes::default());
+    let mut work = work(&some_prompt(6), 150);
+    set(&mut work.stop);
+    let work = Arc::new(work);
+    let transcript = bench.generate(&work).await;
+    assert_eq!(transcript.answers, expected(&work));
+    let tokens = &transcript.answers[&0].0;
+    assert!(tokens.len() >= work.stop.min_tokens.min(work.stop.max_tokens) as usize);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_sequence_ends_where_memory_does() {
+    let bench = Bench::new(Sizes { blocks: 5, ..Sizes::default() });
+    let transcript = bench.generate(&Arc::new(work(&some_prompt(6), 1000))).await;
+    let (tokens, reason) = &transcript.answers[&0];
+    assert_eq!((tokens.len(), *reason), (14, FinishReason::Length));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn prompt_scores_come_once_and_in_order_whatever_the_cache_holds() {
+    let bench = Bench::new(Sizes::default());
+    let mut work = work(&some_prompt(41), 3);
+    bench.generate(&Arc::new(work.clone())).await;
+    work.prompt_logprobs = Some(2);
+    let transcript = bench.generate(&Arc::new(work.clone())).await;
+    let scores: Vec<_> = (1..41u32)
+        .map(|index| {
+            let (context, next) = (&work.prompt[..index as usize], work.prompt[index as usize]);
+            (index, script::score_of(context, next, 2))
+        })
+        .collect();
+    assert_eq!(transcript.scores, scores);
+    assert_eq!(transcript.cached_tokens, Some(0));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_cached_prefix_changes_nothing_but_the_work() {
+    let bench = Bench::new(Sizes::default());
+    let first = Arc::new(work(&some_prompt(40), 3));
+    bench.generate(&first).await;
+    let before = bench.control.steps();
+    let again = bench.generate(&first).await;
+    assert_eq!(again.answers, expected(&first));
+    assert_eq!(again.cached_tokens, Some(36), "the last block is computed again for its logits");
+    assert_eq!(bench.control.steps() - before, 3);
+    let other_tenant = Generation { salt: TenantSalt((*b"other").into()), ..(*first).clone() };
+    assert_eq!(bench.generate(&Arc::new(other_tenant)).await.cached_tokens, Some(0));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn output_is_cached_too() {
+    let bench = Bench::new(Sizes::default());
+    let first = Arc::new(work(&some_prompt(10), 30));
+    let (tokens, _) = &bench.generate(&first).await.answers[&0];
+    let next_turn = [&first.prompt[..], tokens, &[5, 6]].concat();
+    let second = bench.generate(&Arc::new(work(&next_turn, 2))).await;
+    // The last token of the first turn was never written.
+    assert_eq!(second.cached_tokens, Some(36));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn generated_tokens_are_gone_on_from() {
+    let bench = Bench::new(Sizes::default());
+    let mut whole = work(&some_prompt(9), 25);
+    whole.stop.ignore_eos = false;
+    let (tokens, reason) = expected(&whole)[&0].clone();
+    for done in 1..=tokens.len() {
+        let rest = Generation { generated: tokens[..done].into(), ..whole.clone() };
+        let transcript = bench.generate(&Arc::new(rest)).await;
+        assert_eq!(transcript.answers[&0], (tokens[done..].to_vec(), reason), "after {done}");
+        assert!(
+            transcript.indices.iter().eq(&(done as u32..tokens.len() as u32).collect::<Vec<_>>())
+        );
+    }
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn decode_rows_are_never_held_up_by_a_long_prompt() {
+    let bench = Bench::new(Sizes { blocks: 200, ..Sizes::default() });
+    bench.control.hold();
+    let short = bench.submit(&Arc::new(work(&some_prompt(3), 20)), Mode::Generate);
+    bench.control.allow(1);
+    bench.wait_for("first token", |engine| engine.stats().steps == 1).await;
+    let long = bench.submit(&Arc::new(work(&some_prompt(400), 1)), Mode::Generate);
+    bench.control.allow(19);
+    // A token in every step, though the long prompt takes some 33 of them.
+    assert_eq!(Transcript::of(short).await.answers[&0].0.len(), 20);
+    bench.control.release();
+    Transcript::of(long).await;
+    assert!(bench.control.largest_step() <= 16);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn dropping_the_stream_frees_everything_within_a_step() {
+    let bench = Bench::new(Sizes::default());
+    bench.control.hold();
+    let streams: Vec<_> = [3, 60, 9]
+        .map(|prompt| bench.submit(&Arc::new(work(&some_prompt(prompt), 100)), Mode::Generate))
+        .into();
+    drop(streams);
+    let before = bench.control.steps();
+    bench.control.release();
+    bench.settle().await;
+    assert!(bench.control.steps() - before <= 1);
+    assert_eq!(bench.engine.stats().cancelled, 3);
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_pauses_its_sequence_and_no_other() {
+    let bench = Bench::new(Sizes::default());
+    let slow = Arc::new(work(&some_prompt(3), 200));
+    let stalled = bench.submit(&slow, Mode::Generate);
+    bench.wait_for("pause", |engine| engine.stats().paused == 1).await;
+    let other = Arc::new(work(&some_prompt(5), 30));
+    assert_eq!(bench.generate(&other).await.answers, expected(&other));
+    assert_eq!(bench.engine.stats().paused, 1);
+    assert_eq!(Transcript::of(stalled).await.answers, expected(&slow), "it resumes where it was");
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_stalled_reader_s_memory_goes_to_others() {
+    let bench = Bench::new(Sizes { blocks: 24, ..Sizes::default() });
+    let slow = Arc::new(work(&some_prompt(3), 90));
+    let stalled = bench.submit(&slow, Mode::Generate);
+    bench.wait_for("pause", |engine| engine.stats().paused == 1).await;
+    let big = Arc::new(work(&some_prompt(60), 30));
+    assert_eq!(bench.generate(&big).await.answers, expected(&big));
+    assert_eq!(Transcript::of(stalled).await.answers, expected(&slow));
+    assert!(bench.engine.stats().preemptions > 0);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_deadline_fails_what_runs_and_what_waits() {
+    let bench = Bench::new(Sizes::default());
+    bench.control.hold();
+    let late = Submission {
+        work: Arc::new(work(&some_prompt(30), 100)),
+        mode: Mode::Generate,
+        deadline: Some(Instant::now() + Duration::from_millis(5)),
+    };
+    let stream = bench.engine.submit(late).expect("a submission that is taken");
+    tokio::time::sleep(Duration::from_millis(6)).await;
+    bench.control.release();
+    assert_eq!(Transcript::of(stream).await.failed, Some(SequenceError::Deadline));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_device_error_fails_its_step_and_the_engine_goes_on() {
+    let bench = Bench::new(Sizes::default());
+    bench.control.break_after(3, Fault::Device);
+    let work = Arc::new(work(&some_prompt(5), 50));
+    let broken = bench.generate(&work).await;
+    assert_eq!(broken.failed, Some(SequenceError::Device("device: scripted".to_owned())));
+    assert_eq!(bench.generate(&work).await.answers, expected(&work));
+    assert!(bench.engine.is_healthy());
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn impossible_logits_fail_their_own_request_alone() {
+    let bench = Bench::new(Sizes::default());
+    bench.control.hold();
+    let poisoned = Arc::new(work(&[3, 4, POISON], 10));
+    let fine = Arc::new(work(&some_prompt(5), 20));
+    let streams = [&poisoned, &fine].map(|work| bench.submit(work, Mode::Generate));
+    bench.control.release();
+    let [poisoned, other] = streams.map(Transcript::of);
+    assert_eq!(poisoned.await.failed, Some(SequenceError::Logits("NaN".to_owned())));
+    assert_eq!(other.await.answers, expected(&fine));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_panic_leaves_nobody_waiting() {
+    let bench = Bench::new(Sizes { sequences: 2, ..Sizes::default() });
+    bench.control.break_after(2, Fault::Panic);
+    bench.control.hold();
+    let works = [5, 6, 7].map(|prompt| Arc::new(work(&some_prompt(prompt), 50)));
+    let streams = works.each_ref().map(|work| bench.submit(work, Mode::Generate));
+    bench.control.release();
+    for stream in streams {
+        let failed = Transcript::of(stream).await.failed;
+        assert_eq!(failed, Some(SequenceError::Died("scripted panic".to_owned())));
+    }
+    assert!(!bench.engine.is_healthy());
+    let refused = bench.engine.submit(Submission {
+        work: Arc::clone(&works[0]),
+        mode: Mode::Generate,
+        deadline: None,
+    });
+    assert_eq!(refused.err(), Some(SubmitError::ShuttingDown));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_says_when_to_come_back() {
+    let bench = Bench::new(Sizes { sequences: 1, ..Sizes::default() });
+    bench.control.hold();
+    let work = Arc::new(work(&some_prompt(5), 5));
+    let first = bench.submit(&work, Mode::Generate);
+    let submit = || {
+        let work = Arc::clone(&work);
+        bench.engine.submit(Submission { work, mode: Mode::Generate, deadline: None })
+    };
+    let mut streams = vec![first];
+    let refused = loop {
+        match submit() {
+            Ok(stream) => streams.push(stream),
+            Err(error) => break error,
+        }
+        assert!(streams.len() < 40, "the queue has no end");
+    };
+    assert!(
+        matches!(refused, SubmitError::QueueFull { retry_after } if retry_after > Duration::ZERO)
+    );
+    bench.control.release();
+    for stream in streams {
+        assert_eq!(Transcript::of(stream).await.answers, expected(&work));
+    }
+    bench.settle().await;
+}
+
+#[rstest]
+#[case::no_prompt(|w: &mut Generation| w.prompt = Arc::new([]), "prompt is empty")]
+#[case::no_choice(|w: &mut Generation| w.choices.clear(), "no choice")]
+#[case::too_many_choices(|w: &mut Generation| w.choices = (0..9).collect(), "9 choices")]
+#[case::a_choice_twice(|w: &mut Generation| w.choices = vec![1, 1], "twice")]
+#[case::foreign_token(|w: &mut Generation| w.prompt = Arc::new([1, 99]), "token 99")]
+#[case::shared_output(|w: &mut Generation| {
+    w.choices = vec![0, 1];
+    w.generated = Arc::new([3]);
+}, "2 choices")]
+#[case::too_long(|w: &mut Generation| w.prompt = some_prompt(256).into(), "257 tokens")]
+#[tokio::test]
+async fn bad_requests_are_refused_at_once(
+    #[case] break_it: fn(&mut Generation),
+    #[case] want: &str,
+) {
+    let bench = Bench::new(Sizes::default());
+    let mut work = work(&some_prompt(5), 5);
+    break_it(&mut work);
+    let refused = bench.engine.submit(Submission {
+        work: Arc::new(work),
+        mode: Mode::Generate,
+        deadline: None,
+    });
+    let error = refused.err().expect("a refusal").to_string();
+    assert!(error.contains(want), "{error}");
+    assert_eq!(bench.engine.stats().waiting, 0);
+}
+
+#[tokio::test]
+async fn a_prompt_that_fills_the_context_can_be_scored_but_not_continued() {
+    let bench = Bench::new(Sizes::default());
+    let mut full = work(&some_prompt(256), 0);
+    full.prompt_logprobs = Some(0);
+    let transcript = bench.generate(&Arc::new(full)).await;
+    assert_eq!(transcript.scores.len(), 255);
+    assert_eq!(transcript.answers[&0], (vec![], FinishReason::Length));
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn shutdown_lets_work_finish_and_takes_no_more() {
+    let bench = Bench::new(Sizes::default());
+    let work = Arc::new(work(&some_prompt(5), 20));
+    let stream = bench.submit(&work, Mode::Generate);
+    assert!(bench.engine.shutdown(Instant::now() + Duration::from_secs(20)).await);
+    assert_eq!(Transcript::of(stream).await.answers, expected(&work));
+    let late = Submission { work, mode: Mode::Generate, deadline: None };
+    assert_eq!(bench.engine.submit(late).err(), Some(SubmitError::ShuttingDown));
+}
+
+#[tokio::test]
+async fn shutdown_fails_what_is_not_done_by_its_deadline() {
+    let bench = Bench::new(Sizes::default());
+    let stalled = bench.submit(&Arc::new(work(&some_prompt(5), 250)), Mode::Generate);
+    bench.wait_for("pause", |engine| engine.stats().paused == 1).await;
+    assert!(bench.engine.shutdown(Instant::now() + Duration::from_millis(10)).await);
+    assert_eq!(Transcript::of(stalled).await.failed, Some(SequenceError::ShuttingDown));
+    assert_eq!(bench.engine.pool().counts().active, 0);
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_stops_the_engine() {
+    let Bench { engine, control } = Bench::new(Sizes::default());
+    let work = Arc::new(work(&some_prompt(5), 250));
+    let submission = Submission { work, mode: Mode::Generate, deadline: None };
+    let stream = engine.submit(submission).expect("a submission that is taken");
+    drop(engine);
+    assert!(Transcript::of(stream).await.failed.is_some());
+    assert_eq!(Arc::strong_count(&control), 1, "the model is gone with its thread");
+}
+
+#[rstest]
+#[case::batch(|c: &mut EngineConfig| c.batch_tokens_max = 11, "batch_tokens_max")]
+#[case::no_memory(|c: &mut EngineConfig| c.model.kv_blocks = 0, "kv_blocks")]
+#[case::no_queue(|c: &mut EngineConfig| c.queue_max = 0, "queue_max")]
+fn limits_that_cannot_work_are_refused(#[case] set: fn(&mut EngineConfig), #[case] field: &str) {
+    let mut config = EngineConfig {
+        model_dir: PathBuf::new(),
+        model: ModelOptions { block_tokens: 4, ..ModelOptions::default() },
+        batch_tokens_max: 12,
+        sequences_max: 8,
+        queue_max: 1,
+        context_tokens_max: None,
+        prefix_cache: true,
+    };
+    assert_eq!(config.validate(), Ok(()));
+    set(&mut config);
+    let error = config.validate().unwrap_err().to_string();
+    assert!(error.contains(field), "{error}");
+}

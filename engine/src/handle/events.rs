@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use kv_cache::{BlockHandle, BlockTable, Fence};
 use scheduler::{FinishReason, PromptLogprob, SampledToken};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
 
 /// Steps whose tokens a reader may leave unread before its sequences are paused.
@@ -16,7 +17,8 @@ const STEPS_UNREAD_MAX: usize = 64;
 /// One piece of news about a submission.
 ///
 /// Per choice, tokens come in order and [`Event::Finished`] comes last. A submission ends with
-/// the [`Event::Finished`] of its last choice, with [`Event::Prefilled`] or with [`Event::Failed`].
+/// the [`Event::Finished`] of its last choice; in [`super::Mode::Prefill`] with
+/// [`Event::Prefilled`]; or with [`Event::Failed`].
 #[derive(Debug)]
 pub enum Event {
     /// It left the queue.
@@ -40,7 +42,7 @@ pub enum Event {
         /// request asked for none.
         first: Vec<SampledToken>,
     },
-    /// A choice has ended.
+    /// A choice has ended; in [`super::Mode::Prefill`], with its first token.
     Finished {
         /// Which.
         choice: u32,
@@ -48,7 +50,7 @@ pub enum Event {
         reason: FinishReason,
     },
     /// The submission has ended, all choices of it, without a result.
-    Failed(Failure),
+    Failed(SequenceError),
 }
 
 /// Pages that may be read, once the fence has passed, until the handles are dropped.
@@ -68,7 +70,7 @@ pub struct FilledPages {
 
 /// Why a submission has no result.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Failure {
+pub enum SequenceError {
     /// Its deadline passed. Not worth a retry.
     #[error("deadline passed")]
     Deadline,
@@ -90,8 +92,8 @@ pub enum Failure {
 /// The receiving end. Dropping it cancels the submission within one step.
 #[derive(Debug)]
 pub struct EventStream {
-    events: mpsc::Receiver<Event>,
-    open_choices: usize,
+    messages: mpsc::Receiver<Message>,
+    has_ended: bool,
 }
 
 /// The engine's end.
@@ -100,21 +102,29 @@ pub struct EventStream {
 /// that one step can bring. Room for the last event is kept from the start.
 #[derive(Debug)]
 pub(crate) struct EventSender {
-    events: mpsc::Sender<Event>,
-    last: Option<OwnedPermit<Event>>,
+    messages: mpsc::Sender<Message>,
+    last: Option<OwnedPermit<Message>>,
     step_events_max: usize,
+}
+
+/// What goes through the channel. One that closes before a last message has lost its engine.
+#[derive(Debug)]
+enum Message {
+    Event(Event),
+    /// Nothing follows; without an event where everything had been told elsewhere before.
+    Last(Option<Event>),
 }
 
 /// A channel for a submission.
 ///
-/// - `choices`: whose ends make the submission's.
+/// - `choices`: sequences that send tokens.
 /// - `step_events_max`: events that one step can bring at most, the last one aside.
 pub(crate) fn event_channel(choices: usize, step_events_max: usize) -> (EventSender, EventStream) {
     let size = step_events_max + STEPS_UNREAD_MAX * choices + 1;
     let (sender, receiver) = mpsc::channel(size);
     let last = sender.clone().try_reserve_owned().ok();
-    let sender = EventSender { events: sender, last, step_events_max };
-    (sender, EventStream { events: receiver, open_choices: choices })
+    let sender = EventSender { messages: sender, last, step_events_max };
+    (sender, EventStream { messages: receiver, has_ended: false })
 }
 
 // === impl EventStream ===
@@ -129,10 +139,10 @@ impl EventStream {
 
     /// [`EventStream::recv`] for hand-written futures.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        if self.open_choices == 0 {
+        if self.has_ended {
             return Poll::Ready(None);
         }
-        self.events.poll_recv(context).map(|event| Some(self.note(event)))
+        self.messages.poll_recv(context).map(|message| self.unwrap(message))
     }
 
     /// [`EventStream::recv`] for threads outside any runtime.
@@ -140,24 +150,23 @@ impl EventStream {
     /// # Panics
     /// If called on a runtime's thread.
     pub fn blocking_recv(&mut self) -> Option<Event> {
-        if self.open_choices == 0 {
+        if self.has_ended {
             return None;
         }
-        let event = self.events.blocking_recv();
-        Some(self.note(event))
+        let message = self.messages.blocking_recv();
+        self.unwrap(message)
     }
 
-    /// Keeps count of what is still to come. A channel that closes early has lost its engine.
-    fn note(&mut self, event: Option<Event>) -> Event {
-        let event = event.unwrap_or_else(|| {
-            Event::Failed(Failure::Died("its thread ended with work outstanding".to_owned()))
-        });
-        match event {
-            Event::Finished { .. } => self.open_choices -= 1,
-            Event::Prefilled { .. } | Event::Failed(_) => self.open_choices = 0,
-            _ => {}
+    fn unwrap(&mut self, message: Option<Message>) -> Option<Event> {
+        self.has_ended = !matches!(message, Some(Message::Event(_)));
+        match message {
+            Some(Message::Event(event)) => Some(event),
+            Some(Message::Last(event)) => event,
+            None => {
+                let reason = "its thread ended with work outstanding".to_owned();
+                Some(Event::Failed(SequenceError::Died(reason)))
+            }
         }
-        event
     }
 }
 
@@ -166,12 +175,12 @@ impl EventStream {
 impl EventSender {
     /// Whether all that a step can bring could be sent.
     pub(crate) fn has_room(&self) -> bool {
-        self.events.capacity() >= self.step_events_max
+        self.messages.capacity() >= self.step_events_max
     }
 
     /// Whether nobody listens any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.events.is_closed()
+        self.messages.is_closed()
     }
 
     /// Sends an event that isn't the last.
@@ -179,15 +188,24 @@ impl EventSender {
     /// # Panics
     /// If the channel is full, which [`EventSender::has_room`] excludes.
     pub(crate) fn send(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
-            panic!("no room for {event:?} after {} were kept free", self.step_events_max);
+        if let Err(TrySendError::Full(message)) = self.messages.try_send(Message::Event(event)) {
+            panic!("no room for {message:?} after {} were kept free", self.step_events_max);
         }
     }
 
     /// Sends the last event.
-    pub(crate) fn finish(mut self, event: Event) {
+    pub(crate) fn finish(self, event: Event) {
+        self.close(Some(event));
+    }
+
+    /// Ends the stream without another event.
+    pub(crate) fn end(self) {
+        self.close(None);
+    }
+
+    fn close(mut self, event: Option<Event>) {
         if let Some(permit) = self.last.take() {
-            permit.send(event);
+            permit.send(Message::Last(event));
         }
     }
 }

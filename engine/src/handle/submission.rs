@@ -30,7 +30,8 @@ pub enum Mode {
     Resume {
         /// The blocks of the whole context, filled.
         table: BlockTable,
-        /// What [`super::Event::Prefilled`] brought. Already delivered, so not repeated here.
+        /// What [`super::Event::Prefilled`] brought. Already delivered, as are the ends of choices
+        /// that ended with it, so nothing of that is repeated.
         first: Vec<SampledToken>,
     },
 }

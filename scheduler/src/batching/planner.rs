@@ -10,7 +10,8 @@ pub(super) struct Planner<'a> {
     preempted: Vec<SequenceKey>,
     tokens_left: u32,
     places_left: u32,
-    free_blocks: u32,
+    /// Below zero where pinning a prefix took what rows were counting on.
+    free_blocks: i64,
     /// Blocks that prompts in progress will still take: not to be given to new ones.
     promised_blocks: u32,
     /// The one that may preempt anybody, so that something always moves.
@@ -23,7 +24,7 @@ impl<'a> Planner<'a> {
     pub(super) fn new(
         limits: &'a BatchLimits,
         sequences: &[SequenceView],
-        free_blocks: u32,
+        available_blocks: u32,
     ) -> Self {
         let running_width: u32 =
             sequences.iter().filter(|s| s.standing == Standing::Running).map(|s| s.width).sum();
@@ -35,7 +36,7 @@ impl<'a> Planner<'a> {
             preempted: Vec::new(),
             tokens_left: limits.tokens_max,
             places_left,
-            free_blocks,
+            free_blocks: i64::from(available_blocks),
             promised_blocks: 0,
             leader: leader(sequences, places_left),
         }
@@ -123,7 +124,7 @@ impl<'a> Planner<'a> {
         let sequence = &self.sequences[at];
         let context = sequence.blocks_needed(sequence.remaining_tokens(), self.limits.block_tokens);
         let wanted = context + sequence.width + self.limits.watermark_blocks;
-        self.free_blocks >= self.promised_blocks + wanted
+        self.free_blocks >= i64::from(self.promised_blocks + wanted)
     }
 
     /// Whether nothing else would move if this one didn't, or this one comes before all.
@@ -158,10 +159,11 @@ impl<'a> Planner<'a> {
         if tokens > self.tokens_left {
             return false;
         }
-        if blocks > self.free_blocks && !(may_preempt && self.make_room(at, blocks)) {
+        let fits = i64::from(blocks) <= self.free_blocks || blocks == 0;
+        if !fits && !(may_preempt && self.make_room(at, blocks)) {
             return false;
         }
-        self.free_blocks -= blocks;
+        self.free_blocks -= i64::from(blocks);
         self.tokens_left -= tokens;
         self.rows.push(PlannedRow { key: sequence.key, tokens, blocks });
         true
@@ -169,7 +171,7 @@ impl<'a> Planner<'a> {
 
     /// Preempts until `blocks` blocks are free, if that can be.
     fn make_room(&mut self, at: usize, blocks: u32) -> bool {
-        while self.free_blocks < blocks {
+        while self.free_blocks < i64::from(blocks) {
             let Some(victim) = self.victim_for(at) else { return false };
             self.preempt(victim);
         }
@@ -194,7 +196,7 @@ impl<'a> Planner<'a> {
         let sequence = self.sequences[at];
         if let Some(row) = self.row_of(sequence.key).copied() {
             self.rows.retain(|other| other.key != row.key);
-            self.free_blocks += row.blocks;
+            self.free_blocks += i64::from(row.blocks);
             self.tokens_left += row.tokens;
         }
         if sequence.standing == Standing::Running {
@@ -202,7 +204,7 @@ impl<'a> Planner<'a> {
         }
         // Shared blocks don't come free, so this may promise too much; the row is then left for the
         // next step, which preempts further.
-        self.free_blocks += sequence.held_blocks;
+        self.free_blocks += i64::from(sequence.held_blocks);
         self.preempted.push(sequence.key);
         let view = &mut self.sequences[at];
         (view.held_blocks, view.filled_tokens, view.standing) = (0, 0, Standing::Waiting);
@@ -217,7 +219,7 @@ impl<'a> Planner<'a> {
         let sequence = &mut self.sequences[at];
         sequence.filled_tokens = hit.tokens;
         sequence.held_blocks = hit.tokens / self.limits.block_tokens;
-        self.free_blocks = self.free_blocks.saturating_sub(hit.blocks_taken);
+        self.free_blocks -= i64::from(hit.blocks_taken);
     }
 
     /// Counts what the sequence will need after this step's chunk.
@@ -242,9 +244,9 @@ impl<'a> Planner<'a> {
 
     /// `tokens`, or as many as held and free blocks have slots for.
     fn fit_to_memory(&self, sequence: &SequenceView, tokens: u32) -> u32 {
-        let blocks = u64::from(sequence.held_blocks) + u64::from(self.free_blocks);
-        let slots = blocks * u64::from(self.limits.block_tokens);
-        let fitting = slots.saturating_sub(u64::from(sequence.filled_tokens));
+        let blocks = i64::from(sequence.held_blocks) + self.free_blocks.max(0);
+        let slots = blocks * i64::from(self.limits.block_tokens);
+        let fitting = (slots - i64::from(sequence.filled_tokens)).max(0);
         u32::try_from(fitting).map_or(tokens, |fitting| tokens.min(fitting))
     }
 

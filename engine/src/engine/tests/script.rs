@@ -1,0 +1,224 @@
+//! A model that computes nothing but checks everything: its "KV" is the tokens themselves.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion, PageRange, RegionError, TokenId};
+use parking_lot::{Condvar, Mutex};
+use scheduler::TokenLogprob;
+
+use crate::batch::{SampleRow, Sampled, SequenceRows, StepBatch, StepOutput};
+use crate::engine::StepModel;
+use crate::error::{EngineError, LogitsFault};
+use crate::model::OnLayers;
+
+pub(super) const VOCAB: u32 = 61;
+pub(super) const EOS: TokenId = 0;
+/// A context that ends with it gives no token.
+pub(super) const POISON: TokenId = 60;
+
+/// Writes tokens to slots, reads each sequence back through its block table and derives the next
+/// token from what it finds there. A wrong table, a missing copy or a block given away too early
+/// shows as a step that fails.
+pub(super) struct ScriptModel {
+    slots: Vec<Option<TokenId>>,
+    block_tokens: usize,
+    control: Arc<Control>,
+}
+
+/// What a test holds of the model.
+#[derive(Default)]
+pub(super) struct Control {
+    steps: AtomicU64,
+    /// Tokens of the largest step.
+    largest: AtomicU64,
+    /// Steps that may run; `None` for all.
+    allowed: Mutex<Option<u64>>,
+    opened: Condvar,
+    fault: Mutex<Option<(u64, Fault)>>,
+}
+
+/// What goes wrong at a step.
+#[derive(Clone, Copy)]
+pub(super) enum Fault {
+    Device,
+    Panic,
+}
+
+/// KV memory of pages nobody reads.
+pub(super) struct NoRegion(pub(super) KvLayout);
+
+// === impl Control ===
+
+impl Control {
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn largest_step(&self) -> u64 {
+        self.largest.load(Ordering::SeqCst)
+    }
+
+    /// Stops the model before its next step.
+    pub(super) fn hold(&self) {
+        self.allow(0);
+    }
+
+    /// Lets `steps` more steps run and stops the model after them.
+    pub(super) fn allow(&self, steps: u64) {
+        *self.allowed.lock() = Some(self.steps() + steps);
+        self.opened.notify_all();
+    }
+
+    pub(super) fn release(&self) {
+        *self.allowed.lock() = None;
+        self.opened.notify_all();
+    }
+
+    /// Breaks the step after the next `steps`.
+    pub(super) fn break_after(&self, steps: u64, fault: Fault) {
+        *self.fault.lock() = Some((self.steps() + steps, fault));
+    }
+
+    fn enter_step(&self) -> Result<(), EngineError> {
+        let mut allowed = self.allowed.lock();
+        while allowed.is_some_and(|allowed| self.steps() >= allowed) {
+            self.opened.wait(&mut allowed);
+        }
+        drop(allowed);
+        let step = self.steps.fetch_add(1, Ordering::SeqCst);
+        let fault = self.fault.lock().take_if(|(at, _)| *at <= step);
+        match fault {
+            Some((_, Fault::Device)) => Err(EngineError::Device("scripted".to_owned())),
+            Some((_, Fault::Panic)) => panic!("scripted panic"),
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl ScriptModel ===
+
+impl ScriptModel {
+    pub(super) fn new(blocks: u32, block_tokens: u32, control: Arc<Control>) -> Self {
+        let slots = vec![None; (blocks * block_tokens) as usize];
+        Self { slots, block_tokens: block_tokens as usize, control }
+    }
+
+    fn slot(&self, sequence: &SequenceRows, position: usize) -> usize {
+        let block = sequence.blocks[position / self.block_tokens];
+        block.index() * self.block_tokens + position % self.block_tokens
+    }
+
+    /// The sequence's tokens up to `position`, as its pages have them.
+    fn read(&self, sequence: &SequenceRows, position: usize) -> Vec<TokenId> {
+        let token = |at| self.slots[self.slot(sequence, at)].expect("a slot that was written");
+        (0..=position).map(token).collect()
+    }
+
+    fn write(&mut self, batch: &StepBatch<'_>) {
+        let mut written = HashSet::new();
+        for sequence in &batch.sequences {
+            for row in sequence.rows.clone() {
+                let slot = self.slot(sequence, batch.positions[row] as usize);
+                assert!(written.insert(slot), "slot {slot} is written twice in a step");
+                self.slots[slot] = Some(batch.tokens[row]);
+            }
+        }
+    }
+
+    fn sample(
+        &self,
+        batch: &StepBatch<'_>,
+        sample: &SampleRow<'_>,
+    ) -> Result<Sampled, EngineError> {
+        let sequence = owner(batch, sample.row);
+        let context = self.read(sequence, batch.positions[sample.row] as usize);
+        assert_eq!(context, [sample.prompt, sample.output].concat(), "KV isn't the sequence's own");
+        assert_eq!(context.len(), sequence.context_tokens as usize);
+        if context.last() == Some(&POISON) {
+            return Err(EngineError::Logits { row: sample.row, reason: LogitsFault::NotANumber });
+        }
+        let token = next_token(&context, sample.sampling.seed, sample.choice, sample.banned);
+        let logprob = sample.sampling.logprobs.map(|_| TokenLogprob::default());
+        Ok(Sampled { token, logprob })
+    }
+}
+
+impl StepModel for ScriptModel {
+    fn step(
+        &mut self,
+        batch: &StepBatch<'_>,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<StepOutput, EngineError> {
+        self.control.enter_step()?;
+        self.control.largest.fetch_max(batch.tokens.len() as u64, Ordering::SeqCst);
+        self.write(batch);
+        on_layers(0..1, Fence(self.control.steps()));
+        on_layers(1..2, Fence(self.control.steps()));
+        let samples = batch.samples.iter().map(|sample| self.sample(batch, sample));
+        let scores = batch.scores.iter().map(|score| {
+            let sequence = owner(batch, score.row);
+            let context = self.read(sequence, batch.positions[score.row] as usize);
+            score_of(&context, score.next, score.top)
+        });
+        Ok(StepOutput { samples: samples.collect::<Result<_, _>>()?, scores: scores.collect() })
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
+        let start = |block: BlockId| block.index() * self.block_tokens;
+        let from = start(from)..start(from) + self.block_tokens;
+        self.slots.copy_within(from, start(to));
+        Ok(())
+    }
+}
+
+fn owner<'a>(batch: &'a StepBatch<'_>, row: usize) -> &'a SequenceRows {
+    batch.sequences.iter().find(|sequence| sequence.rows.contains(&row)).expect("a row's sequence")
+}
+
+/// What the script says after `context`: a pure function, as sampling is.
+pub(super) fn next_token(
+    context: &[TokenId],
+    seed: u64,
+    choice: u32,
+    banned: &[TokenId],
+) -> TokenId {
+    let start = mix(seed, choice);
+    let hash = context.iter().fold(start, |hash, &token| mix(hash, token));
+    (0..)
+        .map(|turn| ((hash >> 32) as u32 + turn) % POISON)
+        .find(|token| !banned.contains(token))
+        .expect("one is allowed")
+}
+
+/// The score of `next` after `context`.
+pub(super) fn score_of(context: &[TokenId], next: TokenId, top: u32) -> TokenLogprob {
+    let hash = context.iter().fold(1, |hash, &token| mix(hash, token));
+    let logprob = -((mix(hash, next) >> 40) as f32);
+    TokenLogprob { logprob, top: (0..top).map(|token| (token, logprob)).collect() }
+}
+
+fn mix(hash: u64, token: u32) -> u64 {
+    (hash ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+}
+
+pub(super) fn layout(block_tokens: u32) -> KvLayout {
+    KvLayout { layers: 2, kv_heads: 1, head_dim: 1, block_tokens, dtype: KvDtype::F32 }
+}
+
+// === impl NoRegion ===
+
+impl KvRegion for NoRegion {
+    fn layout(&self) -> &KvLayout {
+        &self.0
+    }
+
+    fn gather(&self, _: &PageRange<'_>, _: Fence, _: &mut [u8]) -> Result<(), RegionError> {
+        Err(RegionError::Device("no pages".to_owned()))
+    }
+
+    fn scatter(&self, _: &PageRange<'_>, _: &[u8]) -> Result<(), RegionError> {
+        Err(RegionError::Device("no pages".to_owned()))
+    }
+}

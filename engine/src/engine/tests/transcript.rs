@@ -1,0 +1,96 @@
+//! What a reader heard, and what it should have heard.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kv_cache::{BlockTable, TokenId};
+use scheduler::{FinishReason, Generation, SampledToken, TokenLogprob};
+
+use super::script::{EOS, next_token};
+use crate::handle::{Event, EventStream, FilledPages, SequenceError};
+
+/// Far more than any test takes; a hang fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Each choice's tokens and its end.
+pub(super) type Answers = BTreeMap<u32, (Vec<TokenId>, FinishReason)>;
+
+/// All events of a submission, sorted by kind.
+#[derive(Debug, Default)]
+pub(super) struct Transcript {
+    pub(super) cached_tokens: Option<u32>,
+    pub(super) answers: Answers,
+    /// Of all tokens, in order of arrival.
+    pub(super) indices: Vec<u32>,
+    pub(super) scores: Vec<(u32, TokenLogprob)>,
+    pub(super) pages: Vec<FilledPages>,
+    pub(super) prefilled: Option<(BlockTable, Vec<SampledToken>)>,
+    pub(super) failed: Option<SequenceError>,
+}
+
+// === impl Transcript ===
+
+impl Transcript {
+    /// Reads a stream to its end.
+    pub(super) async fn of(mut stream: EventStream) -> Self {
+        let mut transcript = Self::default();
+        let mut tokens: BTreeMap<u32, Vec<TokenId>> = BTreeMap::new();
+        while let Some(event) = within(stream.recv()).await {
+            match event {
+                Event::Started { cached_tokens } => {
+                    assert_eq!(
+                        transcript.cached_tokens.replace(cached_tokens),
+                        None,
+                        "started twice"
+                    );
+                }
+                Event::PagesFilled(pages) => transcript.pages.push(pages),
+                Event::PromptLogprobs(scores) => {
+                    transcript.scores.extend(scores.into_iter().map(|s| (s.index, s.logprob)));
+                }
+                Event::Token(SampledToken { choice, index, token, .. }) => {
+                    assert!(!transcript.answers.contains_key(&choice), "a token after the end");
+                    transcript.indices.push(index);
+                    tokens.entry(choice).or_default().push(token);
+                }
+                Event::Prefilled { table, first } => transcript.prefilled = Some((table, first)),
+                Event::Finished { choice, reason } => {
+                    let tokens = tokens.remove(&choice).unwrap_or_default();
+                    let before = transcript.answers.insert(choice, (tokens, reason));
+                    assert_eq!(before, None, "choice {choice} ended twice");
+                }
+                Event::Failed(error) => transcript.failed = Some(error),
+            }
+        }
+        assert!(within(stream.recv()).await.is_none(), "nothing comes after the end");
+        transcript
+    }
+}
+
+/// A future's output, or a failed test.
+pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("the engine hangs")
+}
+
+/// What the scripted model makes of a request, one token after the other, with no batching, no
+/// cache and no memory in between.
+pub(super) fn expected(work: &Generation) -> Answers {
+    work.choices.iter().map(|&choice| (choice, answer(work, choice))).collect()
+}
+
+fn answer(work: &Generation, choice: u32) -> (Vec<TokenId>, FinishReason) {
+    let eos: &[TokenId] = if work.stop.ignore_eos { &[] } else { &[EOS] };
+    let stops = [eos, &work.stop.stop_token_ids].concat();
+    let mut output = work.generated.to_vec();
+    while output.len() < work.stop.max_tokens as usize {
+        let context = [&work.prompt[..], &output].concat();
+        let may_stop = output.len() >= work.stop.min_tokens as usize;
+        let banned = if may_stop { &[] } else { &stops[..] };
+        let token = next_token(&context, work.sampling.seed, choice, banned);
+        output.push(token);
+        if may_stop && stops.contains(&token) {
+            return (output.split_off(work.generated.len()), FinishReason::Stop(token));
+        }
+    }
+    (output.split_off(work.generated.len()), FinishReason::Length)
+}
