@@ -137,7 +137,8 @@ impl EngineHandle {
     /// Names the blocks of a tenant's sequences as this engine does.
     #[must_use]
     pub fn hasher(&self, salt: &TenantSalt) -> ChainHasher {
-        ChainHasher::new(&self.info().fingerprint, &salt.0)
+        let EngineInfo { fingerprint, layout, .. } = self.info();
+        scheduler::worker::chain_hasher(fingerprint, &layout.to_string(), salt)
     }
 
     /// Hands in work. Never waits; hashes the context, about 100 ns a block, on the caller's thread.

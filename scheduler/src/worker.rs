@@ -178,6 +178,12 @@ impl FromStr for Role {
     }
 }
 
+/// [`Fingerprint::chain_hasher`] for an engine, which knows these two and no more.
+#[must_use]
+pub fn chain_hasher(weights: &str, kv_layout: &str, salt: &TenantSalt) -> ChainHasher {
+    ChainHasher::new(format!("{weights}\n{kv_layout}"), &salt.0)
+}
+
 // === impl Fingerprint ===
 
 impl Fingerprint {
@@ -187,7 +193,7 @@ impl Fingerprint {
     /// version: they don't change what is in a block.
     #[must_use]
     pub fn chain_hasher(&self, salt: &TenantSalt) -> ChainHasher {
-        ChainHasher::new(format!("{}\n{}", self.weights, self.kv_layout), &salt.0)
+        chain_hasher(&self.weights, &self.kv_layout, salt)
     }
 }
 
