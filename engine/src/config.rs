@@ -216,6 +216,7 @@ impl ModelConfig {
         let (hidden_size, heads) = (required("hidden_size")?, required("num_attention_heads")?);
         let (layers, max_position) = (required("num_hidden_layers")?, required("max_position_embeddings")?);
         let head_dim = head_dim(fields, architecture, hidden_size, heads)?;
+        let rope = RopeConfig::parse(fields, max_position)?;
         let has_attention_bias = match architecture {
             Architecture::Llama | Architecture::Qwen3 => flag("attention_bias")?,
             Architecture::Mistral | Architecture::Qwen2 => false,
@@ -229,7 +230,7 @@ impl ModelConfig {
             heads,
             kv_heads: kv_heads(fields, heads)?,
             head_dim,
-            max_position,
+            max_position: rope.scaling.stretched(max_position),
             rms_norm_eps: fields.positive_f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             tie_embeddings: flag("tie_word_embeddings")?,
             qkv_bias: has_attention_bias || architecture == Architecture::Qwen2,
@@ -237,7 +238,7 @@ impl ModelConfig {
             mlp_bias: architecture == Architecture::Llama && flag("mlp_bias")?,
             qk_norm: architecture == Architecture::Qwen3,
             windows: windows(fields, architecture, layers)?,
-            rope: RopeConfig::parse(fields, max_position)?,
+            rope,
             dtype: dtype(fields)?,
             eos_token_ids: fields.ids("eos_token_id")?.unwrap_or_default(),
         })

@@ -28,6 +28,9 @@ use simd::Isa;
 pub use tensor::{CpuBuffer, CpuMatrix, CpuVector};
 use tensor::with_elements;
 
+/// What looking at one logit costs, in multiply-adds.
+const SAMPLING_COST: usize = 16;
+
 /// Computes on the host's cores.
 #[derive(Debug)]
 pub struct CpuBackend {
@@ -214,10 +217,12 @@ impl Backend for CpuBackend {
         logits: &CpuBuffer,
         requests: &[(usize, &SampleRow<'_>)],
     ) -> Result<Vec<Sampled>, EngineError> {
-        let sample = |(row, request): &(usize, &SampleRow<'_>)| {
-            sampler::sample(logits.row(*row), request).map_err(|fault| blame(request.row, fault))
-        };
-        requests.iter().map(sample).collect()
+        let work = requests.len() * logits.cols * SAMPLING_COST;
+        let sampled = self.crew.map(requests.len(), work, |index| {
+            let (row, request) = requests[index];
+            sampler::sample(logits.row(row), request).map_err(|fault| blame(request.row, fault))
+        });
+        sampled.into_iter().collect()
     }
 
     fn score(
@@ -225,10 +230,12 @@ impl Backend for CpuBackend {
         logits: &CpuBuffer,
         requests: &[(usize, &ScoreRow)],
     ) -> Result<Vec<TokenLogprob>, EngineError> {
-        let score = |(row, request): &(usize, &ScoreRow)| {
-            sampler::score(logits.row(*row), request).map_err(|fault| blame(request.row, fault))
-        };
-        requests.iter().map(score).collect()
+        let work = requests.len() * logits.cols * SAMPLING_COST;
+        let scored = self.crew.map(requests.len(), work, |index| {
+            let (row, request) = requests[index];
+            sampler::score(logits.row(row), request).map_err(|fault| blame(request.row, fault))
+        });
+        scored.into_iter().collect()
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {

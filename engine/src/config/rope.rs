@@ -108,6 +108,15 @@ fn refuse_partial(fields: &Fields) -> Result<(), EngineError> {
 // === impl RopeScaling ===
 
 impl RopeScaling {
+    /// The longest sequence. Only with dynamic scaling does a file name the length before
+    /// stretching as `max_position_embeddings`.
+    pub(super) fn stretched(&self, max_position: u32) -> u32 {
+        match self {
+            Self::Dynamic { factor, .. } if *factor > 1.0 => (f64::from(max_position) * factor) as u32,
+            _ => max_position,
+        }
+    }
+
     fn parse(top: &Fields, fields: &Fields, max_position: u32) -> Result<Self, EngineError> {
         let field = if fields.get("rope_type").is_some() { "rope_type" } else { "type" };
         let factor = || fields.require("factor", fields.positive_f64("factor")?);

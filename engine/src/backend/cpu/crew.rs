@@ -1,5 +1,6 @@
 //! The threads of the CPU backend.
 
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::EngineError;
@@ -55,6 +56,23 @@ impl Crew {
         match &self.pool {
             Some(pool) if tasks > 1 && work >= SHARE_WORTH => pool.install(|| halve(0, tasks, &task)),
             _ => (0..tasks).for_each(task),
+        }
+    }
+
+    /// `task` of each of `0..tasks`, in order, computed on all threads if `work` is worth it.
+    ///
+    /// - `work`: as for [`Crew::share`].
+    pub(super) fn map<T: Send>(
+        &self,
+        tasks: usize,
+        work: usize,
+        task: impl Fn(usize) -> T + Send + Sync,
+    ) -> Vec<T> {
+        match &self.pool {
+            Some(pool) if tasks > 1 && work >= SHARE_WORTH => {
+                pool.install(|| (0..tasks).into_par_iter().map(task).collect())
+            }
+            _ => (0..tasks).map(task).collect(),
         }
     }
 }

@@ -1,4 +1,10 @@
 //! Matrix products, shared among threads by output columns.
+//!
+//! Our own tiles instead of the `gemm` crate, which was measured on the model of `benches/cpu.rs`
+//! (one thread, EPYC 9004): its results depend on the shape of the call, so batch invariance means
+//! calls of one fixed shape on weights widened tile by tile, and those took 21.9 ms of products for
+//! a decode step and 145 ms for a prompt of 100 tokens. Here the whole steps, everything included,
+//! take 5.4 ms and 79 ms (on two threads 3.6 ms and 46 ms; reading the weights alone takes 2.5 ms).
 
 use super::crew::{Crew, TASKS_PER_THREAD};
 use super::kernels::{self, SharedRows};

@@ -28,6 +28,8 @@ pub(super) trait Simd {
     unsafe fn load_bf16(from: *const bf16) -> Self::V;
     unsafe fn load_f16(from: *const f16) -> Self::V;
     unsafe fn store(to: *mut f32, v: Self::V);
+    /// Asks for the cache line at `at`, which need not be valid.
+    fn prefetch<T>(at: *const T);
     /// `a * b + c`, rounded once.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Folds halves: lanes 0-7 with 8-15, then 0-3 with 4-7, and so on.
@@ -220,6 +222,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch<T>(_: *const T) {}
+
+    #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, mut c: Self::V) -> Self::V {
         for lane in 0..LANES {
             c[lane] = Self::mul_add_one(a[lane], b[lane], c[lane]);
@@ -273,6 +278,12 @@ mod x86 {
         unsafe { kernel.run::<Avx2>() }
     }
 
+    #[inline(always)]
+    fn prefetch_line<T>(at: *const T) {
+        // SAFETY: a hint; it reads nothing that could fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
     /// Folds 8 lanes to one.
     #[inline(always)]
     unsafe fn sum8(v: __m256) -> f32 {
@@ -321,6 +332,11 @@ mod x86 {
         unsafe fn store(to: *mut f32, v: Self::V) {
             // SAFETY: as above.
             unsafe { _mm512_storeu_ps(to, v) };
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(at: *const T) {
+            prefetch_line(at);
         }
 
         #[inline(always)]
@@ -390,6 +406,11 @@ mod x86 {
                 _mm256_storeu_ps(to, v[0]);
                 _mm256_storeu_ps(to.add(8), v[1]);
             }
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(at: *const T) {
+            prefetch_line(at);
         }
 
         #[inline(always)]
