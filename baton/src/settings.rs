@@ -72,3 +72,6 @@ pub(crate) fn hub_cache() -> Option<PathBuf> {
     })?;
     Some(home.join("hub"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+use rstest::rstest;
+
+use super::*;
+
+fn from_file(text: &str) -> Result<Written> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("baton.toml");
+    std::fs::write(&path, text).unwrap();
+    Written::merge(Some(&path), &Written::default())
+}
+
+#[test]
+fn the_file_speaks_where_no_flag_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("baton.toml");
+    std::fs::write(&path, "[engine]\nkv_blocks = 7\nthreads = 3\n").unwrap();
+    let mut flags = Written::default();
+    flags.engine.kv_blocks = Some(9);
+    let merged = Written::merge(Some(&path), &flags).unwrap();
+    assert_eq!(merged.engine.kv_blocks, Some(9), "the flag wins");
+    assert_eq!(merged.engine.threads, Some(3), "the file stands");
+    assert_eq!(merged.engine.sequences_max, None, "nobody said");
+}
+
+#[rstest]
+#[case::unknown_table("[motor]\npower = 3\n", "motor")]
+#[case::unknown_key("[engine]\nkv_bloks = 3\n", "kv_bloks")]
+#[case::wrong_type("[engine]\nkv_blocks = \"many\"\n", "kv_blocks")]
+#[case::no_toml("[engine\n", "TOML")]
+fn what_is_no_setting_is_named(#[case] text: &str, #[case] named: &str) {
+    let error = format!("{:#}", from_file(text).unwrap_err());
+    assert!(error.contains(named), "{error}");
+}
+
+#[rstest]
+#[case::budget("[engine]\nbatch_tokens_max = 8\n", "batch_tokens_max")]
+#[case::blocks("[engine]\nkv_blocks = 0\n", "kv_blocks")]
+#[case::dtype("[engine]\nkv_dtype = \"int3\"\n", "kv_dtype")]
+#[case::format("[model]\nload_format = \"pickle\"\n", "load_format")]
+#[case::policy("[gateway]\nhandoff = \"sometimes\"\n", "handoff")]
+#[case::logs("[telemetry]\nlog_format = \"xml\"\n", "log_format")]
+#[case::streams("[gateway]\nstreams_max = 0\n", "streams")]
+fn what_makes_no_sense_is_refused_by_name(#[case] text: &str, #[case] named: &str) {
+    let error = format!("{:#}", from_file(text).unwrap().validate().unwrap_err());
+    assert!(error.contains(named), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Written::merge(Some(Path::new("/nowhere.toml")), &Written::default()).unwrap_err();
+    assert!(error.to_string().contains("/nowhere.toml"), "{error}");
+}
+
+#[test]
+fn nothing_written_is_a_valid_configuration() {
+    Written::default().validate().unwrap();
+}
