@@ -84,9 +84,10 @@ async fn a_mixed_batch_gives_what_each_gets_alone(
 
 #[tokio::test]
 async fn preemption_changes_no_token() {
-    let works: Vec<_> = (0..6)
+    let mut works: Vec<_> = (0..6)
         .map(|number| work(&prompt(number, 30 + number), 60, seeded(u64::from(number))))
         .collect();
+    works.iter_mut().for_each(|work| work.stop.ignore_eos = true);
     // Each needs 6 blocks in the end; 14 hold the prompts of all, and the ends of two.
     let engine = start(Sizes { kv_blocks: 14, ..Sizes::default() });
     let together = all_at_once(&engine, &works, 0).await;

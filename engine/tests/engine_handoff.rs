@@ -137,13 +137,18 @@ async fn handed_off_sequences_that_are_preempted_are_computed_again() {
     let prefill = start(Sizes::default());
     let decode = start(Sizes { kv_blocks: 14, ..Sizes::default() });
     let reference = start_reference();
-    let works: Vec<_> =
+    let mut works: Vec<_> =
         (0..4).map(|seed| work(&prompt(seed, 40), 50, seeded(seed.into()))).collect();
-    let mut streams = Vec::new();
+    works.iter_mut().for_each(|work| work.stop.ignore_eos = true);
+    // 12 of 14 blocks are taken when decoding begins; each sequence grows by three.
+    let mut handed_off = Vec::new();
     for work in &works {
-        let HandedOff { table, first, .. } = hand_off(&prefill, &decode, work).await;
-        streams.push((first.clone(), submit(&decode, work, Mode::Resume { table, first })));
+        handed_off.push(hand_off(&prefill, &decode, work).await);
     }
+    let resume = |(work, HandedOff { table, first, .. }): (&Generation, HandedOff)| {
+        (first.clone(), submit(&decode, work, Mode::Resume { table, first }))
+    };
+    let streams: Vec<_> = works.iter().zip(handed_off).map(resume).collect();
     for (work, (first, stream)) in works.iter().zip(streams) {
         let mut answers = support::answers(stream).await;
         answers.get_mut(&0).expect("an answer").0.insert(0, first[0].token);

@@ -14,7 +14,7 @@ use scheduler::{FinishReason, Generation, RequestId, Sampling, StopRules, Tenant
 use self::script::{Control, EOS, Fault, NoRegion, POISON, ScriptModel, VOCAB, layout};
 use self::transcript::{Transcript, expected, within};
 use super::*;
-use crate::handle::{Event, EventStream, Mode, SequenceError, Submission, SubmitError};
+use crate::handle::{EventStream, Mode, SequenceError, Submission, SubmitError};
 
 /// An engine over a scripted model, and the strings it hangs on.
 struct Bench {
@@ -423,7 +423,7 @@ async fn bad_requests_are_refused_at_once(
         mode: Mode::Generate,
         deadline: None,
     });
-    let error = refused.err().expect("a refusal").to_string();
+    let error = refused.expect_err("a refusal").to_string();
     assert!(error.contains(want), "{error}");
     assert_eq!(bench.engine.stats().waiting, 0);
 }

@@ -159,8 +159,9 @@ impl<'a> Planner<'a> {
         if tokens > self.tokens_left {
             return false;
         }
-        let fits = i64::from(blocks) <= self.free_blocks || blocks == 0;
-        if !fits && !(may_preempt && self.make_room(at, blocks)) {
+        let fits = blocks == 0 || i64::from(blocks) <= self.free_blocks;
+        let has_blocks = fits || (may_preempt && self.make_room(at, blocks));
+        if !has_blocks {
             return false;
         }
         self.free_blocks -= i64::from(blocks);

@@ -255,14 +255,17 @@ fn a_prefix_is_looked_up_only_for_those_that_may_start() {
 #[derive(Clone, Copy, Debug)]
 struct Job {
     arrives_at_step: u32,
+    /// Steps in which its reader has stalled.
+    pauses: (u32, u32),
     prompt_tokens: u32,
     output_tokens: u32,
     handed_off: bool,
 }
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
-    let job = (0..30u32, 1..90u32, 1..40u32, any::<bool>()).prop_map(
-        |(arrives_at_step, prompt_tokens, output_tokens, handed_off)| Job {
+    let job = (0..30u32, 1..90u32, 1..40u32, any::<bool>(), (0..60u32, 0..40u32)).prop_map(
+        |(arrives_at_step, prompt_tokens, output_tokens, handed_off, (from, steps))| Job {
+            pauses: (from, from + steps),
             arrives_at_step,
             prompt_tokens,
             output_tokens,
@@ -303,6 +306,13 @@ impl Run {
         self.left.insert(key, job.output_tokens);
         self.views.push(view);
         self.views.sort_by_key(|view| view.key);
+    }
+
+    fn pause(&mut self, jobs: &[Job], step: u32) {
+        for view in &mut self.views {
+            let (from, until) = jobs[view.key.request as usize].pauses;
+            view.paused = (from..until).contains(&step);
+        }
     }
 
     fn step(&mut self) {
@@ -349,10 +359,10 @@ impl Run {
         assert!(running.count() as u32 <= limits.sequences_max);
         let has_place = |view: &SequenceView| view.standing == Standing::Running;
         let places_taken = self.views.iter().filter(|view| has_place(view)).count() as u32;
-        let leader = self.views.iter().find(|view| {
-            has_place(view)
-                || (view.key == self.views[0].key && places_taken < limits.sequences_max)
-        });
+        let active = || self.views.iter().filter(|view| !view.paused);
+        let oldest = active().next().filter(|_| places_taken < limits.sequences_max);
+        let leader =
+            active().find(|view| has_place(view) || Some(view.key) == oldest.map(|o| o.key));
         let leader_moves = leader
             .is_none_or(|leader| plan.rows.iter().any(|row| row.key == leader.key))
             || leader.is_some_and(|leader| !has_place(leader) && !plan.rows.is_empty());
@@ -391,6 +401,7 @@ proptest! {
             for (number, job) in jobs.iter().enumerate().filter(|(_, j)| j.arrives_at_step == step) {
                 run.arrive(number, job);
             }
+            run.pause(&jobs, step);
             run.step();
             step += 1;
             prop_assert!(step < 20_000, "still going: {:?}", run.views);
