@@ -19,6 +19,8 @@ pub mod metrics;
 pub mod params;
 pub mod served_model;
 pub mod server;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text;
 
 pub use error::{RequestError, RouterError};

@@ -1,1 +1,7 @@
+//! The gateway over real sockets, in front of a scripted peer.
 
+mod bad_input;
+mod chat;
+mod completions;
+mod life;
+mod stream;
