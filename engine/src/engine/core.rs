@@ -177,20 +177,26 @@ impl<M: StepModel> Core<M> {
             self.shared.live.set(row.key, &sequence.table);
         }
         if sequence.standing == Standing::Waiting {
-            sequence.standing = Standing::Running;
-            let cached_tokens = sequence.table.tokens();
-            if !request.has_started() && !request.resumed {
-                self.meter.stats.cached_tokens += cached_tokens as u64;
-            }
-            request.start(cached_tokens);
-            let cached_blocks = cached_tokens / self.limits.block_tokens as usize;
-            // Written in earlier steps, which have ended: behind any fence.
-            let layers = 0..self.shared.info.layout.layers;
-            let pages = Pages { layers, fence: Fence::default(), last_chunk: false };
-            request.announce(&sequence.table.blocks()[..cached_blocks], pages);
-            request.note_announced(cached_blocks);
+            self.start(row.key);
         }
         Ok(true)
+    }
+
+    /// Gives a sequence its running place; what the prefix cache had for it is announced.
+    fn start(&mut self, key: SequenceKey) {
+        let Some((request, sequence)) = self.roster.pair_mut(key) else { return };
+        sequence.standing = Standing::Running;
+        let cached_tokens = sequence.table.tokens();
+        if !request.has_started() && !request.resumed {
+            self.meter.stats.cached_tokens += cached_tokens as u64;
+        }
+        request.start(cached_tokens);
+        let cached_blocks = cached_tokens / self.limits.block_tokens as usize;
+        // Written in earlier steps, which have ended: behind any fence.
+        let layers = 0..self.shared.info.layout.layers;
+        let pages = Pages { layers, fence: Fence::default(), last_chunk: false };
+        request.announce(&sequence.table.blocks()[..cached_blocks], pages);
+        request.note_announced(cached_blocks);
     }
 
     fn execute(&mut self, rows: &[PlannedRow]) {
