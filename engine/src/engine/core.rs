@@ -157,7 +157,7 @@ impl<M: StepModel> Core<M> {
     ///
     /// `false` if the pool has given them to somebody else meanwhile.
     fn bind(&mut self, row: &PlannedRow) -> Result<bool, EngineError> {
-        let Some((request, sequence)) = self.roster.pair_mut(row.key) else { return Ok(false) };
+        let Some(sequence) = self.roster.sequences.get_mut(&row.key) else { return Ok(false) };
         let table = &mut sequence.table;
         let (missing, copies) = (table.blocks_missing(row.tokens as usize), table.needs_copy());
         let blocks = missing as u32 + u32::from(copies);
