@@ -331,7 +331,8 @@ impl TestRouter {
         let serving = serve(config, generate, metrics.clone(), node.clone());
         let serving = TaskTracker::new().spawn(async move { serving.await.unwrap() });
         let serving = tokio_util::task::AbortOnDropHandle::new(serving);
-        let client = reqwest::Client::builder().tcp_nodelay(true).timeout(PATIENCE).build().unwrap();
+        let client =
+            reqwest::Client::builder().tcp_nodelay(true).timeout(PATIENCE).build().unwrap();
         let url = format!("http://{addr}");
         Self { url, grpc_url, addr, client, peer, node, metrics, _serving: serving }
     }

@@ -123,7 +123,7 @@ pub(super) fn check_names(object: &Map<String, Json>, own: &[&str]) -> Result<()
     let refused = object.iter().find(|(name, value)| {
         let name = name.as_str();
         let known = own.contains(&name) || COMMON.contains(&name) || HARMLESS.contains(&name);
-        !known && !(UNSUPPORTED.contains(&name) && is_neutral(name, value, object))
+        !(known || UNSUPPORTED.contains(&name) && is_neutral(name, value, object))
     });
     let Some((name, _)) = refused else { return Ok(()) };
     if UNSUPPORTED.contains(&name.as_str()) {

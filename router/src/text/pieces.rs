@@ -92,7 +92,7 @@ impl Pieces {
 
     /// The token's bytes at the start of a text.
     pub(super) fn first_bytes(&self, token: TokenId) -> &[u8] {
-        self.first.get(&token).map_or_else(|| self.bytes(token), |bytes| bytes)
+        self.first.get(&token).map_or(self.bytes(token), |bytes| &**bytes)
     }
 }
 

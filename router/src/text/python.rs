@@ -6,7 +6,22 @@ use std::time::SystemTime;
 use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Utc};
 use minijinja::value::{Kwargs, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
+
+/// Adds what is Python's to the template language.
+pub(super) fn add_to(env: &mut Environment<'_>) {
+    env.set_unknown_method_callback(methods);
+    env.set_formatter(print);
+    env.add_filter("tojson", tojson);
+    env.add_filter("center", |text: &str, width: Option<usize>| {
+        center(text, width.unwrap_or(80), ' ')
+    });
+    env.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
+    });
+    // Functions and macros are the only plain objects that templates meet.
+    env.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+}
 
 /// JSON as a template sees it; objects keep their order.
 pub(super) fn value_of(json: &serde_json::Value) -> Value {
@@ -27,6 +42,9 @@ pub(super) fn value_of(json: &serde_json::Value) -> Value {
     }
 }
 
+/// The widest that text is padded to: templates take widths from requests.
+const PAD_MAX: usize = 4096;
+
 /// How `json.dumps` was asked to write.
 struct JsonStyle {
     indent: Option<String>,
@@ -38,7 +56,8 @@ struct JsonStyle {
 
 /// The `tojson` filter as transformers defines it: `json.dumps(value, ensure_ascii, indent,
 /// separators, sort_keys)` with `ensure_ascii=False`, and nothing escaped for HTML.
-pub(super) fn tojson(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
+#[expect(clippy::needless_pass_by_value, reason = "a filter's arguments are owned")]
+fn tojson(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
     let style = JsonStyle::from_kwargs(&kwargs)?;
     kwargs.assert_all_used()?;
     let mut json = String::new();
@@ -55,8 +74,17 @@ pub(super) fn strftime(now: SystemTime, format: &str) -> Result<String, Error> {
     Ok(DateTime::<Utc>::from(now).format_with_items(items.into_iter()).to_string())
 }
 
+/// Prints a value as Python's `str` does.
+fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if value.is_number() && !value.is_integer() {
+        out.write_str(&float_repr(f64::try_from(value.clone())?))?;
+        return Ok(());
+    }
+    escape_formatter(out, state, value)
+}
+
 /// Python methods that templates use and the template library doesn't have.
-pub(super) fn methods(
+fn methods(
     state: &mut State<'_, '_>,
     value: &Value,
     method: &str,
@@ -66,6 +94,12 @@ pub(super) fn methods(
         && let Some(result) = string_method(text, method, args)
     {
         return result;
+    }
+    if method == "index" && value.kind() == ValueKind::Seq {
+        let (wanted,) = from_args::<(&Value,)>(args)?;
+        let found = value.try_iter()?.position(|item| item == *wanted);
+        let missing = || Error::new(ErrorKind::InvalidOperation, "the value is not in the list");
+        return found.map(Value::from).ok_or_else(missing);
     }
     if method == "copy" && matches!(value.kind(), ValueKind::Map | ValueKind::Seq) {
         return Ok(value.clone());
@@ -89,6 +123,15 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Option<Result<Valu
         "partition" => one().map(|s| split_in(text.split_once(s), s, true)),
         "rpartition" => one().map(|s| split_in(text.rsplit_once(s), s, false)),
         "rsplit" => rsplit(text, args),
+        "title" => Ok(Value::from(title(text))),
+        "index" => one().and_then(|wanted| {
+            let at = text.find(wanted).map(|byte| text[..byte].chars().count());
+            at.map(Value::from)
+                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "substring not found"))
+        }),
+        "center" => from_args::<(usize, Option<char>)>(args)
+            .map(|(width, fill)| Value::from(center(text, width, fill.unwrap_or(' ')))),
+        "zfill" => from_args::<(usize,)>(args).map(|(width,)| Value::from(zfill(text, width))),
         _ => return None,
     };
     Some(result)
@@ -107,6 +150,35 @@ fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
     }
     parts.reverse();
     Ok(Value::from_iter(parts))
+}
+
+/// The first letter after anything that is no letter, in upper case; the others in lower case.
+fn title(text: &str) -> String {
+    let mut inside = false;
+    let mut result = String::with_capacity(text.len());
+    for character in text.chars() {
+        match (character.is_alphabetic(), inside) {
+            (true, false) => result.extend(character.to_uppercase()),
+            (true, true) => result.extend(character.to_lowercase()),
+            (false, _) => result.push(character),
+        }
+        inside = character.is_alphabetic();
+    }
+    result
+}
+
+fn center(text: &str, width: usize, fill: char) -> String {
+    let missing = width.min(PAD_MAX).saturating_sub(text.chars().count());
+    // An odd one goes to the left if the width is odd, too.
+    let left = missing / 2 + (missing & width & 1);
+    let pad = |count| std::iter::repeat_n(fill, count);
+    pad(left).chain(text.chars()).chain(pad(missing - left)).collect()
+}
+
+fn zfill(text: &str, width: usize) -> String {
+    let missing = width.min(PAD_MAX).saturating_sub(text.chars().count());
+    let (sign, digits) = text.split_at(usize::from(text.starts_with(['-', '+'])));
+    format!("{sign}{}{digits}", "0".repeat(missing))
 }
 
 // === impl JsonStyle ===

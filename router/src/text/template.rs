@@ -148,18 +148,18 @@ impl ChatTemplate {
     /// [`TemplateError`] if the template refuses the conversation or breaks on it.
     pub fn render_as_is(&self, mut chat: ChatRender) -> Result<String, TemplateError> {
         if !chat.continue_final_message {
-            return self.run(chat);
+            return self.run(&chat);
         }
         let last = chat.messages.last_mut();
         let text = last.and_then(content::last_text_mut);
         let text = text.ok_or(TemplateError::NothingToContinue("the last message has no text"))?;
         text.push_str(CONTINUE_TAG);
         chat.add_generation_prompt = false;
-        let rendered = self.run(chat)?;
+        let rendered = self.run(&chat)?;
         cut_at_tag(rendered)
     }
 
-    fn run(&self, chat: ChatRender) -> Result<String, TemplateError> {
+    fn run(&self, chat: &ChatRender) -> Result<String, TemplateError> {
         let with_tools = chat.tools.is_some() && self.has_tool_template;
         let name = if with_tools { "tool_use" } else { "default" };
         let template = self.env.get_template(name).map_err(|error| failed(&error))?;
@@ -193,8 +193,8 @@ fn environment() -> Environment<'static> {
     env.set_syntax(syntax.unwrap_or_default());
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
-    env.set_unknown_method_callback(python::methods);
-    env.add_filter("tojson", python::tojson);
+    minijinja_contrib::add_to_environment(&mut env);
+    python::add_to(&mut env);
     env.add_function("raise_exception", raise_exception);
     env
 }

@@ -23,13 +23,43 @@ fn chat_table() -> Vec<(Json, &'static str, &'static str)> {
         (message(json!({"role": "user", "content": null})), "messages[0].content", "missing"),
         (message(json!({"role": "user", "content": 7})), "messages[0].content", "a number"),
         (message(json!({"role": "user", "content": []})), "messages[0].content", "no parts"),
-        (message(json!({"role": "user", "content": ["x"]})), "messages[0].content[0].type", "no `type`"),
-        (message(json!({"role": "user", "content": [{"type": "text"}]})), "messages[0].content[0].text", "no text"),
-        (message(json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]})), "messages[0].content[0].type", "text only"),
-        (message(json!({"role": "tool", "content": "x"})), "messages[0].tool_call_id", "tool_call_id"),
-        (message(json!({"role": "user", "content": "x", "tool_calls": [{}]})), "messages[0].tool_calls", "assistant"),
-        (message(json!({"role": "assistant", "tool_calls": [{}]})), "messages[0].tool_calls[0].function", "name"),
-        (message(json!({"role": "assistant", "tool_calls": 1})), "messages[0].tool_calls", "a number"),
+        (
+            message(json!({"role": "user", "content": ["x"]})),
+            "messages[0].content[0].type",
+            "no `type`",
+        ),
+        (
+            message(json!({"role": "user", "content": [{"type": "text"}]})),
+            "messages[0].content[0].text",
+            "no text",
+        ),
+        (
+            message(
+                json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
+            ),
+            "messages[0].content[0].type",
+            "text only",
+        ),
+        (
+            message(json!({"role": "tool", "content": "x"})),
+            "messages[0].tool_call_id",
+            "tool_call_id",
+        ),
+        (
+            message(json!({"role": "user", "content": "x", "tool_calls": [{}]})),
+            "messages[0].tool_calls",
+            "assistant",
+        ),
+        (
+            message(json!({"role": "assistant", "tool_calls": [{}]})),
+            "messages[0].tool_calls[0].function",
+            "name",
+        ),
+        (
+            message(json!({"role": "assistant", "tool_calls": 1})),
+            "messages[0].tool_calls",
+            "a number",
+        ),
         (json!({"temperature": 2.1}), "temperature", "outside of 0 to 2"),
         (json!({"temperature": -0.1}), "temperature", "outside"),
         (json!({"temperature": "hot"}), "temperature", "expected f64"),
@@ -47,8 +77,16 @@ fn chat_table() -> Vec<(Json, &'static str, &'static str)> {
         (json!({"max_completion_tokens": -5}), "max_completion_tokens", "minimum"),
         (json!({"max_tokens": 5, "min_tokens": 6}), "min_tokens", "more than"),
         (json!({"max_tokens": 10_000}), "max_tokens", "context is 256 tokens"),
-        (json!({"max_completion_tokens": 10_000}), "max_completion_tokens", "context is 256 tokens"),
-        (json!({"messages": [{"role": "user", "content": "x".repeat(300)}]}), "messages", "at most 256"),
+        (
+            json!({"max_completion_tokens": 10_000}),
+            "max_completion_tokens",
+            "context is 256 tokens",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": "x".repeat(300)}]}),
+            "messages",
+            "at most 256",
+        ),
         (json!({"n": 0}), "n", "minimum of 1"),
         (json!({"n": 100_000}), "n", "maximum of 128"),
         (json!({"n": "two"}), "n", "expected i64"),
@@ -74,13 +112,29 @@ fn chat_table() -> Vec<(Json, &'static str, &'static str)> {
         (json!({"logprobs": true, "top_logprobs": -1}), "top_logprobs", "minimum of 0"),
         (json!({"stream": "yes"}), "stream", "expected a boolean"),
         (json!({"stream_options": {"include_usage": true}}), "stream_options", "stream: true"),
-        (json!({"stream": true, "stream_options": {"x": true}}), "stream_options.x", "unknown field"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format", "not supported yet"),
-        (json!({"response_format": {"type": "json_schema", "json_schema": {}}}), "response_format", "not supported yet"),
+        (
+            json!({"stream": true, "stream_options": {"x": true}}),
+            "stream_options.x",
+            "unknown field",
+        ),
+        (
+            json!({"response_format": {"type": "json_object"}}),
+            "response_format",
+            "not supported yet",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {}}}),
+            "response_format",
+            "not supported yet",
+        ),
         (json!({"tools": [{"type": "function"}]}), "tools[0]", "function"),
         (json!({"tools": "x"}), "tools", "expected a sequence"),
         (json!({"tool_choice": "required"}), "tool_choice", "not supported"),
-        (json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}), "tool_choice", "not supported"),
+        (
+            json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}),
+            "tool_choice",
+            "not supported",
+        ),
         (json!({"functions": [{"name": "f"}]}), "functions", "not supported"),
         (json!({"modalities": ["audio"]}), "modalities", "not supported"),
         (json!({"guided_json": {"type": "object"}}), "guided_json", "not supported"),
@@ -89,7 +143,11 @@ fn chat_table() -> Vec<(Json, &'static str, &'static str)> {
         (json!({"model": 7}), "model", "expected a string"),
         (json!({"temprature": 1}), "temprature", "Unrecognized request argument"),
         (json!({"prompt": "x"}), "prompt", "Unrecognized request argument"),
-        (json!({"continue_final_message": true, "add_generation_prompt": true}), "continue_final_message", "leave out"),
+        (
+            json!({"continue_final_message": true, "add_generation_prompt": true}),
+            "continue_final_message",
+            "leave out",
+        ),
         (json!({"chat_template_kwargs": [1]}), "chat_template_kwargs", "expected a map"),
     ]
 }
@@ -125,8 +183,9 @@ fn completions_table() -> Vec<(Json, &'static str, &'static str)> {
 async fn every_wrong_field_is_named() {
     let router = TestRouter::playing(vec![says("x")]).await;
     let chats = chat_table().into_iter().map(|row| (CHAT, chat as fn(Json) -> Json, row));
-    let completions =
-        completions_table().into_iter().map(|row| (COMPLETIONS, completion as fn(Json) -> Json, row));
+    let completions = completions_table()
+        .into_iter()
+        .map(|row| (COMPLETIONS, completion as fn(Json) -> Json, row));
     for (path, body, (fields, param, word)) in chats.chain(completions) {
         let answer = router.post(path, &body(fields.clone())).await;
         let error = answer.json()["error"].clone();
@@ -189,7 +248,8 @@ async fn bodies_that_are_no_json_object_say_what_they_are() {
         (b"{\"a\": \"\\ud800\"}", "line 1"),
     ] {
         for path in [CHAT, COMPLETIONS] {
-            let request = router.client.post(router.at(path)).header("content-type", "application/json");
+            let request =
+                router.client.post(router.at(path)).header("content-type", "application/json");
             let answer = Answer::read(request.body(body.to_vec()).send().await.unwrap()).await;
             let error = answer.json()["error"].clone();
             assert_eq!(answer.status, 400, "{error}");
@@ -197,7 +257,8 @@ async fn bodies_that_are_no_json_object_say_what_they_are() {
         }
     }
     let deep = "[".repeat(10_000);
-    let answer = Answer::read(router.client.post(router.at(CHAT)).body(deep).send().await.unwrap()).await;
+    let answer =
+        Answer::read(router.client.post(router.at(CHAT)).body(deep).send().await.unwrap()).await;
     assert_eq!(answer.status, 400, "nesting is bounded");
 }
 
@@ -230,7 +291,8 @@ async fn other_media_types_are_refused() {
 
 #[tokio::test]
 async fn routes_methods_and_sizes_have_their_own_statuses() {
-    let router = TestRouter::configured(vec![says("x")], |config| config.limits.body_bytes = 1000).await;
+    let router =
+        TestRouter::configured(vec![says("x")], |config| config.limits.body_bytes = 1000).await;
     let unknown = router.get("/v1/nothing").await;
     assert_eq!((unknown.status, &unknown.json()["error"]["code"]), (404, &json!("unknown_url")));
     for (method, path, allow) in [
@@ -247,7 +309,10 @@ async fn routes_methods_and_sizes_have_their_own_statuses() {
     }
     let large = chat(json!({"user": "x".repeat(2000)}));
     let announced = router.post(CHAT, &large).await;
-    assert_eq!((announced.status, &announced.json()["error"]["code"]), (413, &json!("body_too_large")));
+    assert_eq!(
+        (announced.status, &announced.json()["error"]["code"]),
+        (413, &json!("body_too_large"))
+    );
     let chunks = futures::stream::iter([Ok::<_, std::io::Error>(large.to_string())]);
     let body = reqwest::Body::wrap_stream(chunks);
     let chunked = router.client.post(router.at(CHAT)).body(body).send().await.unwrap();
@@ -257,7 +322,9 @@ async fn routes_methods_and_sizes_have_their_own_statuses() {
 #[tokio::test]
 async fn a_timeout_that_is_no_number_is_refused() {
     let router = TestRouter::playing(vec![says("x")]).await;
-    for (value, status) in [("0", 400), ("-1", 400), ("soon", 400), ("1000", 200), ("999999999999", 200)] {
+    for (value, status) in
+        [("0", 400), ("-1", 400), ("soon", 400), ("1000", 200), ("999999999999", 200)]
+    {
         let request = router.client.post(router.at(CHAT)).header("x-baton-timeout-ms", value);
         let answer = Answer::read(request.json(&chat(json!({}))).send().await.unwrap()).await;
         assert_eq!(answer.status, status, "{value}: {}", answer.body);
@@ -269,7 +336,12 @@ async fn a_template_that_refuses_is_the_clients_mistake() {
     let source = "{{ raise_exception('roles must alternate') }}";
     let template = crate::text::ChatTemplate::from_source(source, Default::default()).unwrap();
     let router = TestRouter::configured(vec![says("x")], |config| {
-        let with = |name: &str, template| crate::ServedModel { name: name.into(), aliases: vec![], template, ..model() };
+        let with = |name: &str, template| crate::ServedModel {
+            name: name.into(),
+            aliases: vec![],
+            template,
+            ..model()
+        };
         let models = vec![with("raises", Some(template)).into(), with("base", None).into()];
         config.models = crate::ModelCatalog::new(models).unwrap();
     })

@@ -7,8 +7,11 @@ use crate::testing::*;
 
 #[tokio::test]
 async fn an_answer_has_openais_shape_and_tells_where_it_was_made() {
-    let script =
-        [vec![started()], text(0, "Hi!"), vec![token(0, 3, EOS), finished(0, FinishReason::Stop(EOS))]];
+    let script = [
+        vec![started()],
+        text(0, "Hi!"),
+        vec![token(0, 3, EOS), finished(0, FinishReason::Stop(EOS))],
+    ];
     let router = TestRouter::playing(vec![script.concat()]).await;
     let answer = router.post("/v1/chat/completions", &chat(json!({}))).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -72,8 +75,13 @@ async fn every_parameter_reaches_the_workers() {
         "top_logprobs": 2, "user": "u", "metadata": {"a": "b"}, "parallel_tool_calls": true,
     }));
     // The script serves choice 0 only; the request is what matters here.
-    let _ = router.client.post(router.at("/v1/chat/completions")).json(&body)
-        .header("x-baton-timeout-ms", "300").send().await;
+    let _ = router
+        .client
+        .post(router.at("/v1/chat/completions"))
+        .json(&body)
+        .header("x-baton-timeout-ms", "300")
+        .send()
+        .await;
     let request = &router.peer.requests()[0];
     let generation = &request.generation;
     let sampling = &generation.sampling;
@@ -171,8 +179,12 @@ async fn logprobs_name_tokens_and_bytes_of_the_text_alone() {
 
 #[tokio::test]
 async fn special_tokens_are_text_on_request() {
-    let script =
-        [vec![started()], vec![token(0, 0, IM_START)], text(0, "x"), vec![finished(0, FinishReason::Length)]];
+    let script = [
+        vec![started()],
+        vec![token(0, 0, IM_START)],
+        text(0, "x"),
+        vec![finished(0, FinishReason::Length)],
+    ];
     let router = TestRouter::playing(vec![script.concat()]).await;
     for (skip, expected) in [(true, "x"), (false, "<|im_start|>x")] {
         let body = chat(json!({"skip_special_tokens": skip}));

@@ -88,8 +88,11 @@ async fn a_prompt_alone_can_be_echoed_without_an_answer() {
 
 #[tokio::test]
 async fn logprobs_have_offsets_in_the_text() {
-    let script = [vec![started(), token(0, 0, HELLO), token(0, 1, 0xC3), token(0, 2, 0xA9)],
-        vec![token(0, 3, 33), finished(0, FinishReason::Length)]].concat();
+    let script = [
+        vec![started(), token(0, 0, HELLO), token(0, 1, 0xC3), token(0, 2, 0xA9)],
+        vec![token(0, 3, 33), finished(0, FinishReason::Length)],
+    ]
+    .concat();
     let router = TestRouter::playing(vec![script]).await;
     let answer = router.post("/v1/completions", &completion(json!({"logprobs": 2}))).await.json();
     let logprobs = &answer["choices"][0]["logprobs"];

@@ -19,7 +19,10 @@ async fn models_are_listed_under_every_name() {
     let list = router.get("/v1/models").await.json();
     let ids: Vec<&str> =
         list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
-    assert_eq!((list["object"].as_str(), &ids[..]), (Some("list"), &["test-model", "org/alias"][..]));
+    assert_eq!(
+        (list["object"].as_str(), &ids[..]),
+        (Some("list"), &["test-model", "org/alias"][..])
+    );
     let alias = router.get("/v1/models/org/alias").await.json();
     assert_eq!((&alias["root"], &alias["max_model_len"]), (&json!("test-model"), &json!(256)));
     assert_eq!(router.get("/v1/models/nope").await.json()["error"]["code"], "model_not_found");
@@ -94,8 +97,13 @@ async fn with_keys_configured_only_their_owners_come_in() {
     })
     .await;
     for (header, status) in [
-        (None, 401), (Some("sk-one"), 401), (Some("Bearer sk-on"), 401), (Some("Bearer sk-three"), 401),
-        (Some("Basic sk-one"), 401), (Some("Bearer sk-two"), 200), (Some("bearer sk-one"), 200),
+        (None, 401),
+        (Some("sk-one"), 401),
+        (Some("Bearer sk-on"), 401),
+        (Some("Bearer sk-three"), 401),
+        (Some("Basic sk-one"), 401),
+        (Some("Bearer sk-two"), 200),
+        (Some("bearer sk-one"), 200),
     ] {
         let mut request = router.client.get(router.at("/v1/models"));
         if let Some(header) = header {
@@ -132,13 +140,15 @@ async fn pages_of_other_origins_may_call_where_that_is_allowed() {
 
 #[tokio::test]
 async fn over_the_limit_of_streams_is_429_and_room_returns() {
-    let script = [vec![started(), Step::Wait], text(0, "x"), vec![finished(0, FinishReason::Length)]];
+    let script =
+        [vec![started(), Step::Wait], text(0, "x"), vec![finished(0, FinishReason::Length)]];
     let router = TestRouter::configured(vec![script.concat()], |config| {
         config.limits = GatewayLimits { streams: 1, ..GatewayLimits::default() };
     })
     .await;
     let body = chat(json!({"stream": true}));
-    let first = router.client.post(router.at("/v1/chat/completions")).json(&body).send().await.unwrap();
+    let first =
+        router.client.post(router.at("/v1/chat/completions")).json(&body).send().await.unwrap();
     let second = router.post("/v1/chat/completions", &body).await;
     assert_eq!(second.status, 429);
     assert_eq!(second.header("retry-after"), "1");
@@ -150,10 +160,12 @@ async fn over_the_limit_of_streams_is_429_and_room_returns() {
 
 #[tokio::test]
 async fn a_draining_router_finishes_what_it_has_and_takes_nothing_new() {
-    let script = [vec![started(), Step::Wait], text(0, "x"), vec![finished(0, FinishReason::Length)]];
+    let script =
+        [vec![started(), Step::Wait], text(0, "x"), vec![finished(0, FinishReason::Length)]];
     let router = TestRouter::playing(vec![script.concat()]).await;
     let body = chat(json!({"stream": true}));
-    let running = router.client.post(router.at("/v1/chat/completions")).json(&body).send().await.unwrap();
+    let running =
+        router.client.post(router.at("/v1/chat/completions")).json(&body).send().await.unwrap();
     let node = router.node.clone();
     let drain = tokio_util::task::TaskTracker::new()
         .spawn(async move { node.drain(Duration::from_secs(10)).await });
@@ -172,7 +184,8 @@ async fn a_draining_router_finishes_what_it_has_and_takes_nothing_new() {
 async fn a_drain_that_takes_too_long_cuts_streams_with_an_error() {
     let router = TestRouter::playing(vec![vec![started(), token(0, 0, 65), Step::Hang]]).await;
     let body = chat(json!({"stream": true}));
-    let running = router.client.post(router.at("/v1/chat/completions")).json(&body).send().await.unwrap();
+    let running =
+        router.client.post(router.at("/v1/chat/completions")).json(&body).send().await.unwrap();
     router.node.drain(Duration::from_millis(20)).await;
     let answer = Answer::read(running).await;
     assert_eq!(answer.events().last().unwrap()["error"]["code"], "unavailable");
@@ -206,7 +219,10 @@ fn limits_that_serve_nobody_are_refused() {
     GatewayLimits::default().validate().unwrap();
 }
 
-async fn grpc_events(router: &TestRouter, request: InferenceRequest) -> Result<Vec<Event>, tonic::Status> {
+async fn grpc_events(
+    router: &TestRouter,
+    request: InferenceRequest,
+) -> Result<Vec<Event>, tonic::Status> {
     let mut client = InferenceClient::connect(router.grpc_url.clone()).await.unwrap();
     let mut stream = client.generate(request).await?.into_inner();
     let mut events = Vec::new();
@@ -218,8 +234,11 @@ async fn grpc_events(router: &TestRouter, request: InferenceRequest) -> Result<V
 
 #[tokio::test]
 async fn grpc_streams_the_same_text() {
-    let script =
-        [vec![started()], text(0, "é!"), vec![token(0, 3, EOS), finished(0, FinishReason::Stop(EOS))]];
+    let script = [
+        vec![started()],
+        text(0, "é!"),
+        vec![token(0, 3, EOS), finished(0, FinishReason::Stop(EOS))],
+    ];
     let router = TestRouter::playing(vec![script.concat()]).await;
     let messages = vec![ChatMessage { role: "user".into(), content: "hi".into() }];
     let inputs = [
@@ -228,7 +247,8 @@ async fn grpc_streams_the_same_text() {
         Input::Chat(Chat { messages }),
     ];
     for input in inputs {
-        let request = InferenceRequest { input: Some(input), logprobs: Some(1), ..Default::default() };
+        let request =
+            InferenceRequest { input: Some(input), logprobs: Some(1), ..Default::default() };
         let events = grpc_events(&router, request).await.unwrap();
         let Some(Event::Started(started)) = events.first() else { panic!("{events:?}") };
         assert_eq!(started.model, "test-model");
@@ -251,21 +271,51 @@ async fn grpc_streams_the_same_text() {
 
 #[tokio::test]
 async fn grpc_refuses_what_http_refuses() {
-    let router = TestRouter::playing(vec![vec![Step::Refuse(failure(cluster::ErrorCode::Busy))]]).await;
+    let router =
+        TestRouter::playing(vec![vec![Step::Refuse(failure(cluster::ErrorCode::Busy))]]).await;
     let text = || Some(Input::Text("hi".into()));
     for (request, code, field) in [
         (InferenceRequest::default(), Code::InvalidArgument, "input"),
-        (InferenceRequest { input: text(), temperature: Some(f32::NAN), ..Default::default() }, Code::InvalidArgument, "temperature"),
-        (InferenceRequest { input: text(), model: "nope".into(), ..Default::default() }, Code::NotFound, "nope"),
-        (InferenceRequest { input: text(), n: 10_000, ..Default::default() }, Code::InvalidArgument, "n:"),
-        (InferenceRequest { input: Some(Input::TokenIds(TokenIds { ids: vec![9999] })), ..Default::default() }, Code::InvalidArgument, "token_ids"),
-        (InferenceRequest { input: text(), ..Default::default() }, Code::ResourceExhausted, "as scripted"),
+        (
+            InferenceRequest { input: text(), temperature: Some(f32::NAN), ..Default::default() },
+            Code::InvalidArgument,
+            "temperature",
+        ),
+        (
+            InferenceRequest { input: text(), model: "nope".into(), ..Default::default() },
+            Code::NotFound,
+            "nope",
+        ),
+        (
+            InferenceRequest { input: text(), n: 10_000, ..Default::default() },
+            Code::InvalidArgument,
+            "n:",
+        ),
+        (
+            InferenceRequest {
+                input: Some(Input::TokenIds(TokenIds { ids: vec![9999] })),
+                ..Default::default()
+            },
+            Code::InvalidArgument,
+            "token_ids",
+        ),
+        (
+            InferenceRequest { input: text(), ..Default::default() },
+            Code::ResourceExhausted,
+            "as scripted",
+        ),
     ] {
         let status = grpc_events(&router, request).await.unwrap_err();
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(field), "{status:?}");
     }
-    let models = InferenceClient::connect(router.grpc_url.clone()).await.unwrap()
-        .list_models(ListModelsRequest {}).await.unwrap().into_inner().models;
+    let models = InferenceClient::connect(router.grpc_url.clone())
+        .await
+        .unwrap()
+        .list_models(ListModelsRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .models;
     assert_eq!((models[0].id.as_str(), models[0].context_tokens_max), ("test-model", 256));
 }

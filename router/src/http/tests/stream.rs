@@ -7,8 +7,11 @@ use crate::testing::*;
 
 #[tokio::test]
 async fn chunks_have_openais_shape_from_role_to_done() {
-    let script =
-        [vec![started()], text(0, "Hé"), vec![token(0, 3, EOS), finished(0, FinishReason::Stop(EOS))]];
+    let script = [
+        vec![started()],
+        text(0, "Hé"),
+        vec![token(0, 3, EOS), finished(0, FinishReason::Stop(EOS))],
+    ];
     let router = TestRouter::playing(vec![script.concat()]).await;
     let answer = router.post("/v1/chat/completions", &chat(json!({"stream": true}))).await;
     assert_eq!(answer.status, 200);
@@ -25,9 +28,7 @@ async fn chunks_have_openais_shape_from_role_to_done() {
         assert!(event.get("usage").is_none());
     }
     let choices: Vec<Json> = events.iter().map(|event| event["choices"][0].clone()).collect();
-    let piece = |delta: Json, finish: Json| {
-        json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish})
-    };
+    let piece = |delta: Json, finish: Json| json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish});
     let expected = [
         piece(json!({"role": "assistant", "content": ""}), Json::Null),
         piece(json!({"content": "H"}), Json::Null),
@@ -40,7 +41,9 @@ async fn chunks_have_openais_shape_from_role_to_done() {
 #[tokio::test]
 async fn usage_comes_last_and_is_null_before() {
     let router = TestRouter::playing(vec![says("ab")]).await;
-    for (path, body) in [("/v1/chat/completions", chat(json!({}))), ("/v1/completions", completion(json!({})))] {
+    for (path, body) in
+        [("/v1/chat/completions", chat(json!({}))), ("/v1/completions", completion(json!({})))]
+    {
         let mut body = body;
         body["stream"] = true.into();
         body["stream_options"] = json!({"include_usage": true});
@@ -50,7 +53,9 @@ async fn usage_comes_last_and_is_null_before() {
         assert_eq!(last["choices"], json!([]));
         assert_eq!(last["usage"]["completion_tokens"], 2);
         assert_eq!(last["usage"]["prompt_tokens_details"]["cached_tokens"], 3);
-        assert!(events.iter().all(|event| event["usage"].is_null() && event.get("usage").is_some()));
+        assert!(
+            events.iter().all(|event| event["usage"].is_null() && event.get("usage").is_some())
+        );
     }
 }
 
@@ -84,7 +89,8 @@ async fn each_choice_opens_with_its_own_role() {
 #[tokio::test]
 async fn a_failure_after_the_first_token_is_an_event_and_there_is_no_done() {
     let script =
-        [vec![started()], text(0, "half"), vec![Step::Fail(failure(ErrorCode::Unavailable))]].concat();
+        [vec![started()], text(0, "half"), vec![Step::Fail(failure(ErrorCode::Unavailable))]]
+            .concat();
     let router = TestRouter::playing(vec![script]).await;
     let answer = router.post("/v1/chat/completions", &chat(json!({"stream": true}))).await;
     assert_eq!(answer.status, 200);
@@ -129,7 +135,11 @@ async fn tokens_of_a_cut_stop_string_are_not_shown() {
 #[tokio::test]
 async fn headers_and_tokens_are_sent_as_soon_as_they_are_known() {
     let script = vec![
-        started(), Step::Wait, token(0, 0, 65), Step::Wait, token(0, 1, 66),
+        started(),
+        Step::Wait,
+        token(0, 0, 65),
+        Step::Wait,
+        token(0, 1, 66),
         finished(0, FinishReason::Length),
     ];
     let router = TestRouter::playing(vec![script]).await;
@@ -190,6 +200,9 @@ async fn the_deadline_ends_a_stream_and_its_work() {
     assert_eq!(started.events().last().unwrap()["error"]["code"], "timeout");
     let never_started = Answer::read(send().await.unwrap()).await;
     assert_eq!(never_started.status, 504);
-    assert_eq!(never_started.json()["error"]["message"], "the request was not finished within 100 ms");
+    assert_eq!(
+        never_started.json()["error"]["message"],
+        "the request was not finished within 100 ms"
+    );
     router.peer.cancelled(2).await;
 }

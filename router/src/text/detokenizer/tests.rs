@@ -144,7 +144,8 @@ proptest! {
 fn the_demo_models_text_survives_token_by_token() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo/tokenizer.json");
     let tokenizer = Arc::new(Tokenizer::from_file(&path).unwrap());
-    let text = "Prefill and decode, 1,024 tokens — naïve “quotes” 日本語 🎉\n\n\ttabs  and   spaces.";
+    let text =
+        "Prefill and decode, 1,024 tokens — naïve “quotes” 日本語 🎉\n\n\ttabs  and   spaces.";
     let tokens = tokenizer.encode(text, false).unwrap();
     assert_eq!(stream(&tokenizer, &tokens, true).concat(), text);
 }

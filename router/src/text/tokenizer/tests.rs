@@ -1,9 +1,11 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::*;
 use crate::testing::{BOS, EOS, HELLO, IM_START, byte_level_json, tokenizer};
+use crate::text::Detokenizer;
 
 #[test]
 fn raw_prompts_get_a_bos_and_rendered_chats_do_not() {
@@ -35,24 +37,41 @@ fn a_missing_file_is_named() {
     assert!(error.to_string().contains("/nowhere/tokenizer.json"), "{error}");
 }
 
-/// What transformers made of a text.
+/// What transformers made of a text with the demo model's tokenizer.
 #[derive(Deserialize)]
 struct Golden {
     text: String,
-    #[serde(default)]
-    add_special_tokens: bool,
-    #[serde(alias = "tokens")]
     ids: Vec<TokenId>,
+    ids_without_special: Vec<TokenId>,
+    decoded: String,
+    decoded_without_special: String,
+}
+
+#[derive(Deserialize)]
+struct Goldens {
+    cases: Vec<Golden>,
 }
 
 #[test]
 fn golden_texts_tokenize_as_in_transformers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let Ok(text) = std::fs::read_to_string(root.join("tests/goldens/tokenizer.json")) else { return };
-    let tokenizer = Tokenizer::from_file(&root.join("models/demo/tokenizer.json")).unwrap();
-    let goldens: Vec<Golden> = serde_json::from_str(&text).unwrap();
-    for golden in goldens {
-        let ids = tokenizer.encode(&golden.text, golden.add_special_tokens).unwrap();
-        assert_eq!(ids, golden.ids, "{:?}", golden.text);
+    let text = std::fs::read_to_string(root.join("tests/goldens/tokenizer.json")).unwrap();
+    let path = root.join("models/demo/tokenizer.json");
+    let tokenizer = Arc::new(Tokenizer::from_file(&path).unwrap());
+    let goldens: Goldens = serde_json::from_str(&text).unwrap();
+    assert!(!goldens.cases.is_empty());
+    for golden in goldens.cases {
+        let text = &golden.text;
+        assert_eq!(tokenizer.encode(text, true).unwrap(), golden.ids, "{text:?}");
+        assert_eq!(tokenizer.encode(text, false).unwrap(), golden.ids_without_special, "{text:?}");
+        for (skip, expected) in [(false, &golden.decoded), (true, &golden.decoded_without_special)]
+        {
+            assert_eq!(&tokenizer.decode(&golden.ids, skip).unwrap(), expected);
+            let mut reader = Detokenizer::new(Arc::clone(&tokenizer), &[], skip);
+            let mut streamed = String::new();
+            golden.ids.iter().for_each(|&token| reader.push(token, &mut streamed));
+            reader.finish(&mut streamed);
+            assert_eq!(&streamed, expected, "token by token");
+        }
     }
 }
