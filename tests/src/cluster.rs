@@ -1,6 +1,7 @@
 //! A cluster of processes: etcd, a router, prefill workers, decode workers.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 use crate::client::grpc::Grpc;
 use crate::client::http::Client;
 use crate::etcd::Etcd;
+use crate::metrics::Metrics;
 use crate::model::TestModel;
 use crate::node::{Node, NodeSpec};
 use crate::wait::wait_until;
@@ -239,7 +241,7 @@ impl Cluster {
     pub async fn assert_clean(&mut self) {
         for node in self.prefill.iter_mut().chain(&mut self.decode) {
             if node.process().exit_status().is_none() {
-                assert_clean(node).await;
+                assert_clean(node.name(), node.status_addr()).await;
             }
         }
     }
@@ -260,13 +262,13 @@ pub async fn sees_workers(router: &Node, prefill: usize, decode: usize) {
     .await;
 }
 
-/// Waits until `node` is at rest, then checks that it has no orphaned block.
+/// Waits until the worker `name` is at rest, then checks that it has no orphaned block.
 ///
 /// # Panics
 /// If it does not come to rest, or a block has leaked.
-pub async fn assert_clean(node: &Node) {
-    wait_until(&format!("{} to come to rest", node.name()), REST_PATIENCE, || async {
-        let metrics = node.metrics().await;
+async fn assert_clean(name: &str, addr: SocketAddr) {
+    wait_until(&format!("{name} to come to rest"), REST_PATIENCE, || async {
+        let metrics = Metrics::scrape(name, addr).await;
         let blocks = |state| metrics.require("baton_kv_blocks", &[("state", state)]);
         let held = [
             ("active blocks", blocks("active")),
@@ -303,6 +305,16 @@ impl Single {
         let mut node = Node::start(NodeSpec::new("up", folder.path(), all)).await;
         node.ready().await;
         Self { node, model, _folder: folder }
+    }
+
+    /// As [`Cluster::assert_clean`], for both workers in the process.
+    ///
+    /// # Panics
+    /// As there.
+    pub async fn assert_clean(&self) {
+        let ports = self.node.ports();
+        assert_clean("prefill", ports.prefill_admin.expect("the prefill worker's port")).await;
+        assert_clean("decode", ports.decode_admin.expect("the decode worker's port")).await;
     }
 }
 

@@ -26,7 +26,7 @@ pub mod wait;
 
 pub use client::grpc::{Generated, Grpc};
 pub use client::http::{Answer, Client, Stream};
-pub use cluster::{Cluster, ClusterBuilder, Single, assert_clean};
+pub use cluster::{Cluster, ClusterBuilder, Single};
 pub use etcd::Etcd;
 pub use load::{Load, Report};
 pub use metrics::Metrics;

@@ -1,6 +1,10 @@
 //! One scrape of a node's `/metrics`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The samples of one scrape, in the order of the page.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +22,20 @@ struct Sample {
 // === impl Metrics ===
 
 impl Metrics {
+    /// Asks the node called `name` at `addr`.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn scrape(name: &str, addr: SocketAddr) -> Self {
+        let url = format!("http://{addr}/metrics");
+        let fetch = async { reqwest::get(&url).await?.error_for_status()?.text().await };
+        match tokio::time::timeout(SCRAPE_PATIENCE, fetch).await {
+            Ok(Ok(text)) => Self::parse(&text),
+            Ok(Err(error)) => panic!("metrics of {name}: {error}"),
+            Err(_) => panic!("metrics of {name}: no answer"),
+        }
+    }
+
     /// Reads the text format (Prometheus or OpenMetrics); comments are skipped.
     #[must_use]
     pub fn parse(text: &str) -> Self {

@@ -27,6 +27,10 @@ pub struct Listening {
     pub grpc: Option<SocketAddr>,
     /// `/health`, `/ready`, `/metrics` (workers; a router has them on `http`).
     pub admin: Option<SocketAddr>,
+    /// The same of the prefill worker in `baton up`.
+    pub prefill_admin: Option<SocketAddr>,
+    /// The same of the decode worker in `baton up`.
+    pub decode_admin: Option<SocketAddr>,
 }
 
 /// How to start a process; a restart starts the same again.
@@ -108,7 +112,7 @@ impl Node {
     /// # Panics
     /// If it ends, or is not ready in time.
     pub async fn ready(&mut self) {
-        let url = format!("{}/ready", self.status_url());
+        let url = format!("http://{}/ready", self.status_addr());
         let (name, http) = (self.spec.name.clone(), reqwest::Client::new());
         let process = std::cell::RefCell::new(&mut self.process);
         wait_until(&format!("{name} to be ready"), START_PATIENCE, || async {
@@ -175,23 +179,16 @@ impl Node {
     /// # Panics
     /// If it does not answer.
     pub async fn metrics(&self) -> Metrics {
-        let url = format!("{}/metrics", self.status_url());
-        let fetch = async { reqwest::get(&url).await?.error_for_status()?.text().await };
-        match tokio::time::timeout(Duration::from_secs(10), fetch).await {
-            Ok(Ok(text)) => Metrics::parse(&text),
-            Ok(Err(error)) => panic!("metrics of {}: {error}", self.spec.name),
-            Err(_) => panic!("metrics of {}: no answer", self.spec.name),
-        }
+        Metrics::scrape(self.name(), self.status_addr()).await
     }
 
-    /// `http://host:port` of `/ready` and `/metrics`.
+    /// Where `/ready` and `/metrics` are.
     ///
     /// # Panics
     /// If it has no such port.
     #[must_use]
-    pub fn status_url(&self) -> String {
-        let addr = self.ports.admin.or(self.ports.http).expect("a port for /ready and /metrics");
-        format!("http://{addr}")
+    pub fn status_addr(&self) -> SocketAddr {
+        self.ports.admin.or(self.ports.http).expect("a port for /ready and /metrics")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use baton_tests::client::http::chat_body;
 use baton_tests::model::NAME;
-use baton_tests::{Client, Single, assert_clean};
+use baton_tests::{Client, Single};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -35,7 +35,7 @@ async fn bad_requests_are_refused_and_the_server_goes_on() {
 
     let answer = client.chat("Are you well?", 8).await.expect("the server goes on serving");
     assert_eq!(answer.flaw(), None);
-    assert_clean(&single.node).await;
+    single.assert_clean().await;
 }
 
 async fn is_refused(client: &Client, case: &Case) -> Result<(), String> {

@@ -1,8 +1,8 @@
 //! The gRPC service: text, token ids or a conversation in; text and token ids out.
 
+use baton_tests::Single;
 use baton_tests::client::grpc::token_request;
 use baton_tests::model::NAME;
-use baton_tests::{Single, assert_clean};
 use proto::v1;
 use proto::v1::inference_request::Input;
 use tonic::Code;
@@ -30,7 +30,7 @@ async fn text_token_ids_and_conversations_are_answered() {
     let chat = Input::Chat(v1::Chat { messages: vec![message("user", "Hello!")] });
     let chat = grpc.generate(request(chat)).await.expect("by conversation");
     assert!(chat.usage().prompt_tokens > 1, "{:?}", chat.usage());
-    assert_clean(&single.node).await;
+    single.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn bad_requests_are_refused_and_name_the_field() {
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
 
     grpc.generate(valid).await.expect("the server goes on serving");
-    assert_clean(&single.node).await;
+    single.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use baton_tests::Single;
 use baton_tests::model::NAME;
-use baton_tests::{Single, assert_clean};
 use tokio::process::Command;
 
 /// The whole script, interpreter and imports included, on a slow machine.
@@ -30,7 +30,7 @@ async fn the_openai_python_client_gets_what_it_expects() {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}:\n{out}\n{err}", output.status);
     assert!(out.contains("all checks passed"), "{out}");
-    assert_clean(&single.node).await;
+    single.assert_clean().await;
 }
 
 /// The environment that `cargo xtask test` makes, beside the build's output.
