@@ -1,7 +1,9 @@
 //! What an error means to whoever called: mapped once to gRPC, to HTTP and to "does a retry help".
 
+use std::error::Error;
+
 use http::StatusCode;
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 
 /// The kinds of failure that a caller can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,5 +91,42 @@ impl From<Code> for ErrorCode {
             Code::Unavailable | Code::Aborted => Self::Unavailable,
             _ => Self::Internal,
         }
+    }
+}
+
+/// What a call's failure means to the caller who is still there to see it.
+///
+/// More than the code tells: a call that falls into a closing connection fails as `CANCELLED`, one
+/// whose connection breaks as `UNKNOWN`, and neither is what the caller or the peer meant.
+impl From<&Status> for ErrorCode {
+    fn from(status: &Status) -> Self {
+        let causes = || std::iter::successors(status.source(), |&cause| cause.source());
+        if causes().any(|cause| cause.is::<TimeoutExpired>()) {
+            return Self::Timeout;
+        }
+        // Only a failure on this side has a cause: what a peer says arrives as a code and a text. And
+        // if the call was cancelled, it was not by this caller.
+        if causes().next().is_some() || status.code() == Code::Cancelled {
+            return Self::Unavailable;
+        }
+        Self::from(status.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::a_peers_word(Status::resource_exhausted("full"), ErrorCode::Busy)]
+    #[case::cancelled_but_not_by_us(Status::cancelled("draining"), ErrorCode::Unavailable)]
+    #[case::broken(Status::from_error(Box::new(io::Error::other("reset"))), ErrorCode::Unavailable)]
+    #[case::late(Status::from_error(Box::new(TimeoutExpired(()))), ErrorCode::Timeout)]
+    fn a_failed_call_means(#[case] status: Status, #[case] want: ErrorCode) {
+        assert_eq!(ErrorCode::from(&status), want);
     }
 }

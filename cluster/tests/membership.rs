@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// A store that nodes can connect to.
 enum Store {
     Memory(MemoryMembership),
-    Etcd(Etcd),
+    Etcd(Box<Etcd>),
 }
 
 enum Kind {
@@ -28,7 +28,7 @@ impl Store {
     async fn new(kind: Kind) -> Self {
         match kind {
             Kind::Memory => Self::Memory(MemoryMembership::new()),
-            Kind::Etcd => Self::Etcd(Etcd::start().await),
+            Kind::Etcd => Self::Etcd(Box::new(Etcd::start().await)),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cluster::rpc::{self, Channels, Listener, Purpose};
 use cluster::testing::{DEADLINE, Proxy, wait_until, worker};
-use cluster::{ClusterError, Membership, MemoryMembership};
+use cluster::{ClusterError, ErrorCode, Membership, MemoryMembership};
 use proto::v1;
 use proto::v1::worker_client::WorkerClient;
 use rstest::rstest;
@@ -113,10 +113,17 @@ async fn a_killed_node_breaks_its_connections_at_once() {
     next(&mut stream).await.unwrap();
     let info = worker.kill().await;
     let start = Instant::now();
-    while let Ok(Some(_)) = next(&mut stream).await {}
+    let broken = loop {
+        match next(&mut stream).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a killed node can't end its streams in order"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ErrorCode::from(&broken), ErrorCode::Unavailable, "{broken:?}");
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let refused = reports(channel.clone(), 1).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(ErrorCode::from(&refused), ErrorCode::Unavailable, "{refused:?}");
 
     // The same channel finds the next life on the same port.
     let addr = info.address.uri.trim_start_matches("http://").parse().unwrap();
@@ -152,7 +159,8 @@ async fn a_deadline_ends_a_call_that_is_not_answered() {
     ask(rpc::deadline_from(10_000)).await.unwrap();
     proxy.stall();
     let start = Instant::now();
-    ask(rpc::deadline_from(100)).await.unwrap_err();
+    let late = ask(rpc::deadline_from(100)).await.unwrap_err();
+    assert_eq!(ErrorCode::from(&late), ErrorCode::Timeout, "{late:?}");
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 

@@ -91,20 +91,25 @@ impl Channels {
         self.len() == 0
     }
 
-    /// Evicts the channels of members as they go, until the membership closes.
+    /// Evicts, at each change of the members, the channels to whoever is not among them, until the
+    /// membership closes.
     pub async fn follow(&self, mut view: watch::Receiver<Arc<Members>>) {
-        let mut known = BTreeSet::new();
         loop {
-            let present: BTreeSet<String> = {
-                let members = view.borrow_and_update();
-                members.workers.values().map(|info| info.address.uri.clone()).collect()
-            };
-            known.difference(&present).for_each(|uri: &String| self.evict(uri));
-            known = present;
+            self.keep(&mut view);
             if view.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Keeps only the channels to members.
+    fn keep(&self, view: &mut watch::Receiver<Arc<Members>>) {
+        // The pool first: a channel to whoever joins after the look at the view is added after it.
+        let mut pool = self.pool.lock();
+        let members = view.borrow_and_update().clone();
+        let present: BTreeSet<&str> =
+            members.workers.values().map(|info| info.address.uri.as_str()).collect();
+        pool.retain(|(uri, _), _| present.contains(uri.as_str()));
     }
 }
 

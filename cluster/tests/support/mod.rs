@@ -28,6 +28,7 @@ impl Worker {
 
     pub(crate) async fn start_at(addr: SocketAddr, id: &str, incarnation: u64) -> Self {
         let node = Lifecycle::new();
+        node.serve();
         let listener = Listener::bind(addr).await.unwrap();
         let addr = listener.local_addr();
         let mut info = worker(id, Role::Decode);
@@ -37,7 +38,6 @@ impl Worker {
         let reports = ReportService::start(Incarnation(incarnation), load, REPORT_INTERVAL, &node);
         let server = Server::new(listener, &node);
         let routes = Routes::new(reports.into_server());
-        node.serve();
         let server = tokio::spawn(async move { server.serve(routes).await.unwrap() });
         Self { node, info, addr, server }
     }
