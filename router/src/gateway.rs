@@ -209,21 +209,19 @@ impl std::fmt::Debug for Gateway {
 /// Turns a request's text into tokens. Slow: for the text threads.
 fn read(mut request: TextRequest) -> Result<(TextRequest, Vec<Prompt>), RequestError> {
     let model = Arc::clone(&request.model);
-    let encode = |text: &str, add_special_tokens| {
-        model.tokenizer.encode(text, add_special_tokens).map(Arc::<[TokenId]>::from)
-    };
     let input = std::mem::replace(&mut request.input, Input::Texts(Vec::new()));
     let prompts = match input {
         Input::Chat(chat) => {
             let template = model.template.as_ref().ok_or_else(|| no_template(&model))?;
             // The template has printed the special tokens itself.
-            let tokens = encode(&template.render(*chat)?, false)?;
+            let text = template.render(*chat)?;
+            let tokens = model.tokenizer.encode_chat(&text, &request.salt.0)?.into();
             vec![Prompt { tokens, echo: None }]
         }
         Input::Texts(texts) => texts
             .into_iter()
             .map(|text| {
-                let tokens = encode(&text, true)?;
+                let tokens = model.tokenizer.encode(&text, true)?.into();
                 Ok(Prompt { tokens, echo: request.echo.then_some(text) })
             })
             .collect::<Result<_, RequestError>>()?,

@@ -1,12 +1,13 @@
 //! What the router measures. It owns the clock: all times are as the client sees them, from the
 //! request's arrival to the moment its text is ready to be written.
 
+use std::fmt;
 use std::time::Instant;
 
 use cluster::ErrorCode;
 use cluster::telemetry::metrics::Histograms;
 use cluster::telemetry::{Buckets, Metrics};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -33,7 +34,7 @@ pub struct RouterMetrics {
 }
 
 /// Where a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `/v1/chat/completions`.
     Chat,
@@ -44,7 +45,7 @@ pub enum Endpoint {
 }
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Every choice finished.
     Ok,
@@ -97,7 +98,35 @@ pub struct ChoiceClock {
     tokens: u32,
 }
 
+// === impl Endpoint ===
+
+impl EncodeLabelValue for Endpoint {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Grpc => "grpc",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
 // === impl Outcome ===
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Ok => "ok",
+            Self::Invalid => "invalid",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Error => "error",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
 
 impl From<ErrorCode> for Outcome {
     fn from(code: ErrorCode) -> Self {

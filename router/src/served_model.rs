@@ -238,3 +238,6 @@ fn fingerprint(folder: &Path) -> String {
     }
     format!("fp_{:016x}", hasher.digest())
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,8 @@
 pub mod detokenizer;
 pub mod pieces;
 pub mod pool;
-pub mod python;
+mod python;
+mod segments;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
+use tracing::{Instrument as _, Span};
 
 use super::error::HttpError;
 use super::headers;
@@ -55,9 +56,14 @@ pub(super) fn respond<S: Shape>(
     let mut route = http::HeaderMap::new();
     headers::add_route(&mut route, &stream);
     let writer = SseWriter::new(shape, &envelope, stream, include_usage);
-    let frames = futures::stream::unfold((writer, envelope), |(mut writer, envelope)| async move {
-        let frame = writer.frame(&envelope).await?;
-        Some((Ok::<_, Infallible>(frame), (writer, envelope)))
+    // The call's span lasts as long as its answer.
+    let span = Span::current();
+    let frames = futures::stream::unfold((writer, envelope), move |(mut writer, envelope)| {
+        async move {
+            let frame = writer.frame(&envelope).await?;
+            Some((Ok::<_, Infallible>(frame), (writer, envelope)))
+        }
+        .instrument(span.clone())
     });
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();

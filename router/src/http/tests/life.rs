@@ -56,17 +56,17 @@ async fn metrics_follow_a_request() {
     assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
     let prompt = router.peer.requests()[0].generation.prompt.len();
     for line in [
-        "baton_requests_total{outcome=\"Ok\",endpoint=\"Chat\"} 1".to_owned(),
-        "baton_requests_total{outcome=\"Invalid\",endpoint=\"Chat\"} 1".to_owned(),
+        "baton_requests_total{outcome=\"ok\",endpoint=\"chat\"} 1".to_owned(),
+        "baton_requests_total{outcome=\"invalid\",endpoint=\"chat\"} 1".to_owned(),
         "baton_requests_by_path_total{path=\"handoff\"} 1".to_owned(),
         "baton_requests_running 0".to_owned(),
         "baton_tokenizer_queue_length 0".to_owned(),
         "baton_generation_tokens_total 3".to_owned(),
         "baton_cached_prompt_tokens_total 3".to_owned(),
         format!("baton_prompt_tokens_total {prompt}"),
-        "baton_time_to_first_token_seconds_count{endpoint=\"Chat\"} 1".to_owned(),
-        "baton_time_per_output_token_seconds_count{endpoint=\"Chat\"} 1".to_owned(),
-        "baton_e2e_request_latency_seconds_count{endpoint=\"Chat\"} 1".to_owned(),
+        "baton_time_to_first_token_seconds_count{endpoint=\"chat\"} 1".to_owned(),
+        "baton_time_per_output_token_seconds_count{endpoint=\"chat\"} 1".to_owned(),
+        "baton_e2e_request_latency_seconds_count{endpoint=\"chat\"} 1".to_owned(),
         "baton_inter_token_latency_seconds_count 2".to_owned(),
     ] {
         assert!(answer.body.lines().any(|have| have == line), "{line} in\n{}", answer.body);

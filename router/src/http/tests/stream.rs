@@ -168,7 +168,7 @@ async fn a_client_that_leaves_cancels_the_work() {
     drop(chunks);
     router.peer.cancelled(1).await;
     let metrics = router.metrics.encode();
-    assert!(metrics.contains("outcome=\"Cancelled\",endpoint=\"Chat\"} 1"), "{metrics}");
+    assert!(metrics.contains("outcome=\"cancelled\",endpoint=\"chat\"} 1"), "{metrics}");
     assert!(metrics.contains("baton_requests_running 0"));
 }
 

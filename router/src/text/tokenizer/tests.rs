@@ -1,6 +1,3 @@
-use std::path::Path;
-use std::sync::Arc;
-
 use serde::Deserialize;
 
 use super::*;

@@ -1,0 +1,84 @@
+use serde_json::json;
+use std::fs;
+
+use super::*;
+use crate::testing::byte_level_json;
+use crate::text::ChatRender;
+
+fn folder(files: &[(&str, Json)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, json) in files {
+        fs::write(folder.path().join(name), json.to_string()).unwrap();
+    }
+    folder
+}
+
+fn config(folder: &Path) -> ServedModelConfig {
+    ServedModelConfig {
+        folder: folder.to_owned(),
+        name: "m".into(),
+        aliases: vec!["alias".into()],
+        context_tokens_max: None,
+    }
+}
+
+#[test]
+fn a_folder_says_what_its_model_wants() {
+    let folder = folder(&[
+        ("tokenizer.json", byte_level_json()),
+        (
+            "config.json",
+            json!({"max_position_embeddings": 1024, "vocab_size": 512, "eos_token_id": 1}),
+        ),
+        (
+            "generation_config.json",
+            json!({"temperature": 0.6, "top_k": 20, "eos_token_id": [257, 259]}),
+        ),
+    ]);
+    let model = ServedModel::load(&config(folder.path())).unwrap();
+    assert_eq!((model.context_tokens_max, model.vocab_tokens), (1024, 512));
+    assert_eq!(model.eos_tokens, [257, 259], "generation_config.json comes first");
+    assert_eq!((model.sampling_defaults.temperature, model.sampling_defaults.top_k), (0.6, 20));
+    assert!(model.template.is_none());
+    let less = ServedModelConfig { context_tokens_max: Some(100), ..config(folder.path()) };
+    assert_eq!(ServedModel::load(&less).unwrap().context_tokens_max, 100);
+}
+
+#[test]
+fn a_folder_that_cannot_be_served_names_the_file() {
+    let empty = folder(&[]);
+    let no_context = folder(&[("tokenizer.json", byte_level_json()), ("config.json", json!({}))]);
+    let broken = folder(&[("tokenizer.json", json!({"version": 1}))]);
+    for (folder, word) in
+        [(empty, "tokenizer.json"), (no_context, "max_position"), (broken, "tokenizer.json")]
+    {
+        let error = ServedModel::load(&config(folder.path())).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn no_two_models_share_a_name() {
+    let model = Arc::new(crate::testing::model());
+    assert!(ModelCatalog::new(vec![Arc::clone(&model), model]).is_err());
+    assert!(ModelCatalog::new(Vec::new()).is_err());
+}
+
+#[test]
+fn the_demo_models_conversations_become_the_tokens_of_transformers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let model = ServedModel::load(&config(&root.join("models/demo"))).unwrap();
+    let goldens = fs::read_to_string(root.join("tests/goldens/demo.json")).unwrap();
+    let goldens: Json = serde_json::from_str(&goldens).unwrap();
+    assert_eq!(json!(model.eos_tokens), goldens["eos_token_ids"]);
+    let prompts = goldens["prompts"].as_array().unwrap();
+    assert!(!prompts.is_empty());
+    for prompt in prompts {
+        let Some(messages) = prompt["messages"].as_array() else { continue };
+        let chat = ChatRender { messages: messages.clone(), ..ChatRender::default() };
+        let text = model.template.as_ref().unwrap().render(chat).unwrap();
+        assert_eq!(prompt["text"], text.as_str());
+        let tokens = model.tokenizer.encode_chat(&text, &Arc::default()).unwrap();
+        assert_eq!(prompt["ids"], json!(tokens));
+    }
+}
