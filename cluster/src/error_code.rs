@@ -101,7 +101,7 @@ impl From<Code> for ErrorCode {
 impl From<&Status> for ErrorCode {
     fn from(status: &Status) -> Self {
         let causes = || std::iter::successors(status.source(), |&cause| cause.source());
-        if causes().any(|cause| cause.is::<TimeoutExpired>()) {
+        if causes().any(<dyn Error>::is::<TimeoutExpired>) {
             return Self::Timeout;
         }
         // Only a failure on this side has a cause: what a peer says arrives as a code and a text. And
