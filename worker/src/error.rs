@@ -104,7 +104,7 @@ impl WorkerError {
     pub fn peer(worker: &scheduler::WorkerId, status: &Status) -> Self {
         Self::Peer {
             worker: worker.to_string(),
-            code: status.code().into(),
+            code: status.into(),
             message: status.message().to_owned(),
         }
     }
