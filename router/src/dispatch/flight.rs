@@ -263,7 +263,7 @@ impl Flight {
 
 /// Another worker may succeed where this one failed, unless the request itself is at fault.
 fn lost_or_refused(worker: WorkerId, status: &tonic::Status) -> Result<LegEnd, DispatchError> {
-    let code = ErrorCode::from(status.code());
+    let code = ErrorCode::from(status);
     let error = DispatchError { code, message: status.message().to_owned(), retry_after: None };
     if code.retryable() { Ok(LegEnd::Lost { worker, error }) } else { Err(error) }
 }
