@@ -34,6 +34,8 @@ pub struct GatewayLimits {
     pub text_threads: usize,
     /// Open connections; more wait to be accepted.
     pub connections: usize,
+    /// For a client to read what has been written to it; then its connection is cut.
+    pub write_timeout: Duration,
     /// A request's time, if it doesn't ask for less.
     pub request_timeout: Duration,
 }
@@ -59,6 +61,7 @@ impl Default for GatewayLimits {
             text_queue: 512,
             text_threads: 2,
             connections: 16_384,
+            write_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(600),
         }
     }
@@ -81,6 +84,7 @@ impl GatewayLimits {
             ("limits.text_threads", self.text_threads),
             ("limits.connections", self.connections),
             ("limits.request_timeout", self.request_timeout.as_millis() as usize),
+            ("limits.write_timeout", self.write_timeout.as_millis() as usize),
             ("limits.body_timeout", self.body_timeout.as_millis() as usize),
         ];
         let zero = counts.iter().find(|(_, value)| *value == 0);

@@ -18,7 +18,10 @@ use tonic::service::Routes;
 
 use crate::dispatch::Generate;
 use crate::grpc::InferenceService;
-use crate::{Gateway, GatewayConfig, RouterError, http};
+use crate::{Gateway, GatewayConfig, GatewayLimits, RouterError, http};
+use stall::Stalling;
+
+mod stall;
 
 /// A client must send its request's head within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,10 +55,10 @@ pub async fn serve(
     metrics: Metrics,
     node: Lifecycle,
 ) -> Result<(), RouterError> {
-    let connections_max = config.gateway.limits.connections;
+    let limits = config.gateway.limits.clone();
     let gateway = Gateway::new(config.gateway, generate, &metrics, node.clone())?;
     let app = http::app(Arc::clone(&gateway), metrics);
-    let http = serve_http(config.http, app, connections_max, &node);
+    let http = serve_http(config.http, app, &limits, &node);
     let Some(listener) = config.grpc else {
         http.await;
         return Ok(());
@@ -66,9 +69,9 @@ pub async fn serve(
     grpc.map_err(|error: ClusterError| RouterError::Grpc(error.to_string()))
 }
 
-/// Serves `app` until the node has stopped, at most `connections_max` connections at a time.
-async fn serve_http(listener: TcpListener, app: Router, connections_max: usize, node: &Lifecycle) {
-    let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+/// Serves `app` until the node has stopped, a limited number of connections at a time.
+async fn serve_http(listener: TcpListener, app: Router, limits: &GatewayLimits, node: &Lifecycle) {
+    let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     let stopped = node.stopped().clone();
     // Ends the connections' tasks when this future is dropped.
@@ -86,7 +89,8 @@ async fn serve_http(listener: TcpListener, app: Router, connections_max: usize, 
         };
         match accepted {
             Ok((stream, _peer)) => {
-                let connection = serve_connection(stream, app.clone(), stopped.clone());
+                let stalling = prepare(stream, limits);
+                let connection = serve_connection(stalling, app.clone(), stopped.clone());
                 let cut = cut.clone();
                 connections.spawn(async move {
                     let _permit = permit;
@@ -106,16 +110,20 @@ async fn serve_http(listener: TcpListener, app: Router, connections_max: usize, 
     }
 }
 
-/// Serves one connection, HTTP/1 or HTTP/2; asks it to close when the node has stopped.
-async fn serve_connection(
-    stream: TcpStream,
-    app: Router,
-    stopped: tokio_util::sync::CancellationToken,
-) {
+fn prepare(stream: TcpStream, limits: &GatewayLimits) -> Stalling<TcpStream> {
     // Nagle's algorithm would hold tokens back for up to 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    Stalling::new(stream, limits.write_timeout)
+}
+
+/// Serves one connection, HTTP/1 or HTTP/2; asks it to close when the node has stopped.
+async fn serve_connection(
+    stream: Stalling<TcpStream>,
+    app: Router,
+    stopped: tokio_util::sync::CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD_TIMEOUT));

@@ -58,9 +58,11 @@ impl TextPool {
         let ticket = self.ticket()?;
         let (sender, result) = oneshot::channel();
         self.threads.spawn_fifo(move || {
-            let _ticket = ticket;
             if !sender.is_closed() {
-                let _ = sender.send(work());
+                let result = work();
+                // First: whoever has the result finds the queue without this job.
+                drop(ticket);
+                let _ = sender.send(result);
             }
         });
         result.await.map_err(|_| PoolFull::Panicked)
@@ -115,9 +117,6 @@ mod tests {
         assert_eq!(pool.run(|| 1).await, Err(PoolFull::Full));
         release.send(()).unwrap();
         busy.await.unwrap().unwrap();
-        while pool.waiting() > 0 {
-            tokio::task::yield_now().await;
-        }
         assert_eq!(pool.run(|| 2).await, Ok(2));
     }
 
