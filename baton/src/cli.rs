@@ -144,10 +144,7 @@ impl RouterArgs {
                 context_tokens_max: self.context_tokens_max,
                 ..EngineArgs::default()
             },
-            worker: WorkerArgs {
-                drain_deadline_s: self.drain_deadline_s,
-                ..WorkerArgs::default()
-            },
+            worker: WorkerArgs { drain_deadline_s: self.drain_deadline_s, ..WorkerArgs::default() },
             etcd: self.etcd.clone(),
             telemetry: self.telemetry.clone(),
         }

@@ -62,7 +62,10 @@ impl ModelRequest {
             return Ok(LocalModel { dir, name: name.to_owned() });
         }
         if self.offline {
-            bail!("{name} is not in {} and --offline forbids to download it", cache.path().display());
+            bail!(
+                "{name} is not in {} and --offline forbids to download it",
+                cache.path().display()
+            );
         }
         let dir = download(cache, repo).with_context(|| {
             format!("{name} could not be downloaded; give a folder with --model DIR, or set HF_TOKEN if it is private")
@@ -132,8 +135,13 @@ fn download(cache: Cache, repo: Repo) -> Result<PathBuf> {
         builder = builder.with_token(Some(token));
     }
     let api = builder.build()?.repo(repo);
-    let files: Vec<String> =
-        api.info()?.siblings.into_iter().map(|file| file.rfilename).filter(|name| is_needed(name)).collect();
+    let files: Vec<String> = api
+        .info()?
+        .siblings
+        .into_iter()
+        .map(|file| file.rfilename)
+        .filter(|name| is_needed(name))
+        .collect();
     if !files.iter().any(|name| name.ends_with(".safetensors")) {
         bail!("it has no *.safetensors weights");
     }

@@ -143,8 +143,10 @@ impl Handoff<'_> {
         responses: &Responses<v1::GenerateResponse>,
     ) -> Result<Told, WorkerError> {
         let mut told = Told { first: Vec::new(), finished: Vec::new(), committed: None };
-        while let Some(message) =
-            stream.try_next().await.map_err(|status| WorkerError::peer(&self.peer.worker, &status))?
+        while let Some(message) = stream
+            .try_next()
+            .await
+            .map_err(|status| WorkerError::peer(&self.peer.worker, &status))?
         {
             match message.event {
                 Some(from_peer::Event::Started(started)) => {

@@ -14,7 +14,9 @@ use cluster::Membership;
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use cluster::telemetry::Metrics;
 use engine::LoadProgress;
-use kv_transfer::transport::{GrpcTransport, InProcessTransport, KvTransferService, LocalReceivers};
+use kv_transfer::transport::{
+    GrpcTransport, InProcessTransport, KvTransferService, LocalReceivers,
+};
 use kv_transfer::{Receiver, ReceiverConfig};
 use proto::v1::decode_server::DecodeServer;
 use tonic::service::Routes;

@@ -11,9 +11,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engine::{
-    CpuBackend, LoadFormat, Model, ModelOptions, SampleRow, SequenceRows, StepBatch,
-};
+use engine::{CpuBackend, LoadFormat, Model, ModelOptions, SampleRow, SequenceRows, StepBatch};
 use kv_cache::BlockId;
 use scheduler::Sampling;
 
@@ -39,7 +37,11 @@ fn load(threads: usize) -> Model<CpuBackend> {
     };
     let mut bytes = 0;
     let model = Model::load(dir.path(), &options, &mut |progress| bytes = progress.bytes);
-    println!("{threads} threads, {:.1} M parameters, {:.1} MB read per decode step", bytes as f64 / 2e6, bytes as f64 / 1e6);
+    println!(
+        "{threads} threads, {:.1} M parameters, {:.1} MB read per decode step",
+        bytes as f64 / 2e6,
+        bytes as f64 / 1e6
+    );
     model.expect("dummy weights")
 }
 
@@ -82,7 +84,8 @@ fn steps(criterion: &mut Criterion) {
             let batch = batch(&sampling, sequences, context, new);
             group.throughput(Throughput::Elements(batch.tokens.len() as u64));
             group.bench_function(name, |bencher| {
-                bencher.iter(|| black_box(model.step(&batch, &mut |_, _| ()).expect("a valid batch")));
+                bencher
+                    .iter(|| black_box(model.step(&batch, &mut |_, _| ()).expect("a valid batch")));
             });
         };
         bench("decode/1-sequence/128-context", 1, 128, 1);

@@ -134,7 +134,11 @@ pub trait Backend: Send + Sized + 'static {
     ///
     /// # Errors
     /// [`EngineError::Device`].
-    fn silu_mul(&mut self, gate_up: &Self::Buffer, out: &mut Self::Buffer) -> Result<(), EngineError>;
+    fn silu_mul(
+        &mut self,
+        gate_up: &Self::Buffer,
+        out: &mut Self::Buffer,
+    ) -> Result<(), EngineError>;
 
     /// Logits of some rows: `out[i] = x[rows[i]] * head^T`.
     ///

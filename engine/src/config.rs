@@ -214,7 +214,8 @@ impl ModelConfig {
         let required = |name: &str| fields.require(name, fields.positive_u32(name)?);
         let flag = |name: &str| Ok(fields.bool(name)?.unwrap_or(false));
         let (hidden_size, heads) = (required("hidden_size")?, required("num_attention_heads")?);
-        let (layers, max_position) = (required("num_hidden_layers")?, required("max_position_embeddings")?);
+        let (layers, max_position) =
+            (required("num_hidden_layers")?, required("max_position_embeddings")?);
         let head_dim = head_dim(fields, architecture, hidden_size, heads)?;
         let rope = RopeConfig::parse(fields, max_position)?;
         let has_attention_bias = match architecture {
@@ -251,7 +252,9 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), EngineError> {
     }
     match fields.str("hidden_act")?.as_deref() {
         None | Some("silu" | "swish") => Ok(()),
-        Some(other) => Err(fields.error("hidden_act", format!("{other} is not supported: want silu"))),
+        Some(other) => {
+            Err(fields.error("hidden_act", format!("{other} is not supported: want silu")))
+        }
     }
 }
 
@@ -264,7 +267,10 @@ fn head_dim(
     let head_dim = match fields.positive_u32("head_dim")? {
         Some(explicit) => explicit,
         None => architecture.default_head_dim(hidden_size, heads).ok_or_else(|| {
-            fields.error("head_dim", format!("is missing, and {hidden_size} is no multiple of {heads} heads"))
+            fields.error(
+                "head_dim",
+                format!("is missing, and {hidden_size} is no multiple of {heads} heads"),
+            )
         })?,
     };
     if head_dim.is_multiple_of(2) {
@@ -316,7 +322,9 @@ fn qwen_windows(
         return Ok((0..layers).map(|layer| window.filter(|_| layer >= full_layers)).collect());
     };
     if types.len() != layers as usize {
-        return Err(fields.error("layer_types", format!("has {} entries for {layers} layers", types.len())));
+        return Err(
+            fields.error("layer_types", format!("has {} entries for {layers} layers", types.len()))
+        );
     }
     types
         .iter()
@@ -333,9 +341,8 @@ fn dtype(fields: &Fields) -> Result<Option<WeightDtype>, EngineError> {
     let Some(name) = fields.str(field)? else { return Ok(None) };
     match WeightDtype::parse(&name) {
         Some(dtype) => Ok(Some(dtype)),
-        None => {
-            Err(fields.error(field, format!("{name} is not supported: want bfloat16, float16 or float32")))
-        }
+        None => Err(fields
+            .error(field, format!("{name} is not supported: want bfloat16, float16 or float32"))),
     }
 }
 

@@ -71,8 +71,12 @@ mod tests {
 
     fn digest(config: &ModelConfig, name: &str, bytes: &[u8]) -> String {
         let mut fingerprinter = Fingerprinter::new(config);
-        let tensor =
-            Tensor { dtype: WeightDtype::F32, rows: 1, cols: bytes.len() / 4, bytes: Cow::Borrowed(bytes) };
+        let tensor = Tensor {
+            dtype: WeightDtype::F32,
+            rows: 1,
+            cols: bytes.len() / 4,
+            bytes: Cow::Borrowed(bytes),
+        };
         fingerprinter.tensor(name, &tensor);
         fingerprinter.finish()
     }

@@ -27,8 +27,8 @@ pub use config::ModelConfig;
 pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, LogitsFault};
 pub use handle::{
-    EngineHandle, EngineInfo, Event, EventStream, SequenceError, FilledPages, Mode, SubmitError,
-    Submission,
+    EngineHandle, EngineInfo, Event, EventStream, FilledPages, Mode, SequenceError, Submission,
+    SubmitError,
 };
 pub use model::{Model, ModelOptions, OnLayers};
 pub use stats::EngineStats;

@@ -277,7 +277,12 @@ impl<B: Backend> Forward<'_, B> {
         for (index, layer) in (0u32..).zip(&weights.layers) {
             let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
             let pending = (index > 0).then_some(&*delta);
-            backend.add_norm(hidden, pending, Norm { weight: &layer.attention_norm, eps }, normed)?;
+            backend.add_norm(
+                hidden,
+                pending,
+                Norm { weight: &layer.attention_norm, eps },
+                normed,
+            )?;
             self.attention(backend, batch, index, layer, on_layers)?;
             let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
             backend.add_norm(hidden, Some(delta), Norm { weight: &layer.mlp_norm, eps }, normed)?;

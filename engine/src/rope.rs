@@ -75,9 +75,10 @@ impl Rope {
     #[must_use]
     pub fn frequencies_at(&self, position: u32) -> Cow<'_, [f32]> {
         match &self.dynamic {
-            Some(dynamic) if position >= dynamic.original_max => {
-                Cow::Owned(plain_frequencies(dynamic.theta_at(position, self.head_dim()), self.head_dim()))
-            }
+            Some(dynamic) if position >= dynamic.original_max => Cow::Owned(plain_frequencies(
+                dynamic.theta_at(position, self.head_dim()),
+                self.head_dim(),
+            )),
             _ => Cow::Borrowed(&self.frequencies),
         }
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use kv_cache::{BlockId, TokenId};
 use serde_json::{Value, json};
 
-use crate::batch::{SequenceRows, StepBatch};
 use crate::backend::cpu::CpuBackend;
+use crate::batch::{SequenceRows, StepBatch};
 use crate::config::ModelConfig;
 use crate::model::{Model, ModelOptions};
 use crate::sampler::philox::Philox;

@@ -7,8 +7,8 @@ mod mapped;
 use std::borrow::Cow;
 use std::path::Path;
 
-pub use crate::config::WeightDtype;
 use crate::config::ModelConfig;
+pub use crate::config::WeightDtype;
 use crate::error::EngineError;
 use crate::fingerprint::Fingerprinter;
 use checkpoint::Checkpoint;

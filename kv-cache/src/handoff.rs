@@ -115,8 +115,7 @@ impl PageSpan {
         let height = if width < blocks.len() { 1 } else { pages_max / width.max(1) };
         let height = equal_part(layers.len(), height);
         parts(layers, height).flat_map(move |layers| {
-            parts(blocks.clone(), width)
-                .map(move |blocks| Self { layers: layers.clone(), blocks })
+            parts(blocks.clone(), width).map(move |blocks| Self { layers: layers.clone(), blocks })
         })
     }
 }

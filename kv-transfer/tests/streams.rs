@@ -219,6 +219,29 @@ async fn pages_in_the_wrong_place_are_corrupt(#[values(Via::InProcess, Via::Grpc
 
 #[rstest]
 #[tokio::test]
+async fn a_page_that_is_there_is_not_written_again(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    let there = PageSpan { layers: 1..2, blocks: 0..2 };
+    ask(&mut link, Push::Pages(chunk(1, there.clone(), 5))).await;
+    ask(&mut link, Push::Pages(chunk(2, whole(), 6))).await;
+    let counts = world.receiver.stats().counts();
+    assert_eq!((counts.pages, counts.duplicate_pages), (u64::from(BLOCKS * LAYERS), 2));
+    let mut digest = Digest::default();
+    let pages = whole().iter().zip(uniform(&whole(), 5).1).zip(uniform(&whole(), 6).1);
+    for (((layer, block), five), six) in pages {
+        let kept = there.layers.contains(&layer) && there.blocks.contains(&block);
+        digest.add(if kept { five } else { six });
+    }
+    ask(&mut link, Push::Commit(CommitRecord { digest: digest.0, ..record(5) })).await;
+    let table = verified(pending).await.unwrap();
+    let page = |layer, block: usize| world.receiving.page(layer, &table.blocks()[block])[0];
+    assert_eq!([page(1, 0), page(1, 1), page(1, 2), page(0, 0)], [5, 5, 6, 6]);
+}
+
+#[rstest]
+#[tokio::test]
 async fn nobody_knows_a_made_up_hand_off(#[values(Via::InProcess, Via::Grpc)] via: Via) {
     let world = World::new(via, Faults::default());
     let refused = open(&world, HandoffId([1; 16]), 1).await;
@@ -267,9 +290,9 @@ impl KvRegion for Gated {
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
         let mut gate = self.gate.lock();
         gate.waiting += 1;
-        while gate.closed {
-            self.changed.wait(&mut gate);
-        }
+        // Not for ever: a test that has failed could not end.
+        let closed = |gate: &mut Gate| gate.closed;
+        self.changed.wait_while_for(&mut gate, closed, PATIENCE / 3);
         gate.waiting -= 1;
         drop(gate);
         self.inner.scatter(pages, bytes)

@@ -45,8 +45,8 @@ fn services(node: &Node, metrics: &Metrics, sender: Sender) -> NodeServices {
     let outgoing = Arc::new(Outgoing::default());
     let prefill = PrefillService::new(node.clone(), sender, outgoing.clone());
     let prefill = PrefillServer::new(prefill).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let decode =
-        DecodeServer::new(LocalDecode::new(node.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let decode = DecodeServer::new(LocalDecode::new(node.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
     NodeServices {
         routes: Routes::new(prefill).add_service(decode),
         holdings: outgoing,

@@ -40,4 +40,3 @@ impl v1::decode_server::Decode for LocalDecode {
         }))
     }
 }
-

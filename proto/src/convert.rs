@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 
 pub mod address;
 pub mod generation;
-pub mod token;
 #[cfg(test)]
 mod tests;
+pub mod token;
 pub mod transfer;
 pub mod worker;
 

@@ -12,8 +12,7 @@ pub mod v1 {
     tonic::include_proto!("baton.v1");
 
     /// Every service's description, for gRPC reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] =
-        tonic::include_file_descriptor_set!("baton_descriptor");
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("baton_descriptor");
 }
 
 pub use convert::WireError;

@@ -127,7 +127,9 @@ impl From<SequenceError> for WorkerError {
         match error {
             SequenceError::Deadline => Self::Timeout("generating"),
             SequenceError::Logits(_) => Self::Invalid(error.to_string()),
-            SequenceError::ShuttingDown | SequenceError::Died(_) => Self::Unavailable(error.to_string()),
+            SequenceError::ShuttingDown | SequenceError::Died(_) => {
+                Self::Unavailable(error.to_string())
+            }
             SequenceError::Device(message) => Self::Engine(message),
         }
     }
@@ -138,7 +140,9 @@ impl From<SubmitError> for WorkerError {
         match error {
             SubmitError::QueueFull { .. } => Self::Busy(error.to_string()),
             SubmitError::ShuttingDown => Self::Unavailable(error.to_string()),
-            SubmitError::TooLong { .. } | SubmitError::Invalid(_) => Self::Invalid(error.to_string()),
+            SubmitError::TooLong { .. } | SubmitError::Invalid(_) => {
+                Self::Invalid(error.to_string())
+            }
         }
     }
 }

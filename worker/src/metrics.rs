@@ -43,7 +43,8 @@ impl WorkerCollector {
             metric.metric_type(),
         )?;
         for (state, blocks) in states {
-            ConstGauge::new(i64::from(blocks)).encode(family.encode_family(&[("state", state)])?)?;
+            ConstGauge::new(i64::from(blocks))
+                .encode(family.encode_family(&[("state", state)])?)?;
         }
         Ok(())
     }
@@ -60,9 +61,24 @@ impl Collector for WorkerCollector {
         self.encode_kv_blocks(&mut encoder)?;
         let load = self.probe.load();
         let stats = self.engine.stats();
-        gauge(&mut encoder, "baton_orphan_kv_blocks", "KV blocks in use that nobody owns", load.orphan_blocks)?;
-        gauge(&mut encoder, "baton_sequences_running", "Sequences in the running batch", load.running)?;
-        gauge(&mut encoder, "baton_sequences_waiting", "Requests queued for the engine or for KV blocks", load.waiting)?;
+        gauge(
+            &mut encoder,
+            "baton_orphan_kv_blocks",
+            "KV blocks in use that nobody owns",
+            load.orphan_blocks,
+        )?;
+        gauge(
+            &mut encoder,
+            "baton_sequences_running",
+            "Sequences in the running batch",
+            load.running,
+        )?;
+        gauge(
+            &mut encoder,
+            "baton_sequences_waiting",
+            "Requests queued for the engine or for KV blocks",
+            load.waiting,
+        )?;
         gauge(
             &mut encoder,
             "baton_queued_prefill_tokens",
@@ -70,20 +86,45 @@ impl Collector for WorkerCollector {
             u32::try_from(load.queued_prefill_tokens).unwrap_or(u32::MAX),
         )?;
         counter(&mut encoder, "baton_engine_steps", "Batches through the model", stats.steps)?;
-        counter(&mut encoder, "baton_preemptions", "Sequences set back for want of KV blocks", stats.preemptions)?;
-        counter(&mut encoder, "baton_prefill_tokens", "Prompt tokens computed", stats.prefill_tokens)?;
+        counter(
+            &mut encoder,
+            "baton_preemptions",
+            "Sequences set back for want of KV blocks",
+            stats.preemptions,
+        )?;
+        counter(
+            &mut encoder,
+            "baton_prefill_tokens",
+            "Prompt tokens computed",
+            stats.prefill_tokens,
+        )?;
         counter(&mut encoder, "baton_sampled_tokens", "Tokens sampled", stats.decode_tokens)?;
-        counter(&mut encoder, "baton_prefix_cached_tokens", "Prompt tokens found in the local prefix cache", stats.cached_tokens)
+        counter(
+            &mut encoder,
+            "baton_prefix_cached_tokens",
+            "Prompt tokens found in the local prefix cache",
+            stats.cached_tokens,
+        )
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u32) -> std::fmt::Result {
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u32,
+) -> std::fmt::Result {
     let metric = ConstGauge::new(i64::from(value));
     let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
     metric.encode(encoder)
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> std::fmt::Result {
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> std::fmt::Result {
     let metric = ConstCounter::new(value);
     let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
     metric.encode(encoder)

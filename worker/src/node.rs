@@ -222,8 +222,12 @@ impl Node {
         let collector = WorkerCollector::new(self.engine.clone(), probe.clone());
         metrics.with_registry(|registry| registry.register_collector(Box::new(collector)));
         let every = self.config.report_interval;
-        let report =
-            ReportService::start(self.address.incarnation, move || probe.sample(), every, &self.life);
+        let report = ReportService::start(
+            self.address.incarnation,
+            move || probe.sample(),
+            every,
+            &self.life,
+        );
         let server = Server::new(grpc, &self.life);
         let serving = server.serve(routes.add_service(report.into_server()));
         let living = self.live(membership, transports, leave);

@@ -53,11 +53,7 @@ pub(crate) async fn run(args: ChatArgs) -> Result<()> {
     if let Some(question) = conversation.args.question.clone() {
         return conversation.ask(&question).await;
     }
-    println!(
-        "{} {}",
-        style("Talking to").dim(),
-        style(&conversation.model).bold(),
-    );
+    println!("{} {}", style("Talking to").dim(), style(&conversation.model).bold(),);
     println!("{}", style("/clear forgets the conversation, /quit or Ctrl-D leaves.").dim());
     let mut lines = Lines::new()?;
     while let Some(line) = lines.next().await? {
@@ -126,11 +122,11 @@ impl Conversation {
             body["temperature"] = json!(temperature);
         }
         let asked = Instant::now();
-        let request = self.client.post(format!("{}/v1/chat/completions", self.args.url)).json(&body);
-        let response = authorized(request, &self.args)
-            .send()
-            .await
-            .with_context(|| format!("no router answers at {}; start one with `baton up`", self.args.url))?;
+        let request =
+            self.client.post(format!("{}/v1/chat/completions", self.args.url)).json(&body);
+        let response = authorized(request, &self.args).send().await.with_context(|| {
+            format!("no router answers at {}; start one with `baton up`", self.args.url)
+        })?;
         let path = header(&response, "x-baton-path");
         let response = checked(response).await?;
         let mut stream = response.bytes_stream();
@@ -172,7 +168,9 @@ impl Answer {
         if let Some(tokens) = event["usage"]["completion_tokens"].as_u64() {
             self.tokens = tokens;
         }
-        if let Some(text) = event["choices"][0]["delta"]["content"].as_str().filter(|text| !text.is_empty()) {
+        if let Some(text) =
+            event["choices"][0]["delta"]["content"].as_str().filter(|text| !text.is_empty())
+        {
             self.first_after.get_or_insert_with(|| self.asked.elapsed());
             self.text.push_str(text);
             print!("{text}");
@@ -183,7 +181,9 @@ impl Answer {
 
     fn close(&self, path: &str) {
         println!();
-        let (Some(first), true) = (self.first_after, std::io::stdout().is_terminal()) else { return };
+        let (Some(first), true) = (self.first_after, std::io::stdout().is_terminal()) else {
+            return;
+        };
         let rest = self.asked.elapsed().saturating_sub(first).as_secs_f64();
         let rate = self.tokens.saturating_sub(1) as f64 / rest.max(1e-6);
         let line = format!(

@@ -30,7 +30,9 @@ pub(crate) fn run() {
     }
     match settings::hub_cache() {
         Some(cache) if cache.is_dir() => fine("Hugging Face cache", &cache.display().to_string()),
-        Some(cache) => missing("Hugging Face cache", &format!("{} isn't there yet", cache.display())),
+        Some(cache) => {
+            missing("Hugging Face cache", &format!("{} isn't there yet", cache.display()))
+        }
         None => missing("Hugging Face cache", "neither HF_HOME nor HOME is set"),
     }
 }

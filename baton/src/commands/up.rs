@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use cluster::{MemoryMembership, Membership};
+use cluster::{Membership, MemoryMembership};
 use console::style;
 use kv_transfer::transport::LocalReceivers;
 use scheduler::{HandoffPolicy, Role, WorkerId};
@@ -68,7 +68,12 @@ impl House {
 
     /// Runs the three until `leave`, or until one of them fails. The router leaves first, so that
     /// running answers end on workers that are still there.
-    async fn run(self, settings: &Settings, model: &LocalModel, leave: CancellationToken) -> Result<()> {
+    async fn run(
+        self,
+        settings: &Settings,
+        model: &LocalModel,
+        leave: CancellationToken,
+    ) -> Result<()> {
         let Self { router, prefill, decode, ports } = self;
         let membership = MemoryMembership::new();
         let shared: Arc<dyn Membership> = Arc::new(membership.clone());
@@ -83,8 +88,13 @@ impl House {
             |_| {},
             left.cancelled_owned(),
         );
-        let decode =
-            decode_worker::run(decode, shared, Some(receivers), progress, also_left.cancelled_owned());
+        let decode = decode_worker::run(
+            decode,
+            shared,
+            Some(receivers),
+            progress,
+            also_left.cancelled_owned(),
+        );
         let policy = settings.handoff(HandoffPolicy::Always)?;
         let welcome = welcome(&membership, &ports, model);
         let router = async {

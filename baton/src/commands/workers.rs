@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use cluster::rpc::Channels;
 use cluster::{EtcdMembership, Membership};
-use kv_transfer::transport::{GrpcTransport, InProcessTransport, LocalReceivers, Target, Transport};
+use kv_transfer::transport::{
+    GrpcTransport, InProcessTransport, LocalReceivers, Target, Transport,
+};
 use kv_transfer::{Sender, SenderConfig};
 use scheduler::{Address, Incarnation, Role, WorkerId};
 use worker::node::BoundWorker;

@@ -19,7 +19,8 @@ use super::Written;
 use crate::model::{LocalModel, ModelRequest};
 
 /// The loopback address, any free port.
-const ANY_LOCAL_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const ANY_LOCAL_PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const DEFAULT_HTTP: &str = "127.0.0.1:8000";
 const DEFAULT_GRPC: &str = "127.0.0.1:50051";
 const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
@@ -255,7 +256,12 @@ impl Settings {
         Ok(limits)
     }
 
-    fn default_kv_blocks(&self, dir: &Path, block_tokens: u32, dtype: Option<KvDtype>) -> Result<u32> {
+    fn default_kv_blocks(
+        &self,
+        dir: &Path,
+        block_tokens: u32,
+        dtype: Option<KvDtype>,
+    ) -> Result<u32> {
         let config = ModelConfig::load(dir)?;
         let layout = KvLayout {
             layers: config.layers,

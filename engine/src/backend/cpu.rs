@@ -25,8 +25,8 @@ use attention::PagedAttention;
 use crew::Crew;
 use kv::{CpuKv, Slot};
 use simd::Isa;
-pub use tensor::{CpuBuffer, CpuMatrix, CpuVector};
 use tensor::with_elements;
+pub use tensor::{CpuBuffer, CpuMatrix, CpuVector};
 
 /// What looking at one logit costs, in multiply-adds.
 const SAMPLING_COST: usize = 16;

@@ -112,7 +112,9 @@ impl RopeScaling {
     /// stretching as `max_position_embeddings`.
     pub(super) fn stretched(&self, max_position: u32) -> u32 {
         match self {
-            Self::Dynamic { factor, .. } if *factor > 1.0 => (f64::from(max_position) * factor) as u32,
+            Self::Dynamic { factor, .. } if *factor > 1.0 => {
+                (f64::from(max_position) * factor) as u32
+            }
             _ => max_position,
         }
     }
@@ -170,7 +172,9 @@ impl YarnScaling {
             .unwrap_or_else(|| f64::from(max_position) / f64::from(original_max));
         let attention_factor = match fields.positive_f64("attention_factor")? {
             Some(explicit) => explicit,
-            None => yarn_attention_factor(factor, fields.f64("mscale")?, fields.f64("mscale_all_dim")?),
+            None => {
+                yarn_attention_factor(factor, fields.f64("mscale")?, fields.f64("mscale_all_dim")?)
+            }
         };
         // Transformers takes 0 for absent in these four (`x or default`, `if x and y`).
         let beta = |name: &str, default: f64| {

@@ -257,7 +257,10 @@ fn a_complaint_names_file_field_and_value(
 fn a_folder_without_configuration_is_an_io_error_that_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let error = ModelConfig::load(dir.path()).unwrap_err();
-    assert!(matches!(&error, EngineError::Io { file, .. } if file.ends_with("config.json")), "{error}");
+    assert!(
+        matches!(&error, EngineError::Io { file, .. } if file.ends_with("config.json")),
+        "{error}"
+    );
 }
 
 #[rstest]
@@ -266,7 +269,9 @@ fn a_folder_without_configuration_is_an_io_error_that_names_the_file() {
 fn a_damaged_file_is_named(#[case] text: &str) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), text).unwrap();
-    assert!(matches!(ModelConfig::load(dir.path()), Err(EngineError::Config { field, .. }) if field == "*"));
+    assert!(
+        matches!(ModelConfig::load(dir.path()), Err(EngineError::Config { field, .. }) if field == "*")
+    );
 }
 
 #[test]

@@ -124,7 +124,9 @@ impl<B: Backend> Loader<'_, '_, B> {
     ) -> Result<Projection<B>, EngineError> {
         let weights: Vec<_> = parts
             .iter()
-            .map(|(part, rows)| TensorSpec::matrix(format!("{prefix}.{part}.weight"), *rows, inputs))
+            .map(|(part, rows)| {
+                TensorSpec::matrix(format!("{prefix}.{part}.weight"), *rows, inputs)
+            })
             .collect();
         let biases: Vec<_> = parts
             .iter()

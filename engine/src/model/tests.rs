@@ -87,7 +87,8 @@ fn a_row_does_not_depend_on_its_neighbours() {
 #[test]
 fn threads_and_block_size_do_not_change_a_bit() {
     // Large enough that products, attention and norms are in fact shared.
-    let config = tiny_json_with(&json!({"hidden_size": 192, "intermediate_size": 512, "vocab_size": 2000}));
+    let config =
+        tiny_json_with(&json!({"hidden_size": 192, "intermediate_size": 512, "vocab_size": 2000}));
     let tokens = some_tokens(5, 120, 2000);
     let run = |threads: usize, block_tokens: u32| {
         let options = ModelOptions {
@@ -122,7 +123,10 @@ fn pages_moved_to_another_model_continue_with_the_same_tokens() {
     there.region().scatter(&PageRange { layers: 0..2, blocks: &to_refs }, &bytes).unwrap();
     let want = decode(&mut here, &prompt, &from, 12);
     assert_eq!(decode(&mut there, &prompt, &to, 12), want);
-    assert!(want.iter().any(|&token| token != want[0]), "a constant output proves nothing: {want:?}");
+    assert!(
+        want.iter().any(|&token| token != want[0]),
+        "a constant output proves nothing: {want:?}"
+    );
 }
 
 #[test]
@@ -156,11 +160,16 @@ fn layer_groups_are_reported_once_written(#[case] layer_group: u32, #[case] want
         region.gather(&pages, fence, &mut bytes).unwrap();
         bytes
     };
-    model.step(&batch, &mut |layers, fence| reports.push((layers.clone(), seen(layers, fence)))).unwrap();
+    model
+        .step(&batch, &mut |layers, fence| reports.push((layers.clone(), seen(layers, fence))))
+        .unwrap();
     let ranges: Vec<_> = reports.iter().map(|(layers, _)| (layers.start, layers.end)).collect();
     assert_eq!(ranges, want);
     for (layers, bytes) in reports {
-        assert!(bytes.iter().any(|&byte| byte != 0), "{layers:?} was reported before it was written");
+        assert!(
+            bytes.iter().any(|&byte| byte != 0),
+            "{layers:?} was reported before it was written"
+        );
         assert_eq!(bytes, seen(layers, Fence::default()), "written again after the report");
     }
 }
@@ -192,7 +201,8 @@ fn samples_and_scores_come_back_in_the_order_asked() {
     let mut batch = step_of(&[Part { tokens: &tokens, from: 0, blocks: &blocks_from(0) }]);
     let rows = [19, 3, 19, 0];
     batch.samples = rows.map(|row| greedy_row(row, &greedy)).to_vec();
-    batch.scores = (0..19).rev().map(|row| ScoreRow { row, next: tokens[row + 1], top: 2 }).collect();
+    batch.scores =
+        (0..19).rev().map(|row| ScoreRow { row, next: tokens[row + 1], top: 2 }).collect();
     let output = model.step(&batch, &mut |_, _| ()).unwrap();
     for (row, sampled) in rows.into_iter().zip(&output.samples) {
         let logits = model.logits(&batch, &[row]).unwrap();
@@ -256,6 +266,7 @@ fn the_fingerprint_tells_models_apart_and_ignores_the_pool() {
 #[test]
 fn an_empty_batch_does_nothing() {
     let mut model = dummy_model(&tiny_json(), &options());
-    let output = model.step(&StepBatch::default(), &mut |_, _| panic!("nothing was written")).unwrap();
+    let output =
+        model.step(&StepBatch::default(), &mut |_, _| panic!("nothing was written")).unwrap();
     assert!(output.samples.is_empty() && output.scores.is_empty());
 }

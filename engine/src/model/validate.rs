@@ -24,16 +24,24 @@ pub(super) fn batch(
         return refuse(format!("token {token} in a vocabulary of {}", config.vocab_size));
     }
     let wanted = batch.samples.iter().map(|sample| sample.row);
-    if let Some(row) = wanted.chain(batch.scores.iter().map(|score| score.row)).find(|&row| row >= rows) {
+    if let Some(row) =
+        wanted.chain(batch.scores.iter().map(|score| score.row)).find(|&row| row >= rows)
+    {
         return refuse(format!("logits wanted of row {row} of {rows}"));
     }
     if let Some(score) = batch.scores.iter().find(|score| score.next >= config.vocab_size) {
-        return refuse(format!("token {} to score in a vocabulary of {}", score.next, config.vocab_size));
+        return refuse(format!(
+            "token {} to score in a vocabulary of {}",
+            score.next, config.vocab_size
+        ));
     }
     let mut next_row = 0;
     for (index, sequence) in batch.sequences.iter().enumerate() {
         if sequence.rows.start != next_row {
-            return refuse(format!("sequence {index} starts at row {}, not {next_row}", sequence.rows.start));
+            return refuse(format!(
+                "sequence {index} starts at row {}, not {next_row}",
+                sequence.rows.start
+            ));
         }
         next_row = sequence.rows.end;
         check_sequence(sequence, &batch.positions, config, layout, kv_blocks)
@@ -57,7 +65,8 @@ fn check_sequence(
     kv_blocks: u32,
 ) -> Result<(), String> {
     let SequenceRows { rows, context_tokens, blocks } = sequence;
-    let Some(positions) = positions.get(rows.clone()).filter(|positions| !positions.is_empty()) else {
+    let Some(positions) = positions.get(rows.clone()).filter(|positions| !positions.is_empty())
+    else {
         return Err(format!("rows {rows:?} are none of the batch's"));
     };
     if *context_tokens > config.max_position {
@@ -91,7 +100,11 @@ mod tests {
             positions: vec![0, 1, 5],
             sequences: vec![
                 SequenceRows { rows: 0..2, context_tokens: 2, blocks: vec![BlockId(0)] },
-                SequenceRows { rows: 2..3, context_tokens: 6, blocks: vec![BlockId(1), BlockId(2)] },
+                SequenceRows {
+                    rows: 2..3,
+                    context_tokens: 6,
+                    blocks: vec![BlockId(1), BlockId(2)],
+                },
             ],
             samples: Vec::new(),
             scores: Vec::new(),

@@ -49,7 +49,12 @@ fn frequencies(#[case] scaling: RopeScaling, #[case] want: [f32; 4]) {
 
 #[test]
 fn llama3_passes_smoothly_between_its_ends() {
-    let scaling = Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max: 256 };
+    let scaling = Llama3Scaling {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max: 256,
+    };
     // A wavelength of 128: 256 / 128 = 2 lies a third of the way from 1 to 4.
     let frequency = (2.0 * PI) as f32 / 128.0;
     let want = frequency * (2.0 / 3.0 / 8.0 + 1.0 / 3.0);

@@ -79,8 +79,9 @@ fn draws_over_a_large_vocabulary_are_not_pruned_wrongly() {
 
 #[test]
 fn pruning_never_changes_the_draw() {
-    let noise_logits: Vec<f32> =
-        (0..500).map(|i| -30.0 * Philox::new(5).block([i, 0, 0, 0])[0] as f32 / u32::MAX as f32).collect();
+    let noise_logits: Vec<f32> = (0..500)
+        .map(|i| -30.0 * Philox::new(5).block([i, 0, 0, 0])[0] as f32 / u32::MAX as f32)
+        .collect();
     let best = argmax(&noise_logits).unwrap();
     let scaled: Vec<f32> = noise_logits.iter().map(|x| x - noise_logits[best as usize]).collect();
     for index in 0..300 {
@@ -216,7 +217,10 @@ fn scores_name_the_given_token_whatever_is_likeliest() {
     let given = score(&logits, &ScoreRow { row: 0, next: 0, top: 9 }).unwrap();
     assert!((given.logprob + 5.006_715).abs() < 1e-5, "{}", given.logprob);
     assert_eq!(given.top.len(), 2, "no more alternatives than tokens");
-    assert_eq!(score(&[f32::NAN], &ScoreRow { row: 0, next: 0, top: 0 }), Err(LogitsFault::NotANumber));
+    assert_eq!(
+        score(&[f32::NAN], &ScoreRow { row: 0, next: 0, top: 0 }),
+        Err(LogitsFault::NotANumber)
+    );
 }
 
 /// The tokens that pass all filters, by sorting everything: the definition, plainly.
@@ -248,14 +252,11 @@ fn kept_by_sorting(logits: &[f32], sampling: &Sampling) -> BTreeSet<usize> {
 fn scaled_logits() -> impl Strategy<Value = Vec<f32>> {
     let coarse = (-40..=0i32).prop_map(|x| x as f32 * 0.25);
     let fine = (-12.0..0.0f32).prop_map(|x| x);
-    prop_oneof![
-        proptest::collection::vec(coarse, 1..400),
-        proptest::collection::vec(fine, 1..400)
-    ]
-    .prop_map(|mut logits| {
-        logits[0] = 0.0;
-        logits
-    })
+    prop_oneof![proptest::collection::vec(coarse, 1..400), proptest::collection::vec(fine, 1..400)]
+        .prop_map(|mut logits| {
+            logits[0] = 0.0;
+            logits
+        })
 }
 
 proptest! {

@@ -49,7 +49,11 @@ impl Checkpoint {
         } else if index.exists() {
             Self::from_index(dir, &index)
         } else {
-            Err(EngineError::weights(dir, "*", format!("no {SINGLE} and no {INDEX} in this folder")))
+            Err(EngineError::weights(
+                dir,
+                "*",
+                format!("no {SINGLE} and no {INDEX} in this folder"),
+            ))
         }
     }
 
@@ -102,7 +106,10 @@ impl Checkpoint {
 fn shard_name(weight_map: &Fields, tensor: &str, file: &Value) -> Result<String, EngineError> {
     match file.as_str() {
         Some(name) if !name.contains(['/', '\\']) && name != ".." => Ok(name.to_owned()),
-        _ => Err(weight_map.error(tensor, format!("want the name of a file in this folder, got {file}"))),
+        _ => {
+            Err(weight_map
+                .error(tensor, format!("want the name of a file in this folder, got {file}")))
+        }
     }
 }
 
@@ -111,8 +118,8 @@ fn shard_name(weight_map: &Fields, tensor: &str, file: &Value) -> Result<String,
 impl Shard {
     fn open(file: PathBuf) -> Result<Self, EngineError> {
         let map = mapped::map(&file)?;
-        let (header_bytes, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|error| damaged(&file, &map, &error))?;
+        let (header_bytes, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|error| damaged(&file, &map, &error))?;
         let data_start = HEADER_LENGTH_BYTES + header_bytes;
         Ok(Self { file, map, metadata, data_start })
     }
@@ -147,7 +154,6 @@ impl Shard {
         }
     }
 }
-
 
 /// Says what is wrong with a file; for one that was cut short, which tensor it ends in.
 fn damaged(file: &Path, bytes: &[u8], error: &SafeTensorError) -> EngineError {

@@ -134,7 +134,10 @@ fn a_missing_shard_is_an_io_error_that_names_it() {
     let index = json!({"weight_map": {"a": "gone.safetensors"}});
     std::fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
     let error = read(&dir, &TensorSpec::vector("a", 1)).unwrap_err();
-    assert!(matches!(&error, EngineError::Io { file, .. } if file.ends_with("gone.safetensors")), "{error}");
+    assert!(
+        matches!(&error, EngineError::Io { file, .. } if file.ends_with("gone.safetensors")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -80,7 +80,9 @@ impl v1::Finished {
     /// [`WireError`] for an unknown kind, or a stop without its token.
     pub fn reason(&self) -> Result<FinishReason, WireError> {
         match self.kind() {
-            v1::FinishKind::Stop => Ok(FinishReason::Stop(required("stop_token", self.stop_token)?)),
+            v1::FinishKind::Stop => {
+                Ok(FinishReason::Stop(required("stop_token", self.stop_token)?))
+            }
             v1::FinishKind::Length => Ok(FinishReason::Length),
             v1::FinishKind::Unspecified => Err(WireError::invalid("kind", "is unspecified")),
         }

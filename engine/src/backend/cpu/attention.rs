@@ -60,7 +60,8 @@ impl PagedAttention<'_> {
         let seen: usize = self.positions.iter().map(|&p| self.sees(p).len()).sum();
         let work = 2 * seen * self.shape.q_width();
         let shared = SharedRows::new(&mut out.data, out.cols);
-        self.crew.share(tasks.len(), work, |index| self.run_task(&tasks[index], qkv, layer, &shared));
+        self.crew
+            .share(tasks.len(), work, |index| self.run_task(&tasks[index], qkv, layer, &shared));
     }
 
     fn tasks(&self) -> Vec<Task<'_>> {
@@ -186,7 +187,11 @@ impl PagedAttention<'_> {
     }
 
     /// The seen positions, block by block.
-    fn runs<'t>(&self, task: &'t Task<'_>, seen: &Range<usize>) -> impl Iterator<Item = Run> + use<'t> {
+    fn runs<'t>(
+        &self,
+        task: &'t Task<'_>,
+        seen: &Range<usize>,
+    ) -> impl Iterator<Item = Run> + use<'t> {
         let (block_tokens, seen) = (self.pages.block_tokens(), seen.clone());
         let blocks = seen.start / block_tokens..seen.end.div_ceil(block_tokens);
         blocks.map(move |logical| {

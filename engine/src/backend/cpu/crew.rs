@@ -54,7 +54,9 @@ impl Crew {
     /// - `work`: multiply-adds of all tasks together.
     pub(super) fn share(&self, tasks: usize, work: usize, task: impl Fn(usize) + Sync) {
         match &self.pool {
-            Some(pool) if tasks > 1 && work >= SHARE_WORTH => pool.install(|| halve(0, tasks, &task)),
+            Some(pool) if tasks > 1 && work >= SHARE_WORTH => {
+                pool.install(|| halve(0, tasks, &task));
+            }
             _ => (0..tasks).for_each(task),
         }
     }

@@ -80,8 +80,17 @@ impl<'a> SharedRows<'a> {
     ///
     /// # Safety
     /// No two blocks that are in use at the same time may overlap, and none may outlive `'a`.
-    pub(super) unsafe fn block(&self, row: usize, rows: usize, col: usize, cols: usize) -> OutBlock {
-        assert!(row + rows <= self.rows && col + cols <= self.cols, "a block lies inside its matrix");
+    pub(super) unsafe fn block(
+        &self,
+        row: usize,
+        rows: usize,
+        col: usize,
+        cols: usize,
+    ) -> OutBlock {
+        assert!(
+            row + rows <= self.rows && col + cols <= self.cols,
+            "a block lies inside its matrix"
+        );
         // SAFETY: inside the allocation, by the assertion.
         let start = unsafe { self.start.add(row * self.cols + col) };
         OutBlock { start, stride: self.cols, rows, cols }
@@ -106,7 +115,13 @@ impl<'a> SharedRows<'a> {
 ///
 /// # Safety
 /// As [`SharedRows::block`] for `out`.
-pub(super) unsafe fn products<E: Element>(isa: Isa, x: &[&[f32]], w: &[E], k: usize, out: OutBlock) {
+pub(super) unsafe fn products<E: Element>(
+    isa: Isa,
+    x: &[&[f32]],
+    w: &[E],
+    k: usize,
+    out: OutBlock,
+) {
     assert!(x.iter().all(|row| row.len() == k), "rows have as many columns as the weights");
     assert_eq!(w.len(), k * out.cols, "as many weight rows as output columns");
     assert_eq!(x.len(), out.rows, "as many rows in as out");
@@ -254,7 +269,13 @@ unsafe fn tail<E: Element>(from: *const E, count: usize) -> [f32; LANES] {
 /// - `p`: rows of `n` weights each.
 /// - `v`: `[n, dim]`.
 /// - `out`: `[p.len(), dim]`.
-pub(super) fn add_weighted<E: Element>(isa: Isa, p: &[&[f32]], v: &[E], dim: usize, out: &mut [f32]) {
+pub(super) fn add_weighted<E: Element>(
+    isa: Isa,
+    p: &[&[f32]],
+    v: &[E],
+    dim: usize,
+    out: &mut [f32],
+) {
     assert!(p.iter().all(|row| row.len() * dim == v.len()), "a weight for every vector");
     assert_eq!(out.len(), p.len() * dim, "a vector for every row of weights");
     isa.run(AddWeighted { p, v, dim, out });

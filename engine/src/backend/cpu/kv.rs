@@ -37,7 +37,8 @@ impl CpuKv {
             KvDtype::F16 => WeightDtype::F16,
         };
         let elements = layout.page_bytes() / layout.dtype.bytes() * blocks as usize;
-        let layers = (0..layout.layers).map(|_| RwLock::new(Elements::zeros(dtype, elements))).collect();
+        let layers =
+            (0..layout.layers).map(|_| RwLock::new(Elements::zeros(dtype, elements))).collect();
         Self { layout: layout.clone(), blocks, layers }
     }
 
@@ -68,9 +69,10 @@ impl CpuKv {
 
     fn check(&self, pages: &PageRange<'_>, got: usize) -> Result<(), RegionError> {
         let layer_end = pages.layers.end;
-        let foreign = pages.blocks.iter().find(|block| {
-            block.block.0 >= self.blocks || layer_end > self.layout.layers
-        });
+        let foreign = pages
+            .blocks
+            .iter()
+            .find(|block| block.block.0 >= self.blocks || layer_end > self.layout.layers);
         if let Some(&block) = foreign {
             return Err(RegionError::OutOfRange { block, layer_end });
         }
@@ -220,7 +222,8 @@ mod tests {
         let blocks = refs(&[2]);
         let mut out = vec![0; kv.layout.page_bytes()];
         kv.gather(&PageRange { layers: 0..1, blocks: &blocks }, Fence(0), &mut out).unwrap();
-        let page: Vec<f32> = out.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let page: Vec<f32> =
+            out.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         // [2 (keys, values), kv_heads, block_tokens, head_dim]
         let mut want = [0.0; 32];
         want[4..8].copy_from_slice(&keys[..4]);

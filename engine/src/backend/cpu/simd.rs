@@ -395,7 +395,10 @@ mod x86 {
             // SAFETY: as above.
             unsafe {
                 let from = from.cast::<__m128i>();
-                [_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from.add(1)))]
+                [
+                    _mm256_cvtph_ps(_mm_loadu_si128(from)),
+                    _mm256_cvtph_ps(_mm_loadu_si128(from.add(1))),
+                ]
             }
         }
 

@@ -79,7 +79,9 @@ impl CpuMatrix {
             let mut elements = Elements::zeros(dtype, rows * cols);
             let mut rest = elements.bytes_mut();
             for part in parts {
-                rest.split_off_mut(..part.bytes.len()).expect("counted above").copy_from_slice(&part.bytes);
+                rest.split_off_mut(..part.bytes.len())
+                    .expect("counted above")
+                    .copy_from_slice(&part.bytes);
             }
             elements
         } else {

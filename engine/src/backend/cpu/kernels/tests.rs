@@ -7,7 +7,9 @@ use crate::sampler::philox::Philox;
 /// Numbers on [-1, 1).
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let generator = Philox::new(seed);
-    (0..count as u32).map(|i| generator.block([i, 0, 0, 0])[0] as i32 as f32 / 2f32.powi(31)).collect()
+    (0..count as u32)
+        .map(|i| generator.block([i, 0, 0, 0])[0] as i32 as f32 / 2f32.powi(31))
+        .collect()
 }
 
 fn product_of<E: Element>(isa: Isa, x: &[f32], w: &[E], k: usize) -> Vec<f32> {
@@ -32,9 +34,13 @@ fn check_products<E: Element>(rows: usize, cols: usize, k: usize) {
     }
     for (row, x) in x.chunks_exact(k).enumerate() {
         for (col, w) in w.chunks_exact(k).enumerate() {
-            let exact: f64 = x.iter().zip(w).map(|(&x, w)| f64::from(x) * f64::from(w.to_f32())).sum();
+            let exact: f64 =
+                x.iter().zip(w).map(|(&x, w)| f64::from(x) * f64::from(w.to_f32())).sum();
             let got = f64::from(first[row * cols + col]);
-            assert!((got - exact).abs() < 1e-5 * (k as f64).sqrt(), "{got} for {exact} at {row}, {col}");
+            assert!(
+                (got - exact).abs() < 1e-5 * (k as f64).sqrt(),
+                "{got} for {exact} at {row}, {col}"
+            );
         }
     }
 }
@@ -133,7 +139,10 @@ fn silu_matches_its_definition_at_both_ends() {
         silu_mul(isa, &gate, &up, &mut out);
         for (&x, &got) in gate.iter().zip(&out) {
             let exact = 2.0 * f64::from(x) / (1.0 + (-f64::from(x)).exp());
-            assert!((f64::from(got) - exact).abs() <= 1e-6 * exact.abs() + 1e-30, "silu({x}): {got} for {exact}");
+            assert!(
+                (f64::from(got) - exact).abs() <= 1e-6 * exact.abs() + 1e-30,
+                "silu({x}): {got} for {exact}"
+            );
         }
     }
 }
