@@ -44,7 +44,7 @@ impl ModelRequest {
         let mut model = match &self.source {
             None => LocalModel { dir: demo_dir()?, name: DEMO_NAME.to_owned() },
             Some(source) if Path::new(source).is_dir() => from_folder(Path::new(source))?,
-            Some(source) if is_hub_name(source) => self.from_hub(source)?,
+            Some(source) if is_hub_name(source) => self.find_on_hub(source)?,
             Some(source) => bail!(
                 "there is no model {source:?}: want a folder with config.json, or a name like org/name"
             ),
@@ -55,7 +55,7 @@ impl ModelRequest {
         Ok(model)
     }
 
-    fn from_hub(&self, name: &str) -> Result<LocalModel> {
+    fn find_on_hub(&self, name: &str) -> Result<LocalModel> {
         let cache = Cache::new(settings::hub_cache().context("neither HF_HOME nor HOME is set")?);
         let repo = Repo::with_revision(name.to_owned(), RepoType::Model, self.revision.clone());
         if let Some(dir) = complete_snapshot(&cache, &repo) {

@@ -81,7 +81,7 @@ mod tests {
     fn probing_says_something_and_never_panics() {
         match probe() {
             Ok(gpus) => {
-                assert!(gpus.iter().all(|gpu| gpu.memory_bytes > 0 && !gpu.name.is_empty()))
+                assert!(gpus.iter().all(|gpu| gpu.memory_bytes > 0 && !gpu.name.is_empty()));
             }
             Err(reason) => assert!(!reason.to_string().is_empty()),
         }

@@ -31,7 +31,7 @@ pub(crate) fn run() {
     match settings::hub_cache() {
         Some(cache) if cache.is_dir() => fine("Hugging Face cache", &cache.display().to_string()),
         Some(cache) => {
-            missing("Hugging Face cache", &format!("{} isn't there yet", cache.display()))
+            missing("Hugging Face cache", &format!("{} isn't there yet", cache.display()));
         }
         None => missing("Hugging Face cache", "neither HF_HOME nor HOME is set"),
     }
