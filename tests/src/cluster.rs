@@ -289,7 +289,7 @@ async fn start_all(specs: Vec<NodeSpec>) -> Vec<Node> {
 // === impl Single ===
 
 impl Single {
-    /// Starts `baton up` with these options and waits until it takes requests.
+    /// Starts `baton up` with these options and waits until both its workers take work.
     ///
     /// # Panics
     /// If it does not.
@@ -304,6 +304,7 @@ impl Single {
         all.extend(model.args());
         let mut node = Node::start(NodeSpec::new("up", folder.path(), all)).await;
         node.ready().await;
+        sees_workers(&node, 1, 1).await;
         Self { node, model, _folder: folder }
     }
 

@@ -62,10 +62,16 @@ async fn prefilling_on_the_decode_worker_changes_no_token() {
 async fn small_steps_and_little_memory_change_no_token() {
     // Prompts in many chunks, sequences set back and taken up again.
     let tight = ["--batch-tokens-max", "64", "--sequences-max", "16", "--kv-blocks", "96"];
-    outputs_agree(&["--handoff", "always"], &tight).await;
+    let cluster = outputs_agree(&["--handoff", "always"], &tight).await;
+
+    let mut set_back = 0.0;
+    for node in cluster.workers() {
+        set_back += node.metrics().await.require("baton_preemptions", &[]);
+    }
+    assert!(set_back > 0.0, "no sequence was ever set back; the test would prove nothing");
 }
 
-async fn outputs_agree(router_args: &[&str], worker_args: &[&str]) {
+async fn outputs_agree(router_args: &[&str], worker_args: &[&str]) -> Cluster {
     let mut cluster = Cluster::builder()
         .prefill(2)
         .decode(2)
@@ -88,6 +94,7 @@ async fn outputs_agree(router_args: &[&str], worker_args: &[&str]) {
         }
     }
     cluster.assert_clean().await;
+    cluster
 }
 
 // --- Requests. ---

@@ -156,6 +156,7 @@ fn bad_chats() -> Vec<Case> {
         chat("top_logprobs", json!(1000)),
         chat("stream", json!("yes")),
         chat("stream_options", json!(true)),
+        chat("stream_options", json!({ "include_usage": true })),
     ]
 }
 

@@ -130,13 +130,14 @@ impl Client {
         (status, response.text().await.unwrap_or_else(|error| panic!("{path}: {error:?}")))
     }
 
-    /// Begins a streaming request; `stream` is set in `body`.
+    /// Begins a streaming request: `body` with `stream` set, and a usage event asked for.
     ///
     /// # Errors
     /// If it is refused, or the connection fails.
     pub async fn open(&self, path: &str, body: &Value) -> Result<Stream, Failure> {
         let mut body = body.clone();
         body["stream"] = true.into();
+        body["stream_options"] = json!({ "include_usage": true });
         let started = Instant::now();
         let response = self.http.post(self.url(path)).json(&body).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -177,7 +178,6 @@ pub fn chat_body(message: &str, max_tokens: u32) -> Value {
         "messages": [{ "role": "user", "content": message }],
         "max_tokens": max_tokens,
         "temperature": 0,
-        "stream_options": { "include_usage": true },
     })
 }
 
