@@ -66,7 +66,7 @@ async fn bad_requests_are_refused_and_name_the_field() {
     let cases: Vec<(&str, v1::InferenceRequest)> = vec![
         ("input", v1::InferenceRequest { input: None, ..valid.clone() }),
         ("input", token_request(&[], 4)),
-        ("input", token_request(&[single.model.vocab_size], 4)),
+        ("token", token_request(&[single.model.vocab_size], 4)),
         ("prompt", token_request(&vec![20; single.model.context_tokens_max as usize + 1], 4)),
         ("temperature", v1::InferenceRequest { temperature: Some(-1.0), ..valid.clone() }),
         ("temperature", v1::InferenceRequest { temperature: Some(f32::NAN), ..valid.clone() }),

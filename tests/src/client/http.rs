@@ -99,9 +99,13 @@ impl Client {
         content_type: &str,
         body: impl Into<reqwest::Body>,
     ) -> (StatusCode, HeaderMap, String) {
+        let body = body.into();
+        let shown = String::from_utf8_lossy(body.as_bytes().unwrap_or_default());
+        let shown: String = shown.chars().take(120).collect();
         let request =
             self.http.post(self.url(path)).header("content-type", content_type).body(body);
-        let response = request.send().await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let sent = request.send().await;
+        let response = sent.unwrap_or_else(|error| panic!("{path}, {shown}: {error:?}"));
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
         (status, headers, text)
