@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Runs `cargo test`, passing its output through while counting.
 ///
 /// One invocation for the whole workspace, so that everything is compiled once: the end-to-end
-/// tests start the `baton` binary that this very build makes.
+/// tests start the `baton` binary that this very build makes (it does so for `baton/tests`).
 fn run_tests(args: &Args) -> Result<(bool, Tally)> {
     let mut command = cargo(["test", "--no-fail-fast"]);
     if args.package.is_empty() {

@@ -1,14 +1,23 @@
 //! A request's body: bounded in size and time, and a JSON object.
 
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
 use crate::{GatewayLimits, RequestError};
+
+/// What is read of a body that is too large, so that its sender hears why: as much as a generous
+/// limit would allow.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+/// For as long.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the body as a JSON object.
 pub(super) async fn read_object(
@@ -16,15 +25,17 @@ pub(super) async fn read_object(
     limits: &GatewayLimits,
 ) -> Result<Map<String, Json>, HttpError> {
     check_type(request.headers())?;
-    let announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|bytes: u64| bytes > limits.body_bytes as u64) {
-        return Err(too_large(limits));
-    }
-    let body = Limited::new(request.into_body(), limits.body_bytes);
-    let bytes = match tokio::time::timeout(limits.body_timeout, body.collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limits)),
+    let mut body = request.into_body();
+    let read = async {
+        let bytes = read_up_to(&mut body, limits.body_bytes).await?;
+        if bytes.is_none() {
+            discard(&mut body).await;
+        }
+        Ok::<_, axum::Error>(bytes)
+    };
+    let bytes = match tokio::time::timeout(limits.body_timeout, read).await {
+        Ok(Ok(Some(bytes))) => bytes,
+        Ok(Ok(None)) => return Err(too_large(limits)),
         Ok(Err(error)) => {
             let message = format!("the body could not be read: {error}");
             return Err(HttpError::bad(StatusCode::BAD_REQUEST, None, message));
@@ -35,6 +46,38 @@ pub(super) async fn read_object(
         }
     };
     parse_object(&bytes)
+}
+
+/// The whole body; `None` if it has more than `bytes_max` bytes, as announced or as found.
+async fn read_up_to(body: &mut Body, bytes_max: usize) -> Result<Option<Vec<u8>>, axum::Error> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > bytes_max {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(announced);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if bytes.len() + data.len() > bytes_max {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Some(bytes))
+}
+
+/// Reads on and forgets, within bounds: a client that still writes when the connection closes gets
+/// a reset instead of the answer that says why.
+async fn discard(body: &mut Body) {
+    let mut left = DISCARD_BYTES_MAX;
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, bytes::Bytes::len);
+            let Some(rest) = left.checked_sub(bytes) else { break };
+            left = rest;
+        }
+    };
+    // Whoever takes longer sees the connection close.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
 }
 
 fn parse_object(bytes: &[u8]) -> Result<Map<String, Json>, HttpError> {
