@@ -97,7 +97,7 @@ fn cargo_deny() -> Result<PathBuf> {
     let folder = workspace::target().join("tools");
     let program = folder.join("bin/cargo-deny");
     if !succeeds(&program, &["--version"]) {
-        announce("installing cargo-deny into target/tools (once; about 5 minutes on 2 cores)");
+        announce("installing cargo-deny into target/tools (once; one or two minutes)");
         // Unoptimised: it compiles in half the time and still checks us in a second.
         process::run(
             cargo(["install", "cargo-deny", "--locked", "--debug", "--version", CARGO_DENY])
