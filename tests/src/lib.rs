@@ -16,6 +16,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod etcd;
 pub mod load;
 pub mod metrics;
