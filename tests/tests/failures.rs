@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use baton_tests::client::grpc::token_request;
+use baton_tests::client::http::chat_body;
 use baton_tests::cluster::sees_workers;
 use baton_tests::{Cluster, Generated, Grpc, Load, load, seconds_from_env, wait_until};
 use proto::v1;
+use rstest::rstest;
+use scheduler::Role;
 
 const LEASE_TTL_S: u32 = 2;
 
@@ -71,19 +74,67 @@ async fn a_killed_decode_workers_streams_go_on_with_the_same_tokens() {
     cluster.assert_clean().await;
 }
 
+#[rstest]
+#[case::prefill(Role::Prefill)]
+#[case::decode(Role::Decode)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_decode_worker_is_given_up_and_its_streams_go_on() {
-    let mut cluster = Cluster::builder().decode(2).lease_ttl_s(LEASE_TTL_S).start().await;
+async fn a_frozen_worker_is_given_up_and_its_streams_go_on(#[case] role: Role) {
+    let mut cluster =
+        Cluster::builder().prefill(2).decode(2).lease_ttl_s(LEASE_TTL_S).start().await;
     let load = Load::start(&cluster.client(), 16, 24);
     more_chats_end(&load, 16).await;
 
     // It holds its connections open and says nothing: the hardest way to be gone.
-    cluster.decode[0].process().freeze();
+    let workers = if role == Role::Prefill { &mut cluster.prefill } else { &mut cluster.decode };
+    workers[0].process().freeze();
     more_chats_end(&load, 48).await;
-    cluster.decode[0].process().thaw();
-    cluster.sees_workers(1, 2).await;
+    workers[0].process().thaw();
+    cluster.sees_workers(2, 2).await;
 
     load.stop().await.assert_flawless();
+    cluster.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_decode_worker_loses_no_chat() {
+    let mut cluster =
+        Cluster::builder().prefill(2).decode(2).lease_ttl_s(LEASE_TTL_S).start().await;
+    let load = Load::start(&cluster.client(), 32, 24);
+    more_chats_end(&load, 32).await;
+
+    cluster.decode[1].kill();
+    more_chats_end(&load, 64).await;
+    cluster.decode[1].restart().await;
+    cluster.decode[1].ready().await;
+    cluster.sees_workers(2, 2).await;
+
+    load.stop().await.assert_flawless();
+    cluster.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_router_leaves_nothing_behind_on_the_workers() {
+    let mut cluster = Cluster::builder().router_args(&["--handoff", "always"]).start().await;
+    let client = cluster.client();
+    let mut body = chat_body("Tell me a very long story.", 1000);
+    body["ignore_eos"] = true.into();
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let mut stream = client.open("/v1/chat/completions", &body).await.expect("a stream");
+        assert!(stream.next().await.expect("an event").is_some());
+        streams.push(stream);
+    }
+
+    cluster.router.kill();
+    cluster.assert_clean().await;
+
+    for stream in streams {
+        stream.finish().await.expect_err("a stream without its router");
+    }
+    cluster.router.restart().await;
+    cluster.router.ready().await;
+    cluster.sees_workers(1, 1).await;
+    load::burst(&cluster.client(), 8, 8).await.assert_flawless();
     cluster.assert_clean().await;
 }
 
