@@ -99,6 +99,7 @@ impl Etcd {
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster=test={peer}"),
             "--logger=zap".to_owned(),
+            "--log-level=warn".to_owned(),
         ];
         Process::start("etcd", Path::new("etcd"), args, &self.folder)
     }
