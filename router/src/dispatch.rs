@@ -4,6 +4,7 @@ mod dispatcher;
 mod flight;
 mod placing;
 mod progress;
+mod setbacks;
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll};

@@ -5,7 +5,6 @@
 //! (seed, choice, index), so the client sees one unbroken sequence.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cluster::ErrorCode;
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
@@ -19,10 +18,8 @@ use tonic::Streaming;
 
 use super::placing::Placing;
 use super::progress::{Progress, TokenCheck};
+use super::setbacks::Setbacks;
 use super::{DispatchError, DispatchRequest, GenerationEvent, Route};
-
-/// The workers that one request may lose before it gives up: more than any rolling restart takes.
-const LEGS_MAX: u32 = 8;
 
 /// One request on its way.
 pub(super) struct Flight {
@@ -56,7 +53,7 @@ impl Flight {
     pub(super) async fn run(self, first: Placement) {
         let choices = self.request.generation.choices.clone();
         let outcome = tokio::select! {
-            outcome = self.fly(choices, Some(first), Vec::new(), 0) => outcome,
+            outcome = self.fly(choices, Some(first), Setbacks::none()) => outcome,
             () = self.events.closed() => return,
             () = tokio::time::sleep_until(self.request.deadline.into()) => Err(timed_out()),
         };
@@ -72,15 +69,14 @@ impl Flight {
         &self,
         choices: Vec<u32>,
         placement: Option<Placement>,
-        excluded: Vec<WorkerId>,
-        legs: u32,
+        mut setbacks: Setbacks,
     ) -> BoxFuture<'_, Result<(), DispatchError>> {
         async move {
             let generation = self.progress.lock().remaining(&self.request.generation, &choices);
             let Some(generation) = generation else { return Ok(()) };
             let placement = match placement {
                 Some(placement) => placement,
-                None => self.place_again(&generation, &excluded).await?,
+                None => self.place_again(&generation, &mut setbacks).await?,
             };
             let (worker, error) = match self.leg(&generation, &placement).await? {
                 LegEnd::Landed => return Ok(()),
@@ -88,52 +84,46 @@ impl Flight {
             };
             tracing::warn!(%worker, %error, "lost a worker; placing the request again");
             self.placing.lost(error.code);
-            if legs + 1 >= LEGS_MAX {
-                return Err(error);
-            }
-            let mut excluded = excluded;
-            excluded.push(worker);
-            self.fly_on(choices, excluded, legs + 1).await
+            setbacks.add(worker, error)?;
+            self.fly_on(choices, setbacks).await
         }
         .boxed()
     }
 
     /// Goes on after a lost leg: together while nothing has been delivered, else each choice alone,
     /// since each has its own context by then.
-    async fn fly_on(
-        &self,
-        choices: Vec<u32>,
-        excluded: Vec<WorkerId>,
-        legs: u32,
-    ) -> Result<(), DispatchError> {
+    async fn fly_on(&self, choices: Vec<u32>, setbacks: Setbacks) -> Result<(), DispatchError> {
         let open = self.progress.lock().open(&choices);
         if open.iter().all(|choice| self.progress.lock().delivered(*choice) == 0) {
-            return self.fly(open, None, excluded, legs).await;
+            return self.fly(open, None, setbacks).await;
         }
-        let legs =
-            open.into_iter().map(|choice| self.fly(vec![choice], None, excluded.clone(), legs));
+        let legs = open.into_iter().map(|choice| self.fly(vec![choice], None, setbacks.clone()));
         try_join_all(legs).await.map(drop)
     }
 
-    /// Waits for a place: the client already has a part of its answer, so a full or momentarily
-    /// empty cluster is waited for as long as the deadline allows, not refused.
+    /// Finds another place. A client that already has a part of its answer waits for one as long
+    /// as its deadline and our patience allow; one that has nothing yet is refused as soon as every
+    /// worker was full.
     async fn place_again(
         &self,
         generation: &Generation,
-        excluded: &[WorkerId],
+        setbacks: &mut Setbacks,
     ) -> Result<Placement, DispatchError> {
         let give_up = tokio::time::Instant::now() + self.placing.patience();
-        let mut pause = Duration::from_millis(20);
         loop {
-            let refused = match self.placing.place(generation, excluded) {
+            let refused = match self.placing.place(generation, &setbacks.excluded()) {
                 Ok(placement) => return Ok(placement),
                 Err(refused) => refused,
             };
+            if let Some(refusal) = setbacks.refusal()
+                && !self.progress.lock().has_started()
+            {
+                return Err(refusal.clone());
+            }
             if !refused.code.retryable() || tokio::time::Instant::now() >= give_up {
                 return Err(refused);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
+            tokio::time::sleep(setbacks.next_pause()).await;
         }
     }
 

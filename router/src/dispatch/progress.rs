@@ -50,6 +50,11 @@ impl Progress {
         !std::mem::replace(&mut self.started, true)
     }
 
+    /// Whether the client has heard that work has begun.
+    pub(super) fn has_started(&self) -> bool {
+        self.started
+    }
+
     /// Whether these are the first prompt scores.
     pub(super) fn score(&mut self) -> bool {
         !std::mem::replace(&mut self.scored, true)
