@@ -32,14 +32,16 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}\
 // === impl TestModel ===
 
 impl TestModel {
-    /// The demo model if it is in the checkout, else a random one written to `folder`.
+    /// The demo model if it is in the checkout, else (or with `BATON_TEST_MODEL=random`) a random one
+    /// written to `folder`.
     ///
     /// # Panics
     /// If a model's files cannot be read or written.
     #[must_use]
     pub fn demo_or_random(folder: &Path) -> Self {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
-        if demo.join("config.json").is_file() && has_weights(&demo) {
+        let may_be_demo = std::env::var("BATON_TEST_MODEL").as_deref() != Ok("random");
+        if may_be_demo && demo.join("config.json").is_file() && has_weights(&demo) {
             return Self::at(demo.canonicalize().expect("the demo model's path"), true);
         }
         Self::random(folder)
