@@ -32,18 +32,22 @@ pub(crate) enum Manager {
 
 use Manager::{Apk, Apt, Brew, Dnf, Pacman, Zypper};
 
-/// The compiler of `.proto` files.
+/// The compiler of `.proto` files, with the types that come with it; some distributions ship those
+/// apart, and a compiler without them passes for a whole one until the first import.
 pub(crate) const PROTOC: Tool = Tool {
     name: "protoc",
     why: "compiles the .proto files",
     is_present: || {
         let program = workspace::variable("PROTOC").unwrap_or_else(|| "protoc".to_owned());
-        succeeds(program, &["--version"])
+        let types = workspace::variable("PROTOC_INCLUDE").map(|folder| format!("-I{folder}"));
+        let mut args = vec!["--descriptor_set_out=/dev/null", "google/protobuf/descriptor.proto"];
+        args.extend(types.as_deref());
+        succeeds(program, &args)
     },
     packages: &[
-        (Apt, &["protobuf-compiler"]),
-        (Dnf, &["protobuf-compiler"]),
-        (Apk, &["protoc", "protobuf"]),
+        (Apt, &["protobuf-compiler libprotobuf-dev"]),
+        (Dnf, &["protobuf-compiler protobuf-devel"]),
+        (Apk, &["protoc protobuf-dev", "protobuf-dev"]),
         (Pacman, &["protobuf"]),
         (Zypper, &["protobuf-devel"]),
         (Brew, &["protobuf"]),
