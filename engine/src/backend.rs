@@ -3,7 +3,7 @@
 //! About a dozen fused operations, each over a whole step. The forward pass in [`crate::model`] is
 //! written once over them. Nothing here assumes that buffers are host memory, or that an operation
 //! has finished when its call returns: results become visible to the host only through
-//! [`Backend::sample`], [`Backend::score`] and the region's fences.
+//! [`Backend::sampled`], [`Backend::scored`] and the region's fences.
 
 pub mod cpu;
 
@@ -14,7 +14,7 @@ use scheduler::TokenLogprob;
 
 use crate::batch::{SampleRow, Sampled, ScoreRow, StepBatch};
 use crate::config::HeadShape;
-use crate::error::EngineError;
+use crate::error::{EngineError, LogitsFault};
 use crate::rope::Rope;
 use crate::weights::Tensor;
 
@@ -23,9 +23,10 @@ use crate::weights::Tensor;
 /// Rows are tokens of the step, in [`StepBatch::tokens`] order. An operation that writes a buffer
 /// first gives it as many rows as it needs; what was in it is lost.
 ///
-/// **Batch invariance**: a row's result depends on that row's own sequence alone, bit for bit: not
-/// on the other rows of the step, not on how the prompt was cut into chunks, not on the number of
-/// threads. Disaggregated output equals single-engine output because of it.
+/// **Batch invariance** of the reference backend: a row's result depends on that row's own sequence
+/// alone, bit for bit: not on the other rows of the step, not on how the prompt was cut into chunks,
+/// not on the number of threads. Other backends repeat themselves bit for bit on the same batch, and
+/// agree with the reference within the rounding of their element type (ADR 7).
 pub trait Backend: Send + Sized + 'static {
     /// A weight matrix on the device, `[rows, cols]`: rows are outputs.
     type Matrix: Send + Sync;
@@ -35,9 +36,17 @@ pub trait Backend: Send + Sized + 'static {
     type Buffer: Send;
     /// What the device needs to know of a step: tokens, positions, slots, block tables, angles.
     type Batch: Send + Sync;
+    /// Tokens that were asked for and may still be in the making.
+    type Samples: Send;
+    /// Scores that were asked for and may still be in the making.
+    type Scores: Send;
 
     /// Rows of logits computed at once; bounds their memory to this many vocabularies.
     const LOGIT_ROWS_MAX: usize;
+
+    /// Whether the device works on while the host prepares the next step. Where it doesn't, a step
+    /// submitted early only delays the tokens of the one before.
+    const OVERLAPS: bool;
 
     /// Moves matrices of equal width to the device as one, stacked in order.
     ///
@@ -52,7 +61,16 @@ pub trait Backend: Send + Sized + 'static {
     fn vector(&mut self, parts: &[Tensor<'_>]) -> Result<Self::Vector, EngineError>;
 
     /// An empty activation buffer of `cols` columns.
-    fn buffer(&mut self, cols: usize) -> Self::Buffer;
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if memory runs out.
+    fn buffer(&mut self, cols: usize) -> Result<Self::Buffer, EngineError>;
+
+    /// An empty buffer for up to [`Backend::LOGIT_ROWS_MAX`] rows of logits, 32-bit floats.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if memory runs out.
+    fn logit_buffer(&mut self, vocab: usize) -> Result<Self::Buffer, EngineError>;
 
     /// Moves a step's description to the device. The batch has been validated.
     ///
@@ -63,6 +81,17 @@ pub trait Backend: Send + Sized + 'static {
     /// Runs `step` where the device's operations are best called from (its thread pool, its
     /// context).
     fn run<R: Send>(&mut self, step: impl FnOnce(&mut Self) -> R + Send) -> R;
+
+    /// Runs the layers' operations for a batch by calling `operations`, or repeats what the device
+    /// recorded when it ran them for a batch of the same shape: then they are not called.
+    ///
+    /// # Errors
+    /// What `operations` says; [`EngineError::Device`].
+    fn layers(
+        &mut self,
+        batch: &Self::Batch,
+        operations: impl FnOnce(&mut Self, Pass) -> Result<(), EngineError>,
+    ) -> Result<Pass, EngineError>;
 
     /// `out[row] = table[tokens[row]]`.
     ///
@@ -128,15 +157,19 @@ pub trait Backend: Send + Sized + 'static {
         out: &mut Self::Buffer,
     ) -> Result<(), EngineError>;
 
-    /// `out = silu(gate) * up`.
+    /// `out = silu(gate) * up`, where gate and up are the halves of `x * weight^T + bias`.
     ///
-    /// - `gate_up`: `[tokens, 2 * width]`, gates first.
+    /// - `layer`: `[2 * width, inputs]`, gates first.
+    /// - `gate_up`: `[tokens, 2 * width]`, for backends that do it in two steps.
+    /// - `out`: `[tokens, width]`.
     ///
     /// # Errors
     /// [`EngineError::Device`].
-    fn silu_mul(
+    fn gated(
         &mut self,
-        gate_up: &Self::Buffer,
+        x: &Self::Buffer,
+        layer: Linear<'_, Self>,
+        gate_up: &mut Self::Buffer,
         out: &mut Self::Buffer,
     ) -> Result<(), EngineError>;
 
@@ -152,30 +185,50 @@ pub trait Backend: Send + Sized + 'static {
         out: &mut Self::Buffer,
     ) -> Result<(), EngineError>;
 
-    /// Chooses a token for each request.
+    /// Starts to choose a token for each request.
     ///
+    /// - `first`: index of the first request among the step's, for [`StepBatch::fed`] rows of the
+    ///   next step.
     /// - `requests`: with the row of `logits` to choose from.
     ///
     /// # Errors
-    /// [`EngineError::Logits`] for the first request that has none to choose;
     /// [`EngineError::Device`].
     fn sample(
         &mut self,
         logits: &Self::Buffer,
+        first: usize,
         requests: &[(usize, &SampleRow<'_>)],
-    ) -> Result<Vec<Sampled>, EngineError>;
+    ) -> Result<Self::Samples, EngineError>;
 
-    /// Scores given tokens.
+    /// Waits for the tokens of [`Backend::sample`]; one result per request.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn sampled(
+        &mut self,
+        samples: Self::Samples,
+    ) -> Result<Vec<Result<Sampled, LogitsFault>>, EngineError>;
+
+    /// Starts to score given tokens.
     ///
     /// - `requests`: with the row of `logits` to read.
     ///
     /// # Errors
-    /// As [`Backend::sample`].
+    /// [`EngineError::Device`].
     fn score(
         &mut self,
         logits: &Self::Buffer,
         requests: &[(usize, &ScoreRow)],
-    ) -> Result<Vec<TokenLogprob>, EngineError>;
+    ) -> Result<Self::Scores, EngineError>;
+
+    /// Waits for the results of [`Backend::score`]; one per request.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn scored(
+        &mut self,
+        scores: Self::Scores,
+    ) -> Result<Vec<Result<TokenLogprob, LogitsFault>>, EngineError>;
 
     /// Copies a whole block to another, in all layers.
     ///
@@ -203,6 +256,15 @@ pub trait Backend: Send + Sized + 'static {
 
     /// The KV memory, for transfers.
     fn region(&self) -> Arc<dyn KvRegion>;
+}
+
+/// How the layers' operations reach the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// They are submitted as they are called.
+    Live,
+    /// They are recorded, to run when the call for all of them returns: nothing is written yet.
+    Recorded,
 }
 
 /// A norm's weights.

@@ -5,11 +5,16 @@ use std::ops::Range;
 use kv_cache::{BlockId, TokenId};
 use scheduler::{Sampling, TokenLogprob};
 
+use crate::error::LogitsFault;
+
 /// One batch through the model: prefill chunks and decode rows side by side.
 #[derive(Clone, Debug, Default)]
 pub struct StepBatch<'a> {
     /// `[num_tokens]`: the rows of all sequences, one sequence after the other.
     pub tokens: Vec<TokenId>,
+    /// Rows whose token the host doesn't know yet: the device puts it there. Their entry in `tokens`
+    /// means nothing.
+    pub fed: Vec<FedRow>,
     /// `[num_tokens]`: each row's position in its sequence, from 0.
     pub positions: Vec<u32>,
     /// What belongs to which sequence.
@@ -18,6 +23,15 @@ pub struct StepBatch<'a> {
     pub samples: Vec<SampleRow<'a>>,
     /// The rows whose given next token is to be scored (prompt logprobs).
     pub scores: Vec<ScoreRow>,
+}
+
+/// A row whose token is one that the step before has chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FedRow {
+    /// Row in [`StepBatch::tokens`].
+    pub row: usize,
+    /// Which of the [`StepBatch::samples`] of the step submitted before this one.
+    pub sample: usize,
 }
 
 /// One sequence's share of a step.
@@ -64,10 +78,11 @@ pub struct ScoreRow {
 /// What a step gave.
 #[derive(Clone, Debug, Default)]
 pub struct StepOutput {
-    /// One per [`StepBatch::samples`], in order.
-    pub samples: Vec<Sampled>,
+    /// One per [`StepBatch::samples`], in order. A row without a token says why; the step's KV is
+    /// written and the other rows are fine.
+    pub samples: Vec<Result<Sampled, LogitsFault>>,
     /// One per [`StepBatch::scores`], in order.
-    pub scores: Vec<TokenLogprob>,
+    pub scores: Vec<Result<TokenLogprob, LogitsFault>>,
 }
 
 /// One chosen token.

@@ -22,7 +22,7 @@ use crate::backend::cpu::CpuBackend;
 use crate::batch::{StepBatch, StepOutput};
 use crate::error::EngineError;
 use crate::handle::{Command, EngineHandle, EngineInfo, SequenceError, Shared};
-use crate::model::{Model, ModelOptions, OnLayers};
+use crate::model::{Model, ModelOptions, OnLayers, PendingStep};
 use crate::weights::LoadProgress;
 
 /// Blocks kept free for the growth of running sequences when a prompt is admitted, as a share of
@@ -56,12 +56,21 @@ pub struct Engine;
 
 /// What the loop needs of a model: a [`Model`] on any backend, or in tests a script.
 pub(crate) trait StepModel: Send + 'static {
-    /// See [`Model::step`].
-    fn step(
+    /// A step that was submitted.
+    type Ticket: Send;
+
+    /// See [`Backend::OVERLAPS`].
+    fn overlaps(&self) -> bool;
+
+    /// See [`Model::submit`].
+    fn submit(
         &mut self,
         batch: &StepBatch<'_>,
         on_layers: &mut OnLayers<'_>,
-    ) -> Result<StepOutput, EngineError>;
+    ) -> Result<Self::Ticket, EngineError>;
+
+    /// See [`Model::collect`]. Tickets are collected in the order they were given.
+    fn collect(&mut self, ticket: Self::Ticket) -> Result<StepOutput, EngineError>;
 
     /// See [`Model::copy_block`].
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError>;
@@ -208,12 +217,22 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 // === impl Model ===
 
 impl<B: Backend> StepModel for Model<B> {
-    fn step(
+    type Ticket = PendingStep<B>;
+
+    fn overlaps(&self) -> bool {
+        B::OVERLAPS
+    }
+
+    fn submit(
         &mut self,
         batch: &StepBatch<'_>,
         on_layers: &mut OnLayers<'_>,
-    ) -> Result<StepOutput, EngineError> {
-        Self::step(self, batch, on_layers)
+    ) -> Result<PendingStep<B>, EngineError> {
+        Self::submit(self, batch, on_layers)
+    }
+
+    fn collect(&mut self, ticket: PendingStep<B>) -> Result<StepOutput, EngineError> {
+        Self::collect(self, ticket)
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {

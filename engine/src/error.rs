@@ -44,15 +44,6 @@ pub enum EngineError {
     /// The step was refused before anything was written: the batch contradicts itself or the model.
     #[error("invalid batch: {0}")]
     InvalidBatch(String),
-    /// One row's logits give no token. The step's KV is written and valid, and the other rows are
-    /// fine: run the step again without the sequence that owns this row.
-    #[error("logits of row {row}: {reason}")]
-    Logits {
-        /// Row in [`crate::StepBatch::tokens`].
-        row: usize,
-        /// What is wrong with them.
-        reason: LogitsFault,
-    },
     /// The device failed; what it was writing is undefined.
     #[error("device: {0}")]
     Device(String),

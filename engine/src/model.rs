@@ -10,7 +10,7 @@ use std::sync::Arc;
 use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion};
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::{Attention, Backend, Linear, Norm};
+use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{StepBatch, StepOutput};
 use crate::config::{ModelConfig, WeightDtype};
 use crate::error::EngineError;
@@ -38,6 +38,12 @@ pub struct ModelOptions {
 /// Called during a step as soon as a group of layers has written the step's keys and values, with a
 /// fence behind those writes. On the step's thread: hand on, don't wait.
 pub type OnLayers<'a> = dyn FnMut(Range<u32>, Fence) + Send + 'a;
+
+/// A batch that was submitted: what it will give.
+pub struct PendingStep<B: Backend> {
+    samples: Vec<B::Samples>,
+    scores: Vec<B::Scores>,
+}
 
 /// A loaded model with its KV memory.
 pub struct Model<B: Backend> {
@@ -125,7 +131,7 @@ impl<B: Backend> Model<B> {
         let mut backend = start(&layout)?;
         let weights = Weights::load(&config, &mut reader, &mut backend)?;
         Ok(Self {
-            scratch: Scratch::new(&config, &mut backend),
+            scratch: Scratch::new(&config, &mut backend)?,
             rope: Rope::new(&config.rope, config.head_dim as usize),
             fingerprint: reader.fingerprint(),
             layer_group: options.layer_group.max(1),
@@ -162,27 +168,63 @@ impl<B: Backend> Model<B> {
 
     /// Runs one batch: writes its keys and values, chooses and scores the tokens asked for.
     ///
-    /// - `on_layers`: see [`OnLayers`].
-    ///
     /// # Errors
-    /// [`EngineError::InvalidBatch`] before anything is written; [`EngineError::Logits`] after all
-    /// KV is, when one row gives no token; [`EngineError::Device`] with the batch's slots undefined.
+    /// As [`Model::submit`] and [`Model::collect`].
     pub fn step(
         &mut self,
         batch: &StepBatch<'_>,
         on_layers: &mut OnLayers<'_>,
     ) -> Result<StepOutput, EngineError> {
+        let pending = self.submit(batch, on_layers)?;
+        self.collect(pending)
+    }
+
+    /// Submits one batch to the device, behind all that was submitted before.
+    ///
+    /// - `on_layers`: see [`OnLayers`].
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidBatch`] before anything is written; [`EngineError::Device`] with the
+    /// batch's slots undefined.
+    pub fn submit(
+        &mut self,
+        batch: &StepBatch<'_>,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<PendingStep<B>, EngineError> {
         validate::batch(batch, &self.config, &self.layout, self.backend.kv_blocks())?;
+        let mut pending = PendingStep { samples: Vec::new(), scores: Vec::new() };
         if batch.tokens.is_empty() {
-            return Ok(StepOutput::default());
+            return Ok(pending);
         }
         let Self { backend, config, weights, rope, scratch, layer_group, .. } = self;
         let mut forward = Forward { config, weights, scratch, layer_group: *layer_group };
         backend.run(|backend| {
             let prepared = backend.prepare(batch, rope)?;
-            forward.layers(backend, &prepared, on_layers)?;
-            forward.choose(backend, batch)
+            let pass = backend.layers(&prepared, |backend, pass| match pass {
+                Pass::Live => forward.layers(backend, &prepared, on_layers),
+                Pass::Recorded => forward.layers(backend, &prepared, &mut |_, _| ()),
+            })?;
+            if pass == Pass::Recorded {
+                on_layers(0..forward.config.layers, backend.fence()?);
+            }
+            forward.choose(backend, batch, &mut pending)?;
+            Ok(pending)
         })
+    }
+
+    /// Waits for what a submitted batch gives.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] with the batch's slots undefined.
+    pub fn collect(&mut self, pending: PendingStep<B>) -> Result<StepOutput, EngineError> {
+        let mut output = StepOutput::default();
+        for samples in pending.samples {
+            output.samples.extend(self.backend.sampled(samples)?);
+        }
+        for scores in pending.scores {
+            output.scores.extend(self.backend.scored(scores)?);
+        }
+        Ok(output)
     }
 
     /// Copies a whole block, for copy-on-write.
@@ -236,20 +278,20 @@ fn kv_layout(config: &ModelConfig, options: &ModelOptions, weights: WeightDtype)
 // === impl Scratch ===
 
 impl<B: Backend> Scratch<B> {
-    fn new(config: &ModelConfig, backend: &mut B) -> Self {
+    fn new(config: &ModelConfig, backend: &mut B) -> Result<Self, EngineError> {
         let shape = config.head_shape();
         let hidden = config.hidden_size as usize;
         let intermediate = config.intermediate_size as usize;
-        Self {
-            hidden: backend.buffer(hidden),
-            normed: backend.buffer(hidden),
-            qkv: backend.buffer(shape.qkv_width()),
-            attended: backend.buffer(shape.q_width()),
-            delta: backend.buffer(hidden),
-            gate_up: backend.buffer(2 * intermediate),
-            activated: backend.buffer(intermediate),
-            logits: backend.buffer(config.vocab_size as usize),
-        }
+        Ok(Self {
+            hidden: backend.buffer(hidden)?,
+            normed: backend.buffer(hidden)?,
+            qkv: backend.buffer(shape.qkv_width())?,
+            attended: backend.buffer(shape.q_width())?,
+            delta: backend.buffer(hidden)?,
+            gate_up: backend.buffer(2 * intermediate)?,
+            activated: backend.buffer(intermediate)?,
+            logits: backend.logit_buffer(config.vocab_size as usize)?,
+        })
     }
 }
 
@@ -323,8 +365,7 @@ impl<B: Backend> Forward<'_, B> {
     /// `normed` to `delta`.
     fn mlp(&mut self, backend: &mut B, layer: &Layer<B>) -> Result<(), EngineError> {
         let Scratch { normed, gate_up, activated, delta, .. } = &mut *self.scratch;
-        backend.linear(normed, layer.gate_up.as_linear(), gate_up)?;
-        backend.silu_mul(gate_up, activated)?;
+        backend.gated(normed, layer.gate_up.as_linear(), gate_up, activated)?;
         backend.linear(activated, layer.down.as_linear(), delta)
     }
 
@@ -335,26 +376,28 @@ impl<B: Backend> Forward<'_, B> {
         ends_group.then(|| index / self.layer_group * self.layer_group..end)
     }
 
-    /// Computes logits where they are wanted, a bounded number of rows at a time, and reads them.
+    /// Computes logits where they are wanted, a bounded number of rows at a time, and asks for tokens
+    /// and scores.
     fn choose(
         &mut self,
         backend: &mut B,
         batch: &StepBatch<'_>,
-    ) -> Result<StepOutput, EngineError> {
-        let mut output = StepOutput::default();
-        for samples in batch.samples.chunks(B::LOGIT_ROWS_MAX) {
+        pending: &mut PendingStep<B>,
+    ) -> Result<(), EngineError> {
+        for (chunk, samples) in batch.samples.chunks(B::LOGIT_ROWS_MAX).enumerate() {
             let rows = self.wanted_logits(backend, samples.iter().map(|sample| sample.row))?;
             let requests: Vec<_> =
                 samples.iter().map(|sample| (place(&rows, sample.row), sample)).collect();
-            output.samples.extend(backend.sample(&self.scratch.logits, &requests)?);
+            let first = chunk * B::LOGIT_ROWS_MAX;
+            pending.samples.push(backend.sample(&self.scratch.logits, first, &requests)?);
         }
         for scores in batch.scores.chunks(B::LOGIT_ROWS_MAX) {
             let rows = self.wanted_logits(backend, scores.iter().map(|score| score.row))?;
             let requests: Vec<_> =
                 scores.iter().map(|score| (place(&rows, score.row), score)).collect();
-            output.scores.extend(backend.score(&self.scratch.logits, &requests)?);
+            pending.scores.push(backend.score(&self.scratch.logits, &requests)?);
         }
-        Ok(output)
+        Ok(())
     }
 
     /// Computes the logits of some batch rows, each once; returns which rows, ascending.

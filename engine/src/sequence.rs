@@ -18,6 +18,13 @@ pub(crate) struct Sequence {
     pub(crate) output: Vec<TokenId>,
     pub(crate) table: BlockTable,
     pub(crate) standing: Standing,
+    /// Tokens that were asked for and haven't been seen: none, or one for each step in flight.
+    outstanding: usize,
+    /// Where the next step finds the last of them: its index among the latest step's samples.
+    /// `None` where the next step has to wait until the host has seen it.
+    feed: Option<usize>,
+    /// The latest step that it had a part in.
+    last_step: u64,
     /// Names of the context's full blocks, as far as they have been needed.
     hashes: Vec<BlockHash>,
     /// Blocks of the table that have been published.
@@ -38,7 +45,18 @@ impl Sequence {
         hashes: Vec<BlockHash>,
     ) -> Self {
         let standing = Standing::Waiting;
-        Self { key, choices, output, table, standing, hashes, sealed_blocks: 0 }
+        Self {
+            key,
+            choices,
+            output,
+            table,
+            standing,
+            outstanding: 0,
+            feed: None,
+            last_step: 0,
+            hashes,
+            sealed_blocks: 0,
+        }
     }
 
     /// One choice's own sequence, over the same blocks, with its first token.
@@ -51,14 +69,65 @@ impl Sequence {
             output,
             table: self.table.fork(),
             standing: self.standing,
+            outstanding: 0,
+            feed: None,
+            last_step: self.last_step,
             hashes: self.hashes.clone(),
             sealed_blocks: self.sealed_blocks,
         }
     }
 
-    /// Tokens that need KV before the next one can be sampled.
+    /// Tokens that need KV before the next one can be sampled; the outstanding ones among them.
     pub(crate) fn context_tokens(&self, prompt: &[TokenId]) -> usize {
+        prompt.len() + self.generated_tokens()
+    }
+
+    /// Tokens of the context that the host has seen.
+    pub(crate) fn known_tokens(&self, prompt: &[TokenId]) -> usize {
         prompt.len() + self.output.len()
+    }
+
+    /// Tokens generated, the outstanding ones among them.
+    pub(crate) fn generated_tokens(&self) -> usize {
+        self.output.len() + self.outstanding
+    }
+
+    /// Which of the latest step's samples its last token will be, where that is to be known.
+    pub(crate) fn feed(&self) -> Option<usize> {
+        self.feed
+    }
+
+    /// Whether the host has to see the outstanding token before there is anything to do.
+    pub(crate) fn waits_for_host(&self) -> bool {
+        self.outstanding > 0 && self.feed.is_none()
+    }
+
+    /// Whether a step after `collected` may still write to its blocks.
+    pub(crate) fn is_written_after(&self, collected: u64) -> bool {
+        self.last_step > collected
+    }
+
+    /// Notes that step `number` computes its context up to `written_tokens`.
+    pub(crate) fn note_submitted(&mut self, number: u64, written_tokens: usize) {
+        self.last_step = number;
+        self.table.advance(written_tokens - self.table.tokens());
+    }
+
+    /// Notes that the latest step chooses a token for it.
+    ///
+    /// - `feed`: see [`Sequence::feed`].
+    pub(crate) fn expect_token(&mut self, feed: Option<usize>) {
+        self.outstanding += 1;
+        self.feed = feed;
+    }
+
+    /// Appends the oldest outstanding token.
+    pub(crate) fn append(&mut self, token: TokenId) {
+        self.output.push(token);
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if self.outstanding == 0 {
+            self.feed = None;
+        }
     }
 
     /// What the planner needs to know of it.
@@ -66,7 +135,7 @@ impl Sequence {
         SequenceView {
             key: self.key,
             standing: self.standing,
-            paused,
+            paused: paused || self.waits_for_host(),
             context_tokens: self.context_tokens(prompt) as u32,
             filled_tokens: self.table.tokens() as u32,
             held_blocks: self.table.blocks().len() as u32,
@@ -108,10 +177,18 @@ impl Sequence {
     }
 
     /// Publishes the blocks that have become full since the last time.
-    pub(crate) fn seal(&mut self, pool: &BlockPool, hasher: &ChainHasher, prompt: &[TokenId]) {
+    ///
+    /// - `written_tokens`: tokens with KV, by steps that have ended.
+    pub(crate) fn seal(
+        &mut self,
+        pool: &BlockPool,
+        hasher: &ChainHasher,
+        prompt: &[TokenId],
+        written_tokens: usize,
+    ) {
         let block_tokens = pool.block_tokens() as usize;
-        let full_blocks = self.table.tokens() / block_tokens;
-        if full_blocks == self.sealed_blocks {
+        let full_blocks = written_tokens / block_tokens;
+        if full_blocks <= self.sealed_blocks {
             return;
         }
         let mut tokens = Vec::with_capacity(block_tokens);

@@ -133,7 +133,8 @@ fn greedy(model: &mut Model<CpuBackend>, ids: &[u32], count: usize) -> Vec<u32> 
             banned: &[],
         });
         from = tokens.len();
-        tokens.push(model.step(&batch, &mut |_, _| ()).expect("a valid batch").samples[0].token);
+        let output = model.step(&batch, &mut |_, _| ()).expect("a valid batch");
+        tokens.push(output.samples[0].as_ref().expect("a token").token);
     }
     tokens.split_off(ids.len())
 }

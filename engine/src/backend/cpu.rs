@@ -16,7 +16,7 @@ use std::sync::Arc;
 use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
 use scheduler::TokenLogprob;
 
-use crate::backend::{Attention, Backend, Linear, Norm};
+use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch};
 use crate::error::{EngineError, LogitsFault};
 use crate::rope::{Rope, RopeRows};
@@ -73,9 +73,13 @@ impl Backend for CpuBackend {
     type Vector = CpuVector;
     type Buffer = CpuBuffer;
     type Batch = CpuBatch;
+    type Samples = Vec<Result<Sampled, LogitsFault>>;
+    type Scores = Vec<Result<TokenLogprob, LogitsFault>>;
 
     // 64 rows of a 150,000-token vocabulary are 38 MB.
     const LOGIT_ROWS_MAX: usize = 64;
+
+    const OVERLAPS: bool = false;
 
     fn matrix(&mut self, parts: &[crate::weights::Tensor<'_>]) -> Result<CpuMatrix, EngineError> {
         Ok(CpuMatrix::stack(parts))
@@ -85,8 +89,12 @@ impl Backend for CpuBackend {
         Ok(CpuVector::concat(parts))
     }
 
-    fn buffer(&mut self, cols: usize) -> CpuBuffer {
-        CpuBuffer::new(cols)
+    fn buffer(&mut self, cols: usize) -> Result<CpuBuffer, EngineError> {
+        Ok(CpuBuffer::new(cols))
+    }
+
+    fn logit_buffer(&mut self, vocab: usize) -> Result<CpuBuffer, EngineError> {
+        Ok(CpuBuffer::new(vocab))
     }
 
     fn prepare(&mut self, batch: &StepBatch<'_>, rope: &Rope) -> Result<CpuBatch, EngineError> {
@@ -109,6 +117,15 @@ impl Backend for CpuBackend {
     fn run<R: Send>(&mut self, step: impl FnOnce(&mut Self) -> R + Send) -> R {
         let crew = Arc::clone(&self.crew);
         crew.install(|| step(self))
+    }
+
+    fn layers(
+        &mut self,
+        _: &CpuBatch,
+        operations: impl FnOnce(&mut Self, Pass) -> Result<(), EngineError>,
+    ) -> Result<Pass, EngineError> {
+        operations(self, Pass::Live)?;
+        Ok(Pass::Live)
     }
 
     fn embed(
@@ -194,7 +211,14 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn silu_mul(&mut self, gate_up: &CpuBuffer, out: &mut CpuBuffer) -> Result<(), EngineError> {
+    fn gated(
+        &mut self,
+        x: &CpuBuffer,
+        layer: Linear<'_, Self>,
+        gate_up: &mut CpuBuffer,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        self.linear(x, layer, gate_up)?;
         out.resize(gate_up.rows());
         rows::silu_mul(self.isa, &self.crew, gate_up, out);
         Ok(())
@@ -215,27 +239,40 @@ impl Backend for CpuBackend {
     fn sample(
         &mut self,
         logits: &CpuBuffer,
+        _: usize,
         requests: &[(usize, &SampleRow<'_>)],
-    ) -> Result<Vec<Sampled>, EngineError> {
+    ) -> Result<Self::Samples, EngineError> {
         let work = requests.len() * logits.cols * SAMPLING_COST;
-        let sampled = self.crew.map(requests.len(), work, |index| {
+        Ok(self.crew.map(requests.len(), work, |index| {
             let (row, request) = requests[index];
-            sampler::sample(logits.row(row), request).map_err(|fault| blame(request.row, fault))
-        });
-        sampled.into_iter().collect()
+            sampler::sample(logits.row(row), request)
+        }))
+    }
+
+    fn sampled(
+        &mut self,
+        samples: Self::Samples,
+    ) -> Result<Vec<Result<Sampled, LogitsFault>>, EngineError> {
+        Ok(samples)
     }
 
     fn score(
         &mut self,
         logits: &CpuBuffer,
         requests: &[(usize, &ScoreRow)],
-    ) -> Result<Vec<TokenLogprob>, EngineError> {
+    ) -> Result<Self::Scores, EngineError> {
         let work = requests.len() * logits.cols * SAMPLING_COST;
-        let scored = self.crew.map(requests.len(), work, |index| {
+        Ok(self.crew.map(requests.len(), work, |index| {
             let (row, request) = requests[index];
-            sampler::score(logits.row(row), request).map_err(|fault| blame(request.row, fault))
-        });
-        scored.into_iter().collect()
+            sampler::score(logits.row(row), request)
+        }))
+    }
+
+    fn scored(
+        &mut self,
+        scores: Self::Scores,
+    ) -> Result<Vec<Result<TokenLogprob, LogitsFault>>, EngineError> {
+        Ok(scores)
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
@@ -263,8 +300,4 @@ impl Backend for CpuBackend {
     fn region(&self) -> Arc<dyn KvRegion> {
         Arc::clone(&self.kv) as Arc<dyn KvRegion>
     }
-}
-
-fn blame(row: usize, reason: LogitsFault) -> EngineError {
-    EngineError::Logits { row, reason }
 }

@@ -1,4 +1,9 @@
-//! The loop: commands in, `plan -> bind -> step -> deliver`, events out.
+//! The loop: commands in, `plan -> bind -> submit -> collect -> deliver`, events out.
+//!
+//! Where the device works on its own, the next step is planned and submitted while one is in flight,
+//! on the assumption that nobody's answer ends with it: tokens go from one step to the next on the
+//! device. A sequence that did end has had a row in vain, and its blocks are kept until that row
+//! is done. Whatever needs to see a token first (penalties, parting choices, a preemption) waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +17,7 @@ use scheduler::{FinishReason, PromptLogprob, SampledToken};
 use super::StepModel;
 use super::request::Pages;
 use super::roster::Roster;
-use super::step::{Outcome, Step};
+use super::step::{Flight, Outcome, Part, Step};
 use crate::batch::Sampled;
 use crate::error::EngineError;
 use crate::handle::{Command, Event, SequenceError, Shared};
@@ -23,13 +28,19 @@ use crate::stats::Meter;
 const STALLED_WAIT: Duration = Duration::from_millis(1);
 
 /// The engine's thread: owner of the model and of everything that is done with it.
-pub(super) struct Core<M> {
+pub(super) struct Core<M: StepModel> {
     model: M,
     shared: Arc<Shared>,
     limits: BatchLimits,
     roster: Roster,
     meter: Meter,
-    /// Blocks whose copy may still be under way; released once a step has ended after it.
+    /// The step that runs while the next is prepared.
+    flight: Option<Flight<M::Ticket>>,
+    /// Steps submitted.
+    submitted: u64,
+    /// When the results of the latest step were there.
+    collected_at: Instant,
+    /// Blocks whose copy was submitted since the latest step.
     copied_from: Vec<BlockHandle>,
 }
 
@@ -38,7 +49,17 @@ pub(super) struct Core<M> {
 impl<M: StepModel> Core<M> {
     pub(super) fn new(model: M, shared: Arc<Shared>, limits: BatchLimits) -> Self {
         let roster = Roster::new(Arc::clone(&shared));
-        Self { model, shared, limits, roster, meter: Meter::default(), copied_from: Vec::new() }
+        Self {
+            model,
+            shared,
+            limits,
+            roster,
+            meter: Meter::default(),
+            flight: None,
+            submitted: 0,
+            collected_at: Instant::now(),
+            copied_from: Vec::new(),
+        }
     }
 
     /// Runs until told to stop, or until no handle is left.
@@ -48,6 +69,9 @@ impl<M: StepModel> Core<M> {
             self.sweep(Instant::now());
             moved = self.step();
             self.publish();
+        }
+        if let Some(flight) = self.flight.take() {
+            self.collect(flight);
         }
     }
 
@@ -66,7 +90,7 @@ impl<M: StepModel> Core<M> {
         let is_stopping = self.shared.stop_at().is_some();
         let first = if !moved {
             none_if(commands.recv_timeout(STALLED_WAIT), &RecvTimeoutError::Timeout)
-        } else if self.roster.is_empty() && !is_stopping {
+        } else if self.is_idle() && !is_stopping {
             commands.recv().map(Some).ok()
         } else {
             none_if(commands.try_recv(), &TryRecvError::Empty)
@@ -78,7 +102,11 @@ impl<M: StepModel> Core<M> {
 
     fn must_stop(&self) -> bool {
         let stop_at = self.shared.stop_at();
-        stop_at.is_some_and(|deadline| self.roster.is_empty() || deadline <= Instant::now())
+        stop_at.is_some_and(|deadline| self.is_idle() || deadline <= Instant::now())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.roster.is_empty() && self.flight.is_none()
     }
 
     fn enter_all(&mut self, commands: impl Iterator<Item = Command>) {
@@ -108,9 +136,33 @@ impl<M: StepModel> Core<M> {
         }
     }
 
-    /// Runs one step. Says whether anything moved.
+    /// Submits a step, and sees to the one before. Says whether anything moved.
     fn step(&mut self) -> bool {
+        let flight = self.flight.take();
+        let follows = flight.is_some();
+        let (next, preempted) = self.submit_next(follows);
+        if let Some(flight) = flight {
+            self.collect(flight);
+        }
+        let moved = follows || preempted || next.is_some();
+        match next {
+            Some(next) if self.model.overlaps() => self.flight = Some(next),
+            Some(next) => self.collect(next),
+            None => {}
+        }
+        moved
+    }
+
+    /// Plans and submits a step; says, too, whether anybody was preempted.
+    ///
+    /// - `follows`: another step is in flight. Then nobody is preempted: who needs that waits until
+    ///   the results are there, which may free what is needed.
+    fn submit_next(&mut self, follows: bool) -> (Option<Flight<M::Ticket>>, bool) {
         let (plan, probed) = self.plan();
+        if follows && !plan.preempted.is_empty() {
+            self.roster.unpin(probed.iter());
+            return (None, false);
+        }
         for &key in &plan.preempted {
             self.roster.preempt(key);
             self.meter.stats.preemptions += 1;
@@ -120,11 +172,8 @@ impl<M: StepModel> Core<M> {
         self.roster.unpin(probed.iter().filter(|key| !planned(key)));
         let rows = self.bind_rows(&plan);
         self.roster.unpin(probed.iter());
-        if !rows.is_empty() {
-            self.execute(&rows);
-        }
-        self.copied_from.clear();
-        !(rows.is_empty() && plan.preempted.is_empty())
+        let next = if rows.is_empty() { None } else { self.submit(&rows) };
+        (next, !plan.preempted.is_empty())
     }
 
     fn plan(&mut self) -> (Plan, Vec<SequenceKey>) {
@@ -199,29 +248,68 @@ impl<M: StepModel> Core<M> {
         request.note_announced(cached_blocks);
     }
 
-    fn execute(&mut self, rows: &[PlannedRow]) {
-        let began = Instant::now();
-        let result = Step::new(&self.roster, rows).run(&mut self.model);
-        match result {
-            Ok(outcome) => {
-                let prefill = rows.iter().map(|row| row.tokens).filter(|&tokens| tokens > 1).sum();
-                self.meter.step(prefill, began.elapsed());
-                self.deliver(rows, outcome);
+    fn submit(&mut self, rows: &[PlannedRow]) -> Option<Flight<M::Ticket>> {
+        self.submitted += 1;
+        let copied_from = std::mem::take(&mut self.copied_from);
+        match Step::new(&self.roster, rows).submit(&mut self.model, self.submitted) {
+            Ok(mut flight) => {
+                flight.copied_from = copied_from;
+                flight.parts.iter().for_each(|part| self.note_submitted(part));
+                Some(flight)
             }
             Err(error) => {
-                self.meter.stats.failed_steps += 1;
-                tracing::error!(%error, sequences = rows.len(), "step failed");
-                for row in rows {
-                    self.fail_on_device(row.key.request, &error);
-                }
+                self.fail_step(rows.iter(), &error);
+                None
             }
         }
     }
 
-    /// Takes a step's results to the sequences and their readers.
-    fn deliver(&mut self, rows: &[PlannedRow], outcome: Outcome) {
+    /// Moves a sequence on to where the step that was just submitted will leave it.
+    fn note_submitted(&mut self, part: &Part) {
+        let number = self.submitted;
+        let Some((request, sequence)) = self.roster.pair_mut(part.row.key) else { return };
+        sequence.note_submitted(number, part.written_tokens);
+        request.note_announced(sequence.table.blocks().len());
+        if let Some(sample) = part.sample {
+            let parts = sequence.choices.len() > 1;
+            let feeds = !parts && request.feeds_itself(sequence.generated_tokens());
+            sequence.expect_token(feeds.then_some(sample));
+        }
+    }
+
+    /// Waits for a step's results and takes them to the sequences and their readers.
+    fn collect(&mut self, flight: Flight<M::Ticket>) {
+        let (number, submitted) = (flight.number, flight.submitted);
+        let (parts, result) = flight.collect(&mut self.model);
+        let began = submitted.max(self.collected_at);
+        self.collected_at = Instant::now();
+        self.roster.note_collected(number);
+        match result {
+            Ok(outcome) => {
+                let tokens = parts.iter().map(|part| part.row.tokens);
+                let prefill = tokens.filter(|&tokens| tokens > 1).sum();
+                self.meter.step(prefill, self.collected_at - began);
+                self.deliver(&parts, outcome);
+            }
+            Err(error) => self.fail_step(parts.iter().map(|part| &part.row), &error),
+        }
+    }
+
+    fn fail_step<'a>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = &'a PlannedRow>,
+        error: &EngineError,
+    ) {
+        self.meter.stats.failed_steps += 1;
+        tracing::error!(%error, sequences = rows.len(), "step failed");
         for row in rows {
-            self.note_written(row);
+            self.fail_on_device(row.key.request, error);
+        }
+    }
+
+    fn deliver(&mut self, parts: &[Part], outcome: Outcome) {
+        for part in parts {
+            self.note_written(part);
         }
         self.deliver_scores(outcome.scores);
         for (request, reason) in outcome.faults {
@@ -231,18 +319,17 @@ impl<M: StepModel> Core<M> {
         for (key, choice, sampled) in outcome.samples {
             samples.entry(key).or_default().push((choice, sampled));
         }
-        for row in rows {
-            self.conclude(row.key, samples.remove(&row.key).unwrap_or_default());
+        for part in parts.iter().filter(|part| part.completes) {
+            self.conclude(part.row.key, samples.remove(&part.row.key).unwrap_or_default());
         }
     }
 
-    /// The row's tokens have KV now; full blocks can be found by others.
-    fn note_written(&mut self, row: &PlannedRow) {
-        let Some((request, sequence)) = self.roster.pair_mut(row.key) else { return };
-        sequence.table.advance(row.tokens as usize);
-        request.note_announced(sequence.table.blocks().len());
+    /// The part's tokens have KV now; full blocks can be found by others.
+    fn note_written(&mut self, part: &Part) {
+        let Some((request, sequence)) = self.roster.pair_mut(part.row.key) else { return };
         if self.shared.info.prefix_cache {
-            sequence.seal(&self.shared.pool, &request.hasher, &request.work.prompt);
+            let prompt = &request.work.prompt;
+            sequence.seal(&self.shared.pool, &request.hasher, prompt, part.written_tokens);
         }
     }
 
@@ -259,12 +346,9 @@ impl<M: StepModel> Core<M> {
         }
     }
 
-    /// What follows for a sequence from its row: nothing before its context is computed.
+    /// What follows for a sequence whose context is computed.
     fn conclude(&mut self, key: SequenceKey, sampled: Vec<(u32, Sampled)>) {
         let Some((request, sequence)) = self.roster.pair(key) else { return };
-        if sequence.table.tokens() < sequence.context_tokens(&request.work.prompt) {
-            return;
-        }
         let index = sequence.output.len() as u32;
         let prefill_only = request.prefill_only;
         self.meter.stats.decode_tokens += sampled.len() as u64;
@@ -294,7 +378,7 @@ impl<M: StepModel> Core<M> {
         if let [token] = &tokens[..]
             && let Some(sequence) = self.roster.sequences.get_mut(&key)
         {
-            sequence.output.push(token.token);
+            sequence.append(token.token);
         } else {
             let first: Vec<_> = tokens.iter().map(|token| (token.choice, token.token)).collect();
             self.roster.part_choices(key, &first);

@@ -85,8 +85,25 @@ impl Request {
     }
 
     /// Tokens that may not come next.
-    pub(super) fn banned(&self, output: &[TokenId]) -> &[TokenId] {
-        if output.len() < self.work.stop.min_tokens as usize { &self.stops } else { &[] }
+    ///
+    /// - `count`: tokens generated so far.
+    pub(super) fn banned(&self, count: usize) -> &[TokenId] {
+        if count < self.work.stop.min_tokens as usize { &self.stops } else { &[] }
+    }
+
+    /// Whether the token after `count` others can be fed to the next step before the host has seen
+    /// it: nothing but its number decides what that step does.
+    pub(super) fn feeds_itself(&self, count: usize) -> bool {
+        let sampling = &self.work.sampling;
+        let counts_tokens = sampling.repetition_penalty != 1.0
+            || sampling.frequency_penalty != 0.0
+            || sampling.presence_penalty != 0.0;
+        !self.prefill_only && !counts_tokens && !self.is_full(count + 1)
+    }
+
+    fn is_full(&self, count: usize) -> bool {
+        let reaches_limit = self.work.prompt.len() + count >= self.context_tokens_max;
+        reaches_limit || !self.wants_token(count)
     }
 
     /// Why a sequence whose `count` tokens end with `last` has ended, if it has.
@@ -95,8 +112,7 @@ impl Request {
         if may_stop && self.stops.contains(&last) {
             return Some(FinishReason::Stop(last));
         }
-        let is_full = self.work.prompt.len() + count >= self.context_tokens_max;
-        (is_full || !self.wants_token(count)).then_some(FinishReason::Length)
+        self.is_full(count).then_some(FinishReason::Length)
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {

@@ -16,6 +16,10 @@ pub(super) struct Roster {
     pub(super) requests: HashMap<u64, Request>,
     /// Oldest first.
     pub(super) sequences: BTreeMap<SequenceKey, Sequence>,
+    /// Blocks of sequences that have left and that a step in flight may still write to.
+    limbo: Vec<(SequenceKey, Sequence)>,
+    /// Steps up to this one have ended.
+    collected: u64,
     shared: Arc<Shared>,
 }
 
@@ -23,11 +27,28 @@ pub(super) struct Roster {
 
 impl Roster {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { requests: HashMap::new(), sequences: BTreeMap::new(), shared }
+        Self {
+            requests: HashMap::new(),
+            sequences: BTreeMap::new(),
+            limbo: Vec::new(),
+            collected: 0,
+            shared,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    /// Notes that the steps up to `number` have ended: nothing writes to the blocks of those that
+    /// left before it any more.
+    pub(super) fn note_collected(&mut self, number: u64) {
+        self.collected = number;
+        let ended: Vec<_> =
+            self.limbo.extract_if(.., |(_, sequence)| !sequence.is_written_after(number)).collect();
+        for (key, sequence) in ended {
+            self.release(key, sequence);
+        }
     }
 
     /// Takes in a submission; one that has nothing left to do ends at once. Returns how many did.
@@ -223,9 +244,17 @@ impl Roster {
     }
 
     fn drop_sequence(&mut self, key: SequenceKey) {
-        // First the blocks, then the entry: an audit in between sees no orphan.
-        if self.sequences.remove(&key).is_some() {
-            self.shared.live.remove(key);
+        let Some(sequence) = self.sequences.remove(&key) else { return };
+        if sequence.is_written_after(self.collected) {
+            self.limbo.push((key, sequence));
+        } else {
+            self.release(key, sequence);
         }
+    }
+
+    /// First the blocks, then the entry: an audit in between sees no orphan.
+    fn release(&self, key: SequenceKey, sequence: Sequence) {
+        drop(sequence);
+        self.shared.live.remove(key);
     }
 }

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use kv_cache::Fence;
-use scheduler::PromptLogprob;
+use kv_cache::{BlockHandle, Fence};
 use scheduler::batching::{PlannedRow, SequenceKey};
+use scheduler::{PromptLogprob, TokenLogprob};
 
 use super::StepModel;
 use super::request::{Pages, Request};
 use super::roster::Roster;
-use crate::batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
+use crate::batch::{FedRow, SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
 use crate::error::{EngineError, LogitsFault};
 use crate::sequence::Sequence;
 
@@ -18,11 +18,41 @@ pub(super) struct Step<'a> {
     roster: &'a Roster,
     rows: &'a [PlannedRow],
     batch: StepBatch<'a>,
+    wishes: Wishes,
+    parts: Vec<Part>,
+}
+
+/// Who asked for a step's samples and scores.
+#[derive(Debug, Default)]
+struct Wishes {
     /// One per [`StepBatch::samples`].
     sampled: Vec<(SequenceKey, u32)>,
     /// One per [`StepBatch::scores`]: the request and the index of the scored token.
     scored: Vec<(u64, u32)>,
-    faults: Vec<(u64, LogitsFault)>,
+}
+
+/// One sequence's part in a step that was submitted.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) row: PlannedRow,
+    /// Tokens of its context with KV once the step has run.
+    pub(super) written_tokens: usize,
+    /// Whether its whole context has KV then, so that a token or its end follows.
+    pub(super) completes: bool,
+    /// Its first sample among the step's, if it has any.
+    pub(super) sample: Option<usize>,
+}
+
+/// A step that was submitted and whose results haven't been seen.
+pub(super) struct Flight<T> {
+    /// Counted from 1.
+    pub(super) number: u64,
+    pub(super) parts: Vec<Part>,
+    pub(super) submitted: std::time::Instant,
+    /// Blocks it copies from; they stay until it has ended.
+    pub(super) copied_from: Vec<BlockHandle>,
+    wishes: Wishes,
+    ticket: T,
 }
 
 /// What a step brought.
@@ -45,43 +75,44 @@ impl<'a> Step<'a> {
             roster,
             rows,
             batch: StepBatch::default(),
-            sampled: Vec::new(),
-            scored: Vec::new(),
-            faults: Vec::new(),
+            wishes: Wishes::default(),
+            parts: Vec::with_capacity(rows.len()),
         };
         for row in rows {
             if let Some((request, sequence)) = roster.pair(row.key) {
-                step.add_rows(request, sequence, row.tokens as usize);
+                step.add_rows(request, sequence, *row);
             }
         }
         step
     }
 
-    /// Runs it, announcing pages as they fill.
-    ///
-    /// A row whose logits give no token costs its own request and no other: its wishes are dropped
-    /// and the step runs again, which writes the same KV to the same slots.
+    /// Submits it, announcing pages as they fill.
     ///
     /// # Errors
     /// [`EngineError`] if nothing of the step can be used.
-    pub(super) fn run(mut self, model: &mut impl StepModel) -> Result<Outcome, EngineError> {
+    pub(super) fn submit<M: StepModel>(
+        self,
+        model: &mut M,
+        number: u64,
+    ) -> Result<Flight<M::Ticket>, EngineError> {
         let (roster, rows) = (self.roster, self.rows);
-        let mut result =
-            model.step(&self.batch, &mut |layers, fence| announce(roster, rows, &layers, fence));
-        while let Err(EngineError::Logits { row, reason }) = result {
-            if !self.give_up_row(row, reason) {
-                return Err(EngineError::Logits { row, reason });
-            }
-            result = model.step(&self.batch, &mut |_, _| ());
-        }
-        result.map(|output| self.outcome(output))
+        let submitted = std::time::Instant::now();
+        let ticket = model
+            .submit(&self.batch, &mut |layers, fence| announce(roster, rows, &layers, fence))?;
+        let (parts, wishes, copied_from) = (self.parts, self.wishes, Vec::new());
+        Ok(Flight { number, parts, submitted, copied_from, wishes, ticket })
     }
 
-    fn add_rows(&mut self, request: &'a Request, sequence: &'a Sequence, tokens: usize) {
+    fn add_rows(&mut self, request: &'a Request, sequence: &'a Sequence, row: PlannedRow) {
         let prompt = &request.work.prompt;
         let (first_row, start) = (self.batch.tokens.len(), sequence.table.tokens());
-        let end = start + tokens;
-        sequence.copy_tokens(prompt, start, tokens, &mut self.batch.tokens);
+        let (tokens, end) = (row.tokens as usize, start + row.tokens as usize);
+        let known = end.min(sequence.known_tokens(prompt));
+        sequence.copy_tokens(prompt, start, known - start, &mut self.batch.tokens);
+        if let Some(sample) = sequence.feed().filter(|_| known < end) {
+            self.batch.fed.push(FedRow { row: first_row + tokens - 1, sample });
+            self.batch.tokens.push(0);
+        }
         self.batch.positions.extend(start as u32..end as u32);
         self.batch.sequences.push(SequenceRows {
             rows: first_row..first_row + tokens,
@@ -89,9 +120,10 @@ impl<'a> Step<'a> {
             blocks: sequence.table.ids(),
         });
         self.add_scores(request, sequence.key.request, start..end, first_row);
-        if end == sequence.context_tokens(prompt) && request.wants_token(sequence.output.len()) {
-            self.add_samples(request, sequence, first_row + tokens - 1);
-        }
+        let completes = end == sequence.context_tokens(prompt);
+        let sample = (completes && request.wants_token(sequence.generated_tokens()))
+            .then(|| self.add_samples(request, sequence, first_row + tokens - 1));
+        self.parts.push(Part { row, written_tokens: end, completes, sample });
     }
 
     /// Asks for a score of each prompt token whose predecessor is among `positions`.
@@ -108,49 +140,75 @@ impl<'a> Step<'a> {
         for index in first..prompt.len().min(positions.end + 1) {
             let row = first_row + index - 1 - positions.start;
             self.batch.scores.push(ScoreRow { row, next: prompt[index], top });
-            self.scored.push((number, index as u32));
+            self.wishes.scored.push((number, index as u32));
         }
     }
 
-    fn add_samples(&mut self, request: &'a Request, sequence: &'a Sequence, row: usize) {
+    /// Asks for a token of each choice; returns the first one's index.
+    fn add_samples(&mut self, request: &'a Request, sequence: &'a Sequence, row: usize) -> usize {
+        let first = self.batch.samples.len();
         for &choice in &sequence.choices {
-            self.sampled.push((sequence.key, choice));
+            self.wishes.sampled.push((sequence.key, choice));
             self.batch.samples.push(SampleRow {
                 row,
                 sampling: &request.work.sampling,
                 choice,
-                index: sequence.output.len() as u32,
+                index: sequence.generated_tokens() as u32,
                 prompt: &request.work.prompt,
                 output: &sequence.output,
-                banned: request.banned(&sequence.output),
+                banned: request.banned(sequence.generated_tokens()),
             });
         }
+        first
     }
+}
 
-    /// Drops all wishes of the request that a row belongs to; `false` if it had none.
-    fn give_up_row(&mut self, row: usize, reason: LogitsFault) -> bool {
-        let at = self.batch.sequences.iter().position(|sequence| sequence.rows.contains(&row));
-        let Some(request) = at.map(|at| self.rows[at].key.request) else { return false };
-        let wishes = self.sampled.len() + self.scored.len();
-        let kept: Vec<bool> = self.sampled.iter().map(|(key, _)| key.request != request).collect();
-        retain_by(&mut self.batch.samples, &kept);
-        retain_by(&mut self.sampled, &kept);
-        let kept: Vec<bool> = self.scored.iter().map(|(owner, _)| *owner != request).collect();
-        retain_by(&mut self.batch.scores, &kept);
-        retain_by(&mut self.scored, &kept);
-        self.faults.push((request, reason));
-        self.sampled.len() + self.scored.len() < wishes
+// === impl Flight ===
+
+impl<T> Flight<T> {
+    /// Waits for the results.
+    ///
+    /// # Errors
+    /// [`EngineError`] if nothing of the step can be used; with the parts that were in it.
+    pub(super) fn collect<M: StepModel<Ticket = T>>(
+        self,
+        model: &mut M,
+    ) -> (Vec<Part>, Result<Outcome, EngineError>) {
+        let wishes = self.wishes;
+        (self.parts, model.collect(self.ticket).map(|output| wishes.outcome(output)))
     }
+}
 
+// === impl Wishes ===
+
+impl Wishes {
     fn outcome(self, output: StepOutput) -> Outcome {
-        let samples = self.sampled.into_iter().zip(output.samples);
-        let scores = self.scored.into_iter().zip(output.scores);
-        Outcome {
-            samples: samples.map(|((key, choice), sampled)| (key, choice, sampled)).collect(),
-            scores: scores
-                .map(|((request, index), logprob)| (request, PromptLogprob { index, logprob }))
-                .collect(),
-            faults: self.faults,
+        let mut outcome = Outcome::default();
+        for ((key, choice), sample) in self.sampled.into_iter().zip(output.samples) {
+            match sample {
+                Ok(sampled) => outcome.samples.push((key, choice, sampled)),
+                Err(fault) => outcome.faults.push((key.request, fault)),
+            }
+        }
+        for ((request, index), score) in self.scored.into_iter().zip(output.scores) {
+            outcome.add_score(request, index, score);
+        }
+        outcome
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    fn add_score(
+        &mut self,
+        request: u64,
+        index: u32,
+        score: Result<TokenLogprob, LogitsFault>,
+    ) {
+        match score {
+            Ok(logprob) => self.scores.push((request, PromptLogprob { index, logprob })),
+            Err(fault) => self.faults.push((request, fault)),
         }
     }
 }
@@ -165,9 +223,4 @@ fn announce(roster: &Roster, rows: &[PlannedRow], layers: &Range<u32>, fence: Fe
         request
             .announce(sequence.table.blocks(), Pages { layers: layers.clone(), fence, last_chunk });
     }
-}
-
-fn retain_by<T>(items: &mut Vec<T>, kept: &[bool]) {
-    let mut kept = kept.iter();
-    items.retain(|_| kept.next().copied().unwrap_or(false));
 }

@@ -39,7 +39,7 @@ fn decode(
         let mut batch = step_of(&[Part { tokens: &tokens, from: tokens.len() - 1, blocks }]);
         batch.samples.push(greedy_row(0, &greedy));
         let output = model.step(&batch, &mut |_, _| ()).unwrap();
-        tokens.push(output.samples[0].token);
+        tokens.push(output.samples[0].as_ref().unwrap().token);
     }
     tokens.split_off(prefix.len())
 }
@@ -207,12 +207,14 @@ fn samples_and_scores_come_back_in_the_order_asked() {
     for (row, sampled) in rows.into_iter().zip(&output.samples) {
         let logits = model.logits(&batch, &[row]).unwrap();
         let want = crate::sampler::sample(&logits, &greedy_row(row, &greedy)).unwrap();
+        let sampled = sampled.as_ref().unwrap();
         assert_eq!((sampled.token, &sampled.logprob), (want.token, &want.logprob));
     }
-    assert_eq!(output.samples[0].token, output.samples[2].token);
+    let token = |at: usize| output.samples[at].as_ref().unwrap().token;
+    assert_eq!(token(0), token(2));
     for (score, logprob) in batch.scores.iter().zip(&output.scores) {
         let logits = model.logits(&batch, &[score.row]).unwrap();
-        assert_eq!(*logprob, crate::sampler::score(&logits, score).unwrap());
+        assert_eq!(*logprob, crate::sampler::score(&logits, score));
     }
 }
 
@@ -226,7 +228,7 @@ fn more_scores_than_one_group_of_logits_holds() {
     let output = model.step(&batch, &mut |_, _| ()).unwrap();
     assert!(output.scores.len() > CpuBackend::LOGIT_ROWS_MAX);
     let logits = model.logits(&batch, &[198]).unwrap();
-    assert_eq!(output.scores[198], crate::sampler::score(&logits, &batch.scores[198]).unwrap());
+    assert_eq!(output.scores[198], crate::sampler::score(&logits, &batch.scores[198]));
 }
 
 #[test]
@@ -247,10 +249,9 @@ fn a_damaged_block_blames_the_row_of_its_sequence() {
         Part { tokens: &tokens, from: 4, blocks: &bad },
     ]);
     batch.samples = vec![greedy_row(0, &greedy), greedy_row(1, &greedy)];
-    let error = model.step(&batch, &mut |_, _| ()).unwrap_err();
-    assert_eq!(error, EngineError::Logits { row: 1, reason: LogitsFault::NotANumber });
-    batch.samples.pop();
-    assert!(model.step(&batch, &mut |_, _| ()).is_ok());
+    let output = model.step(&batch, &mut |_, _| ()).unwrap();
+    assert!(output.samples[0].is_ok(), "the other row is fine");
+    assert_eq!(output.samples[1].as_ref().unwrap_err(), &LogitsFault::NotANumber);
 }
 
 #[test]

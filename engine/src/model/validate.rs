@@ -23,6 +23,9 @@ pub(super) fn batch(
     if let Some(token) = batch.tokens.iter().find(|&&token| token >= config.vocab_size) {
         return refuse(format!("token {token} in a vocabulary of {}", config.vocab_size));
     }
+    if let Some(fed) = batch.fed.iter().find(|fed| fed.row >= rows) {
+        return refuse(format!("a token is fed to row {} of {rows}", fed.row));
+    }
     let wanted = batch.samples.iter().map(|sample| sample.row);
     if let Some(row) =
         wanted.chain(batch.scores.iter().map(|score| score.row)).find(|&row| row >= rows)
@@ -97,6 +100,7 @@ mod tests {
     fn valid() -> StepBatch<'static> {
         StepBatch {
             tokens: vec![1, 2, 3],
+            fed: Vec::new(),
             positions: vec![0, 1, 5],
             sequences: vec![
                 SequenceRows { rows: 0..2, context_tokens: 2, blocks: vec![BlockId(0)] },

@@ -24,6 +24,10 @@ pub(super) const POISON: TokenId = 60;
 pub(super) struct ScriptModel {
     slots: Vec<Option<TokenId>>,
     block_tokens: usize,
+    /// Whether results are given out only when they are collected, as a device does.
+    overlaps: bool,
+    /// Tokens of the latest step, to be fed to the next.
+    sampled: Vec<Option<TokenId>>,
     control: Arc<Control>,
 }
 
@@ -100,9 +104,15 @@ impl Control {
 // === impl ScriptModel ===
 
 impl ScriptModel {
-    pub(super) fn new(blocks: u32, block_tokens: u32, control: Arc<Control>) -> Self {
+    pub(super) fn new(
+        blocks: u32,
+        block_tokens: u32,
+        overlaps: bool,
+        control: Arc<Control>,
+    ) -> Self {
         let slots = vec![None; (blocks * block_tokens) as usize];
-        Self { slots, block_tokens: block_tokens as usize, control }
+        let block_tokens = block_tokens as usize;
+        Self { slots, block_tokens, overlaps, sampled: Vec::new(), control }
     }
 
     fn slot(&self, sequence: &SequenceRows, position: usize) -> usize {
@@ -122,22 +132,35 @@ impl ScriptModel {
             for row in sequence.rows.clone() {
                 let slot = self.slot(sequence, batch.positions[row] as usize);
                 assert!(written.insert(slot), "slot {slot} is written twice in a step");
-                self.slots[slot] = Some(batch.tokens[row]);
+                self.slots[slot] = Some(self.token(batch, row));
             }
         }
+    }
+
+    /// A row's token; one that the step before failed to choose reads as poison.
+    fn token(&self, batch: &StepBatch<'_>, row: usize) -> TokenId {
+        let Some(fed) = batch.fed.iter().find(|fed| fed.row == row) else {
+            return batch.tokens[row];
+        };
+        assert!(self.overlaps, "nothing is outstanding where steps don't overlap");
+        self.sampled[fed.sample].unwrap_or(POISON)
     }
 
     fn sample(
         &self,
         batch: &StepBatch<'_>,
         sample: &SampleRow<'_>,
-    ) -> Result<Sampled, EngineError> {
+    ) -> Result<Sampled, LogitsFault> {
         let sequence = owner(batch, sample.row);
         let context = self.read(sequence, batch.positions[sample.row] as usize);
-        assert_eq!(context, [sample.prompt, sample.output].concat(), "KV isn't the sequence's own");
+        let known = [sample.prompt, sample.output].concat();
+        assert!(context.starts_with(&known), "KV isn't the sequence's own");
+        let is_fed = batch.fed.iter().any(|fed| fed.row == sample.row);
+        assert_eq!(context.len(), known.len() + usize::from(is_fed));
         assert_eq!(context.len(), sequence.context_tokens as usize);
+        assert_eq!(context.len(), sample.prompt.len() + sample.index as usize);
         if context.last() == Some(&POISON) {
-            return Err(EngineError::Logits { row: sample.row, reason: LogitsFault::NotANumber });
+            return Err(LogitsFault::NotANumber);
         }
         let token = next_token(&context, sample.sampling.seed, sample.choice, sample.banned);
         let logprob = sample.sampling.logprobs.map(|_| TokenLogprob::default());
@@ -146,7 +169,13 @@ impl ScriptModel {
 }
 
 impl StepModel for ScriptModel {
-    fn step(
+    type Ticket = StepOutput;
+
+    fn overlaps(&self) -> bool {
+        self.overlaps
+    }
+
+    fn submit(
         &mut self,
         batch: &StepBatch<'_>,
         on_layers: &mut OnLayers<'_>,
@@ -156,13 +185,21 @@ impl StepModel for ScriptModel {
         self.write(batch);
         on_layers(0..1, Fence(self.control.steps()));
         on_layers(1..2, Fence(self.control.steps()));
-        let samples = batch.samples.iter().map(|sample| self.sample(batch, sample));
+        let samples: Vec<_> =
+            batch.samples.iter().map(|sample| self.sample(batch, sample)).collect();
         let scores = batch.scores.iter().map(|score| {
             let sequence = owner(batch, score.row);
             let context = self.read(sequence, batch.positions[score.row] as usize);
-            score_of(&context, score.next, score.top)
+            Ok(score_of(&context, score.next, score.top))
         });
-        Ok(StepOutput { samples: samples.collect::<Result<_, _>>()?, scores: scores.collect() })
+        let scores = scores.collect();
+        let token = |sample: &Result<Sampled, _>| sample.as_ref().ok().map(|it| it.token);
+        self.sampled = samples.iter().map(token).collect();
+        Ok(StepOutput { samples, scores })
+    }
+
+    fn collect(&mut self, ticket: StepOutput) -> Result<StepOutput, EngineError> {
+        Ok(ticket)
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {

@@ -62,12 +62,14 @@ fn any_job() -> impl Strategy<Value = Job> {
 
 fn any_sizes() -> impl Strategy<Value = Sizes> {
     // 80 tokens are the longest sequence, 20 blocks: from just that to plenty.
-    (20..60u32, prop_oneof![Just(8u32), Just(16), Just(256)], 3..8u32, any::<bool>()).prop_map(
-        |(blocks, batch_tokens, sequences, prefix_cache)| Sizes {
+    let budgets = prop_oneof![Just(8u32), Just(16), Just(256)];
+    (20..60u32, budgets, 3..8u32, any::<bool>(), any::<bool>()).prop_map(
+        |(blocks, batch_tokens, sequences, prefix_cache, overlaps)| Sizes {
             blocks,
             batch_tokens,
             sequences,
             prefix_cache,
+            overlaps,
             ..Sizes::default()
         },
     )

@@ -1,0 +1,596 @@
+// Attention of one query token per row over its sequence's pages: out = softmax(scale * q K^T) V.
+//
+// Work. A row sees tokens [context - window, context) (all of them where window = 0). They are cut
+// into tiles of 16 tokens and chunks of whole tiles; where the cuts are follows from the row's own
+// context alone, so that a row's bits don't depend on its neighbours. An item is one chunk of one
+// key/value head (or of one slice of at most 16 of its query heads). The grid is persistent: each
+// block finds, by a prefix sum over the contexts, the run of items that is its share of all tiles.
+//
+// A warp takes every WARPS-th tile of an item and streams them through a ring of its own: the
+// bulk tensor copy engine with -DBULK (HEAD_DIM a multiple of 64), else cp.async. It keeps
+//   S^T [16 tokens x 8 heads] = K q^T,  O^T [HEAD_DIM x 8 heads] += V^T P^T
+// by mma with the query heads as the narrow side: a group of 4 wastes half of a product, not three
+// quarters. The warps' (max, sum, O) are combined at the item's end. Items of a row with several
+// chunks go to `partials` and `sums`; whoever arrives last combines them, in order.
+//
+// Layout. pages `[blocks][2][kv_heads][BLOCK_TOKENS][HEAD_DIM]` of one layer; qkv rows
+// `[heads*d | ...]`; out `[rows, heads*d]`; partials `[rows][kv_heads][SLICES][SPLITS_MAX][SLICE_HEADS]
+// [HEAD_DIM]` f32; sums the same without HEAD_DIM, float2 (max in log2 units, sum); arrivals
+// `[rows][kv_heads][SLICES]`, zero before the first launch and after each.
+//
+// Floor: 4 * HEAD_DIM * kv_heads bytes a token of context at the memory's rate.
+//
+// `context`, `row_of` and `tables` are read before grid_wait(), and so are the pages that end before
+// a row's newest token: what writes them must not be overlapped with the graph (a plain edge).
+#include "common.cuh"
+
+#ifndef WARPS
+#define WARPS 4
+#endif
+#ifndef STAGES
+#define STAGES 3
+#endif
+#ifndef RESIDENT
+#define RESIDENT 2
+#endif
+#ifndef SPLITS_MAX
+#define SPLITS_MAX 32
+#endif
+#ifndef CHUNK_TOKENS
+#define CHUNK_TOKENS 256
+#endif
+
+constexpr int TILE = 16;  // tokens
+constexpr int THREADS = WARPS * 32;
+constexpr int SLICES = (GROUP + 15) / 16;
+constexpr int SLICE_HEADS = (GROUP + SLICES - 1) / SLICES;
+constexpr int COLUMNS = (SLICE_HEADS + 7) / 8;  // of 8 query heads
+constexpr int STEPS = (HEAD_DIM + 15) / 16;     // of 16 elements of a head
+constexpr int PIECES = HEAD_DIM / 8;            // of 16 bytes, in a token's key
+// A tile's keys (then its values) lie so that ldmatrix meets no bank conflict: as the copy engine
+// lays them out, `[HEAD_DIM / 64][16 tokens][128 bytes]` with piece p of token t at p ^ t % 8; or, for
+// other sizes, as rows of an odd number of pieces.
+constexpr bool SWIZZLED = HEAD_DIM % 64 == 0;
+constexpr int ROW_BYTES = SWIZZLED ? 128 : (STEPS * 2 + 1) * 16;
+constexpr int HALF_BYTES = SWIZZLED ? TILE * HEAD_DIM * 2 : TILE * ROW_BYTES;
+constexpr int STAGE_BYTES = 2 * HALF_BYTES;
+constexpr int RING_BYTES = WARPS * STAGES * STAGE_BYTES;
+constexpr int O_STRIDE = (STEPS * 16 + 31) / 32 * 32 + 4;  // floats; 4 more: no bank conflicts
+constexpr float NEVER = -1e30f;  // a maximum of nothing; finite, so that differences are never NaN
+
+static_assert(BLOCK_TOKENS % TILE == 0 && HEAD_DIM % 8 == 0 && HEAD_DIM <= 256, "shape");
+
+// Shared memory after the ring.
+struct Tail {
+    float o[WARPS][SLICE_HEADS][O_STRIDE];
+    float max[WARPS][COLUMNS * 8];
+    float sum[WARPS][COLUMNS * 8];
+    float weights[SLICE_HEADS][SPLITS_MAX];
+    u64 full[WARPS][STAGES];
+    int warp_tiles[WARPS];
+    int bounds[2][3];  // the block's first item and the one after its last: row, head, chunk
+    int last;
+};
+
+struct Shape {
+    int rows, kv_heads, qkv_stride, table_stride, window;
+    float scale;
+};
+
+// === which tiles ===
+
+// The tiles that a row sees, and how many make a chunk.
+struct Span {
+    int first, end, chunk;
+};
+
+__device__ __forceinline__ Span span_of(int context, int window) {
+    int from = window > 0 && context > window ? context - window : 0;
+    Span s;
+    s.first = from / TILE;
+    s.end = (context + TILE - 1) / TILE;
+    int share = (s.end - s.first + SPLITS_MAX - 1) / SPLITS_MAX;
+    s.chunk = max(CHUNK_TOKENS / TILE, (share + WARPS - 1) / WARPS * WARPS);
+    return s;
+}
+
+// An item and its tiles.
+struct Item {
+    int row, head, chunk;  // head counts slices of key/value heads
+    int begin, end;        // tiles
+    Span span;
+
+    __device__ __forceinline__ bool is(const int (&at)[3]) const {
+        return row == at[0] && head == at[1] && chunk == at[2];
+    }
+    __device__ __forceinline__ void open(const int* contexts, const Shape& shape) {
+        if (row < shape.rows) span = span_of(contexts[row], shape.window);
+        set_chunk();
+    }
+    __device__ __forceinline__ void set_chunk() {
+        begin = span.first + chunk * span.chunk;
+        end = min(begin + span.chunk, span.end);
+    }
+    __device__ __forceinline__ void next(const int* contexts, const Shape& shape) {
+        chunk++;
+        if (end == span.end) {
+            chunk = 0;
+            if (++head == shape.kv_heads * SLICES) {
+                head = 0;
+                do row++;
+                while (row < shape.rows && contexts[row] == 0);
+                if (row < shape.rows) span = span_of(contexts[row], shape.window);
+            }
+        }
+        set_chunk();
+    }
+};
+
+// Finds the first item that starts at or after `at` tiles, by the thread whose rows hold it.
+__device__ void find(int (&bound)[3], i64 at, int row, int row_end, i64 before, const int* contexts,
+                     const Shape& shape) {
+    int heads = shape.kv_heads * SLICES;
+    for (; row < row_end; row++) {
+        Span s = span_of(contexts[row], shape.window);
+        int tiles = s.end - s.first;
+        if (at < before + (i64)tiles * heads) {
+            int rest = (int)(at - before), head = rest / tiles;
+            int chunk = (rest - head * tiles + s.chunk - 1) / s.chunk;
+            if (chunk * s.chunk >= tiles) chunk = 0, head++;
+            if (head == heads) {
+                head = 0;
+                do row++;
+                while (row < shape.rows && contexts[row] == 0);
+            }
+            bound[0] = row, bound[1] = head, bound[2] = chunk;
+            return;
+        }
+        before += (i64)tiles * heads;
+    }
+}
+
+// Divides the tiles of all rows among the blocks.
+__device__ void plan(Tail& tail, int* contexts, const int* context, const Shape& shape) {
+    int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    for (int i = thread; i < shape.rows; i += THREADS) contexts[i] = context[i];
+    if (thread < 6) tail.bounds[thread / 3][thread % 3] = thread % 3 == 0 ? shape.rows : 0;
+    __syncthreads();
+    int each = (shape.rows + THREADS - 1) / THREADS;
+    int row = min(thread * each, shape.rows), row_end = min(row + each, shape.rows);
+    int own = 0;
+    for (int i = row; i < row_end; i++) {
+        Span s = span_of(contexts[i], shape.window);
+        own += s.end - s.first;
+    }
+    int upto = own;
+#pragma unroll
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+        int below = __shfl_up_sync(0xffffffffu, upto, lanes);
+        if (lane >= lanes) upto += below;
+    }
+    if (lane == 31) tail.warp_tiles[warp] = upto;
+    __syncthreads();
+    int before = upto - own, all = 0;
+    for (int w = 0; w < WARPS; w++) {
+        if (w < warp) before += tail.warp_tiles[w];
+        all += tail.warp_tiles[w];
+    }
+    // Neighbours in this order share a multiprocessor, so that few items spread over all of them.
+    i64 block = blockIdx.x * gridDim.y + blockIdx.y, blocks = gridDim.x * gridDim.y;
+    i64 heads = shape.kv_heads * SLICES, total = all * heads;
+    i64 low = before * heads, high = low + own * heads;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        i64 at = (total * (block + i) + blocks - 1) / blocks;
+        if (low <= at && at < high) find(tail.bounds[i], at, row, row_end, low, contexts, shape);
+    }
+    __syncthreads();
+}
+
+// === the ring ===
+
+// Where a piece of a token is in its half of a stage.
+__device__ __forceinline__ u32 at_piece(int token, int piece) {
+    if (!SWIZZLED) return token * ROW_BYTES + piece * 16;
+    return (piece / 8 * TILE + token) * ROW_BYTES + (piece % 8 ^ token % 8) * 16;
+}
+
+// Where piece `2 * step + i` is, from the address of piece i (0 or 1).
+__device__ __forceinline__ u32 at_step(u32 base, int step) {
+    if (!SWIZZLED) return base + step * 32;
+    return (base ^ (step % 4 * 32)) + step / 4 * (TILE * ROW_BYTES);
+}
+
+// A warp's reader: which tile it loads next.
+struct Reader {
+    Item item;
+    int tile, fetched;  // the next tile; how many of the fetched table entries were used
+    int entry;          // lane i: the block of this warp's i-th tile from where it was fetched
+    bool done;
+
+    __device__ __forceinline__ void fetch(const int* tables, const Shape& shape) {
+        int mine = tile + (threadIdx.x % 32) * WARPS;
+        fetched = 0;
+        if (mine < item.end) entry = tables[(i64)item.row * shape.table_stride + mine * TILE / BLOCK_TOKENS];
+    }
+    // Goes on to the first item, from this one on, that has a tile for this warp.
+    __device__ __forceinline__ void settle(const int (&stop)[3], const int* contexts, const int* tables,
+                                           const Shape& shape) {
+        int warp = threadIdx.x / 32;
+        while (!(done = item.is(stop))) {
+            tile = item.begin + warp;
+            if (tile < item.end) {
+                fetch(tables, shape);
+                return;
+            }
+            item.next(contexts, shape);
+        }
+    }
+    __device__ __forceinline__ void step(const int (&stop)[3], const int* contexts, const int* tables,
+                                         const Shape& shape) {
+        tile += WARPS;
+        if (tile >= item.end) {
+            item.next(contexts, shape);
+            settle(stop, contexts, tables, shape);
+        } else if (++fetched == 32) {
+            fetch(tables, shape);
+        }
+    }
+};
+
+#ifdef BULK
+__device__ __forceinline__ void load_tile(u32 to, const TensorMap* map, int block, int row, u32 barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+        "[%1, {%3, %4, %3, %3, %5}], [%2];" ::"r"(to),
+        "l"((u64)map), "r"(barrier), "r"(0), "r"(row), "r"(block)
+        : "memory");
+}
+#else
+__device__ __forceinline__ void load_tile(u32 to, const elem* pages, int block, int head, int tile, int from,
+                                          int context, int kv_heads) {
+    int lane = threadIdx.x % 32;
+    const elem* half = pages + ((i64)block * 2 * kv_heads + head) * (BLOCK_TOKENS * HEAD_DIM);
+    half += tile * TILE % BLOCK_TOKENS * HEAD_DIM;
+    i64 values = (i64)kv_heads * BLOCK_TOKENS * HEAD_DIM;
+#pragma unroll
+    for (int i = 0; i < (TILE * PIECES + 31) / 32; i++) {
+        int piece = i * 32 + lane, row = piece / PIECES, token = tile * TILE + row;
+        if (TILE * PIECES % 32 != 0 && piece >= TILE * PIECES) break;
+        bool valid = from <= token && token < context;
+        u32 at = to + at_piece(row, piece % PIECES);
+        cp_async16_or_zero(at, half + piece * 8, valid);
+        cp_async16_or_zero(at + HALF_BYTES, half + values + piece * 8, valid);
+    }
+}
+#endif
+
+// === one tile ===
+
+struct State {
+    float max[COLUMNS][2], sum[COLUMNS][2];  // of this lane's two heads; sums of its own tokens
+    float o[STEPS][COLUMNS][4];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            max[c][0] = max[c][1] = NEVER;
+            sum[c][0] = sum[c][1] = 0;
+#pragma unroll
+            for (int s = 0; s < STEPS; s++) o[s][c][0] = o[s][c][1] = o[s][c][2] = o[s][c][3] = 0;
+        }
+    }
+};
+
+typedef u32 Queries[STEPS][COLUMNS][2];
+
+__device__ __forceinline__ void load_queries(Queries& q, const elem* heads, int count) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+        int head = c * 8 + lane / 4;
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                int d = s * 16 + i * 8;
+                q[s][c][i] = 0;
+                if (d < HEAD_DIM && head < count) {
+                    q[s][c][i] = *(const u32*)(heads + head * HEAD_DIM + d + lane % 4 * 2);
+                }
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ float max_of_tokens(float x) {
+#pragma unroll
+    for (int lanes = 4; lanes < 32; lanes *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lanes));
+    return x;
+}
+
+__device__ __forceinline__ float sum_of_tokens(float x) {
+#pragma unroll
+    for (int lanes = 4; lanes < 32; lanes *= 2) x += __shfl_xor_sync(0xffffffffu, x, lanes);
+    return x;
+}
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ u32 transpose8(u32 x) {
+    u32 y;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
+// Adds a tile whose tokens [0, low) and [high, 16) are not seen. `keys`, `values`: this lane's
+// ldmatrix addresses. `scale` is in log2 units.
+__device__ __forceinline__ void add_tile(State& state, const Queries& q, u32 keys, u32 values, int low, int high,
+                                         float scale) {
+    float s[COLUMNS][4], s2[COLUMNS][4];
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) s[c][i] = s2[c][i] = 0;
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        u32 k[4];
+        ldmatrix4(k, at_step(keys, step));
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) mma16816(step % 2 ? s2[c] : s[c], k, q[step][c][0], q[step][c][1]);
+    }
+    int token = threadIdx.x % 32 / 4;
+    bool seen0 = low <= token && token < high, seen1 = low <= token + 8 && token + 8 < high;
+    u32 p[COLUMNS][2];
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+        float keep[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float x0 = seen0 ? (s[c][i] + s2[c][i]) * scale : NEVER;
+            float x1 = seen1 ? (s[c][i + 2] + s2[c][i + 2]) * scale : NEVER;
+            float top = fmaxf(state.max[c][i], max_of_tokens(fmaxf(x0, x1)));
+            keep[i] = exp2_fast(state.max[c][i] - top);
+            state.max[c][i] = top;
+            s[c][i] = exp2_fast(x0 - top);
+            s[c][i + 2] = exp2_fast(x1 - top);
+            state.sum[c][i] = state.sum[c][i] * keep[i] + (s[c][i] + s[c][i + 2]);
+        }
+        p[c][0] = transpose8(pack2(s[c][0], s[c][1]));
+        p[c][1] = transpose8(pack2(s[c][2], s[c][3]));
+#pragma unroll
+        for (int step = 0; step < STEPS; step++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) state.o[step][c][i] *= keep[i % 2];
+    }
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        u32 v[4];
+        ldmatrix4_trans(v, at_step(values, step));
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) mma16816(state.o[step][c], v, p[c][0], p[c][1]);
+    }
+}
+
+// === combining ===
+
+__device__ __forceinline__ void store_state(Tail& tail, const State& state) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int head = c * 8 + lane % 4 * 2 + i;
+            float sum = sum_of_tokens(state.sum[c][i]);
+            if (lane < 4) {
+                tail.max[warp][head] = state.max[c][i];
+                tail.sum[warp][head] = sum;
+            }
+            if (head < SLICE_HEADS) {
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                    tail.o[warp][head][s * 16 + lane / 4] = state.o[s][c][i];
+                    tail.o[warp][head][s * 16 + lane / 4 + 8] = state.o[s][c][i + 2];
+                }
+            }
+        }
+    }
+}
+
+// Where an item's results go.
+struct Target {
+    elem* out;        // the slice's first head in the row
+    float* partials;  // of the (row, slice)'s first chunk
+    float2* sums;
+    int* arrivals;
+    int count;        // heads in the slice
+};
+
+// Combines the warps' states into `out`, or, if the row has several chunks, into this one's place.
+__device__ __forceinline__ void combine_warps(Tail& tail, const Target& to, bool whole, int chunk) {
+    for (int i = threadIdx.x; i < to.count * HEAD_DIM; i += THREADS) {
+        int head = i / HEAD_DIM, d = i % HEAD_DIM;
+        float top = tail.max[0][head], sum = 0, o = 0;
+#pragma unroll
+        for (int w = 1; w < WARPS; w++) top = fmaxf(top, tail.max[w][head]);
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            float weight = exp2_fast(tail.max[w][head] - top);
+            sum += weight * tail.sum[w][head];
+            o += weight * tail.o[w][head][d];
+        }
+        if (whole) {
+            to.out[i] = to_elem(o / sum);
+        } else {
+            to.partials[(i64)chunk * SLICE_HEADS * HEAD_DIM + i] = o;
+            if (d == 0) to.sums[chunk * SLICE_HEADS + head] = make_float2(top, sum);
+        }
+    }
+}
+
+// Whether this block is the last of `chunks` to arrive; then the others' results are visible to it.
+__device__ __forceinline__ bool arrive_last(Tail& tail, int* arrivals, int chunks) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int before;
+        asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;" : "=r"(before) : "l"(arrivals) : "memory");
+        tail.last = before == chunks - 1;
+        if (tail.last) *arrivals = 0;
+    }
+    __syncthreads();
+    return tail.last;
+}
+
+__device__ __forceinline__ void combine_chunks(Tail& tail, const Target& to, int chunks) {
+    int lane = threadIdx.x % 32;
+    for (int head = threadIdx.x / 32; head < to.count; head += WARPS) {
+        float top = NEVER, sum = 0;
+        for (int c = lane; c < chunks; c += 32) top = fmaxf(top, __ldcg(&to.sums[c * SLICE_HEADS + head]).x);
+        top = warp_max(top);
+        for (int c = lane; c < chunks; c += 32) {
+            float2 s = __ldcg(&to.sums[c * SLICE_HEADS + head]);
+            float weight = exp2_fast(s.x - top);
+            sum += weight * s.y;
+            tail.weights[head][c] = weight;
+        }
+        sum = 1 / warp_sum(sum);
+        for (int c = lane; c < chunks; c += 32) tail.weights[head][c] *= sum;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x * 4; i < to.count * HEAD_DIM; i += THREADS * 4) {
+        const float* weights = tail.weights[i / HEAD_DIM];
+        const float4* from = (const float4*)(to.partials + i);
+        float4 o = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+        for (int c = 0; c < chunks; c++) {
+            float4 x = __ldcg(from + (i64)c * (SLICE_HEADS * HEAD_DIM / 4));
+            float w = weights[c];
+            o.x += w * x.x, o.y += w * x.y, o.z += w * x.z, o.w += w * x.w;
+        }
+        *(uint2*)(to.out + i) = make_uint2(pack2(o.x, o.y), pack2(o.z, o.w));
+    }
+}
+
+// === entry ===
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+decode_attention(
+#ifdef BULK
+    const __grid_constant__ TensorMap pages, int first_block,
+#else
+    const elem* pages,
+#endif
+    const elem* qkv, elem* out, const int* context, const int* row_of, const int* tables, float* partials,
+    float2* sums, int* arrivals, int rows, int kv_heads, int qkv_stride, int table_stride, int window,
+    float scale) {
+    extern __shared__ __align__(1024) u8 shared[];
+    Tail& tail = *(Tail*)(shared + RING_BYTES);
+    int* contexts = (int*)(shared + RING_BYTES + sizeof(Tail));
+    const Shape shape = {rows, kv_heads, qkv_stride, table_stride, window, scale * 1.44269504f};
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const u32 ring = shared_address(shared) + warp * STAGES * STAGE_BYTES;
+#ifdef BULK
+    const u32 full = shared_address(tail.full[warp]);
+    if (lane == 0) {
+        if (warp == 0) prefetch_map(&pages);
+        for (int i = 0; i < STAGES; i++) barrier_init(full + i * 8, 1);
+        barrier_init_fence();
+    }
+#else
+    // The bytes that pad a row are never loaded and must not be NaN.
+    if (HEAD_DIM % 16 != 0) {
+        for (int i = threadIdx.x * 16; i < RING_BYTES; i += THREADS * 16) *(uint4*)(shared + i) = uint4{};
+    }
+#endif
+    grid_launch();
+    plan(tail, contexts, context, shape);
+
+    bool waited = false;
+    Reader reader;
+    reader.item = Item{tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
+    reader.item.open(contexts, shape);
+    Item item = reader.item;
+    reader.settle(tail.bounds[1], contexts, tables, shape);
+    auto issue = [&](int stage) {
+        if (!reader.done) {
+            int limit = contexts[reader.item.row], tile = reader.tile;
+            if (!waited && (tile + 1) * TILE >= limit) grid_wait(), waited = true;
+            int block = __shfl_sync(0xffffffffu, reader.entry, reader.fetched);
+            int head = reader.item.head / SLICES;
+            u32 to = ring + stage * STAGE_BYTES;
+#ifdef BULK
+            if (lane == 0) {
+                barrier_expect(full + stage * 8, STAGE_BYTES);
+                load_tile(to, &pages, first_block + block, head * BLOCK_TOKENS + tile * TILE % BLOCK_TOKENS,
+                          full + stage * 8);
+            }
+#else
+            int from = shape.window > 0 ? limit - shape.window : 0;
+            load_tile(to, pages, block, head, tile, from, limit, shape.kv_heads);
+#endif
+            reader.step(tail.bounds[1], contexts, tables, shape);
+        }
+#ifndef BULK
+        cp_async_commit();
+#endif
+    };
+    for (int stage = 0; stage < STAGES; stage++) issue(stage);
+    if (!waited) grid_wait(), waited = true;
+
+    // This lane's part of the ldmatrix addresses: keys as they are, values transposed.
+    const u32 key_at = at_piece(lane % 16, lane / 16);
+    const u32 value_at = HALF_BYTES + at_piece(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    State state;
+    Queries queries;
+    int queries_row = -1, queries_head = -1, stage = 0;
+    u32 parity = 0;
+    for (; !item.is(tail.bounds[1]); item.next(contexts, shape)) {
+        const int limit = contexts[item.row], from = shape.window > 0 ? limit - shape.window : 0;
+        const int first_head = item.head / SLICES * GROUP + item.head % SLICES * SLICE_HEADS;
+        const int count = min(SLICE_HEADS, GROUP - item.head % SLICES * SLICE_HEADS);
+        const int row = row_of[item.row];
+        if (item.row != queries_row || item.head != queries_head) {
+            load_queries(queries, qkv + (i64)row * shape.qkv_stride + first_head * HEAD_DIM, count);
+            queries_row = item.row, queries_head = item.head;
+        }
+        state.clear();
+        for (int tile = item.begin + warp; tile < item.end; tile += WARPS) {
+            const int low = from - tile * TILE, high = limit - tile * TILE;
+            const u32 at = ring + stage * STAGE_BYTES;
+#ifdef BULK
+            barrier_wait(full + stage * 8, parity);
+            if (low > 0 || high < TILE) {
+                // What lies beyond a sequence's end may be NaN, and 0 * NaN is not 0.
+                u8* values = shared + (warp * STAGES + stage) * STAGE_BYTES + HALF_BYTES;
+                for (int i = lane; i < TILE * PIECES; i += 32) {
+                    int token = i / 8 % TILE;
+                    if (token < low || token >= high) *(uint4*)(values + i * 16) = uint4{};
+                }
+                asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+                __syncwarp();
+            }
+#else
+            cp_async_wait<STAGES - 1>();
+            __syncwarp();
+#endif
+            add_tile(state, queries, at + key_at, at + value_at, low, high, shape.scale);
+            __syncwarp();
+            issue(stage);
+            if (++stage == STAGES) stage = 0, parity ^= 1;
+        }
+        store_state(tail, state);
+        __syncthreads();
+        const i64 slice = (i64)item.row * (shape.kv_heads * SLICES) + item.head;
+        const Target to = {out + (i64)row * (shape.kv_heads * GROUP * HEAD_DIM) + first_head * HEAD_DIM,
+                           partials + slice * (SPLITS_MAX * SLICE_HEADS * HEAD_DIM),
+                           sums + slice * (SPLITS_MAX * SLICE_HEADS), arrivals + slice, count};
+        const int chunks = (item.span.end - item.span.first + item.span.chunk - 1) / item.span.chunk;
+        combine_warps(tail, to, chunks == 1, item.chunk);
+        if (chunks > 1 && arrive_last(tail, to.arrivals, chunks)) combine_chunks(tail, to, chunks);
+        __syncthreads();
+    }
+}

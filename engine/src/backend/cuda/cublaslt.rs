@@ -1,0 +1,366 @@
+//! CUDA's library of matrix products, as far as it is used here.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+
+use cudarc::cublaslt::sys::{
+    cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t,
+    cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t, cublasLtMatmulHeuristicResult_t,
+    cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t,
+    cublasOperation_t, cublasStatus_t, cudaDataType, cudaStream_t,
+};
+use libloading::os::unix::Library;
+
+use super::device::Stream;
+use super::element::ElementType;
+use crate::error::EngineError;
+
+/// The library's functions.
+#[derive(Clone, Copy, Debug)]
+pub struct CublasLt {
+    calls: Calls,
+    version: usize,
+}
+
+type Destroy = unsafe extern "C" fn(*mut c_void) -> cublasStatus_t;
+
+#[derive(Clone, Copy, Debug)]
+struct Calls {
+    version: unsafe extern "C" fn() -> usize,
+    create: unsafe extern "C" fn(*mut cublasLtHandle_t) -> cublasStatus_t,
+    destroy: Destroy,
+    operation_create: unsafe extern "C" fn(
+        *mut cublasLtMatmulDesc_t,
+        cublasComputeType_t,
+        cudaDataType,
+    ) -> cublasStatus_t,
+    operation_set: unsafe extern "C" fn(
+        cublasLtMatmulDesc_t,
+        cublasLtMatmulDescAttributes_t,
+        *const c_void,
+        usize,
+    ) -> cublasStatus_t,
+    operation_destroy: Destroy,
+    layout_create: unsafe extern "C" fn(
+        *mut cublasLtMatrixLayout_t,
+        cudaDataType,
+        u64,
+        u64,
+        i64,
+    ) -> cublasStatus_t,
+    layout_destroy: Destroy,
+    preference_create: unsafe extern "C" fn(*mut cublasLtMatmulPreference_t) -> cublasStatus_t,
+    preference_set: unsafe extern "C" fn(
+        cublasLtMatmulPreference_t,
+        cublasLtMatmulPreferenceAttributes_t,
+        *const c_void,
+        usize,
+    ) -> cublasStatus_t,
+    preference_destroy: Destroy,
+    heuristic: unsafe extern "C" fn(
+        cublasLtHandle_t,
+        cublasLtMatmulDesc_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatmulPreference_t,
+        c_int,
+        *mut cublasLtMatmulHeuristicResult_t,
+        *mut c_int,
+    ) -> cublasStatus_t,
+    check: unsafe extern "C" fn(
+        cublasLtHandle_t,
+        cublasLtMatmulDesc_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+        cublasLtMatrixLayout_t,
+        *const cublasLtMatmulAlgo_t,
+        *mut cublasLtMatmulHeuristicResult_t,
+    ) -> cublasStatus_t,
+    matmul: unsafe extern "C" fn(
+        cublasLtHandle_t,
+        cublasLtMatmulDesc_t,
+        *const c_void,
+        *const c_void,
+        cublasLtMatrixLayout_t,
+        *const c_void,
+        cublasLtMatrixLayout_t,
+        *const c_void,
+        *const c_void,
+        cublasLtMatrixLayout_t,
+        *mut c_void,
+        cublasLtMatrixLayout_t,
+        *const cublasLtMatmulAlgo_t,
+        *mut c_void,
+        usize,
+        cudaStream_t,
+    ) -> cublasStatus_t,
+}
+
+/// An object of the library, destroyed at the end.
+#[derive(Debug)]
+struct Owned {
+    raw: *mut c_void,
+    destroy: Destroy,
+}
+
+/// The library, started on the calling thread's device.
+#[derive(Debug)]
+pub(super) struct Handle {
+    library: CublasLt,
+    owned: Owned,
+}
+
+/// A way to compute a product; opaque, and of one version of the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Algorithm {
+    pub(super) words: [u64; 8],
+}
+
+/// `out[rows, outputs] = x[rows, inputs] * weight[outputs, inputs]^T (+ bias[outputs])`, all
+/// row-major; sums in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    /// Elements from one row of `x` to the next.
+    pub(super) x_stride: usize,
+    /// Elements from one row of `out` to the next.
+    pub(super) out_stride: usize,
+    /// Of `x`, `weight` and `bias`.
+    pub(super) element: ElementType,
+    /// Of `out`.
+    pub(super) out_element: ElementType,
+    pub(super) has_bias: bool,
+}
+
+/// Where the operands lie, on the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operands {
+    pub(super) x: u64,
+    pub(super) weight: u64,
+    /// Unused where the shape has none.
+    pub(super) bias: u64,
+    pub(super) out: u64,
+}
+
+/// Memory that a product may use while it runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workspace {
+    pub(super) address: u64,
+    pub(super) bytes: usize,
+}
+
+/// A shape in the library's words.
+///
+/// The library's matrices are column-major, so it is given the transposes: of `weight`
+/// (`inputs x outputs`, to be transposed), of `x` (`inputs x rows`) and of `out`
+/// (`outputs x rows`).
+#[derive(Debug)]
+pub(super) struct Problem {
+    operation: Owned,
+    weight: Owned,
+    x: Owned,
+    out: Owned,
+}
+
+// === impl CublasLt ===
+
+impl CublasLt {
+    /// Takes the functions of a loaded library, which stays loaded for good.
+    pub(super) fn new(library: Library) -> Result<Self, EngineError> {
+        // SAFETY: the types are those of `cublasLt.h` of CUDA 13.
+        let calls = unsafe { Calls::of(&library) }.map_err(|why| {
+            EngineError::Device(format!("the library of matrix products lacks a function: {why}"))
+        })?;
+        std::mem::forget(library);
+        // SAFETY: returns a constant.
+        let version = unsafe { (calls.version)() };
+        Ok(Self { calls, version })
+    }
+
+    /// As the library writes it, e.g. 130100.
+    #[must_use]
+    pub fn version(&self) -> usize {
+        self.version
+    }
+}
+
+impl Calls {
+    /// # Safety
+    /// `library` is cublasLt.
+    unsafe fn of(library: &Library) -> Result<Self, libloading::Error> {
+        // SAFETY: each field has the type that `cublasLt.h` gives the function of that name, but for
+        // the destroyers, whose argument is a pointer to an opaque struct.
+        unsafe {
+            Ok(Self {
+                version: *library.get(b"cublasLtGetVersion")?,
+                create: *library.get(b"cublasLtCreate")?,
+                destroy: *library.get(b"cublasLtDestroy")?,
+                operation_create: *library.get(b"cublasLtMatmulDescCreate")?,
+                operation_set: *library.get(b"cublasLtMatmulDescSetAttribute")?,
+                operation_destroy: *library.get(b"cublasLtMatmulDescDestroy")?,
+                layout_create: *library.get(b"cublasLtMatrixLayoutCreate")?,
+                layout_destroy: *library.get(b"cublasLtMatrixLayoutDestroy")?,
+                preference_create: *library.get(b"cublasLtMatmulPreferenceCreate")?,
+                preference_set: *library.get(b"cublasLtMatmulPreferenceSetAttribute")?,
+                preference_destroy: *library.get(b"cublasLtMatmulPreferenceDestroy")?,
+                heuristic: *library.get(b"cublasLtMatmulAlgoGetHeuristic")?,
+                check: *library.get(b"cublasLtMatmulAlgoCheck")?,
+                matmul: *library.get(b"cublasLtMatmul")?,
+            })
+        }
+    }
+}
+
+// === impl Owned ===
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: made together with its destroyer, and destroyed nowhere else.
+        let _ = unsafe { (self.destroy)(self.raw) };
+    }
+}
+
+// SAFETY: the library's descriptions are plain memory; its handle may be used from any thread.
+unsafe impl Send for Owned {}
+// SAFETY: as above; nothing changes a description once it is made.
+unsafe impl Sync for Owned {}
+
+// === impl Handle ===
+
+impl Handle {
+    pub(super) fn new(library: CublasLt) -> Result<Self, EngineError> {
+        let mut raw: cublasLtHandle_t = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        check("starting", unsafe { (library.calls.create)(&raw mut raw) })?;
+        let owned = Owned { raw: raw.cast(), destroy: library.calls.destroy };
+        Ok(Self { library, owned })
+    }
+
+    pub(super) fn version(&self) -> usize {
+        self.library.version
+    }
+
+    pub(super) fn problem(&self, shape: &Shape) -> Result<Problem, EngineError> {
+        let calls = &self.library.calls;
+        let element = data_type(shape.element);
+        let [rows, outputs, inputs] = [shape.rows, shape.outputs, shape.inputs];
+        Ok(Problem {
+            operation: calls.operation(shape)?,
+            weight: calls.layout(element, inputs, outputs, inputs)?,
+            x: calls.layout(element, inputs, rows, shape.x_stride)?,
+            out: calls.layout(data_type(shape.out_element), outputs, rows, shape.out_stride)?,
+        })
+    }
+
+    /// The library's suggestions, its favourite first.
+    ///
+    /// - `count`: how many at most.
+    /// - `alignment`: that all operands have, bytes.
+    pub(super) fn suggestions(
+        &self,
+        problem: &Problem,
+        count: usize,
+        alignment: u32,
+        workspace: Workspace,
+    ) -> Result<Vec<Algorithm>, EngineError> {
+        let preference = self.library.calls.preference(alignment, workspace.bytes)?;
+        let mut results = vec![empty_result(); count];
+        let mut found = 0;
+        // SAFETY: all objects are alive; writes at most `count` results.
+        let status = unsafe {
+            (self.library.calls.heuristic)(
+                self.owned.raw.cast(),
+                problem.operation.raw.cast(),
+                problem.weight.raw.cast(),
+                problem.x.raw.cast(),
+                problem.out.raw.cast(),
+                problem.out.raw.cast(),
+                preference.raw.cast(),
+                count as c_int,
+                results.as_mut_ptr(),
+                &raw mut found,
+            )
+        };
+        check("asking for algorithms", status)?;
+        let good = results
+            .iter()
+            .take(found.unsigned_abs() as usize)
+            .filter(|result| result.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS)
+            .map(|result| Algorithm { words: result.algo.data })
+            .collect();
+        Ok(good)
+    }
+
+    /// Whether an algorithm computes a problem with this much workspace.
+    pub(super) fn fits(
+        &self,
+        problem: &Problem,
+        algorithm: Algorithm,
+        workspace: Workspace,
+    ) -> bool {
+        let mut result = empty_result();
+        let algo = cublasLtMatmulAlgo_t { data: algorithm.words };
+        // SAFETY: all objects are alive; writes one result.
+        let status = unsafe {
+            (self.library.calls.check)(
+                self.owned.raw.cast(),
+                problem.operation.raw.cast(),
+                problem.weight.raw.cast(),
+                problem.x.raw.cast(),
+                problem.out.raw.cast(),
+                problem.out.raw.cast(),
+                &raw const algo,
+                &raw mut result,
+            )
+        };
+        status == cublasStatus_t::CUBLAS_STATUS_SUCCESS
+            && result.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS
+            && result.workspaceSize <= workspace.bytes
+    }
+
+    /// Submits a product to a stream. Records no allocation, so it may be captured.
+    pub(super) fn run(
+        &self,
+        stream: &Stream,
+        problem: &Problem,
+        operands: Operands,
+        algorithm: Algorithm,
+        workspace: Workspace,
+    ) -> Result<(), EngineError> {
+        let calls = &self.library.calls;
+        let bias = problem.bias(operands);
+        if let Some(bias) = bias {
+            calls.set(&problem.operation, BIAS_POINTER, &bias)?;
+        }
+        let (one, zero) = (1.0_f32, 0.0_f32);
+        let algo = cublasLtMatmulAlgo_t { data: algorithm.words };
+        // SAFETY: all objects are alive; the factors are f32, as the operation says, and read before
+        // the call returns; the device's memory is the caller's part.
+        let status = unsafe {
+            (calls.matmul)(
+                self.owned.raw.cast(),
+                problem.operation.raw.cast(),
+                (&raw const one).cast(),
+                operands.weight as *const c_void,
+                problem.weight.raw.cast(),
+                operands.x as *const c_void,
+                problem.x.raw.cast(),
+                (&raw const zero).cast(),
+                operands.out as *const c_void,
+                problem.out.raw.cast(),
+                operands.out as *mut c_void,
+                problem.out.raw.cast(),
+                &raw const algo,
+                workspace.address as *mut c_void,
+                workspace.bytes,
+                stream.raw().cast(),
+            )
+        };
+        check("a matrix product", status)
+    }
+}
