@@ -73,5 +73,13 @@ pub(crate) fn hub_cache() -> Option<PathBuf> {
     Some(home.join("hub"))
 }
 
+/// Where compiled kernels are kept.
+fn kernel_cache() -> Option<PathBuf> {
+    let caches = foreign_variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
+        Some(PathBuf::from(foreign_variable("HOME")?).join(".cache"))
+    })?;
+    Some(caches.join("baton").join("kernels"))
+}
+
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ fn load(threads: usize) -> Model<CpuBackend> {
     let dir = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(dir.path().join("config.json"), CONFIG).expect("a temporary folder");
     let options = ModelOptions {
-        kv_blocks: 512,
+        kv_blocks: Some(512),
         block_tokens: BLOCK_TOKENS,
         threads: Some(threads),
         load_format: LoadFormat::Dummy { seed: 1 },

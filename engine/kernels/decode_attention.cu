@@ -6,12 +6,13 @@
 // key/value head (or of one slice of at most 16 of its query heads). The grid is persistent: each
 // block finds, by a prefix sum over the contexts, the run of items that is its share of all tiles.
 //
-// A warp takes every WARPS-th tile of an item and streams them through a ring of its own: the
-// bulk tensor copy engine with -DBULK (HEAD_DIM a multiple of 64), else cp.async. It keeps
+// A reading warp takes every WARPS-th tile of an item and streams them through a ring of its own by
+// cp.async (the bulk copy engine measured the same). It keeps
 //   S^T [16 tokens x 8 heads] = K q^T,  O^T [HEAD_DIM x 8 heads] += V^T P^T
 // by mma with the query heads as the narrow side: a group of 4 wastes half of a product, not three
-// quarters. The warps' (max, sum, O) are combined at the item's end. Items of a row with several
-// chunks go to `partials` and `sums`; whoever arrives last combines them, in order.
+// quarters. At the item's end it leaves (max, sum, O) in shared memory and goes on reading; COMBINERS
+// other warps put the WARPS states together. Items of a row with several chunks go to `partials` and
+// `sums`; whoever arrives last combines them, in order.
 //
 // Layout. pages `[blocks][2][kv_heads][BLOCK_TOKENS][HEAD_DIM]` of one layer; qkv rows
 // `[heads*d | ...]`; out `[rows, heads*d]`; partials `[rows][kv_heads][SLICES][SPLITS_MAX][SLICE_HEADS]
@@ -36,23 +37,32 @@
 #ifndef SPLITS_MAX
 #define SPLITS_MAX 32
 #endif
+// Tokens of a chunk, about. Long chunks leave less to combine; a short context needs short ones to
+// reach all multiprocessors.
 #ifndef CHUNK_TOKENS
-#define CHUNK_TOKENS 256
+#define CHUNK_TOKENS 512
+#endif
+#ifndef SHORT_CHUNK_TOKENS
+#define SHORT_CHUNK_TOKENS 256
+#endif
+#ifndef SHORT_TOKENS
+#define SHORT_TOKENS 1024
 #endif
 
 constexpr int TILE = 16;  // tokens
-constexpr int THREADS = WARPS * 32;
-constexpr int SLICES = (GROUP + 15) / 16;
+constexpr int COMBINERS = 4;
+constexpr int THREADS = (WARPS + COMBINERS) * 32;
+constexpr int SLICE_MAX = HEAD_DIM <= 192 ? 16 : 8;  // O of more heads doesn't fit the registers
+constexpr int SLICES = (GROUP + SLICE_MAX - 1) / SLICE_MAX;
 constexpr int SLICE_HEADS = (GROUP + SLICES - 1) / SLICES;
 constexpr int COLUMNS = (SLICE_HEADS + 7) / 8;  // of 8 query heads
 constexpr int STEPS = (HEAD_DIM + 15) / 16;     // of 16 elements of a head
 constexpr int PIECES = HEAD_DIM / 8;            // of 16 bytes, in a token's key
-// A tile's keys (then its values) lie so that ldmatrix meets no bank conflict: as the copy engine
-// lays them out, `[HEAD_DIM / 64][16 tokens][128 bytes]` with piece p of token t at p ^ t % 8; or, for
-// other sizes, as rows of an odd number of pieces.
-constexpr bool SWIZZLED = HEAD_DIM % 64 == 0;
-constexpr int ROW_BYTES = SWIZZLED ? 128 : (STEPS * 2 + 1) * 16;
-constexpr int HALF_BYTES = SWIZZLED ? TILE * HEAD_DIM * 2 : TILE * ROW_BYTES;
+// A tile's keys (then its values) lie so that ldmatrix meets no bank conflict: piece p of token t at
+// p ^ t % 8, or, where that might leave the row, in rows of an odd number of pieces.
+constexpr bool SWIZZLED = HEAD_DIM == 64 || HEAD_DIM == 128 || HEAD_DIM == 256;
+constexpr int ROW_BYTES = SWIZZLED ? HEAD_DIM * 2 : (STEPS * 2 + 1) * 16;
+constexpr int HALF_BYTES = TILE * ROW_BYTES;
 constexpr int STAGE_BYTES = 2 * HALF_BYTES;
 constexpr int RING_BYTES = WARPS * STAGES * STAGE_BYTES;
 constexpr int O_STRIDE = (STEPS * 16 + 31) / 32 * 32 + 4;  // floats; 4 more: no bank conflicts
@@ -66,8 +76,7 @@ struct Tail {
     float max[WARPS][COLUMNS * 8];
     float sum[WARPS][COLUMNS * 8];
     float weights[SLICE_HEADS][SPLITS_MAX];
-    u64 full[WARPS][STAGES];
-    int warp_tiles[WARPS];
+    int warp_tiles[WARPS + COMBINERS];
     int bounds[2][3];  // the block's first item and the one after its last: row, head, chunk
     int last;
 };
@@ -89,8 +98,11 @@ __device__ __forceinline__ Span span_of(int context, int window) {
     Span s;
     s.first = from / TILE;
     s.end = (context + TILE - 1) / TILE;
-    int share = (s.end - s.first + SPLITS_MAX - 1) / SPLITS_MAX;
-    s.chunk = max(CHUNK_TOKENS / TILE, (share + WARPS - 1) / WARPS * WARPS);
+    int tiles = s.end - s.first;
+    int chunks = tiles <= SHORT_TOKENS / TILE ? (tiles + SHORT_CHUNK_TOKENS / TILE - 1) / (SHORT_CHUNK_TOKENS / TILE)
+                                              : (tiles + CHUNK_TOKENS / TILE - 1) / (CHUNK_TOKENS / TILE);
+    chunks = max(1, min(chunks, SPLITS_MAX));
+    s.chunk = max(1, (tiles + chunks * WARPS - 1) / (chunks * WARPS)) * WARPS;  // all about as long
     return s;
 }
 
@@ -171,7 +183,7 @@ __device__ void plan(Tail& tail, int* contexts, const int* context, const Shape&
     if (lane == 31) tail.warp_tiles[warp] = upto;
     __syncthreads();
     int before = upto - own, all = 0;
-    for (int w = 0; w < WARPS; w++) {
+    for (int w = 0; w < WARPS + COMBINERS; w++) {
         if (w < warp) before += tail.warp_tiles[w];
         all += tail.warp_tiles[w];
     }
@@ -191,14 +203,12 @@ __device__ void plan(Tail& tail, int* contexts, const int* context, const Shape&
 
 // Where a piece of a token is in its half of a stage.
 __device__ __forceinline__ u32 at_piece(int token, int piece) {
-    if (!SWIZZLED) return token * ROW_BYTES + piece * 16;
-    return (piece / 8 * TILE + token) * ROW_BYTES + (piece % 8 ^ token % 8) * 16;
+    return token * ROW_BYTES + (SWIZZLED ? piece ^ token % 8 : piece) * 16;
 }
 
 // Where piece `2 * step + i` is, from the address of piece i (0 or 1).
 __device__ __forceinline__ u32 at_step(u32 base, int step) {
-    if (!SWIZZLED) return base + step * 32;
-    return (base ^ (step % 4 * 32)) + step / 4 * (TILE * ROW_BYTES);
+    return SWIZZLED ? base ^ step * 32 : base + step * 32;
 }
 
 // A warp's reader: which tile it loads next.
@@ -238,15 +248,15 @@ struct Reader {
     }
 };
 
-#ifdef BULK
-__device__ __forceinline__ void load_tile(u32 to, const TensorMap* map, int block, int row, u32 barrier) {
-    asm volatile(
-        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
-        "[%1, {%3, %4, %3, %3, %5}], [%2];" ::"r"(to),
-        "l"((u64)map), "r"(barrier), "r"(0), "r"(row), "r"(block)
-        : "memory");
+// As cp_async16_or_zero; the line is the first to leave L2, since nobody reads it again.
+__device__ __forceinline__ void stream16_or_zero(u32 to, const void* from, bool valid) {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to), "l"(from),
+                 "r"(valid ? 16 : 0), "l"(policy)
+                 : "memory");
 }
-#else
+
 __device__ __forceinline__ void load_tile(u32 to, const elem* pages, int block, int head, int tile, int from,
                                           int context, int kv_heads) {
     int lane = threadIdx.x % 32;
@@ -259,11 +269,10 @@ __device__ __forceinline__ void load_tile(u32 to, const elem* pages, int block, 
         if (TILE * PIECES % 32 != 0 && piece >= TILE * PIECES) break;
         bool valid = from <= token && token < context;
         u32 at = to + at_piece(row, piece % PIECES);
-        cp_async16_or_zero(at, half + piece * 8, valid);
-        cp_async16_or_zero(at + HALF_BYTES, half + values + piece * 8, valid);
+        stream16_or_zero(at, half + piece * 8, valid);
+        stream16_or_zero(at + HALF_BYTES, half + values + piece * 8, valid);
     }
 }
-#endif
 
 // === one tile ===
 
@@ -401,6 +410,18 @@ __device__ __forceinline__ void store_state(Tail& tail, const State& state) {
     }
 }
 
+// The readers leave their states (FULL), the combiners take them (EMPTY).
+enum Barrier { FULL = 1, EMPTY, COMBINING };
+
+template <int THREADS_OF>
+__device__ __forceinline__ void barrier_sync(Barrier barrier) {
+    asm volatile("bar.sync %0, %1;" ::"r"((int)barrier), "n"(THREADS_OF) : "memory");
+}
+
+__device__ __forceinline__ void barrier_leave(Barrier barrier) {
+    asm volatile("bar.arrive %0, %1;" ::"r"((int)barrier), "n"(THREADS) : "memory");
+}
+
 // Where an item's results go.
 struct Target {
     elem* out;        // the slice's first head in the row
@@ -412,7 +433,7 @@ struct Target {
 
 // Combines the warps' states into `out`, or, if the row has several chunks, into this one's place.
 __device__ __forceinline__ void combine_warps(Tail& tail, const Target& to, bool whole, int chunk) {
-    for (int i = threadIdx.x; i < to.count * HEAD_DIM; i += THREADS) {
+    for (int i = threadIdx.x - WARPS * 32; i < to.count * HEAD_DIM; i += COMBINERS * 32) {
         int head = i / HEAD_DIM, d = i % HEAD_DIM;
         float top = tail.max[0][head], sum = 0, o = 0;
 #pragma unroll
@@ -434,20 +455,29 @@ __device__ __forceinline__ void combine_warps(Tail& tail, const Target& to, bool
 
 // Whether this block is the last of `chunks` to arrive; then the others' results are visible to it.
 __device__ __forceinline__ bool arrive_last(Tail& tail, int* arrivals, int chunks) {
-    __syncthreads();
-    if (threadIdx.x == 0) {
+    barrier_sync<COMBINERS * 32>(COMBINING);
+    if (threadIdx.x == WARPS * 32) {
         int before;
         asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;" : "=r"(before) : "l"(arrivals) : "memory");
         tail.last = before == chunks - 1;
         if (tail.last) *arrivals = 0;
     }
-    __syncthreads();
+    barrier_sync<COMBINERS * 32>(COMBINING);
     return tail.last;
 }
 
 __device__ __forceinline__ void combine_chunks(Tail& tail, const Target& to, int chunks) {
-    int lane = threadIdx.x % 32;
-    for (int head = threadIdx.x / 32; head < to.count; head += WARPS) {
+    constexpr int AHEAD = 16;  // loads in flight
+    constexpr int CHUNK = SLICE_HEADS * HEAD_DIM / 4;
+    const int thread = threadIdx.x - WARPS * 32, lane = thread % 32;
+    float4 x[AHEAD];
+    const float4* from = (const float4*)to.partials;
+    // The first loads start before the weights are known.
+    if (thread * 4 < to.count * HEAD_DIM) {
+#pragma unroll
+        for (int c = 0; c < AHEAD; c++) x[c] = c < chunks ? __ldcg(from + thread + c * CHUNK) : float4{};
+    }
+    for (int head = thread / 32; head < to.count; head += COMBINERS) {
         float top = NEVER, sum = 0;
         for (int c = lane; c < chunks; c += 32) top = fmaxf(top, __ldcg(&to.sums[c * SLICE_HEADS + head]).x);
         top = warp_max(top);
@@ -458,85 +488,70 @@ __device__ __forceinline__ void combine_chunks(Tail& tail, const Target& to, int
             tail.weights[head][c] = weight;
         }
         sum = 1 / warp_sum(sum);
-        for (int c = lane; c < chunks; c += 32) tail.weights[head][c] *= sum;
+        for (int c = lane; c < SPLITS_MAX; c += 32) tail.weights[head][c] = c < chunks ? tail.weights[head][c] * sum : 0;
     }
-    __syncthreads();
-    for (int i = threadIdx.x * 4; i < to.count * HEAD_DIM; i += THREADS * 4) {
-        const float* weights = tail.weights[i / HEAD_DIM];
-        const float4* from = (const float4*)(to.partials + i);
+    barrier_sync<COMBINERS * 32>(COMBINING);
+    for (int i = thread; i * 4 < to.count * HEAD_DIM; i += COMBINERS * 32) {
+        const float* weights = tail.weights[i * 4 / HEAD_DIM];
         float4 o = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-        for (int c = 0; c < chunks; c++) {
-            float4 x = __ldcg(from + (i64)c * (SLICE_HEADS * HEAD_DIM / 4));
-            float w = weights[c];
-            o.x += w * x.x, o.y += w * x.y, o.z += w * x.z, o.w += w * x.w;
+        for (int first = 0; first < chunks; first += AHEAD) {
+            if (first > 0 || i > thread) {
+#pragma unroll
+                for (int c = 0; c < AHEAD; c++) {
+                    x[c] = first + c < chunks ? __ldcg(from + i + (i64)(first + c) * CHUNK) : float4{};
+                }
+            }
+#pragma unroll
+            for (int c = 0; c < AHEAD; c++) {
+                float w = weights[first + c];
+                o.x += w * x[c].x, o.y += w * x[c].y, o.z += w * x[c].z, o.w += w * x[c].w;
+            }
         }
-        *(uint2*)(to.out + i) = make_uint2(pack2(o.x, o.y), pack2(o.z, o.w));
+        *(uint2*)(to.out + i * 4) = make_uint2(pack2(o.x, o.y), pack2(o.z, o.w));
     }
 }
 
-// === entry ===
+// === the two kinds of warps ===
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-decode_attention(
-#ifdef BULK
-    const __grid_constant__ TensorMap pages, int first_block,
-#else
-    const elem* pages,
-#endif
-    const elem* qkv, elem* out, const int* context, const int* row_of, const int* tables, float* partials,
-    float2* sums, int* arrivals, int rows, int kv_heads, int qkv_stride, int table_stride, int window,
-    float scale) {
-    extern __shared__ __align__(1024) u8 shared[];
-    Tail& tail = *(Tail*)(shared + RING_BYTES);
-    int* contexts = (int*)(shared + RING_BYTES + sizeof(Tail));
-    const Shape shape = {rows, kv_heads, qkv_stride, table_stride, window, scale * 1.44269504f};
+struct Parameters {
+    const elem *qkv, *pages;
+    elem* out;
+    const int *row_of, *tables;
+    float* partials;
+    float2* sums;
+    int* arrivals;
+};
+
+// A slice's first query head, and how many it has.
+__device__ __forceinline__ int first_head(int slice) {
+    return slice / SLICES * GROUP + slice % SLICES * SLICE_HEADS;
+}
+
+__device__ __forceinline__ int head_count(int slice) {
+    return min(SLICE_HEADS, GROUP - slice % SLICES * SLICE_HEADS);
+}
+
+__device__ __forceinline__ void read_items(u8* shared, Tail& tail, const int* contexts, const Parameters& in,
+                                           const Shape& shape) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 ring = shared_address(shared) + warp * STAGES * STAGE_BYTES;
-#ifdef BULK
-    const u32 full = shared_address(tail.full[warp]);
-    if (lane == 0) {
-        if (warp == 0) prefetch_map(&pages);
-        for (int i = 0; i < STAGES; i++) barrier_init(full + i * 8, 1);
-        barrier_init_fence();
-    }
-#else
-    // The bytes that pad a row are never loaded and must not be NaN.
-    if (HEAD_DIM % 16 != 0) {
-        for (int i = threadIdx.x * 16; i < RING_BYTES; i += THREADS * 16) *(uint4*)(shared + i) = uint4{};
-    }
-#endif
-    grid_launch();
-    plan(tail, contexts, context, shape);
-
     bool waited = false;
     Reader reader;
     reader.item = Item{tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
     reader.item.open(contexts, shape);
     Item item = reader.item;
-    reader.settle(tail.bounds[1], contexts, tables, shape);
+    reader.settle(tail.bounds[1], contexts, in.tables, shape);
     auto issue = [&](int stage) {
         if (!reader.done) {
             int limit = contexts[reader.item.row], tile = reader.tile;
             if (!waited && (tile + 1) * TILE >= limit) grid_wait(), waited = true;
             int block = __shfl_sync(0xffffffffu, reader.entry, reader.fetched);
-            int head = reader.item.head / SLICES;
-            u32 to = ring + stage * STAGE_BYTES;
-#ifdef BULK
-            if (lane == 0) {
-                barrier_expect(full + stage * 8, STAGE_BYTES);
-                load_tile(to, &pages, first_block + block, head * BLOCK_TOKENS + tile * TILE % BLOCK_TOKENS,
-                          full + stage * 8);
-            }
-#else
             int from = shape.window > 0 ? limit - shape.window : 0;
-            load_tile(to, pages, block, head, tile, from, limit, shape.kv_heads);
-#endif
-            reader.step(tail.bounds[1], contexts, tables, shape);
+            load_tile(ring + stage * STAGE_BYTES, in.pages, block, reader.item.head / SLICES, tile, from, limit,
+                      shape.kv_heads);
+            reader.step(tail.bounds[1], contexts, in.tables, shape);
         }
-#ifndef BULK
         cp_async_commit();
-#endif
     };
     for (int stage = 0; stage < STAGES; stage++) issue(stage);
     if (!waited) grid_wait(), waited = true;
@@ -547,50 +562,68 @@ decode_attention(
     State state;
     Queries queries;
     int queries_row = -1, queries_head = -1, stage = 0;
-    u32 parity = 0;
-    for (; !item.is(tail.bounds[1]); item.next(contexts, shape)) {
+    for (bool first = true; !item.is(tail.bounds[1]); item.next(contexts, shape), first = false) {
         const int limit = contexts[item.row], from = shape.window > 0 ? limit - shape.window : 0;
-        const int first_head = item.head / SLICES * GROUP + item.head % SLICES * SLICE_HEADS;
-        const int count = min(SLICE_HEADS, GROUP - item.head % SLICES * SLICE_HEADS);
-        const int row = row_of[item.row];
         if (item.row != queries_row || item.head != queries_head) {
-            load_queries(queries, qkv + (i64)row * shape.qkv_stride + first_head * HEAD_DIM, count);
+            const elem* row = in.qkv + (i64)in.row_of[item.row] * shape.qkv_stride;
+            load_queries(queries, row + first_head(item.head) * HEAD_DIM, head_count(item.head));
             queries_row = item.row, queries_head = item.head;
         }
         state.clear();
         for (int tile = item.begin + warp; tile < item.end; tile += WARPS) {
-            const int low = from - tile * TILE, high = limit - tile * TILE;
             const u32 at = ring + stage * STAGE_BYTES;
-#ifdef BULK
-            barrier_wait(full + stage * 8, parity);
-            if (low > 0 || high < TILE) {
-                // What lies beyond a sequence's end may be NaN, and 0 * NaN is not 0.
-                u8* values = shared + (warp * STAGES + stage) * STAGE_BYTES + HALF_BYTES;
-                for (int i = lane; i < TILE * PIECES; i += 32) {
-                    int token = i / 8 % TILE;
-                    if (token < low || token >= high) *(uint4*)(values + i * 16) = uint4{};
-                }
-                asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-                __syncwarp();
-            }
-#else
             cp_async_wait<STAGES - 1>();
             __syncwarp();
-#endif
-            add_tile(state, queries, at + key_at, at + value_at, low, high, shape.scale);
+            add_tile(state, queries, at + key_at, at + value_at, from - tile * TILE, limit - tile * TILE, shape.scale);
             __syncwarp();
             issue(stage);
-            if (++stage == STAGES) stage = 0, parity ^= 1;
+            if (++stage == STAGES) stage = 0;
         }
+        if (!first) barrier_sync<THREADS>(EMPTY);
         store_state(tail, state);
-        __syncthreads();
+        barrier_leave(FULL);
+    }
+}
+
+__device__ __forceinline__ void combine_items(Tail& tail, const int* contexts, const Parameters& in,
+                                              const Shape& shape) {
+    Item item = {tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
+    item.open(contexts, shape);
+    grid_wait();
+    for (bool first = true; !item.is(tail.bounds[1]); item.next(contexts, shape), first = false) {
         const i64 slice = (i64)item.row * (shape.kv_heads * SLICES) + item.head;
-        const Target to = {out + (i64)row * (shape.kv_heads * GROUP * HEAD_DIM) + first_head * HEAD_DIM,
-                           partials + slice * (SPLITS_MAX * SLICE_HEADS * HEAD_DIM),
-                           sums + slice * (SPLITS_MAX * SLICE_HEADS), arrivals + slice, count};
+        const i64 head = (i64)in.row_of[item.row] * (shape.kv_heads * GROUP) + first_head(item.head);
+        const Target to = {in.out + head * HEAD_DIM, in.partials + slice * (SPLITS_MAX * SLICE_HEADS * HEAD_DIM),
+                           in.sums + slice * (SPLITS_MAX * SLICE_HEADS), in.arrivals + slice,
+                           head_count(item.head)};
         const int chunks = (item.span.end - item.span.first + item.span.chunk - 1) / item.span.chunk;
+        if (!first) barrier_leave(EMPTY);
+        barrier_sync<THREADS>(FULL);
         combine_warps(tail, to, chunks == 1, item.chunk);
         if (chunks > 1 && arrive_last(tail, to.arrivals, chunks)) combine_chunks(tail, to, chunks);
-        __syncthreads();
+    }
+}
+
+// === entry ===
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+decode_attention(const elem* qkv, const elem* pages, elem* out, const int* context, const int* row_of,
+                 const int* tables, float* partials, float2* sums, int* arrivals, int rows, int kv_heads,
+                 int qkv_stride, int table_stride, int window, float scale) {
+    extern __shared__ __align__(1024) u8 shared[];
+    Tail& tail = *(Tail*)(shared + RING_BYTES);
+    int* contexts = (int*)(shared + RING_BYTES + sizeof(Tail));
+    const Parameters in = {qkv, pages, out, row_of, tables, partials, sums, arrivals};
+    const Shape shape = {rows, kv_heads, qkv_stride, table_stride, window, scale * 1.44269504f};
+    // The bytes that pad a row are never loaded and must not be NaN.
+    if (HEAD_DIM % 16 != 0) {
+        for (int i = threadIdx.x * 16; i < RING_BYTES; i += THREADS * 16) *(uint4*)(shared + i) = uint4{};
+    }
+    grid_launch();
+    plan(tail, contexts, context, shape);
+    if (threadIdx.x < WARPS * 32) {
+        read_items(shared, tail, contexts, in, shape);
+    } else {
+        combine_items(tail, contexts, in, shape);
     }
 }

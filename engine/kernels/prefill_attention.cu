@@ -187,6 +187,14 @@ __device__ __forceinline__ void named_arrive(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// Without a branch: after a divergent one the compiler gives up uniform registers in the whole loop.
+__device__ __forceinline__ void store_if(bool condition, elem* to, const u32 (&x)[4]) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.v4.b32 [%1], {%2, %3, %4, %5};\n}" ::"r"(
+                     (int)condition),
+                 "l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -391,7 +399,7 @@ __device__ __forceinline__ void store(const Work& work, const float (&sums)[SUMS
     for (int r = 0; r < 2; r++) {
         total[r] += __shfl_xor_sync(0xffffffffu, total[r], 1);
         total[r] += __shfl_xor_sync(0xffffffffu, total[r], 2);
-        const float inverse = 1.0f / total[r];
+        const float inverse = __fdividef(1.0f, total[r]);
         const int token = warpgroup * TOKENS + (row + 8 * r) / PACK, head = work.head + (row + 8 * r) % PACK;
         elem* to = out + (i64)(work.first_row + token) * out_stride + head * HEAD_DIM + lane % 4 * 8;
 #pragma unroll
@@ -413,7 +421,7 @@ __device__ __forceinline__ void store(const Work& work, const float (&sums)[SUMS
                     else x[high] = other;
                 }
             }
-            if (token < work.tokens) *(uint4*)(to + c * 32) = make_uint4(x[0], x[1], x[2], x[3]);
+            store_if(token < work.tokens, to + c * 32, x);
         }
     }
 }
@@ -478,6 +486,7 @@ __device__ __forceinline__ void consume(Shared& s, elem* out, i64 out_stride, in
             scores_of(scores, q, k + kr.stage * (KV_BYTES / 16));
             wgmma_commit();
             barrier_wait(shared_address(&s.v_full[vr.stage]), vr.phase);
+            wgmma_fence();
             add_values(sums, probabilities, v + vr.stage * (KV_BYTES / 16), accumulate);
             wgmma_commit();
             accumulate = 1;

@@ -36,11 +36,8 @@
 #ifndef BLOCK_TOKENS
 #define BLOCK_TOKENS 16
 #endif
-#ifndef SILU_VECTORS
-#define SILU_VECTORS 2
-#endif
 
-// Threads of the kernels that only stream, and 16-byte vectors each of their threads moves.
+// Threads of the kernels that only stream.
 constexpr int STREAM_THREADS = 256;
 
 // === 16 bytes of elements ===
@@ -304,30 +301,20 @@ __device__ __forceinline__ float silu(float x) {
 }
 
 // - gate_up: [rows, 2 * vectors * 8], gates first; out: [rows, vectors * 8].
-// Grid: (ceil(vectors / (256 * SILU_VECTORS)), rows), 256 threads.
+// Grid: (ceil(vectors / 256), rows), 256 threads.
 extern "C" __global__ void __launch_bounds__(STREAM_THREADS)
     silu_mul(const uint4* __restrict__ gate_up, uint4* __restrict__ out, int vectors) {
     grid_launch();
     grid_wait();
-    const uint4* from = gate_up + (u64)blockIdx.y * 2 * vectors;
-    uint4* to = out + (u64)blockIdx.y * vectors;
-    const int first = blockIdx.x * (STREAM_THREADS * SILU_VECTORS) + threadIdx.x;
-    uint4 gates[SILU_VECTORS], ups[SILU_VECTORS];
+    const int v = blockIdx.x * STREAM_THREADS + threadIdx.x;
+    if (v >= vectors) return;
+    const uint4* from = gate_up + (u64)blockIdx.y * 2 * vectors + v;
+    const uint4 gates = from[0], ups = from[vectors];
+    Floats8 x = widen(gates);
+    const Floats8 y = widen(ups);
 #pragma unroll
-    for (int i = 0; i < SILU_VECTORS; i++) {
-        const int v = first + i * STREAM_THREADS;
-        if (v < vectors) gates[i] = from[v], ups[i] = from[vectors + v];
-    }
-#pragma unroll
-    for (int i = 0; i < SILU_VECTORS; i++) {
-        const int v = first + i * STREAM_THREADS;
-        if (v >= vectors) break;
-        Floats8 x = widen(gates[i]);
-        const Floats8 y = widen(ups[i]);
-#pragma unroll
-        for (int j = 0; j < 8; j++) x.x[j] = silu(x.x[j]) * y.x[j];
-        to[v] = narrow(x);
-    }
+    for (int j = 0; j < 8; j++) x.x[j] = silu(x.x[j]) * y.x[j];
+    out[(u64)blockIdx.y * vectors + v] = narrow(x);
 }
 
 // === add_bias ===

@@ -1,19 +1,13 @@
-// Chooses tokens from logits, and a row softmax.
+// Chooses tokens from logits, as engine/src/sampler.rs does.
 //
-//   greedy        the likeliest token of each plain greedy row
-//   softmax_rows  out = exp(x - max(x)) / sum(exp(x - max(x)))
-#include "common.cuh"
-
-#ifndef SOFTMAX_COLS
-#define SOFTMAX_COLS 8192
-#endif
-#ifndef SOFTMAX_THREADS
-#define SOFTMAX_THREADS 512
-#endif
-
-#define INFINITY __int_as_float(0x7f800000)
-
-constexpr int TOP_MAX = 20;
+//   greedy  the likeliest token of each plain greedy row
+//   choose  everything else: penalties, bias, bans, temperature, top-k, top-p, min-p, Gumbel's choice,
+//           log probabilities; and the scores of given tokens
+//
+// The filters keep every token at or above one value. The choice is argmax(logit / temperature +
+// noise), the noise being a function of (seed, choice, index, token). `greedy` reads logits once and
+// is bound by that; `choose` reads them once into shared memory and passes over them there.
+#include "sampling.cuh"
 
 // What a request wants of its row of logits.
 enum Mode : u32 { GREEDY = 0, CHOOSE = 1, SCORE = 2 };
@@ -46,30 +40,6 @@ struct Choice {
     u32 top_tokens[TOP_MAX];
     float top_logprobs[TOP_MAX];
 };
-
-// === order ===
-
-// Maps floats to integers of the same order; -0 and 0 are one number.
-__device__ __forceinline__ u32 ordered(float x) {
-    const u32 bits = __float_as_uint(x + 0.0f);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-constexpr u64 NAN_KEY = ~0ull;
-
-// Larger for a larger logit, then for a lower token; 0 where nothing is chosen, the most for a NaN.
-__device__ __forceinline__ u64 choice_key(float logit, u32 token) {
-    if (logit != logit) return NAN_KEY;
-    return logit == -INFINITY ? 0 : (u64)ordered(logit) << 32 | (u32)~token;
-}
-
-__device__ __forceinline__ u64 max_u64(u64 a, u64 b) { return a > b ? a : b; }
-
-__device__ __forceinline__ u64 warp_max_u64(u64 x) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) x = max_u64(x, __shfl_xor_sync(~0u, x, lanes));
-    return x;
-}
 
 // === greedy ===
 
@@ -153,67 +123,230 @@ extern "C" __global__ void __launch_bounds__(GREEDY_THREADS)
     tokens[blockIdx.y] = chosen;
 }
 
-// === softmax_rows ===
+// === noise ===
 
-struct MaxSum {
-    float max, sum;
+// Noise of this size or more never occurs, see the host's sampler.
+constexpr float NOISE_MAX = 23.0f;
+
+
+__device__ __forceinline__ uint4 philox(uint4 c, u32 key0, u32 key1) {
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        const u64 first = (u64)0xD2511F53u * c.x, second = (u64)0xCD9E8D57u * c.z;
+        c = make_uint4((u32)(second >> 32) ^ c.y ^ key0, (u32)second, (u32)(first >> 32) ^ c.w ^ key1,
+                       (u32)first);
+        key0 += 0x9E3779B9u, key1 += 0xBB67AE85u;
+    }
+    return c;
+}
+
+__device__ __forceinline__ float uniform(u32 word) {
+    // Rounding may have reached 1, where the logarithm ends.
+    return fminf(((float)word + 0.5f) * 0x1p-32f, 1.0f - 0x1p-24f);
+}
+
+// Standard Gumbel noise: -ln(-ln(1 - u)).
+__device__ __forceinline__ float gumbel(float u) { return -logf(-log1pf(-u)); }
+
+struct Draw {
+    const Request& request;
+    float best, inverse;
+
+    __device__ __forceinline__ uint4 words(u32 quad) const {
+        return philox(make_uint4(quad, request.index, request.choice, 0), request.seed_low,
+                      request.seed_high);
+    }
+
+    // As the host divides: the threshold and the draw see the same number.
+    __device__ __forceinline__ float scaled(float y) const {
+        return __fdiv_rn(__fsub_rn(y, best), request.temperature);
+    }
+
+    // The token with the largest sum of scaled logit and noise among those at or above `cut`.
+    __device__ u64 draw(Row& row, float cut, u32 likeliest) const {
+        const uint4 first = words(likeliest / 4);
+        const u32 own[4] = {first.x, first.y, first.z, first.w};
+        const float start = gumbel(uniform(own[likeliest % 4]));
+        float most = start;
+        u64 chosen = choice_key(start, likeliest);
+        // Below this, not even the largest noise would win.
+        const float hopeless = (start - NOISE_MAX) * LOG2_E - 0.01f;
+        row.each_quad([&](int i, float4 v) {
+            const float quad = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
+            if (quad < cut || (quad - best) * inverse < hopeless) return;
+            const u32 at = row.first + i;
+            const uint4 random = words(at);
+            const float logits[4] = {v.x, v.y, v.z, v.w};
+            const u32 word[4] = {random.x, random.y, random.z, random.w};
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                // P(noise > x) < exp(-x), and small `u` is large noise: no logarithm for the hopeless.
+                const float u = uniform(word[j]);
+                const float reach = exp2f((logits[j] - best) * inverse - most * LOG2_E);
+                if (logits[j] < cut || u > 1.001f * reach) continue;
+                const float score = __fadd_rn(scaled(logits[j]), gumbel(u));
+                const u64 key = choice_key(score, at * 4 + j);
+                if (key > chosen) chosen = key, most = score;
+            }
+        });
+        return row.reduce(chosen, Max());
+    }
 };
 
-// Joins two partial sums, each relative to its own maximum.
-__device__ __forceinline__ MaxSum join(MaxSum a, MaxSum b) {
-    const float max = fmaxf(a.max, b.max);
-    if (max == -INFINITY) return a;
-    return {max, a.sum * __expf(a.max - max) + b.sum * __expf(b.max - max)};
+// === choose ===
+
+// One token's penalties, bias or ban.
+struct Edit {
+    u32 token;
+    // Divides a positive logit, multiplies a negative one; 1 if the token isn't to be penalised.
+    float repetition;
+    // Frequency times count plus presence.
+    float subtract;
+    // Minus infinity for a ban.
+    float bias;
+};
+
+__device__ __forceinline__ float edited(float y, const Edit& edit) {
+    if (edit.bias == -INFINITY) return -INFINITY;
+    y = y < 0.0f ? __fmul_rn(y, edit.repetition) : __fdiv_rn(y, edit.repetition);
+    return __fadd_rn(__fsub_rn(y, edit.subtract), edit.bias);
 }
 
-__device__ __forceinline__ MaxSum warp_join(MaxSum x) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        x = join(x, {__shfl_xor_sync(~0u, x.max, lanes), __shfl_xor_sync(~0u, x.sum, lanes)});
-    return x;
+// Loads this block's share. Returns the key of this thread's likeliest token, whose logit becomes `most`.
+__device__ __forceinline__ u64 load_share(const Row& row, const float* logits, float& most) {
+    float best = -INFINITY;
+    u32 at = 0;
+    bool nan = false;
+#pragma unroll 8
+    for (int i = threadIdx.x; i < SHARE; i += THREADS) {
+        const u32 token = (row.first + i) * 4;
+        float4 v;
+        if (ALIGNED && token + 4 <= VOCAB) {
+            v = *(const float4*)(logits + token);
+        } else {
+            v.x = token < VOCAB ? logits[token] : -INFINITY;
+            v.y = token + 1 < VOCAB ? logits[token + 1] : -INFINITY;
+            v.z = token + 2 < VOCAB ? logits[token + 2] : -INFINITY;
+            v.w = token + 3 < VOCAB ? logits[token + 3] : -INFINITY;
+        }
+        row.values[i] = v;
+        nan |= v.x != v.x || v.y != v.y || v.z != v.z || v.w != v.w;
+        const float quad = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
+        if (quad > best) {
+            best = quad;
+            at = token + (v.x == quad ? 0 : v.y == quad ? 1 : v.z == quad ? 2 : 3);
+        }
+    }
+    most = best;
+    return nan ? NAN_KEY : choice_key(best, at);
 }
 
-// - x, out: f32 [rows, SOFTMAX_COLS]. A row stays in registers: one read, one write.
-// Floor: 8 bytes an element at copy bandwidth.
-// Grid: rows, SOFTMAX_THREADS threads.
-extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
-    softmax_rows(const float4* __restrict__ x, float4* __restrict__ out) {
-    constexpr int VECTORS = SOFTMAX_COLS / 4, EACH = (VECTORS + SOFTMAX_THREADS - 1) / SOFTMAX_THREADS;
-    constexpr int WARPS = SOFTMAX_THREADS / 32;
-    static_assert(SOFTMAX_COLS % 4 == 0, "rows are whole vectors");
-    __shared__ MaxSum parts[WARPS];
-    grid_launch();
-    grid_wait();
-    const u64 row = (u64)blockIdx.x * VECTORS;
-    float4 v[EACH];
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-        const int at = threadIdx.x + i * SOFTMAX_THREADS;
-        v[i] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-        if (VECTORS % SOFTMAX_THREADS == 0 || at < VECTORS) v[i] = __ldcs(&x[row + at]);
+// The value a logit must reach to pass top-k, top-p and min-p, each seeing what the one before left.
+__device__ __forceinline__ float threshold(Row& row, const Draw& draw, float most) {
+    const Request& request = draw.request;
+    float cut = -INFINITY;
+    if (request.top_k > 0 && request.top_k < VOCAB) {
+        const float last = draw.scaled(row.kth_largest(request.top_k, most));
+        // Logits that are equal once divided stand or fall together.
+        cut = lowest([&](float y) { return draw.scaled(y) >= last; }, draw.best);
     }
-    MaxSum mine = {-INFINITY, 0.0f};
-#pragma unroll
-    for (int i = 0; i < EACH; i++)
-        mine.max = fmaxf(fmaxf(fmaxf(mine.max, v[i].x), fmaxf(v[i].y, v[i].z)), v[i].w);
-    // A thread whose values are all minus infinity adds nothing, and writes zeros.
-    const float base = mine.max == -INFINITY ? 0.0f : mine.max;
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-        v[i] = make_float4(__expf(v[i].x - base), __expf(v[i].y - base), __expf(v[i].z - base),
-                           __expf(v[i].w - base));
-        mine.sum += (v[i].x + v[i].y) + (v[i].z + v[i].w);
+    if (request.top_p < 1.0f) cut = row.nucleus(draw.best, draw.inverse, cut, request.top_p);
+    if (request.min_p > 0.0f) {
+        const float least = logf(fminf(request.min_p, 1.0f));
+        cut = fmaxf(cut, lowest([&](float y) { return draw.scaled(y) >= least; }, draw.best));
     }
-    MaxSum all = warp_join(mine);
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = all;
+    return cut;
+}
+
+// The key of the chosen token, 0 if there is none.
+__device__ __forceinline__ u64 choose_token(Row& row, const Request& request, u64 likeliest, float most) {
+    const float best = from_ordered((u32)(likeliest >> 32));
+    if (likeliest == 0 || request.temperature <= 0.0f || best == INFINITY) return likeliest;
+    const Draw draw = {request, best, fminf(LOG2_E / request.temperature, 1e30f)};
+    return draw.draw(row, threshold(row, draw, most), ~(u32)likeliest);
+}
+
+// Applies penalties, bias and bans to this block's copy.
+__device__ __forceinline__ void apply_edits(const Row& row, const Edit* edits, u32 count) {
+    for (u32 i = threadIdx.x; i < count; i += THREADS) {
+        const Edit edit = edits[i];
+        const u32 at = edit.token - row.first * 4;
+        if (edit.token < VOCAB && edit.token >= row.first * 4 && at < SHARE * 4) {
+            float* y = (float*)row.values + at;
+            *y = edited(*y, edit);
+        }
+    }
     __syncthreads();
-    const int lane = threadIdx.x % 32;
-    all = warp_join(lane < WARPS ? parts[lane] : MaxSum{-INFINITY, 0.0f});
-    const float scale = mine.max == -INFINITY ? 0.0f : __expf(base - all.max) / all.sum;
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-        const int at = threadIdx.x + i * SOFTMAX_THREADS;
-        if (VECTORS % SOFTMAX_THREADS != 0 && at >= VECTORS) break;
-        __stcs(&out[row + at], make_float4(v[i].x * scale, v[i].y * scale, v[i].z * scale, v[i].w * scale));
+}
+
+// - logits: f32 [any, stride], VOCAB of each row.
+// - requests, choices, tokens: one per row of the grid; plain greedy ones are left alone.
+// - edits: those of all requests; no token twice in a request.
+// - scratch: f32 [requests, QUADS * 4] if not RESIDENT.
+// Each block copies its share of the row once; every pass after that is over the copy.
+// Grid: (CLUSTER, requests) in clusters of CLUSTER, CHOOSE_THREADS threads, 16 * SHARE bytes of
+// dynamic shared memory if RESIDENT.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    choose(const float* __restrict__ logits, i64 stride, const Request* __restrict__ requests,
+           const Edit* __restrict__ edits, Choice* __restrict__ choices, u32* __restrict__ tokens,
+           float4* __restrict__ scratch) {
+    extern __shared__ float4 resident[];
+    __shared__ ChooseShared shared;
+    grid_launch();
+    for (int i = threadIdx.x; i < BINS; i += THREADS) shared.bins[0][i] = 0;
+    if (threadIdx.x == 0) shared.listed = 0;
+    cluster_arrive();
+    const Request& request = requests[blockIdx.y];
+    const bool skipped = request.row < 0 || request.mode == GREEDY;
+    grid_wait();
+    if (skipped) return cluster_wait();
+
+    const u32 rank = cluster_rank();
+    float4* values = RESIDENT ? resident : scratch + (u64)blockIdx.y * QUADS;
+    Row row = {shared, values, rank, rank * SHARE, 0, 0};
+    const float* from = logits + request.row * stride;
+    float most;
+    const u64 mine = load_share(row, from, most);
+    // All blocks have begun and cleared their bins.
+    cluster_wait();
+    u64 likeliest = row.reduce(mine, Max());
+    u32 status = likeliest == NAN_KEY ? NOT_A_NUMBER : OK, token = request.given, listed = 0;
+    const float best = from_ordered((u32)(likeliest >> 32));
+    float log_sum = 0.0f;
+    if (status == OK && request.top >= 0) {
+        float sum = 0.0f;
+        row.each([&](float y) { sum += exp2f((y - best) * LOG2_E); });
+        log_sum = logf(row.reduce(sum, Sum()));
+        listed = min(min((u32)request.top, (u32)TOP_MAX), (u32)VOCAB);
+        if (listed > 0) row.list_likeliest(listed, most);
+    }
+    if (status == OK && request.mode == CHOOSE) {
+        if (request.edits > 0) {
+            apply_edits(row, edits + request.first_edit, request.edits);
+            likeliest = row.likeliest(most);
+        }
+        const u64 chosen = choose_token(row, request, likeliest, most);
+        if (chosen == 0) status = NO_CANDIDATE;
+        token = ~(u32)chosen;
+    }
+    // No block reads another's memory after the last reduction, so each may end by itself.
+    if (rank != 0) return;
+    const auto logprob = [&](float y) { return (y - best) - log_sum; };
+    Choice& choice = choices[blockIdx.y];
+    if (threadIdx.x == 0) {
+        // A faulty row feeds token 0 to the next step, whose output nobody reads.
+        if (status != OK) token = 0;
+        choice.token = tokens[blockIdx.y] = token;
+        choice.status = status;
+        choice.logprob = request.top < 0 ? 0.0f : logprob(token < VOCAB ? from[token] : -INFINITY);
+        choice.top = listed;
+    }
+    if (threadIdx.x < listed) {
+        const u64 own = choice_order(shared.list_logits[threadIdx.x], shared.list_tokens[threadIdx.x]);
+        u32 place = 0;
+        for (u32 i = 0; i < listed; i++)
+            place += choice_order(shared.list_logits[i], shared.list_tokens[i]) > own;
+        choice.top_tokens[place] = shared.list_tokens[threadIdx.x];
+        choice.top_logprobs[place] = logprob(shared.list_logits[threadIdx.x]);
     }
 }

@@ -1,52 +1,64 @@
 // out[M, N] = x[M, K] * W[N, K]^T (+ bias[N]) for few tokens M, where streaming W is the floor.
 //
-// Layouts: x `[tokens, inputs]`, W `[outputs, inputs]`, out `[tokens, outputs]`, all row-major elem. -DOUT_F32: out
-// is f32 (logits). -DGATED: W is `[2 * outputs, inputs]`, gate rows then up rows, and out = silu(gate) * up, rounded
-// once. Floor: N * K * 2 bytes / memory bandwidth; the tensor cores don't bind below M = 200.
+// Layouts: x `[tokens, inputs]`, W `[outputs, inputs]`, out `[tokens, outputs]`, row-major elem.
+// -DOUT_F32: out is f32 (logits). -DGATED: W is `[2 * outputs, inputs]`, gate rows then up rows, and
+// out = silu(gate) * up, rounded once. Sums are f32, in the order of K.
+// Floor: N * K * 2 bytes / memory bandwidth; the tensor cores bind only above 200 tokens.
 //
-// A block owns ROWS rows of W (gated: half of them gate, half up) and, with SPLIT > 1, one of SPLIT parts of K; the
-// blocks of a cluster own the parts of the same rows. W and x come in pieces of 64 inputs through a ring of shared
-// memory that the copy engine fills (rows of 128 bytes, 128-byte swizzle). Tokens are wgmma's M (64 for each consumer
-// warpgroup), rows of W its N: any multiple of 16, so ROWS can be chosen to give every multiprocessor the same work.
-// Fewer than 64 tokens cost nothing: the operand's rows past `x_rows` read what lies behind the tile, and the results
-// of those rows are dropped (rows of the product don't mix).
+// A block owns ROWS rows of W (gated: half of them gates, half ups) and all of K, for 64 * WARPGROUPS
+// tokens. W and x come in pieces of 64 inputs (rows of 128 bytes, 128-byte swizzle) to two rings in
+// shared memory:
+// - W's is deep, to keep the memory busy. The copy engine fills it, and before grid_wait(): weights
+//   don't depend on the kernel before, so they stream in while that one ends.
+// - x's is shallow: x comes from L2. It is filled with cp.async, because the copy engine serves its
+//   requests in order, and x would wait behind a whole ring of W.
+// Tokens are wgmma's M, rows of W its N, which may be any multiple of 16: so ROWS can be what gives
+// every multiprocessor the same work, with no sums across blocks. Fewer than 64 tokens cost nothing:
+// the operand's rows past the tokens are whatever lies there, and their results are dropped (rows of
+// a product don't mix). A row's bits depend neither on M nor on the other rows.
 //
-// The whole ring of W is requested before grid_wait(): weights don't depend on the kernel before. With two blocks
-// resident on a multiprocessor, the next product's weights stream in while this one drains.
+// -D: ROWS (16..256, a multiple of 16), WARPGROUPS (1, 2, 4), W_PIECES and X_PIECES (of a stage; the
+// latter divides the former), [GATED], [OUT_F32].
 //
-// The parts of K are summed in rank order through distributed shared memory. ROWS and SPLIT depend on (N, K) alone,
-// so a row's bits depend neither on M nor on the other rows.
-//
-// -D: ROWS (16..256, multiple of 16; of 8 * SPLIT when gated, else of 4 * SPLIT), SPLIT (1, 2, 4, 8),
-// WARPGROUPS (64 tokens each: 1, 2, 4), [GATED], [OUT_F32].
-//
-// Launch: grid {tiles * SPLIT, ceil(tokens / (64 * WARPGROUPS)), 1}, tiles = ceil(outputs / ROWS) or, gated,
-// ceil(outputs / (ROWS / 2)); cluster SPLIT; block WARPGROUPS * 128 + 32; shared
-// RING_OFFSET + max(stages * (ROWS + x_rows) * 128 + slack, min(x_rows, 64 * WARPGROUPS) * (ROWS + 8) * 4).
+// Launch: grid {ceil(outputs / (ROWS or, gated, ROWS / 2)), ceil(tokens / (64 * WARPGROUPS)), 1};
+// block WARPGROUPS * 128 + 96; shared 1024 + x_stages * X_PIECES * x_rows * 128 + w_stages * W_PIECES *
+// ROWS * 128, where x_rows is min(tokens, 64 * WARPGROUPS) rounded up to 8; W's ring is at least
+// 64 * WARPGROUPS * 128 bytes, because reading a short tile of x may end in it.
 #include "common.cuh"
 
 #ifndef ROWS
-#define ROWS 64
-#endif
-#ifndef SPLIT
-#define SPLIT 2
+#define ROWS 32
 #endif
 #ifndef WARPGROUPS
 #define WARPGROUPS 1
 #endif
+#ifndef W_PIECES
+#define W_PIECES 4
+#endif
+#ifndef X_PIECES
+#define X_PIECES 4
+#endif
 
-#define PIECE 64           // inputs of a stage: 128 bytes, the width of the swizzle
-#define STAGES_MAX 32
-#define RING_OFFSET 1024   // barriers lie before the ring
-#define THREADS (WARPGROUPS * 128 + 32)
-#define PITCH (ROWS + 8)   // floats between the tokens of a partial sum: spreads them over the banks
+#define PIECE 64          // inputs: 128 bytes, the width of the swizzle
+#define STAGES_MAX 32     // of a ring
+#define RING_OFFSET 1024  // the barriers come first
+#define CONSUMERS (WARPGROUPS * 4)  // warps that multiply; then come the one that loads W
+#define LOADERS 64                  // and threads that load x
+#ifdef X_TMA
+#define X_WRITERS 1
+#define LOADER_THREADS 32
+#else
+#define X_WRITERS LOADERS
+#define LOADER_THREADS LOADERS
+#endif
+#define THREADS (CONSUMERS * 32 + 32 + LOADER_THREADS)
 
 // === wgmma m64 x ROWS x k16 ===
 
-// Operand names and registers for every width; the two descriptors come first, so that names don't depend on it.
-#define SUMS8(i)                                                                                              \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
-        "+f"(d[i + 7])
+// Operands of each width; the descriptors come first, so that their names don't depend on it.
+#define SUMS8(i)                                                                              \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+        "+f"(d[i + 6]), "+f"(d[i + 7])
 #define REGISTERS_16 "%2,%3,%4,%5,%6,%7,%8,%9"
 #define REGISTERS_32 REGISTERS_16 ",%10,%11,%12,%13,%14,%15,%16,%17"
 #define REGISTERS_48 REGISTERS_32 ",%18,%19,%20,%21,%22,%23,%24,%25"
@@ -92,231 +104,230 @@ __device__ __forceinline__ void multiply(float (&d)[ROWS / 2], u64 a, u64 b) {
                  : "+l"(a), "+l"(b), JOIN(SUMS_, ROWS));
 }
 
-// === clusters ===
+// === rings ===
 
-__device__ __forceinline__ u32 cluster_rank() {
-    u32 rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-__device__ __forceinline__ void cluster_arrive() {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-
-// Four floats at `address`, as block `rank` of the cluster has them.
-__device__ __forceinline__ float4 load_from(u32 address, u32 rank) {
-    u32 there;
-    float4 v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(there)
-                 : "memory");
-    return v;
-}
-
-__device__ __forceinline__ void prefetch2(const TensorMap* map, int x, int y) {
-    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"((u64)map), "r"(x), "r"(y) : "memory");
-}
-
-// === the work of a block ===
-
-// Where a block's part of the product lies.
-struct Part {
-    int row;      // first row of W (gated: of the gates; the ups lie `outputs` further)
-    int token;    // first token
-    int from;     // first piece of K
-    int pieces;   // how many
+// Stages in shared memory: `full` and `empty` are the addresses of their barriers.
+struct Ring {
+    u32 full, empty, at, stage_bytes;
+    int stages;
 };
 
-__device__ __forceinline__ void load_weights(const TensorMap* map, const Part& part, int outputs, int piece, u32 to,
-                                             u32 barrier) {
-    int k = (part.from + piece) * PIECE;
-#ifdef GATED
-    tma_load2(to, map, k, part.row, barrier);
-    tma_load2(to + ROWS / 2 * 128, map, k, outputs + part.row, barrier);
-#else
-    tma_load2(to, map, k, part.row, barrier);
-#endif
+__device__ __forceinline__ void init_ring(const Ring& ring, int writers) {
+    for (int s = 0; s < ring.stages; s++) {
+        barrier_init(ring.full + s * 8, writers);
+        barrier_init(ring.empty + s * 8, CONSUMERS);
+    }
 }
 
-__device__ __forceinline__ void prefetch_weights(const TensorMap* map, const Part& part, int outputs, int piece) {
-    int k = (part.from + piece) * PIECE;
-    prefetch2(map, k, part.row);
-#ifdef GATED
-    prefetch2(map, k, outputs + part.row);
-#endif
-}
+// Where a walk around a ring is.
+struct Position {
+    int slot = 0;
+    u32 phase = 0;
+    __device__ __forceinline__ void advance(const Ring& ring) {
+        if (++slot == ring.stages) slot = 0, phase ^= 1;
+    }
+};
 
-// The sum over the cluster of four neighbouring partial sums, in rank order.
-__device__ __forceinline__ float4 total(u32 address) {
-    float4 sum = load_from(address, 0);
+__device__ __forceinline__ void load_weights(const TensorMap* map, const Ring& ring, int row, int outputs,
+                                             int stages, int ahead) {
+    Position p, arrived;
+    for (int s = 0; s < stages; s++) {
+        const u32 full = ring.full + p.slot * 8;
+        u32 to = ring.at + p.slot * ring.stage_bytes;
+        if (s >= ahead) {
+            barrier_wait(ring.full + arrived.slot * 8, arrived.phase);
+            arrived.advance(ring);
+        }
+        barrier_wait(ring.empty + p.slot * 8, p.phase ^ 1);
+        barrier_expect(full, ring.stage_bytes);
 #pragma unroll
-    for (u32 rank = 1; rank < SPLIT; rank++) {
-        float4 v = load_from(address, rank);
-        sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+        for (int i = 0; i < W_PIECES; i++, to += ROWS * 128) {
+            const int k = (s * W_PIECES + i) * PIECE;
+            tma_load2(to, map, k, row, full);
+#ifdef GATED
+            tma_load2(to + ROWS / 2 * 128, map, k, outputs + row, full);
+#endif
+        }
+        p.advance(ring);
     }
-    return sum;
 }
 
-__device__ __forceinline__ float gate(float g, float up) { return g / (1.0f + __expf(-g)) * up; }
-
-// Four neighbouring results of one token, from column `column` on.
-__device__ __forceinline__ void store(void* out, u64 row, int column, int outputs, float4 v) {
-    float values[4] = {v.x, v.y, v.z, v.w};
-    u64 at = row * outputs + column;
-    if (outputs % 4 == 0) {
-        if (column >= outputs) return;
-#ifdef OUT_F32
-        *(float4*)((float*)out + at) = v;
-#else
-        *(uint2*)((elem*)out + at) = make_uint2(pack2(v.x, v.y), pack2(v.z, v.w));
-#endif
-        return;
-    }
+#ifdef X_TMA
+__device__ __forceinline__ void load_tokens_tma(const TensorMap* map, const Ring& ring, int token, int x_rows,
+                                                int stages) {
+    Position p;
+    for (int s = 0; s < stages; s++) {
+        const u32 full = ring.full + p.slot * 8, to = ring.at + p.slot * ring.stage_bytes;
+        barrier_wait(ring.empty + p.slot * 8, p.phase ^ 1);
+        barrier_expect(full, ring.stage_bytes);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (column + i >= outputs) return;
+        for (int i = 0; i < X_PIECES; i++)
+            tma_load2(to + i * x_rows * 128, map, (s * X_PIECES + i) * PIECE, token, full);
+        p.advance(ring);
+    }
+}
+#endif
+
+// Arrives at a barrier once this thread's copies so far are there.
+__device__ __forceinline__ void arrive_after_copies(u32 barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+// Each loader copies 16 bytes of every eighth row, to where the swizzle has them.
+__device__ __forceinline__ void load_tokens(const elem* x, const Ring& ring, int rows, int x_rows, int inputs,
+                                            int stages, int loader) {
+    const int row = loader / 8, chunk = loader % 8;
+    const u64 step = (u64)inputs * 8;
+    x += (u64)row * inputs + chunk * 8;
+    Position p;
+    for (int s = 0; s < stages; s++) {
+        barrier_wait(ring.empty + p.slot * 8, p.phase ^ 1);
+#pragma unroll
+        for (int i = 0; i < X_PIECES; i++) {
+            const int k = (s * X_PIECES + i) * PIECE;
+            const bool inside = k + chunk * 8 < inputs;   // W is 0 past the end; x must be, for NaN * 0 isn't
+            const elem* from = inside ? x + k : x;
+            u32 to = ring.at + p.slot * ring.stage_bytes + i * x_rows * 128 + row * 128 + (chunk ^ row) * 16;
+#pragma unroll 4
+            for (int r = row; r < rows; r += 8, from += step, to += 1024)
+                cp_async16_or_zero(to, from, inside);
+        }
+        arrive_after_copies(ring.full + p.slot * 8);
+        p.advance(ring);
+    }
+}
+
+// === results ===
+
+__device__ __forceinline__ float gated(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
+
+// Two neighbouring results of a token, of columns `n` and `n + 1`.
+__device__ __forceinline__ void store2(void* out, int token, int n, int outputs, float a, float b) {
+    const u64 at = (u64)token * outputs + n;
 #ifdef OUT_F32
-        ((float*)out)[at + i] = values[i];
+    float* to = (float*)out + at;
+    if (outputs % 2 == 0 && n < outputs) {
+        *(float2*)to = make_float2(a, b);
+    } else {
+        if (n < outputs) to[0] = a;
+        if (n + 1 < outputs) to[1] = b;
+    }
 #else
-        ((elem*)out)[at + i] = to_elem(values[i]);
+    elem* to = (elem*)out + at;
+    if (outputs % 2 == 0 && n < outputs) {
+        *(u32*)to = pack2(a, b);
+    } else {
+        if (n < outputs) to[0] = to_elem(a);
+        if (n + 1 < outputs) to[1] = to_elem(b);
+    }
+#endif
+}
+
+// Writes what this thread has of the product: of two tokens, two columns out of each eight.
+__device__ __forceinline__ void store(void* out, const elem* bias, const float (&d)[ROWS / 2], int row,
+                                      int token, int tokens, int outputs) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    token += warp * 16 + lane / 4;
+    row += lane % 4 * 2;
+#pragma unroll
+    for (int half = 0; half < 2; half++, token += 8) {
+        if (token >= tokens) return;
+#ifdef GATED
+#pragma unroll
+        for (int j = 0; j < ROWS / 16; j++) {
+            const float* gate = d + j * 4 + half * 2;
+            const float* up = gate + ROWS / 4;
+            store2(out, token, row + j * 8, outputs, gated(gate[0], up[0]), gated(gate[1], up[1]));
+        }
+#else
+#pragma unroll
+        for (int j = 0; j < ROWS / 8; j++) {
+            const int n = row + j * 8;
+            float a = d[j * 4 + half * 2], b = d[j * 4 + half * 2 + 1];
+            if (bias && n < outputs) a += to_f32(bias[n]);
+            if (bias && n + 1 < outputs) b += to_f32(bias[n + 1]);
+            store2(out, token, n, outputs, a, b);
+        }
 #endif
     }
 }
 
-// x_rows: rows of the map's box of x, a multiple of 8, at most 64 * WARPGROUPS.
-// ahead: pieces of W past the ring to bring into L2 before the kernel before ends.
+// === the kernel ===
+
+// w_stages, x_stages: of the rings, at most STAGES_MAX.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    skinny_matmul(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap x, void* out,
-                  const elem* bias, int tokens, int outputs, int inputs, int x_rows, int stages, int ahead) {
+    skinny_matmul(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap x_map, const elem* x,
+                  void* out, const elem* bias, int tokens, int outputs, int inputs, int w_stages, int x_stages,
+                  int ahead) {
     extern __shared__ __align__(1024) u8 memory[];
     grid_launch();
-    const u32 base = shared_address(memory), full = base, empty = base + STAGES_MAX * 8;
-    const u32 ring = base + RING_OFFSET, x_bytes = x_rows * 128, stage_bytes = x_bytes + ROWS * 128;
     const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-
-    const u32 rank = SPLIT > 1 ? cluster_rank() : 0;
-    const int tile = blockIdx.x / SPLIT, pieces = (inputs + PIECE - 1) / PIECE;
-    Part part;
-#ifdef GATED
-    part.row = tile * (ROWS / 2);
-#else
-    part.row = tile * ROWS;
-#endif
-    part.token = blockIdx.y * (64 * WARPGROUPS);
-    part.from = pieces * (int)rank / SPLIT;
-    part.pieces = pieces * ((int)rank + 1) / SPLIT - part.from;
-
-    if (thread == WARPGROUPS * 128) {
+    const int token = blockIdx.y * (64 * WARPGROUPS), rows = min(tokens - token, 64 * WARPGROUPS);
+    const int x_rows = (rows + 7) & ~7;
+    const u32 base = shared_address(memory);
+    const Ring t = {base + STAGES_MAX * 16, base + STAGES_MAX * 24, base + RING_OFFSET,
+                    (u32)(X_PIECES * x_rows * 128), x_stages};
+    const Ring w = {base, base + STAGES_MAX * 8, t.at + x_stages * t.stage_bytes, W_PIECES * ROWS * 128,
+                    w_stages};
+    if (thread == CONSUMERS * 32) {
         prefetch_map(&weights);
-        prefetch_map(&x);
-        for (int s = 0; s < stages; s++) {
-            barrier_init(full + s * 8, 1);
-            barrier_init(empty + s * 8, WARPGROUPS * 4);
-        }
+        init_ring(w, 1);
+        init_ring(t, X_WRITERS);
         barrier_init_fence();
-        // Nobody else touches a barrier before __syncthreads(), so the ring can be asked for at once.
-        const int first = min(stages, part.pieces);
-        for (int p = 0; p < first; p++) {
-            barrier_expect(full + p * 8, stage_bytes);
-            load_weights(&weights, part, outputs, p, ring + p * stage_bytes + x_bytes, full + p * 8);
-        }
-        for (int p = first; p < min(first + ahead, part.pieces); p++) prefetch_weights(&weights, part, outputs, p);
     }
     __syncthreads();
 
-    float d[ROWS / 2];
-#pragma unroll
-    for (int i = 0; i < ROWS / 2; i++) d[i] = 0.0f;
-
-    if (warp == WARPGROUPS * 4) {
-        if (lane == 0) {
-            grid_wait();
-            const int first = min(stages, part.pieces);
-            for (int p = 0; p < first; p++)
-                tma_load2(ring + p * stage_bytes, &x, (part.from + p) * PIECE, part.token, full + p * 8);
-            int slot = 0;
-            u32 phase = 0;
-            for (int p = stages; p < part.pieces; p++) {
-                const u32 to = ring + slot * stage_bytes, barrier = full + slot * 8;
-                barrier_wait(empty + slot * 8, phase);
-                barrier_expect(barrier, stage_bytes);
-                load_weights(&weights, part, outputs, p, to + x_bytes, barrier);
-                tma_load2(to, &x, (part.from + p) * PIECE, part.token, barrier);
-                if (++slot == stages) slot = 0, phase ^= 1;
-            }
-        }
-        __syncwarp();
+#ifdef GATED
+    const int row = blockIdx.x * (ROWS / 2);
+#else
+    const int row = blockIdx.x * ROWS;
+#endif
+    const int stages = (inputs + W_PIECES * PIECE - 1) / (W_PIECES * PIECE);
+    if (warp == CONSUMERS) {
+        if (lane == 0) load_weights(&weights, w, row, outputs, stages, ahead);
+    } else if (warp > CONSUMERS) {
+        grid_wait();
+#ifdef X_TMA
+        if (lane == 0) load_tokens_tma(&x_map, t, token, x_rows, stages * (W_PIECES / X_PIECES));
+#else
+        load_tokens(x + (u64)token * inputs, t, rows, x_rows, inputs, stages * (W_PIECES / X_PIECES),
+                    thread - (CONSUMERS + 1) * 32);
+#endif
     } else {
-        const u32 own = (warp / 4) * 64 * 128;   // this warpgroup's tokens in the tile of x
-        int slot = 0, before = 0;
-        u32 phase = 0;
-        for (int p = 0; p < part.pieces; p++) {
-            barrier_wait(full + slot * 8, phase);
-            const u32 at = ring + slot * stage_bytes;
-            const u64 a = wgmma_operand(at + own, 16, 1024), b = wgmma_operand(at + x_bytes, 16, 1024);
-            wgmma_fence();
+        float d[ROWS / 2];
 #pragma unroll
-            for (int k = 0; k < PIECE / 16; k++) multiply(d, a + k * 2, b + k * 2);   // 32 bytes, in units of 16
-            wgmma_commit();
-            wgmma_wait<1>();
-            if (p > 0 && lane == 0) barrier_arrive(empty + before * 8);
-            before = slot;
-            if (++slot == stages) slot = 0, phase ^= 1;
+        for (int i = 0; i < ROWS / 2; i++) d[i] = 0.0f;
+        Position wp, tp;
+        int w_before = -1, t_before = -1;
+        const u32 own = (warp / 4) * 64 * 128;   // this warpgroup's tokens in a piece of x
+        for (int s = 0; s < stages; s++) {
+            barrier_wait(w.full + wp.slot * 8, wp.phase);
+#pragma unroll
+            for (int u = 0; u < W_PIECES / X_PIECES; u++) {
+                barrier_wait(t.full + tp.slot * 8, tp.phase);
+#ifndef X_TMA
+                asm volatile("fence.proxy.async.shared::cta;" ::: "memory");   // x was not written by TMA
+#endif
+                const u64 a = wgmma_operand(t.at + tp.slot * t.stage_bytes + own, 16, 1024);
+                const u32 w_at = w.at + wp.slot * w.stage_bytes + u * X_PIECES * ROWS * 128;
+                const u64 b = wgmma_operand(w_at, 16, 1024);
+                wgmma_fence();
+#pragma unroll
+                for (int i = 0; i < X_PIECES; i++)
+#pragma unroll
+                    for (int k = 0; k < PIECE / 16; k++)   // descriptors count in 16 bytes
+                        multiply(d, a + i * x_rows * 8 + k * 2, b + i * ROWS * 8 + k * 2);
+                wgmma_commit();
+                wgmma_wait<1>();   // all but these are done, and what they read is free
+                if (lane == 0 && t_before >= 0) barrier_arrive(t.empty + t_before * 8);
+                if (lane == 0 && u == 0 && w_before >= 0) barrier_arrive(w.empty + w_before * 8);
+                t_before = tp.slot;
+                tp.advance(t);
+            }
+            w_before = wp.slot;
+            wp.advance(w);
         }
         wgmma_wait<0>();
-    }
-
-    // The sums go to shared memory, where the cluster reads them and rows of out are written whole.
-    __syncthreads();
-    const int here = min(tokens - part.token, 64 * WARPGROUPS);
-    if (warp < WARPGROUPS * 4) {
-        const int token = warp * 16 + lane / 4;
-        float* to = (float*)(memory + RING_OFFSET) + token * PITCH + lane % 4 * 2;
-#pragma unroll
-        for (int half = 0; half < 2; half++)
-            if (token + half * 8 < here) {
-#pragma unroll
-                for (int j = 0; j < ROWS / 8; j++)
-                    *(float2*)(to + half * 8 * PITCH + j * 8) = make_float2(d[j * 4 + half * 2], d[j * 4 + half * 2 + 1]);
-            }
-    }
-    if (SPLIT > 1) {
-        cluster_arrive();
-        cluster_wait();
-    } else {
-        __syncthreads();
-    }
-
-#ifdef GATED
-    const int columns = ROWS / 2 / SPLIT;
-#else
-    const int columns = ROWS / SPLIT;
-#endif
-    const int own = rank * columns;
-    for (int i = thread; i < here * (columns / 4); i += THREADS) {
-        const int token = i / (columns / 4), column = own + i % (columns / 4) * 4, n = part.row + column;
-        const u32 at = ring + (token * PITCH + column) * 4;
-        float4 sum = total(at);
-#ifdef GATED
-        const float4 up = total(at + ROWS / 2 * 4);
-        sum = make_float4(gate(sum.x, up.x), gate(sum.y, up.y), gate(sum.z, up.z), gate(sum.w, up.w));
-#else
-        if (bias) {
-            float* s = (float*)&sum;
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                if (n + j < outputs) s[j] += to_f32(bias[n + j]);
-        }
-#endif
-        store(out, part.token + token, n, outputs, sum);
-    }
-    if (SPLIT > 1) {   // the others may still read this block's memory
-        cluster_arrive();
-        cluster_wait();
+        store(out, bias, d, row, token, tokens, outputs);
     }
 }

@@ -6,6 +6,7 @@
 //! [`Backend::sampled`], [`Backend::scored`] and the region's fences.
 
 pub mod cpu;
+pub mod cuda;
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
 use scheduler::TokenLogprob;
 
 use crate::batch::{SampleRow, Sampled, ScoreRow, StepBatch};
-use crate::config::HeadShape;
+use crate::config::{HeadShape, ModelConfig};
 use crate::error::{EngineError, LogitsFault};
 use crate::rope::Rope;
 use crate::weights::Tensor;
@@ -71,6 +72,12 @@ pub trait Backend: Send + Sized + 'static {
     /// # Errors
     /// [`EngineError::Device`] if memory runs out.
     fn logit_buffer(&mut self, vocab: usize) -> Result<Self::Buffer, EngineError>;
+
+    /// Called once, when weights and activations have their memory: what is left is for KV.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if nothing is left.
+    fn finish_loading(&mut self, config: &ModelConfig, rope: &Rope) -> Result<(), EngineError>;
 
     /// Moves a step's description to the device. The batch has been validated.
     ///

@@ -3,6 +3,9 @@
 
 use cudarc::driver::{DriverError, result, sys};
 
+use crate::backend::cuda::device::CAPABILITY_MIN;
+use crate::backend::cuda::library;
+
 /// One GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuInfo {
@@ -18,8 +21,19 @@ pub struct GpuInfo {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CudaUnavailable {
     /// There is no `libcuda` to load: no NVIDIA driver on this machine or in this container.
-    #[error("no NVIDIA driver: libcuda was not found")]
+    #[error(
+        "no NVIDIA driver: libcuda.so.1 was not found. On a machine with an NVIDIA GPU install its \
+         driver; in a container start it with the GPU, e.g. `docker run --gpus all`"
+    )]
     NoDriver,
+    /// The driver is older than the kernels' compiler.
+    #[error("the NVIDIA driver is for CUDA {have}: update it to one for CUDA {need} or newer")]
+    OldDriver {
+        /// The newest CUDA that the driver knows.
+        have: String,
+        /// The oldest that will do.
+        need: String,
+    },
     /// The driver is there and refuses.
     #[error("the NVIDIA driver refuses: {0}")]
     Driver(String),
@@ -33,16 +47,19 @@ pub enum CudaUnavailable {
 /// # Errors
 /// [`CudaUnavailable`] says how far it got. Never panics where there is no driver.
 pub fn probe() -> Result<Vec<GpuInfo>, CudaUnavailable> {
-    // SAFETY: looks for the library by name and loads it; the driver's library is made for that.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(CudaUnavailable::NoDriver);
-    }
-    result::init().map_err(refusal)?;
-    let count = result::device::get_count().map_err(refusal)?;
+    library::require_driver(&[])?;
+    let count = result::device::get_count()?;
     if count == 0 {
         return Err(CudaUnavailable::NoDevice);
     }
-    (0..count).map(|ordinal| describe(ordinal).map_err(refusal)).collect()
+    Ok((0..count).map(describe).collect::<Result<_, _>>()?)
+}
+
+/// The number of the first GPU that the kernels run on, if there is any.
+#[must_use]
+pub fn first_usable() -> Option<usize> {
+    let gpus = probe().ok()?;
+    gpus.iter().position(|gpu| gpu.compute_capability >= CAPABILITY_MIN)
 }
 
 fn describe(ordinal: i32) -> Result<GpuInfo, DriverError> {
@@ -66,10 +83,12 @@ fn describe(ordinal: i32) -> Result<GpuInfo, DriverError> {
     })
 }
 
-fn refusal(error: DriverError) -> CudaUnavailable {
-    match error.0 {
-        sys::CUresult::CUDA_ERROR_NO_DEVICE => CudaUnavailable::NoDevice,
-        _ => CudaUnavailable::Driver(error.to_string()),
+impl From<DriverError> for CudaUnavailable {
+    fn from(error: DriverError) -> Self {
+        match error.0 {
+            sys::CUresult::CUDA_ERROR_NO_DEVICE => Self::NoDevice,
+            _ => Self::Driver(error.to_string()),
+        }
     }
 }
 

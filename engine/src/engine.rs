@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use self::core::Core;
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
+use crate::backend::cuda::CudaOptions;
 use crate::batch::{StepBatch, StepOutput};
 use crate::error::EngineError;
 use crate::handle::{Command, EngineHandle, EngineInfo, SequenceError, Shared};
@@ -84,6 +85,7 @@ impl EngineConfig {
             Err(EngineError::Limits { field: field.to_owned(), reason })
         };
         let ModelOptions { kv_blocks, block_tokens, .. } = self.model;
+        let kv_blocks = kv_blocks.unwrap_or(1);
         for (field, value) in [
             ("kv_blocks", kv_blocks),
             ("block_tokens", block_tokens),
@@ -106,12 +108,12 @@ impl EngineConfig {
         Ok(())
     }
 
-    fn limits(&self) -> BatchLimits {
+    fn limits(&self, kv_blocks: u32) -> BatchLimits {
         BatchLimits {
             tokens_max: self.batch_tokens_max,
             sequences_max: self.sequences_max,
             block_tokens: self.model.block_tokens,
-            watermark_blocks: (self.model.kv_blocks / WATERMARK_SHARE).max(1),
+            watermark_blocks: (kv_blocks / WATERMARK_SHARE).max(1),
         }
     }
 }
@@ -119,7 +121,7 @@ impl EngineConfig {
 // === impl Engine ===
 
 impl Engine {
-    /// Loads the model onto the CPU, on this thread, and starts the engine's own.
+    /// Loads the model, on this thread, and starts the engine's own.
     ///
     /// # Errors
     /// [`EngineError::Limits`] for a configuration that couldn't work; else as [`Model::load`].
@@ -128,7 +130,17 @@ impl Engine {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
-        let model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
+        let Some(cuda) = &config.model.cuda else {
+            let model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
+            return Self::start_with(model, config);
+        };
+        let cuda = CudaOptions {
+            step_rows_max: config.batch_tokens_max,
+            sequences_max: config.sequences_max,
+            context_tokens_max: config.context_tokens_max,
+            ..cuda.clone()
+        };
+        let model = Model::load_cuda(&config.model_dir, &config.model, &cuda, progress)?;
         Self::start_with(model, config)
     }
 
@@ -148,7 +160,7 @@ impl Engine {
 }
 
 fn info<B: Backend>(model: &Model<B>, config: &EngineConfig) -> EngineInfo {
-    let slots = config.model.kv_blocks.saturating_mul(config.model.block_tokens);
+    let slots = model.kv_blocks().saturating_mul(config.model.block_tokens);
     let context_tokens_max = config.context_tokens_max.unwrap_or(u32::MAX);
     EngineInfo {
         fingerprint: model.fingerprint().to_owned(),
@@ -156,7 +168,7 @@ fn info<B: Backend>(model: &Model<B>, config: &EngineConfig) -> EngineInfo {
         vocab_size: model.config().vocab_size,
         // A sequence that fills all memory has nobody left to preempt, so it ends there.
         context_tokens_max: context_tokens_max.min(model.config().max_position).min(slots),
-        total_blocks: config.model.kv_blocks,
+        total_blocks: model.kv_blocks(),
         block_tokens: config.model.block_tokens,
         eos_token_ids: model.config().eos_token_ids.clone(),
         queue_max: config.queue_max,
@@ -179,7 +191,7 @@ fn spawn(
     let (commands, received) = sync_channel(4 * info.queue_max as usize);
     let (alive, stopped) = watch::channel(());
     let shared = Arc::new(Shared::new(info, region, step_events_max));
-    let core = Core::new(model, Arc::clone(&shared), config.limits());
+    let core = Core::new(model, Arc::clone(&shared), config.limits(shared.info.total_blocks));
     let thread = std::thread::Builder::new()
         .name("baton-engine".to_owned())
         .spawn({

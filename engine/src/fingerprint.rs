@@ -1,7 +1,7 @@
 //! The identity of a model: who may exchange KV blocks with whom.
 
 use crate::config::ModelConfig;
-use crate::weights::Tensor;
+use crate::weights::{Tensor, TensorData, Uniform};
 
 /// Tensors up to this size are hashed whole.
 const WHOLE_BYTES_MAX: usize = 64 << 10;
@@ -35,7 +35,15 @@ impl Fingerprinter {
         update_framed(&mut self.0, tensor.dtype.name().as_bytes());
         self.0.update(&(tensor.rows as u64).to_le_bytes());
         self.0.update(&(tensor.cols as u64).to_le_bytes());
-        let bytes = &tensor.bytes[..];
+        let bytes = match tensor.data {
+            TensorData::Stored(bytes) => bytes,
+            TensorData::Random(Uniform { key, center, spread }) => {
+                self.0.update(&key.to_le_bytes());
+                self.0.update(&center.to_le_bytes());
+                self.0.update(&spread.to_le_bytes());
+                return;
+            }
+        };
         if bytes.len() <= WHOLE_BYTES_MAX {
             self.0.update(bytes);
             return;
@@ -61,8 +69,6 @@ fn update_framed(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use rstest::rstest;
 
     use super::*;
@@ -75,7 +81,7 @@ mod tests {
             dtype: WeightDtype::F32,
             rows: 1,
             cols: bytes.len() / 4,
-            bytes: Cow::Borrowed(bytes),
+            data: TensorData::Stored(bytes),
         };
         fingerprinter.tensor(name, &tensor);
         fingerprinter.finish()

@@ -22,6 +22,7 @@ pub mod weights;
 mod testing;
 
 pub use backend::cpu::CpuBackend;
+pub use backend::cuda::CudaOptions;
 pub use batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
 pub use config::ModelConfig;
 pub use engine::{Engine, EngineConfig};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion};
 
 use crate::backend::cpu::CpuBackend;
+use crate::backend::cuda::{CudaBackend, CudaOptions};
 use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{StepBatch, StepOutput};
 use crate::config::{ModelConfig, WeightDtype};
@@ -21,14 +22,16 @@ use layers::{Layer, Weights, tensors_total};
 /// How to load a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelOptions {
-    /// Blocks of KV memory.
-    pub kv_blocks: u32,
+    /// Blocks of KV memory; `None` for as many as a GPU has memory for.
+    pub kv_blocks: Option<u32>,
     /// Token slots of a block.
     pub block_tokens: u32,
     /// Element type of KV memory; `None` takes the weights'.
     pub kv_dtype: Option<KvDtype>,
     /// Threads of the CPU backend; `None` takes one per core.
     pub threads: Option<usize>,
+    /// The GPU to run on; `None` for the CPU.
+    pub cuda: Option<CudaOptions>,
     /// Where the weights come from.
     pub load_format: LoadFormat,
     /// Layers per call of `on_layers`: how finely a hand-off overlaps with computing.
@@ -82,10 +85,11 @@ struct Scratch<B: Backend> {
 impl Default for ModelOptions {
     fn default() -> Self {
         Self {
-            kv_blocks: 1024,
+            kv_blocks: Some(1024),
             block_tokens: 16,
             kv_dtype: None,
             threads: None,
+            cuda: None,
             load_format: LoadFormat::Auto,
             layer_group: 1,
         }
@@ -107,8 +111,33 @@ impl Model<CpuBackend> {
         options: &ModelOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, EngineError> {
-        Self::load_with(dir, options, progress, |layout| {
-            CpuBackend::new(layout, options.kv_blocks, options.threads)
+        let blocks = options.kv_blocks.ok_or_else(|| EngineError::Limits {
+            field: "kv_blocks".to_owned(),
+            reason: "the CPU backend has to be told how many".to_owned(),
+        })?;
+        Self::load_with(dir, options, progress, |_, layout| {
+            CpuBackend::new(layout, blocks, options.threads)
+        })
+    }
+}
+
+impl Model<CudaBackend> {
+    /// Loads a checkpoint's folder onto a GPU. Weights in 32-bit floats become bfloat16.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; [`EngineError::Device`] says, too, what is missing to use the GPU.
+    pub fn load_cuda(
+        dir: &Path,
+        options: &ModelOptions,
+        cuda: &CudaOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, EngineError> {
+        let options = ModelOptions {
+            kv_dtype: options.kv_dtype.or(CudaBackend::kv_dtype(dir)?),
+            ..options.clone()
+        };
+        Self::load_with(dir, &options, progress, |config, layout| {
+            CudaBackend::new(config, layout, options.kv_blocks, cuda)
         })
     }
 }
@@ -122,17 +151,20 @@ impl<B: Backend> Model<B> {
         dir: &Path,
         options: &ModelOptions,
         progress: &mut dyn FnMut(LoadProgress),
-        start: impl FnOnce(&KvLayout) -> Result<B, EngineError>,
+        start: impl FnOnce(&ModelConfig, &KvLayout) -> Result<B, EngineError>,
     ) -> Result<Self, EngineError> {
         let config = ModelConfig::load(dir)?;
         let total = tensors_total(&config);
         let mut reader = WeightReader::open(dir, &config, options.load_format, total, progress)?;
         let layout = kv_layout(&config, options, reader.dtype()?);
-        let mut backend = start(&layout)?;
+        let mut backend = start(&config, &layout)?;
         let weights = Weights::load(&config, &mut reader, &mut backend)?;
+        let scratch = Scratch::new(&config, &mut backend)?;
+        let rope = Rope::new(&config.rope, config.head_dim as usize);
+        backend.finish_loading(&config, &rope)?;
         Ok(Self {
-            scratch: Scratch::new(&config, &mut backend)?,
-            rope: Rope::new(&config.rope, config.head_dim as usize),
+            scratch,
+            rope,
             fingerprint: reader.fingerprint(),
             layer_group: options.layer_group.max(1),
             backend,
@@ -146,6 +178,12 @@ impl<B: Backend> Model<B> {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Blocks of the KV memory.
+    #[must_use]
+    pub fn kv_blocks(&self) -> u32 {
+        self.backend.kv_blocks()
     }
 
     /// The shape of the KV memory.

@@ -7,10 +7,13 @@ mod mapped;
 use std::borrow::Cow;
 use std::path::Path;
 
+use half::{bf16, f16};
+
 use crate::config::ModelConfig;
 pub use crate::config::WeightDtype;
 use crate::error::EngineError;
 use crate::fingerprint::Fingerprinter;
+use crate::sampler::philox::Philox;
 use checkpoint::Checkpoint;
 use dummy::DummyWeights;
 
@@ -39,7 +42,7 @@ pub struct LoadProgress {
     pub bytes: u64,
 }
 
-/// A dense tensor in row-major order, little-endian.
+/// A dense tensor in row-major order.
 #[derive(Clone, Debug)]
 pub struct Tensor<'a> {
     /// Element type.
@@ -48,8 +51,29 @@ pub struct Tensor<'a> {
     pub rows: usize,
     /// See `rows`.
     pub cols: usize,
-    /// `rows * cols * dtype.bytes()` bytes.
-    pub bytes: Cow<'a, [u8]>,
+    /// Its elements.
+    pub data: TensorData<'a>,
+}
+
+/// The elements of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub enum TensorData<'a> {
+    /// `rows * cols * dtype.bytes()` bytes, little-endian.
+    Stored(&'a [u8]),
+    /// Random numbers, to be made where they are needed.
+    Random(Uniform),
+}
+
+/// Numbers uniform on `[center - spread, center + spread]`, a function of `key`: four for each
+/// counter of a [`Philox`] generator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Uniform {
+    /// The generator's key.
+    pub key: u64,
+    /// See above.
+    pub center: f32,
+    /// See above.
+    pub spread: f32,
 }
 
 /// A tensor's name and the shape the configuration gives it.
@@ -88,9 +112,50 @@ impl TensorSpec {
         self.shape.iter().product()
     }
 
-    fn tensor<'a>(&self, dtype: WeightDtype, bytes: Cow<'a, [u8]>) -> Tensor<'a> {
+    fn tensor<'a>(&self, dtype: WeightDtype, data: TensorData<'a>) -> Tensor<'a> {
         let cols = *self.shape.last().expect("a spec has one or two dimensions");
-        Tensor { dtype, rows: self.elements() / cols, cols, bytes }
+        Tensor { dtype, rows: self.elements() / cols, cols, data }
+    }
+}
+
+// === impl Tensor ===
+
+impl<'a> Tensor<'a> {
+    /// Elements in all.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// `rows * cols * dtype.bytes()` bytes, little-endian.
+    #[must_use]
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        match self.data {
+            TensorData::Stored(bytes) => Cow::Borrowed(bytes),
+            TensorData::Random(uniform) => {
+                Cow::Owned(encode(self.dtype, uniform.numbers(self.elements())))
+            }
+        }
+    }
+}
+
+fn encode(dtype: WeightDtype, values: impl Iterator<Item = f32>) -> Vec<u8> {
+    match dtype {
+        WeightDtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
+        WeightDtype::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+        WeightDtype::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
+    }
+}
+
+// === impl Uniform ===
+
+impl Uniform {
+    fn numbers(self, count: usize) -> impl Iterator<Item = f32> {
+        let generator = Philox::new(self.key);
+        (0..count.div_ceil(4) as u32)
+            .flat_map(move |block| generator.block([block, 0, 0, 0]))
+            .take(count)
+            .map(move |bits| self.center + self.spread * ((bits as i32) as f32 / i32::MAX as f32))
     }
 }
 
@@ -131,7 +196,7 @@ impl<'a> WeightReader<'a> {
         for (spec, tensor) in specs.iter().zip(&tensors) {
             self.fingerprinter.tensor(&spec.name, tensor);
             self.progress.tensors += 1;
-            self.progress.bytes += tensor.bytes.len() as u64;
+            self.progress.bytes += (tensor.elements() * tensor.dtype.bytes()) as u64;
         }
         let taken = take(&tensors)?;
         (self.report)(self.progress);

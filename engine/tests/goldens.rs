@@ -47,7 +47,7 @@ impl Golden {
 
     fn load(&self) -> Model<CpuBackend> {
         let options = ModelOptions {
-            kv_blocks: KV_BLOCKS,
+            kv_blocks: Some(KV_BLOCKS),
             block_tokens: BLOCK_TOKENS,
             kv_dtype: Some(KvDtype::F32),
             threads: Some(1),

@@ -180,7 +180,7 @@ fn engine_config(model: &TestModel) -> EngineConfig {
     EngineConfig {
         model_dir: model.dir.clone(),
         model: ModelOptions {
-            kv_blocks: 256,
+            kv_blocks: Some(256),
             block_tokens: 16,
             kv_dtype: None,
             threads: Some(1),

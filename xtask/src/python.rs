@@ -24,7 +24,7 @@ pub(crate) fn require_environment() -> Result<()> {
         return Ok(());
     }
 
-    announce("installing the OpenAI client into target/python");
+    announce("installing the OpenAI client and the kernels' compiler into target/python");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
     run(Command::new(folder.join("bin/python"))
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])

@@ -117,7 +117,12 @@ impl House {
 
 fn worker_config(settings: &Settings, role: Role, model: &LocalModel) -> Result<WorkerConfig> {
     let id = WorkerId(format!("{role}-0").into());
-    Ok(WorkerConfig { id, ..settings.worker(role, model)? })
+    let mut config = settings.worker(role, model)?;
+    if let Some(cuda) = &mut config.engine.model.cuda {
+        // The other half is the other worker's.
+        cuda.memory_share /= 2.0;
+    }
+    Ok(WorkerConfig { id, ..config })
 }
 
 /// Waits until both workers serve, then says what to try.

@@ -1,6 +1,7 @@
 //! The settings by group, as flags, as tables of the TOML file and as environment variables.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -37,10 +38,29 @@ pub(crate) struct ModelArgs {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
-    /// KV blocks in the pool. Default: what --kv-memory-mib holds.
+    /// Where the model runs: auto takes the first GPU where there is one, cuda:1 the second
+    /// [default: auto]
+    #[arg(long, value_name = "auto|cpu|cuda[:N]")]
+    pub device: Option<String>,
+    /// The part of a GPU's memory to use, weights and everything; `up` gives each of its workers
+    /// half of it [default: 0.9]
+    #[arg(long, value_name = "SHARE")]
+    pub gpu_memory_utilization: Option<f32>,
+    /// Use the kernels for any GPU since Ampere also where there are better ones: to test them, or
+    /// to step around a fault [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub portable_kernels: Option<bool>,
+    /// Where compiled kernels are kept between starts. Default: ~/.cache/baton/kernels
+    #[arg(long, value_name = "DIR")]
+    pub kernel_cache: Option<PathBuf>,
+    /// Folders with CUDA's libraries (NVRTC, cuBLAS), comma separated. Default: where the toolkit
+    /// and Python's packages put them.
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    pub cuda_libraries: Option<Vec<PathBuf>>,
+    /// KV blocks in the pool. Default: what --kv-memory-mib holds; on a GPU, what its memory holds.
     #[arg(long, value_name = "BLOCKS")]
     pub kv_blocks: Option<u32>,
-    /// Memory for the KV pool, MiB [default: 512]
+    /// Memory for the KV pool, MiB. Default: 512 on the CPU; on a GPU, what is left.
     #[arg(long, value_name = "MIB")]
     pub kv_memory_mib: Option<u64>,
     /// Tokens of a KV block; the same on all workers [default: 16]
@@ -49,10 +69,11 @@ pub(crate) struct EngineArgs {
     /// Element type of cached keys and values: auto, f32, bf16 or f16 [default: auto, the weights']
     #[arg(long, value_name = "DTYPE")]
     pub kv_dtype: Option<String>,
-    /// Tokens of a step, prefill chunks and decode rows together [default: 512]
+    /// Tokens of a step, prefill chunks and decode rows together [default: 512; on a GPU
+    /// 8192]
     #[arg(long, value_name = "TOKENS")]
     pub batch_tokens_max: Option<u32>,
-    /// Sequences that run at once [default: 64]
+    /// Sequences that run at once [default: 64; on a GPU 256]
     #[arg(long, value_name = "N")]
     pub sequences_max: Option<u32>,
     /// Requests an engine queues before it refuses [default: 1024]

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cluster::membership::etcd::Credentials;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use cluster::{EtcdConfig, node};
-use engine::{EngineConfig, LoadFormat, ModelConfig, ModelOptions};
+use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 use kv_cache::{KvDtype, KvLayout};
 use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedModelConfig};
 use scheduler::{HandoffPolicy, Role, WorkerId};
@@ -26,11 +26,29 @@ const DEFAULT_GRPC: &str = "127.0.0.1:50051";
 const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
 /// Enough for thousands of tokens of a small model; a large one wants to be told.
 const DEFAULT_KV_MEMORY_MIB: u64 = 512;
+/// A few prompts of a small model at a time, and steps of a few milliseconds.
+const CPU_BATCH_TOKENS: u32 = 512;
+const CPU_SEQUENCES: u32 = 64;
+/// Enough rows to keep the tensor cores at their rate.
+const GPU_BATCH_TOKENS: u32 = 8192;
+/// Past that, reading KV outweighs what sharing the weights saves.
+const GPU_SEQUENCES: u32 = 256;
+/// What is left is for the driver and for libraries' own use.
+const GPU_MEMORY_UTILIZATION: f32 = 0.9;
 
 /// Plain values. Each node takes the parts it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     written: Written,
+}
+
+/// What the engine runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    /// A GPU where there is one.
+    Auto,
+    Cpu,
+    Cuda(usize),
 }
 
 /// Where a router listens.
@@ -90,9 +108,19 @@ impl Settings {
         let engine = &self.written.engine;
         let block_tokens = engine.block_tokens.unwrap_or(16);
         let kv_dtype = self.kv_dtype()?;
+        let cuda = self.device()?.ordinal().map(|ordinal| self.cuda(ordinal)).transpose()?;
         let kv_blocks = match engine.kv_blocks {
-            Some(blocks) => blocks,
-            None => self.default_kv_blocks(&model.dir, block_tokens, kv_dtype)?,
+            Some(blocks) => Some(blocks),
+            None if cuda.is_some() && engine.kv_memory_mib.is_none() => None,
+            None => {
+                // The largest that `auto` can mean.
+                let widest = if cuda.is_some() { KvDtype::Bf16 } else { KvDtype::F32 };
+                Some(self.default_kv_blocks(&model.dir, block_tokens, kv_dtype.unwrap_or(widest))?)
+            }
+        };
+        let (batch_tokens, sequences) = match cuda {
+            Some(_) => (GPU_BATCH_TOKENS, GPU_SEQUENCES),
+            None => (CPU_BATCH_TOKENS, CPU_SEQUENCES),
         };
         Ok(EngineConfig {
             model_dir: model.dir.clone(),
@@ -101,11 +129,12 @@ impl Settings {
                 block_tokens,
                 kv_dtype,
                 threads: engine.threads,
+                cuda,
                 load_format: self.load_format()?,
                 layer_group: engine.layer_group.unwrap_or(4),
             },
-            batch_tokens_max: engine.batch_tokens_max.unwrap_or(512),
-            sequences_max: engine.sequences_max.unwrap_or(64),
+            batch_tokens_max: engine.batch_tokens_max.unwrap_or(batch_tokens),
+            sequences_max: engine.sequences_max.unwrap_or(sequences),
             queue_max: engine.queue_max.unwrap_or(1024),
             context_tokens_max: engine.context_tokens_max,
             prefix_cache: engine.prefix_cache.unwrap_or(true),
@@ -224,15 +253,50 @@ impl Settings {
         }
     }
 
+    fn device(&self) -> Result<Device> {
+        let device = self.written.engine.device.as_deref().unwrap_or("auto");
+        let number = device.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+        match (device, number) {
+            ("auto", _) => Ok(Device::Auto),
+            ("cpu", _) => Ok(Device::Cpu),
+            ("cuda", _) => Ok(Device::Cuda(0)),
+            (_, Some(number)) if number.parse::<usize>().is_ok() => {
+                Ok(Device::Cuda(number.parse()?))
+            }
+            _ => bail!("engine.device is {device:?}: want auto, cpu, cuda or cuda:N"),
+        }
+    }
+
+    fn cuda(&self, ordinal: usize) -> Result<CudaOptions> {
+        let engine = &self.written.engine;
+        let memory_share = engine.gpu_memory_utilization.unwrap_or(GPU_MEMORY_UTILIZATION);
+        ensure!(
+            memory_share > 0.0 && memory_share <= 1.0,
+            "engine.gpu_memory_utilization is {memory_share}: want a share, above 0 and at most 1"
+        );
+        let kernel_cache = engine.kernel_cache.clone().or_else(super::kernel_cache);
+        Ok(CudaOptions {
+            ordinal,
+            memory_share,
+            portable: engine.portable_kernels.unwrap_or(false),
+            library_folders: engine.cuda_libraries.clone().unwrap_or_default(),
+            kernel_cache,
+            ..CudaOptions::default()
+        })
+    }
+
     fn check_engine(&self) -> Result<()> {
         let engine = &self.written.engine;
+        if self.device()? != Device::Cpu {
+            self.cuda(0)?;
+        }
         let (block_tokens, sequences) =
-            (engine.block_tokens.unwrap_or(16), engine.sequences_max.unwrap_or(64));
+            (engine.block_tokens.unwrap_or(16), engine.sequences_max.unwrap_or(CPU_SEQUENCES));
         ensure!(block_tokens > 0, "engine.block_tokens must be at least 1");
         ensure!(sequences > 0, "engine.sequences_max must be at least 1");
-        let (budget, least) = (engine.batch_tokens_max.unwrap_or(512), sequences + block_tokens);
+        let (budget, least) = (engine.batch_tokens_max.unwrap_or(CPU_BATCH_TOKENS), sequences + block_tokens);
         ensure!(
-            budget >= least,
+            budget >= least || engine.batch_tokens_max.is_none(),
             "engine.batch_tokens_max is {budget}, but a step must hold a row for each of {sequences} \
              sequences and one block of a prompt: at least {least}"
         );
@@ -260,7 +324,7 @@ impl Settings {
         &self,
         dir: &Path,
         block_tokens: u32,
-        dtype: Option<KvDtype>,
+        dtype: KvDtype,
     ) -> Result<u32> {
         let config = ModelConfig::load(dir)?;
         let layout = KvLayout {
@@ -268,8 +332,7 @@ impl Settings {
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             block_tokens,
-            // The largest that `auto` can mean.
-            dtype: dtype.unwrap_or(KvDtype::F32),
+            dtype,
         };
         let mib = self.written.engine.kv_memory_mib.unwrap_or(DEFAULT_KV_MEMORY_MIB);
         let blocks = (mib << 20) / layout.block_bytes() as u64;
@@ -279,6 +342,19 @@ impl Settings {
             layout.block_bytes()
         );
         Ok(u32::try_from(blocks).unwrap_or(u32::MAX - 1))
+    }
+}
+
+// === impl Device ===
+
+impl Device {
+    /// Which GPU; `None` for the CPU.
+    fn ordinal(self) -> Option<usize> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(ordinal) => Some(ordinal),
+            Self::Auto => engine::cuda::first_usable(),
+        }
     }
 }
 

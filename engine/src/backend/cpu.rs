@@ -18,6 +18,7 @@ use scheduler::TokenLogprob;
 
 use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch};
+use crate::config::ModelConfig;
 use crate::error::{EngineError, LogitsFault};
 use crate::rope::{Rope, RopeRows};
 use crate::sampler;
@@ -95,6 +96,10 @@ impl Backend for CpuBackend {
 
     fn logit_buffer(&mut self, vocab: usize) -> Result<CpuBuffer, EngineError> {
         Ok(CpuBuffer::new(vocab))
+    }
+
+    fn finish_loading(&mut self, _: &ModelConfig, _: &Rope) -> Result<(), EngineError> {
+        Ok(())
     }
 
     fn prepare(&mut self, batch: &StepBatch<'_>, rope: &Rope) -> Result<CpuBatch, EngineError> {

@@ -63,7 +63,7 @@ impl Bench {
         let config = EngineConfig {
             model_dir: PathBuf::new(),
             model: ModelOptions {
-                kv_blocks: sizes.blocks,
+                kv_blocks: Some(sizes.blocks),
                 block_tokens: sizes.block_tokens,
                 ..ModelOptions::default()
             },
@@ -488,7 +488,7 @@ async fn dropping_the_last_handle_stops_the_engine() {
 
 #[rstest]
 #[case::batch(|c: &mut EngineConfig| c.batch_tokens_max = 11, "batch_tokens_max")]
-#[case::no_memory(|c: &mut EngineConfig| c.model.kv_blocks = 0, "kv_blocks")]
+#[case::no_memory(|c: &mut EngineConfig| c.model.kv_blocks = Some(0), "kv_blocks")]
 #[case::no_queue(|c: &mut EngineConfig| c.queue_max = 0, "queue_max")]
 fn limits_that_cannot_work_are_refused(#[case] set: fn(&mut EngineConfig), #[case] field: &str) {
     let mut config = EngineConfig {

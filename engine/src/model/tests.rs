@@ -15,7 +15,7 @@ const CONTEXT: usize = 45;
 
 /// Enough blocks for three sequences of `CONTEXT` tokens.
 fn options() -> ModelOptions {
-    ModelOptions { kv_blocks: 48, block_tokens: 4, threads: Some(1), ..ModelOptions::default() }
+    ModelOptions { kv_blocks: Some(48), block_tokens: 4, threads: Some(1), ..ModelOptions::default() }
 }
 
 fn blocks_from(first: u32) -> Vec<u32> {
@@ -94,7 +94,7 @@ fn threads_and_block_size_do_not_change_a_bit() {
         let options = ModelOptions {
             threads: Some(threads),
             block_tokens,
-            kv_blocks: 32,
+            kv_blocks: Some(32),
             ..ModelOptions::default()
         };
         let mut model = dummy_model(&config, &options);
@@ -220,7 +220,7 @@ fn samples_and_scores_come_back_in_the_order_asked() {
 
 #[test]
 fn more_scores_than_one_group_of_logits_holds() {
-    let mut model = dummy_model(&tiny_json(), &ModelOptions { kv_blocks: 64, ..options() });
+    let mut model = dummy_model(&tiny_json(), &ModelOptions { kv_blocks: Some(64), ..options() });
     let tokens = some_tokens(1, 200, VOCAB);
     let blocks: Vec<u32> = (0..50).collect();
     let mut batch = step_of(&[Part { tokens: &tokens, from: 0, blocks: &blocks }]);
@@ -257,7 +257,7 @@ fn a_damaged_block_blames_the_row_of_its_sequence() {
 #[test]
 fn the_fingerprint_tells_models_apart_and_ignores_the_pool() {
     let plain = dummy_model(&tiny_json(), &options());
-    let larger = dummy_model(&tiny_json(), &ModelOptions { kv_blocks: 64, ..options() });
+    let larger = dummy_model(&tiny_json(), &ModelOptions { kv_blocks: Some(64), ..options() });
     let other = dummy_model(&tiny_json_with(&json!({"rope_theta": 500.0})), &options());
     assert_eq!(plain.fingerprint(), larger.fingerprint());
     assert_ne!(plain.fingerprint(), other.fingerprint());

@@ -1,6 +1,5 @@
 //! A checkpoint's safetensors files: one `model.safetensors`, or many with an index.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use serde_json::Value;
 
-use super::{Tensor, TensorSpec, WeightDtype, mapped};
+use super::{Tensor, TensorData, TensorSpec, WeightDtype, mapped};
 use crate::config::fields::Fields;
 use crate::error::EngineError;
 
@@ -134,7 +133,7 @@ impl Shard {
         let dtype = self.dtype(&spec.name, info)?;
         let (start, end) = info.data_offsets;
         let bytes = &self.map[self.data_start + start..self.data_start + end];
-        Ok(spec.tensor(dtype, Cow::Borrowed(bytes)))
+        Ok(spec.tensor(dtype, TensorData::Stored(bytes)))
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, EngineError> {

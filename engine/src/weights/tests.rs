@@ -31,7 +31,7 @@ fn read(dir: &TempDir, spec: &TensorSpec) -> Result<(WeightDtype, Vec<u8>), Engi
     let mut reader =
         WeightReader::open(dir.path(), &tiny_config(), LoadFormat::Auto, 2, &mut report)?;
     reader.read(std::slice::from_ref(spec), |tensors| {
-        Ok((tensors[0].dtype, tensors[0].bytes.to_vec()))
+        Ok((tensors[0].dtype, tensors[0].bytes().into_owned()))
     })
 }
 
@@ -156,7 +156,7 @@ fn progress_counts_up_to_the_total() {
 fn dummy_weights_are_a_function_of_seed_and_name() {
     let bytes = |seed: u64, name: &str| {
         let dummy = DummyWeights::new(seed, &tiny_config());
-        dummy.tensor(&TensorSpec::matrix(name, 5, 7)).bytes.into_owned()
+        dummy.tensor(&TensorSpec::matrix(name, 5, 7)).bytes().into_owned()
     };
     assert_eq!(bytes(1, "a"), bytes(1, "a"));
     assert_ne!(bytes(1, "a"), bytes(2, "a"));

@@ -52,7 +52,7 @@ pub(crate) fn start(sizes: Sizes) -> EngineHandle {
     let config = EngineConfig {
         model_dir: dir.path().to_owned(),
         model: ModelOptions {
-            kv_blocks: sizes.kv_blocks,
+            kv_blocks: Some(sizes.kv_blocks),
             threads: Some(1),
             load_format: LoadFormat::Dummy { seed: 5 },
             layer_group: 2,

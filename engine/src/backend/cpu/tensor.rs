@@ -79,9 +79,8 @@ impl CpuMatrix {
             let mut elements = Elements::zeros(dtype, rows * cols);
             let mut rest = elements.bytes_mut();
             for part in parts {
-                rest.split_off_mut(..part.bytes.len())
-                    .expect("counted above")
-                    .copy_from_slice(&part.bytes);
+                let bytes = part.bytes();
+                rest.split_off_mut(..bytes.len()).expect("counted above").copy_from_slice(&bytes);
             }
             elements
         } else {
@@ -104,10 +103,11 @@ fn widen(tensor: &Tensor<'_>) -> Vec<f32> {
         let size = size_of::<E>();
         bytes.chunks_exact(size).map(|x| bytemuck::pod_read_unaligned::<E>(x).to_f32()).collect()
     }
+    let bytes = tensor.bytes();
     match tensor.dtype {
-        WeightDtype::F32 => read::<f32>(&tensor.bytes),
-        WeightDtype::Bf16 => read::<bf16>(&tensor.bytes),
-        WeightDtype::F16 => read::<f16>(&tensor.bytes),
+        WeightDtype::F32 => read::<f32>(&bytes),
+        WeightDtype::Bf16 => read::<bf16>(&bytes),
+        WeightDtype::F16 => read::<f16>(&bytes),
     }
 }
 

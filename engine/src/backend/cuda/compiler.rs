@@ -11,13 +11,13 @@ use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use cudarc::driver::{result, sys};
 use parking_lot::Mutex;
 
 use super::device::{Device, failed};
+use super::files::write_whole;
 use super::kernel::Kernel;
 use super::nvrtc::{Compiled, Nvrtc, Unit};
 use super::sources::{self, HEADERS};
@@ -199,21 +199,9 @@ fn read_cached(file: &Path) -> Option<Vec<u8>> {
     (blake3::hash(cubin).as_bytes() == hash).then(|| cubin.to_vec())
 }
 
-/// Writes a file whole or not at all, whoever else writes it at the same time.
 fn write_cached(file: &Path, cubin: &[u8]) -> std::io::Result<()> {
-    static WRITTEN: AtomicU64 = AtomicU64::new(0);
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let nth = WRITTEN.fetch_add(1, Ordering::Relaxed);
-    let partial = file.with_extension(format!("{}.{nth}.partial", std::process::id()));
     let bytes = [CACHE_MARK, blake3::hash(cubin).as_bytes().as_slice(), cubin].concat();
-    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, file));
-    if written.is_err() {
-        // There may be none; what went wrong is told already.
-        let _ = fs::remove_file(&partial);
-    }
-    written
+    write_whole(file, &bytes)
 }
 
 // === impl Defines ===

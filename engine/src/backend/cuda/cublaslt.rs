@@ -7,13 +7,16 @@ use cudarc::cublaslt::sys::{
     cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t,
     cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t, cublasLtMatmulHeuristicResult_t,
     cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t,
-    cublasOperation_t, cublasStatus_t, cudaDataType, cudaStream_t,
+    cublasStatus_t, cudaDataType, cudaStream_t,
 };
 use libloading::os::unix::Library;
 
 use super::device::Stream;
 use super::element::ElementType;
 use crate::error::EngineError;
+
+/// `CUBLAS_OP_T`.
+const OPERATION_TRANSPOSED: i32 = 1;
 
 /// The library's functions.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +157,24 @@ pub(super) struct Workspace {
     pub(super) bytes: usize,
 }
 
+/// How sums may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sums {
+    /// In parts by several blocks, added at the end, where that is faster.
+    Split,
+    /// Each by one block.
+    Whole,
+}
+
+/// What suggestions must do with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Preference {
+    /// That all operands have, bytes.
+    pub(super) alignment: u32,
+    pub(super) sums: Sums,
+    pub(super) workspace: Workspace,
+}
+
 /// A shape in the library's words.
 ///
 /// The library's matrices are column-major, so it is given the transposes: of `weight`
@@ -165,6 +186,7 @@ pub(super) struct Problem {
     weight: Owned,
     x: Owned,
     out: Owned,
+    has_bias: bool,
 }
 
 // === impl CublasLt ===
@@ -216,6 +238,84 @@ impl Calls {
     }
 }
 
+impl Calls {
+    fn operation(&self, shape: &Shape) -> Result<Owned, EngineError> {
+        use cublasLtMatmulDescAttributes_t::{
+            CUBLASLT_MATMUL_DESC_EPILOGUE as EPILOGUE, CUBLASLT_MATMUL_DESC_TRANSA as TRANSPOSE_A,
+        };
+        let mut raw: cublasLtMatmulDesc_t = std::ptr::null_mut();
+        let (sums, factors) = (cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType::CUDA_R_32F);
+        // SAFETY: writes one pointer.
+        let status = unsafe { (self.operation_create)(&raw mut raw, sums, factors) };
+        check("describing a product", status)?;
+        let operation = Owned { raw: raw.cast(), destroy: self.operation_destroy };
+        self.set_operation(&operation, TRANSPOSE_A, OPERATION_TRANSPOSED)?;
+        if shape.has_bias {
+            let bias = cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            self.set_operation(&operation, EPILOGUE, bias)?;
+        }
+        Ok(operation)
+    }
+
+    fn set_operation<T: bytemuck::Pod>(
+        &self,
+        operation: &Owned,
+        attribute: cublasLtMatmulDescAttributes_t,
+        value: T,
+    ) -> Result<(), EngineError> {
+        let (raw, from) = (operation.raw.cast(), (&raw const value).cast());
+        // SAFETY: the operation is alive; the value is read before the call returns.
+        let status = unsafe { (self.operation_set)(raw, attribute, from, size_of::<T>()) };
+        check("describing a product", status)
+    }
+
+    /// A column-major matrix.
+    fn layout(
+        &self,
+        element: cudaDataType,
+        rows: usize,
+        cols: usize,
+        stride: usize,
+    ) -> Result<Owned, EngineError> {
+        let mut raw: cublasLtMatrixLayout_t = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        let status = unsafe {
+            (self.layout_create)(&raw mut raw, element, rows as u64, cols as u64, stride as i64)
+        };
+        check("describing a matrix", status)?;
+        Ok(Owned { raw: raw.cast(), destroy: self.layout_destroy })
+    }
+
+    fn preference(&self, wanted: Preference) -> Result<Owned, EngineError> {
+        use cublasLtMatmulPreferenceAttributes_t::{
+            CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES as WORKSPACE,
+            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES as A,
+            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES as B,
+            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES as C,
+            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES as D,
+            CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK as REDUCTIONS,
+        };
+        let mut raw: cublasLtMatmulPreference_t = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        check("preferring", unsafe { (self.preference_create)(&raw mut raw) })?;
+        let preference = Owned { raw: raw.cast(), destroy: self.preference_destroy };
+        let set = |attribute, from: *const c_void, bytes| {
+            // SAFETY: the preference is alive; the value is read before the call returns.
+            let status = unsafe { (self.preference_set)(raw, attribute, from, bytes) };
+            check("preferring", status)
+        };
+        set(WORKSPACE, (&raw const wanted.workspace.bytes).cast(), size_of::<usize>())?;
+        for operand in [A, B, C, D] {
+            set(operand, (&raw const wanted.alignment).cast(), size_of::<u32>())?;
+        }
+        if wanted.sums == Sums::Whole {
+            let none = 0_u32;
+            set(REDUCTIONS, (&raw const none).cast(), size_of::<u32>())?;
+        }
+        Ok(preference)
+    }
+}
+
 // === impl Owned ===
 
 impl Drop for Owned {
@@ -254,21 +354,18 @@ impl Handle {
             weight: calls.layout(element, inputs, outputs, inputs)?,
             x: calls.layout(element, inputs, rows, shape.x_stride)?,
             out: calls.layout(data_type(shape.out_element), outputs, rows, shape.out_stride)?,
+            has_bias: shape.has_bias,
         })
     }
 
-    /// The library's suggestions, its favourite first.
-    ///
-    /// - `count`: how many at most.
-    /// - `alignment`: that all operands have, bytes.
+    /// The library's suggestions, its favourite first; at most `count`.
     pub(super) fn suggestions(
         &self,
         problem: &Problem,
         count: usize,
-        alignment: u32,
-        workspace: Workspace,
+        preference: Preference,
     ) -> Result<Vec<Algorithm>, EngineError> {
-        let preference = self.library.calls.preference(alignment, workspace.bytes)?;
+        let preference = self.library.calls.preference(preference)?;
         let mut results = vec![empty_result(); count];
         let mut found = 0;
         // SAFETY: all objects are alive; writes at most `count` results.
@@ -333,9 +430,9 @@ impl Handle {
         workspace: Workspace,
     ) -> Result<(), EngineError> {
         let calls = &self.library.calls;
-        let bias = problem.bias(operands);
-        if let Some(bias) = bias {
-            calls.set(&problem.operation, BIAS_POINTER, &bias)?;
+        if problem.has_bias {
+            use cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER as POINTER;
+            calls.set_operation(&problem.operation, POINTER, operands.bias)?;
         }
         let (one, zero) = (1.0_f32, 0.0_f32);
         let algo = cublasLtMatmulAlgo_t { data: algorithm.words };
@@ -362,5 +459,30 @@ impl Handle {
             )
         };
         check("a matrix product", status)
+    }
+}
+
+fn data_type(element: ElementType) -> cudaDataType {
+    match element {
+        ElementType::Bf16 => cudaDataType::CUDA_R_16BF,
+        ElementType::F16 => cudaDataType::CUDA_R_16F,
+        ElementType::F32 => cudaDataType::CUDA_R_32F,
+    }
+}
+
+fn empty_result() -> cublasLtMatmulHeuristicResult_t {
+    cublasLtMatmulHeuristicResult_t {
+        algo: cublasLtMatmulAlgo_t { data: [0; 8] },
+        workspaceSize: 0,
+        state: cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED,
+        wavesCount: 0.0,
+        reserved: [0; 4],
+    }
+}
+
+fn check(what: &str, status: cublasStatus_t) -> Result<(), EngineError> {
+    match status {
+        cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
+        why => Err(EngineError::Device(format!("cublasLt, {what}: {why:?}"))),
     }
 }

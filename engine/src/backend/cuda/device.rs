@@ -14,7 +14,7 @@ use super::library::{self, Libraries};
 use crate::error::EngineError;
 
 /// The oldest GPUs with the instructions that the portable kernels use (bf16 `mma`, `cp.async`).
-const CAPABILITY_MIN: (u32, u32) = (8, 0);
+pub(crate) const CAPABILITY_MIN: (u32, u32) = (8, 0);
 
 /// An open GPU; clones are the same one.
 #[derive(Clone, Debug)]

@@ -191,8 +191,7 @@ impl Kernel {
         if bytes <= self.entry.shared_bytes.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let attribute =
-            sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the entry is valid while its module is loaded.
         unsafe {
             result::function::set_function_attribute(self.entry.raw, attribute, bytes as i32)
@@ -217,9 +216,8 @@ unsafe fn parameters(entry: sys::CUfunction) -> Vec<usize> {
         .map_while(|index| {
             let (mut offset, mut bytes) = (0, 0);
             // SAFETY: the entry is valid, says the caller; the driver refuses an index past the end.
-            let answer = unsafe {
-                sys::cuFuncGetParamInfo(entry, index, &raw mut offset, &raw mut bytes)
-            };
+            let answer =
+                unsafe { sys::cuFuncGetParamInfo(entry, index, &raw mut offset, &raw mut bytes) };
             answer.result().is_ok().then_some(bytes)
         })
         .collect()

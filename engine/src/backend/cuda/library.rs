@@ -89,20 +89,24 @@ const CUBLASLT: Wanted = Wanted {
 /// # Errors
 /// [`CudaUnavailable`] says how far it got.
 pub(crate) fn require_driver(folders: &[PathBuf]) -> Result<(), CudaUnavailable> {
-    static LOADED: OnceLock<bool> = OnceLock::new();
-    if !LOADED.get_or_init(|| load_driver(folders)) {
-        return Err(CudaUnavailable::NoDriver);
+    // Found once, it stays; not found, it may be in the next caller's folders.
+    static LOADED: OnceLock<()> = OnceLock::new();
+    if LOADED.get().is_none() {
+        if !load_driver(folders) {
+            return Err(CudaUnavailable::NoDriver);
+        }
+        LOADED.get_or_init(|| ());
     }
     let mut version = 0;
     // SAFETY: writes one number; the library is loaded.
-    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(CudaUnavailable::from)?;
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result()?;
     if version < DRIVER_VERSION_MIN {
         return Err(CudaUnavailable::OldDriver {
             have: display_version(version),
             need: display_version(DRIVER_VERSION_MIN),
         });
     }
-    result::init().map_err(CudaUnavailable::from)
+    Ok(result::init()?)
 }
 
 /// Whether the driver's library is loaded now, under a name by which cudarc finds it.
@@ -217,7 +221,8 @@ fn preload_companions(file: &Path, wanted: &Wanted) {
     let is_companion = |name: &OsStr| {
         name.to_str().is_some_and(|name| name.starts_with(start) && !name.contains(".alt."))
     };
-    for companion in entries(folder).iter().filter(|path| path.file_name().is_some_and(is_companion))
+    for companion in
+        entries(folder).iter().filter(|path| path.file_name().is_some_and(is_companion))
     {
         if let Ok(library) = open(companion) {
             // Loaded for good, so that the search by name finds it.
@@ -229,8 +234,9 @@ fn preload_companions(file: &Path, wanted: &Wanted) {
 // --- Where libraries lie. ---
 
 fn toolkit_folders() -> Vec<PathBuf> {
-    let is_toolkit =
-        |path: &PathBuf| path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("cuda"));
+    let is_toolkit = |path: &PathBuf| {
+        path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("cuda"))
+    };
     // `cuda` is the one that the machine's owner chose, then the newest.
     let mut toolkits: Vec<_> =
         entries(Path::new("/usr/local")).into_iter().filter(is_toolkit).collect();

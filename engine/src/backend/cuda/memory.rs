@@ -79,9 +79,9 @@ fn no_memory(device: &Device, bytes: usize, why: DriverError) -> EngineError {
     }
     let free = device.free_memory().unwrap_or(0);
     EngineError::Device(format!(
-        "not enough GPU memory: {} more are needed, {} are free of {}. Give the KV cache less \
-         (`engine.kv_memory_mib` or `engine.kv_blocks`), use a smaller model, or stop what else \
-         runs on this GPU (see `nvidia-smi`)",
+        "not enough GPU memory: {} more are needed, {} are free of {}. Stop what else runs on this \
+         GPU (see `nvidia-smi`), lower `engine.gpu_memory_utilization` or give the KV cache less \
+         (`engine.kv_memory_mib`), or use a smaller model",
         gibibytes(bytes as u64),
         gibibytes(free),
         gibibytes(device.properties().memory_bytes)
@@ -105,7 +105,9 @@ impl PinnedMemory {
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE;
         // SAFETY: an allocation; it is made fit to read on the next line.
         let host = unsafe { result::malloc_host(bytes.max(1), flags) }
-            .map_err(|why| failed(&format!("pinning {} of host memory", gibibytes(bytes as u64)), why))?
+            .map_err(|why| {
+                failed(&format!("pinning {} of host memory", gibibytes(bytes as u64)), why)
+            })?
             .cast::<u8>();
         // SAFETY: `host` points to at least `bytes` fresh bytes.
         unsafe { host.write_bytes(0, bytes) };

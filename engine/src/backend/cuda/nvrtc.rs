@@ -98,9 +98,8 @@ impl Nvrtc {
         let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
         // SAFETY: the program is valid while `program` is; the options are terminated strings that
         // live until the call returns.
-        let done = unsafe {
-            (self.calls.compile)(program.raw, options.len() as c_int, options.as_ptr())
-        };
+        let done =
+            unsafe { (self.calls.compile)(program.raw, options.len() as c_int, options.as_ptr()) };
         let log = program.copy_out("its log", self.calls.log_bytes, self.calls.log)?;
         let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned();
         if done != nvrtcResult::NVRTC_SUCCESS {
@@ -188,6 +187,8 @@ fn c_strings<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<CString>, E
 fn check(what: &str, result: nvrtcResult) -> Result<(), EngineError> {
     match result {
         nvrtcResult::NVRTC_SUCCESS => Ok(()),
-        why => Err(EngineError::Device(format!("asking the run-time compiler for {what}: {why:?}"))),
+        why => {
+            Err(EngineError::Device(format!("asking the run-time compiler for {what}: {why:?}")))
+        }
     }
 }

@@ -19,15 +19,51 @@ macro_rules! embed {
 }
 
 /// What kernels include: name and text.
-pub const HEADERS: &[(&str, &str)] = embed!["common.cuh"];
+pub const HEADERS: &[(&str, &str)] = embed!["common.cuh", "sampling.cuh"];
 
 /// The kernels: name and text.
-pub const SOURCES: &[(&str, &str)] = embed!["random.cu"];
+pub const SOURCES: &[(&str, &str)] = embed![
+    "decode_attention.cu",
+    "pages.cu",
+    "portable_attention.cu",
+    "prefill_attention.cu",
+    "random.cu",
+    "rows.cu",
+    "sampling.cu",
+    "skinny_matmul.cu",
+    "softmax.cu",
+];
 
 /// What the checks compile: every kernel, for a model like Llama 3.1 8B and for a small, odd one.
 pub const VARIANTS: &[Variant] = &[
-    Variant::portable("random.cu", &["ELEMENT_BF16"]),
+    Variant::portable("decode_attention.cu", &["HEAD_DIM=128", "BLOCK_TOKENS=16", "GROUP=4"]),
+    Variant::portable(
+        "decode_attention.cu",
+        &["HEAD_DIM=24", "BLOCK_TOKENS=32", "GROUP=3", "ELEMENT_F16"],
+    ),
+    Variant::hopper("decode_attention.cu", &["HEAD_DIM=128", "BLOCK_TOKENS=16", "GROUP=4", "BULK"]),
+    Variant::portable("pages.cu", &[]),
+    Variant::portable("portable_attention.cu", &["HEAD_DIM=128", "BLOCK_TOKENS=16"]),
+    Variant::portable("portable_attention.cu", &["HEAD_DIM=24", "BLOCK_TOKENS=32", "ELEMENT_F16"]),
+    Variant::hopper("prefill_attention.cu", &["HEAD_DIM=128", "BLOCK_TOKENS=16", "PACK=4"]),
+    Variant::hopper("prefill_attention.cu", &["HEAD_DIM=64", "BLOCK_TOKENS=64", "ELEMENT_F16"]),
+    Variant::portable("random.cu", &[]),
     Variant::portable("random.cu", &["ELEMENT_F16"]),
+    Variant::portable(
+        "rows.cu",
+        &["HIDDEN=4096", "HEADS=32", "KV_HEADS=8", "HEAD_DIM=128", "BLOCK_TOKENS=16"],
+    ),
+    Variant::portable(
+        "rows.cu",
+        &["HIDDEN=216", "HEADS=9", "KV_HEADS=3", "HEAD_DIM=24", "BLOCK_TOKENS=32", "ELEMENT_F16"],
+    ),
+    Variant::hopper("sampling.cu", &["VOCAB=128256", "CLUSTER=8", "RESIDENT=1"]),
+    Variant::portable("sampling.cu", &["VOCAB=128256"]),
+    Variant::portable("sampling.cu", &["VOCAB=1003", "RESIDENT=1", "ALIGNED=0"]),
+    Variant::portable("softmax.cu", &[]),
+    Variant::hopper("skinny_matmul.cu", &["ROWS=64", "SPLIT=2", "WARPGROUPS=1"]),
+    Variant::hopper("skinny_matmul.cu", &["ROWS=96", "SPLIT=4", "WARPGROUPS=2", "OUT_F32"]),
+    Variant::hopper("skinny_matmul.cu", &["ROWS=128", "SPLIT=1", "WARPGROUPS=1", "GATED"]),
 ];
 
 /// The text of a kernel file.
@@ -45,7 +81,6 @@ impl Variant {
     }
 
     /// For compute capability 9.0.
-    #[allow(dead_code, reason = "the table grows with the kernels")]
     const fn hopper(file: &'static str, defines: &'static [&'static str]) -> Self {
         Self { file, defines, hopper_only: true }
     }

@@ -5,8 +5,8 @@ use std::ffi::c_void;
 
 use cudarc::driver::sys;
 
-pub use super::element::ElementType;
 use super::device::failed;
+pub use super::element::ElementType;
 use crate::error::EngineError;
 
 /// Dimensions that the hardware knows.

@@ -1,0 +1,76 @@
+// Moves KV pages between the pool and contiguous memory, and from block to block.
+//
+//   gather_pages   staging[i] = pool[layer(i)][blocks[block(i)]]
+//   scatter_pages  pool[layer(i)][blocks[block(i)]] = staging[i]
+//   copy_block     pool[layer][to] = pool[layer][from], all layers
+//
+// The pool is [layers][pool_blocks][page]. Staged pages are in order: layer first, then block as
+// listed. Staging may be device memory or pinned host memory, which the device writes and reads over
+// its link. The floor is bytes / link bandwidth (about 50 GB/s), or twice the bytes / copy bandwidth.
+//
+// A link is filled by few blocks, so a launch has as few as it is asked to, each going over many
+// pages; transfers then leave the other multiprocessors to the step that runs beside them.
+#include "common.cuh"
+
+constexpr int THREADS = 512;
+// Vectors of 16 bytes that each thread has in flight: 32 KiB a block.
+constexpr int EACH = 4;
+
+struct Pages {
+    const u32* blocks;
+    // Blocks listed; blocks of a layer in the pool.
+    int listed, pool_blocks;
+    int first_layer;
+    // Of a page, in 16-byte vectors.
+    int page_vectors;
+
+    // Where the `page`-th of all pages lies in the pool, in vectors.
+    __device__ __forceinline__ u64 at(int page) const {
+        const int layer = first_layer + page / listed;
+        return ((u64)layer * pool_blocks + blocks[page % listed]) * page_vectors;
+    }
+};
+
+// All of a block's threads copy `vectors`.
+__device__ __forceinline__ void copy_vectors(uint4* __restrict__ to, const uint4* __restrict__ from,
+                                             int vectors) {
+    for (int first = threadIdx.x; first < vectors; first += THREADS * EACH) {
+        uint4 v[EACH];
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            if (first + i * THREADS < vectors) v[i] = __ldcs(from + first + i * THREADS);
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            if (first + i * THREADS < vectors) __stcs(to + first + i * THREADS, v[i]);
+    }
+}
+
+// - pool: see above; staging: `count` pages.
+// - blocks: u32 [listed]; first_page: of all pages, the one that `staging` begins with.
+// Grid: any, 512 threads.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    gather_pages(const uint4* __restrict__ pool, uint4* __restrict__ staging, const u32* __restrict__ blocks,
+                 int listed, int pool_blocks, int first_layer, int page_vectors, int first_page, int count) {
+    const Pages pages = {blocks, listed, pool_blocks, first_layer, page_vectors};
+    for (int i = blockIdx.x; i < count; i += gridDim.x)
+        copy_vectors(staging + (u64)i * page_vectors, pool + pages.at(first_page + i), page_vectors);
+}
+
+// As gather_pages, the other way. No block may be listed twice.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    scatter_pages(uint4* __restrict__ pool, const uint4* __restrict__ staging, const u32* __restrict__ blocks,
+                  int listed, int pool_blocks, int first_layer, int page_vectors, int first_page, int count) {
+    const Pages pages = {blocks, listed, pool_blocks, first_layer, page_vectors};
+    for (int i = blockIdx.x; i < count; i += gridDim.x)
+        copy_vectors(pool + pages.at(first_page + i), staging + (u64)i * page_vectors, page_vectors);
+}
+
+// Runs in the stream of steps: what was written to `from` before is copied.
+// Grid: layers, 512 threads.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    copy_block(uint4* __restrict__ pool, int pool_blocks, int page_vectors, u32 from, u32 to) {
+    grid_launch();
+    grid_wait();
+    uint4* layer = pool + (u64)blockIdx.x * pool_blocks * page_vectors;
+    copy_vectors(layer + (u64)to * page_vectors, layer + (u64)from * page_vectors, page_vectors);
+}

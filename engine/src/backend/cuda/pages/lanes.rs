@@ -1,0 +1,140 @@
+//! The way of pages between the pool and the host: streams, and pinned memory by the piece.
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::backend::cuda::device::{Device, Event, Priority, Stream};
+use crate::backend::cuda::memory::{DeviceMemory, PinnedMemory};
+use crate::error::EngineError;
+
+/// Pinned buffers of a lane: the device fills one while the host empties the other.
+pub(super) const STAGINGS: usize = 2;
+
+/// Bytes of a pinned buffer, if a page is no larger. Long enough that a launch (4 us) is little
+/// beside the copy (150 us), short enough that the first bytes are on the host soon.
+const STAGING_BYTES: usize = 8 << 20;
+
+/// A bounded number of lanes, each serving one call at a time.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    free: Mutex<Vec<Lane>>,
+    returned: Condvar,
+}
+
+/// A stream and its buffers.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) stream: Stream,
+    pub(super) stagings: [Staging; STAGINGS],
+    list: PinnedMemory,
+    device_list: DeviceMemory,
+}
+
+/// A pinned buffer.
+#[derive(Debug)]
+pub(super) struct Staging {
+    pub(super) memory: PinnedMemory,
+    /// Passed when the device is done with what was submitted last.
+    pub(super) done: Event,
+}
+
+/// A lane, for one call.
+#[derive(Debug)]
+pub(super) struct Borrowed<'a> {
+    lanes: &'a Lanes,
+    lane: Option<Lane>,
+}
+
+// === impl Lanes ===
+
+impl Lanes {
+    /// - `page_bytes`: a buffer holds one page at least.
+    /// - `blocks`: of a list, as far as can be told now.
+    pub(super) fn new(
+        device: &Device,
+        count: usize,
+        page_bytes: usize,
+        blocks: usize,
+    ) -> Result<Self, EngineError> {
+        let lane = || Lane::new(device, page_bytes, blocks);
+        let lanes = (0..count).map(|_| lane()).collect::<Result<_, _>>()?;
+        Ok(Self { free: Mutex::new(lanes), returned: Condvar::new() })
+    }
+
+    /// Waits for a lane. Calls hold one for the time of their copy.
+    pub(super) fn borrow(&self) -> Borrowed<'_> {
+        let mut free = self.free.lock();
+        loop {
+            if let Some(lane) = free.pop() {
+                return Borrowed { lanes: self, lane: Some(lane) };
+            }
+            self.returned.wait(&mut free);
+        }
+    }
+}
+
+// === impl Borrowed ===
+
+impl std::ops::Deref for Borrowed<'_> {
+    type Target = Lane;
+
+    fn deref(&self) -> &Lane {
+        self.lane.as_ref().expect("a lane is there until it is given back")
+    }
+}
+
+impl std::ops::DerefMut for Borrowed<'_> {
+    fn deref_mut(&mut self) -> &mut Lane {
+        self.lane.as_mut().expect("a lane is there until it is given back")
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        if let Some(lane) = self.lane.take() {
+            // After an error, work may still be under way in the buffers that the next call uses.
+            // What it says was said to this call, or will be to the next.
+            let _ = lane.stream.synchronize();
+            self.lanes.free.lock().push(lane);
+            self.lanes.returned.notify_one();
+        }
+    }
+}
+
+// === impl Lane ===
+
+impl Lane {
+    fn new(device: &Device, page_bytes: usize, blocks: usize) -> Result<Self, EngineError> {
+        let bytes = STAGING_BYTES.max(page_bytes);
+        let staging = || {
+            Ok(Staging { memory: PinnedMemory::new(device, bytes)?, done: Event::new(device)? })
+        };
+        Ok(Self {
+            stream: Stream::new(device, Priority::Normal)?,
+            stagings: [staging()?, staging()?],
+            list: PinnedMemory::new(device, blocks * size_of::<u32>())?,
+            device_list: DeviceMemory::new(device, blocks * size_of::<u32>())?,
+        })
+    }
+
+    /// Pages that fit a buffer.
+    pub(super) fn staged_pages(&self, page_bytes: usize) -> usize {
+        self.stagings[0].memory.bytes() / page_bytes
+    }
+
+    /// Moves a list of block numbers to the device; returns where it is. The stream has nothing to
+    /// do yet.
+    pub(super) fn put_list(
+        &mut self,
+        blocks: impl ExactSizeIterator<Item = u32>,
+    ) -> Result<u64, EngineError> {
+        let bytes = blocks.len() * size_of::<u32>();
+        if bytes > self.list.bytes() {
+            let device = self.stream.device().clone();
+            self.list = PinnedMemory::new(&device, bytes)?;
+            self.device_list = DeviceMemory::new(&device, bytes)?;
+        }
+        self.list.as_mut_slice::<u32>().iter_mut().zip(blocks).for_each(|(to, from)| *to = from);
+        self.stream.copy(self.device_list.address(), self.list.address(), bytes)?;
+        Ok(self.device_list.address())
+    }
+}

@@ -1,0 +1,168 @@
+//! Models to compare, and how to run them.
+
+use std::path::{Path, PathBuf};
+
+use engine::backend::Backend;
+use engine::backend::cpu::CpuBackend;
+use engine::backend::cuda::{CudaBackend, CudaOptions};
+use engine::{LoadFormat, Model, ModelOptions, SequenceRows, StepBatch};
+use kv_cache::{BlockId, KvDtype, TokenId};
+use serde_json::{Value, json};
+
+pub(crate) const BLOCK_TOKENS: u32 = 16;
+
+/// How to open the GPU of these tests, if there is one.
+///
+/// - `portable`: with the kernels for any GPU.
+pub(crate) fn gpu(portable: bool) -> Option<CudaOptions> {
+    let Some(ordinal) = engine::cuda::first_usable() else {
+        println!("skipped: no GPU that the kernels run on");
+        return None;
+    };
+    Some(CudaOptions {
+        ordinal,
+        portable,
+        kernel_cache: Some(std::env::temp_dir().join("baton-test-kernels")),
+        step_rows_max: 2048,
+        sequences_max: 64,
+        ..CudaOptions::default()
+    })
+}
+
+/// A model's folder, and what its weights are.
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) format: LoadFormat,
+    _made: Option<tempfile::TempDir>,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// A checkpoint.
+    pub(crate) fn stored(dir: &Path) -> Self {
+        let name = dir.file_name().and_then(|name| name.to_str()).expect("a folder's name");
+        let (name, dir) = (name.to_owned(), dir.to_owned());
+        Self { name, dir, format: LoadFormat::Auto, _made: None }
+    }
+
+    /// A configuration with random weights.
+    pub(crate) fn random(name: &str, config: &Value) -> Self {
+        let made = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(made.path().join("config.json"), config.to_string()).expect("a file in it");
+        Self {
+            name: name.to_owned(),
+            dir: made.path().to_owned(),
+            format: LoadFormat::Dummy { seed: 5 },
+            _made: Some(made),
+        }
+    }
+
+    /// On the CPU, with 32-bit activations and KV.
+    pub(crate) fn on_cpu(&self, kv_blocks: u32) -> Model<CpuBackend> {
+        let options = ModelOptions { kv_dtype: Some(KvDtype::F32), ..self.options(kv_blocks) };
+        Model::load(&self.dir, &options, &mut |_| ())
+            .unwrap_or_else(|error| panic!("{} on the CPU: {error}", self.name))
+    }
+
+    pub(crate) fn on_gpu(&self, cuda: &CudaOptions, kv_blocks: u32) -> Model<CudaBackend> {
+        Model::load_cuda(&self.dir, &self.options(kv_blocks), cuda, &mut |_| ())
+            .unwrap_or_else(|error| panic!("{} on the GPU: {error}", self.name))
+    }
+
+    pub(crate) fn options(&self, kv_blocks: u32) -> ModelOptions {
+        ModelOptions {
+            kv_blocks: Some(kv_blocks),
+            block_tokens: BLOCK_TOKENS,
+            load_format: self.format,
+            ..ModelOptions::default()
+        }
+    }
+}
+
+/// Llama-3.1-8B's heads and proportions, an eighth as wide and of two layers: what the kernels for
+/// Hopper are made for.
+pub(crate) fn narrow_llama() -> Source {
+    Source::random(
+        "narrow-llama",
+        &json!({
+            "architectures": ["LlamaForCausalLM"],
+            "vocab_size": 1000,
+            "hidden_size": 512,
+            "intermediate_size": 1024,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "max_position_embeddings": 4096,
+            "rope_theta": 500_000.0,
+            "torch_dtype": "bfloat16",
+            "eos_token_id": 2,
+        }),
+    )
+}
+
+/// Tokens that look random, the same for the same seed.
+pub(crate) fn some_tokens(seed: u32, count: usize, vocab: u32) -> Vec<TokenId> {
+    let mix = |at: u32| (seed * 7919 + at).wrapping_mul(2_654_435_761) >> 7;
+    (0..count as u32).map(|at| mix(at) % vocab).collect()
+}
+
+/// One sequence's part of a step.
+pub(crate) struct Part<'a> {
+    /// The sequence so far, these rows included.
+    pub(crate) tokens: &'a [TokenId],
+    /// Where its new rows begin.
+    pub(crate) from: usize,
+    pub(crate) blocks: &'a [BlockId],
+}
+
+/// A batch of the parts' rows, one part after the other, asking for no token.
+pub(crate) fn step_of(parts: &[Part<'_>]) -> StepBatch<'static> {
+    let mut batch = StepBatch::default();
+    for part in parts {
+        let start = batch.tokens.len();
+        batch.tokens.extend(&part.tokens[part.from..]);
+        batch.positions.extend(part.from as u32..part.tokens.len() as u32);
+        let blocks = part.tokens.len().div_ceil(BLOCK_TOKENS as usize);
+        batch.sequences.push(SequenceRows {
+            rows: start..batch.tokens.len(),
+            context_tokens: part.tokens.len() as u32,
+            blocks: part.blocks[..blocks].to_vec(),
+        });
+    }
+    batch
+}
+
+/// Blocks for `tokens` tokens out of a pool, in no order; disjoint for different `sequence`s of as
+/// many tokens.
+pub(crate) fn blocks_of(sequence: usize, tokens: usize, pool: u32) -> Vec<BlockId> {
+    let count = tokens.div_ceil(BLOCK_TOKENS as usize);
+    let first = sequence * count;
+    assert!(first + count <= pool as usize, "{pool} blocks for sequence {sequence}");
+    // Steps of a number that divides no pool visit every block once.
+    let step = (3..).step_by(2).find(|step| gcd(*step, pool) == 1).expect("some odd number");
+    (first..first + count).map(|at| BlockId((at as u32 * step + 1) % pool)).collect()
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Logits of all positions of one sequence, computed in chunks that end at `ends`.
+pub(crate) fn logits_in_chunks<B: Backend>(
+    model: &mut Model<B>,
+    tokens: &[TokenId],
+    blocks: &[BlockId],
+    ends: &[usize],
+) -> Vec<f32> {
+    let (mut logits, mut from) = (Vec::new(), 0);
+    for &end in ends {
+        let batch = step_of(&[Part { tokens: &tokens[..end], from, blocks }]);
+        let rows: Vec<usize> = (0..end - from).collect();
+        logits.extend(model.logits(&batch, &rows).expect("a valid batch"));
+        from = end;
+    }
+    logits
+}

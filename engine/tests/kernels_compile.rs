@@ -1,0 +1,117 @@
+//! Every kernel compiles to machine code, without spills: needs NVIDIA's compiler, but no GPU.
+#![allow(clippy::print_stdout, reason = "what was measured, and why nothing was")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use engine::backend::cuda::compiler::{self, Defines};
+use engine::backend::cuda::library::Libraries;
+use engine::backend::cuda::nvrtc::Nvrtc;
+use engine::backend::cuda::sources::{HEADERS, SOURCES, VARIANTS, Variant};
+
+/// The oldest GPUs that kernels run on, and those they are tuned for.
+const ARCHITECTURES: [&str; 2] = ["sm_80", "sm_90a"];
+
+#[test]
+fn every_kernel_is_embedded_and_checked() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let files: BTreeSet<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let embedded = SOURCES.iter().chain(HEADERS).map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(files, embedded, "engine/kernels and sources.rs");
+    for (name, _) in SOURCES {
+        assert!(VARIANTS.iter().any(|variant| variant.file == *name), "{name} has no variant");
+    }
+}
+
+#[test]
+fn kernels_compile_without_spills() {
+    let environment = test_environment();
+    let libraries =
+        Libraries::new(environment.iter().flat_map(|dir| nvidia_folders(dir)).collect());
+    let nvrtc = match libraries.nvrtc() {
+        Ok(nvrtc) => nvrtc,
+        // `cargo xtask test` installs the compiler, so that CI never comes here.
+        Err(why) if environment.is_none() => {
+            println!("skipped: {why}");
+            return;
+        }
+        Err(why) => panic!("{why}"),
+    };
+    let jobs: Vec<(&Variant, &str)> = VARIANTS
+        .iter()
+        .flat_map(|variant| ARCHITECTURES.map(|architecture| (variant, architecture)))
+        .filter(|(variant, architecture)| !variant.hopper_only || *architecture == "sm_90a")
+        .collect();
+    let failures = run_all(&jobs, |(variant, architecture)| check(nvrtc, variant, architecture));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Compiles one variant; what is wrong with it, if anything.
+fn check(nvrtc: &Nvrtc, variant: &Variant, architecture: &str) -> Result<(), String> {
+    let defines = variant.defines.iter().fold(Defines::new(), |defines, define| {
+        match define.split_once('=') {
+            Some((name, value)) => defines.with(name, value),
+            None => defines.flag(define),
+        }
+    });
+    let extra = ["--ptxas-options=-v"];
+    let compiled = compiler::compile(nvrtc, variant.file, &defines, architecture, &extra)
+        .map_err(|why| why.to_string())?;
+    assert!(compiled.cubin.starts_with(b"\x7fELF"), "machine code");
+    // One line for each entry: `.. bytes stack frame, .. bytes spill stores, .. bytes spill loads`.
+    let spilled: Vec<_> = compiled
+        .log
+        .lines()
+        .filter(|line| line.contains("bytes spill stores"))
+        .filter(|line| !line.contains(" 0 bytes spill stores, 0 bytes spill loads"))
+        .collect();
+    if spilled.is_empty() {
+        return Ok(());
+    }
+    let Variant { file, defines, .. } = variant;
+    Err(format!("{file} {defines:?} {architecture}: {}", spilled.join(";")))
+}
+
+/// Runs `job` on all cores; what failed.
+fn run_all<T: Sync>(jobs: &[T], job: impl Fn(&T) -> Result<(), String> + Sync) -> Vec<String> {
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(item) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(why) = job(item) {
+                failures.lock().unwrap().push(why);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            scope.spawn(work);
+        }
+    });
+    failures.into_inner().unwrap()
+}
+
+/// The Python environment that `cargo xtask test` made, if it did: this program is in
+/// `target/debug/deps`, the environment in `target/python`.
+fn test_environment() -> Option<PathBuf> {
+    let program = std::env::current_exe().unwrap();
+    let environment = program.ancestors().nth(3)?.join("python");
+    // On other systems than Linux, NVIDIA's compiler isn't among its requirements.
+    (cfg!(target_os = "linux") && environment.join("made-from.txt").exists()).then_some(environment)
+}
+
+/// Where an environment has NVIDIA's libraries.
+fn nvidia_folders(environment: &Path) -> Vec<PathBuf> {
+    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten();
+    pythons
+        .filter_map(Result::ok)
+        .map(|python| python.path().join("site-packages/nvidia"))
+        .flat_map(|nvidia| std::fs::read_dir(nvidia).into_iter().flatten())
+        .filter_map(Result::ok)
+        .map(|package| package.path().join("lib"))
+        .collect()
+}
