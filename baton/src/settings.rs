@@ -74,7 +74,7 @@ pub(crate) fn hub_cache() -> Option<PathBuf> {
 }
 
 /// Where compiled kernels are kept.
-fn kernel_cache() -> Option<PathBuf> {
+pub(crate) fn kernel_cache() -> Option<PathBuf> {
     let caches = foreign_variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
         Some(PathBuf::from(foreign_variable("HOME")?).join(".cache"))
     })?;

@@ -1,11 +1,13 @@
-//! Load on a running cluster, and what it says about it.
+//! Load on a running cluster, and what it says about it; one engine against the hardware.
 //!
 //! A [`Workload`] is a row of sessions: what clients say, and in which order. [`load::run`] sends
 //! them to any OpenAI endpoint, as a number of clients who wait for their answers or at a rate that
-//! doesn't wait, and returns a [`Report`] that prints as a table and writes as JSON.
+//! doesn't wait, and returns a [`Report`] that prints as a table and writes as JSON. [`engine`] needs
+//! no cluster.
 
 #![forbid(unsafe_code)]
 
+pub mod engine;
 pub mod load;
 pub mod report;
 pub mod sse;

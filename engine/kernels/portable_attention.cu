@@ -224,11 +224,9 @@ __device__ __forceinline__ Queries queries_of(int index, const int* first_row, c
     return {0, 0, 0, 0};
 }
 
-// Shared memory after the queries, keys and values. What a block knows of its task is here rather than
-// in registers, which O and the scores fill.
+// Shared memory after the queries, keys and values.
 struct Tail {
-    Queries own;
-    Keys keys;
+    Queries own;  // until the end, when registers are free again
     int blocks[2][TILE_BLOCKS];  // table entries of this tile and the next
 };
 
@@ -253,16 +251,14 @@ portable_attention(const elem* qkv, elem* out, const elem* pages, const int* fir
     const Queries own = queries_of(gridDim.y - 1 - blockIdx.y, first_row, q_len, context, sequences);
     if (own.count == 0) return;
     const int width = window > 0 ? window : 0x7fffffff;
-    if (threadIdx.x == 0) {
-        tail.own = own;
-        tail.keys = {pages + (i64)(head / (heads / kv_heads)) * BLOCK_TOKENS * HEAD_DIM,
-                     tables + (i64)own.sequence * table_stride, kv_heads, max(0, own.position - width + 1),
-                     own.position + own.count};
-    }
-    __syncthreads();
+    if (threadIdx.x == 0) tail.own = own;
+    const Keys from = {pages + (i64)(head / (heads / kv_heads)) * BLOCK_TOKENS * HEAD_DIM,
+                       tables + (i64)own.sequence * table_stride, kv_heads, max(0, own.position - width + 1),
+                       own.position + own.count};
 
-    int tile = tail.keys.low / TOKENS;
-    load_blocks(tail.blocks[tile % 2], tail.keys, tile);
+    int tile = from.low / TOKENS;
+    const int tile_end = (from.context + TOKENS - 1) / TOKENS;
+    load_blocks(tail.blocks[tile % 2], from, tile);
     cp_async_commit();
     for (int i = threadIdx.x; i < QUERIES * PIECES; i += THREADS) {
         int q = i / PIECES, piece = i % PIECES;
@@ -271,8 +267,8 @@ portable_attention(const elem* qkv, elem* out, const elem* pages, const int* fir
     }
     cp_async_wait<0>();
     __syncthreads();
-    load_tile(keys, tail.keys, tail.blocks[tile % 2], tile, 0);
-    load_blocks(tail.blocks[(tile + 1) % 2], tail.keys, tile + 1);
+    load_tile(keys, from, tail.blocks[tile % 2], tile, 0);
+    load_blocks(tail.blocks[(tile + 1) % 2], from, tile + 1);
     cp_async_commit();
 
     // This lane's part of all ldmatrix addresses.
@@ -286,23 +282,23 @@ portable_attention(const elem* qkv, elem* out, const elem* pages, const int* fir
 #pragma unroll
         for (int n = 0; n < STEPS * 2; n++) state.o[m][n][0] = state.o[m][n][1] = state.o[m][n][2] = state.o[m][n][3] = 0;
     }
+    const int warp_first = own.position + warp_row, warp_last = warp_first + PARTS * 16 - 1;
     // One buffer of keys and one of values: each is loaded while the other is in use.
-    for (; tile * TOKENS < tail.keys.context; tile++) {
+    for (; tile < tile_end; tile++) {
         cp_async_wait<0>();
         __syncthreads();
-        load_tile(values, tail.keys, tail.blocks[tile % 2], tile, 1);
+        load_tile(values, from, tail.blocks[tile % 2], tile, 1);
         cp_async_commit();
         Scores s;
         score_tile(s, lane_at, warp_row * ROW_BYTES);
         cp_async_wait<0>();
         __syncthreads();
-        if ((tile + 1) * TOKENS < tail.keys.context) {
-            load_tile(keys, tail.keys, tail.blocks[(tile + 1) % 2], tile + 1, 0);
-            load_blocks(tail.blocks[tile % 2], tail.keys, tile + 2);
+        if (tile + 1 < tile_end) {
+            load_tile(keys, from, tail.blocks[(tile + 1) % 2], tile + 1, 0);
+            load_blocks(tail.blocks[tile % 2], from, tile + 2);
             cp_async_commit();
         }
         const int token = tile * TOKENS;
-        const int warp_first = tail.own.position + warp_row, warp_last = warp_first + PARTS * 16 - 1;
         if (token + TOKENS - 1 > warp_first || token <= warp_last - width) {
             mask_tile(s, warp_first + lane / 4, token + lane % 4 * 2, width);
         }

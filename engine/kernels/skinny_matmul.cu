@@ -6,12 +6,12 @@
 // Floor: N * K * 2 bytes / memory bandwidth; the tensor cores bind only above 200 tokens.
 //
 // A block owns ROWS rows of W (gated: half of them gates, half ups) and all of K, for 64 * WARPGROUPS
-// tokens. W and x come in pieces of 64 inputs (rows of 128 bytes, 128-byte swizzle) to two rings in
-// shared memory:
-// - W's is deep, to keep the memory busy. The copy engine fills it, and before grid_wait(): weights
-//   don't depend on the kernel before, so they stream in while that one ends.
-// - x's is shallow: x comes from L2. It is filled with cp.async, because the copy engine serves its
-//   requests in order, and x would wait behind a whole ring of W.
+// tokens. The copy engine brings W and x in pieces of 64 inputs (rows of 128 bytes, 128-byte swizzle)
+// to two rings in shared memory, each with a thread that asks for the pieces. W's ring is filled before
+// grid_wait(): weights don't depend on the kernel before, so they stream in while that one ends. At most
+// `ahead` stages of W are on their way at a time: what keeps the memory busy, and no more, for the rest
+// only waits in queues, with x and with the kernel before behind it.
+//
 // Tokens are wgmma's M, rows of W its N, which may be any multiple of 16: so ROWS can be what gives
 // every multiprocessor the same work, with no sums across blocks. Fewer than 64 tokens cost nothing:
 // the operand's rows past the tokens are whatever lies there, and their results are dropped (rows of
@@ -20,10 +20,11 @@
 // -D: ROWS (16..256, a multiple of 16), WARPGROUPS (1, 2, 4), W_PIECES and X_PIECES (of a stage; the
 // latter divides the former), [GATED], [OUT_F32].
 //
-// Launch: grid {ceil(outputs / (ROWS or, gated, ROWS / 2)), ceil(tokens / (64 * WARPGROUPS)), 1};
-// block WARPGROUPS * 128 + 96; shared 1024 + x_stages * X_PIECES * x_rows * 128 + w_stages * W_PIECES *
-// ROWS * 128, where x_rows is min(tokens, 64 * WARPGROUPS) rounded up to 8; W's ring is at least
-// 64 * WARPGROUPS * 128 bytes, because reading a short tile of x may end in it.
+// Launch: grid {ceil(outputs / (ROWS or, gated, ROWS / 2)), ceil(tokens / (64 * WARPGROUPS)), 1}; block
+// WARPGROUPS * 128 + 64; shared 1024 + x_stages * X_PIECES * x_rows * 128 + w_stages * W_PIECES * ROWS *
+// 128, where W's ring is at least 64 * WARPGROUPS * 128 bytes, because reading a short tile of x may end
+// in it. Maps, innermost first: W {inputs, rows of W} with boxes {64, ROWS or, gated, ROWS / 2}; x {inputs,
+// tokens} with boxes {64, x_rows}, x_rows a multiple of 8 and at most 64 * WARPGROUPS.
 #include "common.cuh"
 
 #ifndef ROWS
@@ -42,16 +43,8 @@
 #define PIECE 64          // inputs: 128 bytes, the width of the swizzle
 #define STAGES_MAX 32     // of a ring
 #define RING_OFFSET 1024  // the barriers come first
-#define CONSUMERS (WARPGROUPS * 4)  // warps that multiply; then come the one that loads W
-#define LOADERS 64                  // and threads that load x
-#ifdef X_TMA
-#define X_WRITERS 1
-#define LOADER_THREADS 32
-#else
-#define X_WRITERS LOADERS
-#define LOADER_THREADS LOADERS
-#endif
-#define THREADS (CONSUMERS * 32 + 32 + LOADER_THREADS)
+#define CONSUMERS (WARPGROUPS * 4)  // warps that multiply; then come one that loads W, one that loads x
+#define THREADS (CONSUMERS * 32 + 64)
 
 // === wgmma m64 x ROWS x k16 ===
 
@@ -112,9 +105,9 @@ struct Ring {
     int stages;
 };
 
-__device__ __forceinline__ void init_ring(const Ring& ring, int writers) {
+__device__ __forceinline__ void init_ring(const Ring& ring) {
     for (int s = 0; s < ring.stages; s++) {
-        barrier_init(ring.full + s * 8, writers);
+        barrier_init(ring.full + s * 8, 1);
         barrier_init(ring.empty + s * 8, CONSUMERS);
     }
 }
@@ -152,9 +145,8 @@ __device__ __forceinline__ void load_weights(const TensorMap* map, const Ring& r
     }
 }
 
-#ifdef X_TMA
-__device__ __forceinline__ void load_tokens_tma(const TensorMap* map, const Ring& ring, int token, int x_rows,
-                                                int stages) {
+__device__ __forceinline__ void load_tokens(const TensorMap* map, const Ring& ring, int token, int stages) {
+    const u32 piece_bytes = ring.stage_bytes / X_PIECES;
     Position p;
     for (int s = 0; s < stages; s++) {
         const u32 full = ring.full + p.slot * 8, to = ring.at + p.slot * ring.stage_bytes;
@@ -162,37 +154,7 @@ __device__ __forceinline__ void load_tokens_tma(const TensorMap* map, const Ring
         barrier_expect(full, ring.stage_bytes);
 #pragma unroll
         for (int i = 0; i < X_PIECES; i++)
-            tma_load2(to + i * x_rows * 128, map, (s * X_PIECES + i) * PIECE, token, full);
-        p.advance(ring);
-    }
-}
-#endif
-
-// Arrives at a barrier once this thread's copies so far are there.
-__device__ __forceinline__ void arrive_after_copies(u32 barrier) {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
-
-// Each loader copies 16 bytes of every eighth row, to where the swizzle has them.
-__device__ __forceinline__ void load_tokens(const elem* x, const Ring& ring, int rows, int x_rows, int inputs,
-                                            int stages, int loader) {
-    const int row = loader / 8, chunk = loader % 8;
-    const u64 step = (u64)inputs * 8;
-    x += (u64)row * inputs + chunk * 8;
-    Position p;
-    for (int s = 0; s < stages; s++) {
-        barrier_wait(ring.empty + p.slot * 8, p.phase ^ 1);
-#pragma unroll
-        for (int i = 0; i < X_PIECES; i++) {
-            const int k = (s * X_PIECES + i) * PIECE;
-            const bool inside = k + chunk * 8 < inputs;   // W is 0 past the end; x must be, for NaN * 0 isn't
-            const elem* from = inside ? x + k : x;
-            u32 to = ring.at + p.slot * ring.stage_bytes + i * x_rows * 128 + row * 128 + (chunk ^ row) * 16;
-#pragma unroll 4
-            for (int r = row; r < rows; r += 8, from += step, to += 1024)
-                cp_async16_or_zero(to, from, inside);
-        }
-        arrive_after_copies(ring.full + p.slot * 8);
+            tma_load2(to + i * piece_bytes, map, (s * X_PIECES + i) * PIECE, token, full);
         p.advance(ring);
     }
 }
@@ -254,25 +216,56 @@ __device__ __forceinline__ void store(void* out, const elem* bias, const float (
 
 // === the kernel ===
 
-// w_stages, x_stages: of the rings, at most STAGES_MAX.
+// d += the product of a block's rows and a warpgroup's tokens.
+__device__ __forceinline__ void multiply_all(float (&d)[ROWS / 2], const Ring& w, const Ring& t, u32 own,
+                                             int stages) {
+    const int lane = threadIdx.x % 32, x_piece = t.stage_bytes / X_PIECES;
+    Position wp, tp;
+    int w_before = -1, t_before = -1;
+    for (int s = 0; s < stages; s++) {
+        barrier_wait(w.full + wp.slot * 8, wp.phase);
+#pragma unroll
+        for (int u = 0; u < W_PIECES; u += X_PIECES) {
+            barrier_wait(t.full + tp.slot * 8, tp.phase);
+            const u64 a = wgmma_operand(t.at + tp.slot * t.stage_bytes + own, 16, 1024);
+            const u64 b = wgmma_operand(w.at + wp.slot * w.stage_bytes + u * ROWS * 128, 16, 1024);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < X_PIECES; i++)
+#pragma unroll
+                for (int k = 0; k < PIECE / 16; k++)   // descriptors count in 16 bytes
+                    multiply(d, a + i * (x_piece / 16) + k * 2, b + i * (ROWS * 8) + k * 2);
+            wgmma_commit();
+            wgmma_wait<1>();   // all but these are done, and what they read is free
+            if (lane == 0 && t_before >= 0) barrier_arrive(t.empty + t_before * 8);
+            if (lane == 0 && u == 0 && w_before >= 0) barrier_arrive(w.empty + w_before * 8);
+            t_before = tp.slot;
+            tp.advance(t);
+        }
+        w_before = wp.slot;
+        wp.advance(w);
+    }
+    wgmma_wait<0>();
+}
+
+// w_stages, x_stages: of the rings, at most STAGES_MAX. ahead: from 1 to w_stages.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    skinny_matmul(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap x_map, const elem* x,
-                  void* out, const elem* bias, int tokens, int outputs, int inputs, int w_stages, int x_stages,
-                  int ahead) {
+    skinny_matmul(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap x, void* out,
+                  const elem* bias, int tokens, int outputs, int inputs, int x_rows, int w_stages,
+                  int x_stages, int ahead) {
     extern __shared__ __align__(1024) u8 memory[];
     grid_launch();
-    const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-    const int token = blockIdx.y * (64 * WARPGROUPS), rows = min(tokens - token, 64 * WARPGROUPS);
-    const int x_rows = (rows + 7) & ~7;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const u32 base = shared_address(memory);
     const Ring t = {base + STAGES_MAX * 16, base + STAGES_MAX * 24, base + RING_OFFSET,
                     (u32)(X_PIECES * x_rows * 128), x_stages};
     const Ring w = {base, base + STAGES_MAX * 8, t.at + x_stages * t.stage_bytes, W_PIECES * ROWS * 128,
                     w_stages};
-    if (thread == CONSUMERS * 32) {
+    if (threadIdx.x == CONSUMERS * 32) {
         prefetch_map(&weights);
-        init_ring(w, 1);
-        init_ring(t, X_WRITERS);
+        prefetch_map(&x);
+        init_ring(w);
+        init_ring(t);
         barrier_init_fence();
     }
     __syncthreads();
@@ -282,52 +275,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #else
     const int row = blockIdx.x * ROWS;
 #endif
+    const int token = blockIdx.y * (64 * WARPGROUPS);
     const int stages = (inputs + W_PIECES * PIECE - 1) / (W_PIECES * PIECE);
     if (warp == CONSUMERS) {
         if (lane == 0) load_weights(&weights, w, row, outputs, stages, ahead);
     } else if (warp > CONSUMERS) {
-        grid_wait();
-#ifdef X_TMA
-        if (lane == 0) load_tokens_tma(&x_map, t, token, x_rows, stages * (W_PIECES / X_PIECES));
-#else
-        load_tokens(x + (u64)token * inputs, t, rows, x_rows, inputs, stages * (W_PIECES / X_PIECES),
-                    thread - (CONSUMERS + 1) * 32);
-#endif
+        if (lane == 0) {
+            grid_wait();
+            load_tokens(&x, t, token, stages * (W_PIECES / X_PIECES));
+        }
     } else {
         float d[ROWS / 2];
 #pragma unroll
         for (int i = 0; i < ROWS / 2; i++) d[i] = 0.0f;
-        Position wp, tp;
-        int w_before = -1, t_before = -1;
-        const u32 own = (warp / 4) * 64 * 128;   // this warpgroup's tokens in a piece of x
-        for (int s = 0; s < stages; s++) {
-            barrier_wait(w.full + wp.slot * 8, wp.phase);
-#pragma unroll
-            for (int u = 0; u < W_PIECES / X_PIECES; u++) {
-                barrier_wait(t.full + tp.slot * 8, tp.phase);
-#ifndef X_TMA
-                asm volatile("fence.proxy.async.shared::cta;" ::: "memory");   // x was not written by TMA
-#endif
-                const u64 a = wgmma_operand(t.at + tp.slot * t.stage_bytes + own, 16, 1024);
-                const u32 w_at = w.at + wp.slot * w.stage_bytes + u * X_PIECES * ROWS * 128;
-                const u64 b = wgmma_operand(w_at, 16, 1024);
-                wgmma_fence();
-#pragma unroll
-                for (int i = 0; i < X_PIECES; i++)
-#pragma unroll
-                    for (int k = 0; k < PIECE / 16; k++)   // descriptors count in 16 bytes
-                        multiply(d, a + i * x_rows * 8 + k * 2, b + i * ROWS * 8 + k * 2);
-                wgmma_commit();
-                wgmma_wait<1>();   // all but these are done, and what they read is free
-                if (lane == 0 && t_before >= 0) barrier_arrive(t.empty + t_before * 8);
-                if (lane == 0 && u == 0 && w_before >= 0) barrier_arrive(w.empty + w_before * 8);
-                t_before = tp.slot;
-                tp.advance(t);
-            }
-            w_before = wp.slot;
-            wp.advance(w);
-        }
-        wgmma_wait<0>();
+        multiply_all(d, w, t, (warp / 4) * 64 * 128, stages);
         store(out, bias, d, row, token, tokens, outputs);
     }
 }

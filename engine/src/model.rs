@@ -239,8 +239,9 @@ impl<B: Backend> Model<B> {
         backend.run(|backend| {
             let prepared = backend.prepare(batch, rope)?;
             let pass = backend.layers(&prepared, |backend, pass| match pass {
-                Pass::Live => forward.layers(backend, &prepared, on_layers),
-                Pass::Recorded => forward.layers(backend, &prepared, &mut |_, _| ()),
+                Pass::Live => forward.layers(backend, &prepared, Some(&mut *on_layers)),
+                // Nothing is written yet that could be announced.
+                Pass::Recorded => forward.layers(backend, &prepared, None),
             })?;
             if pass == Pass::Recorded {
                 on_layers(0..forward.config.layers, backend.fence()?);
@@ -349,7 +350,7 @@ impl<B: Backend> Forward<'_, B> {
         &mut self,
         backend: &mut B,
         batch: &B::Batch,
-        on_layers: &mut OnLayers<'_>,
+        mut on_layers: Option<&mut OnLayers<'_>>,
     ) -> Result<(), EngineError> {
         let eps = self.config.rms_norm_eps;
         let weights = self.weights;
@@ -363,7 +364,7 @@ impl<B: Backend> Forward<'_, B> {
                 Norm { weight: &layer.attention_norm, eps },
                 normed,
             )?;
-            self.attention(backend, batch, index, layer, on_layers)?;
+            self.attention(backend, batch, index, layer, on_layers.as_deref_mut())?;
             let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
             backend.add_norm(hidden, Some(delta), Norm { weight: &layer.mlp_norm, eps }, normed)?;
             self.mlp(backend, layer)?;
@@ -379,7 +380,7 @@ impl<B: Backend> Forward<'_, B> {
         batch: &B::Batch,
         index: u32,
         layer: &Layer<B>,
-        on_layers: &mut OnLayers<'_>,
+        on_layers: Option<&mut OnLayers<'_>>,
     ) -> Result<(), EngineError> {
         let eps = self.config.rms_norm_eps;
         let attention = Attention {
@@ -393,7 +394,7 @@ impl<B: Backend> Forward<'_, B> {
         let Scratch { normed, qkv, attended, delta, .. } = &mut *self.scratch;
         backend.linear(normed, layer.qkv.as_linear(), qkv)?;
         backend.rope_and_cache(batch, &attention, qkv)?;
-        if let Some(written) = written {
+        if let (Some(written), Some(on_layers)) = (written, on_layers) {
             on_layers(written, backend.fence()?);
         }
         backend.attention(batch, &attention, qkv, attended)?;

@@ -1,4 +1,6 @@
-//! `baton bench`: measures a running cluster.
+//! `baton bench`: measures a running cluster, or one engine.
+
+mod engine;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use anyhow::{Context as _, Result};
 use bench::{Arrivals, Conversation, Fixed, LoadOptions, Slo, Spread, Trace, Workload};
 use clap::{Args, Subcommand, ValueEnum};
 
-/// Measures a running cluster.
+/// Measures a running cluster, or one engine.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -18,6 +20,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Sends load to an OpenAI endpoint and reports TTFT, TPOT, ITL and goodput.
     Serve(Box<ServeArgs>),
+    /// Runs one engine, without a cluster, and compares it with what the hardware allows.
+    Engine(Box<engine::EngineArgs>),
 }
 
 /// `baton bench serve`.
@@ -98,9 +102,15 @@ enum Kind {
 /// Runs the command.
 ///
 /// # Errors
-/// If the endpoint can't be reached, or a file can't be read or written.
+/// If the endpoint can't be reached, the device can't be used, or a file can't be read or written.
 pub(crate) async fn run(args: BenchArgs) -> Result<()> {
-    let What::Serve(args) = args.what;
+    match args.what {
+        What::Serve(args) => serve(&args).await,
+        What::Engine(args) => engine::run(*args).await,
+    }
+}
+
+async fn serve(args: &ServeArgs) -> Result<()> {
     let cancel = cluster::shutdown_signal()?;
     let report = bench::load::run(args.options()?, cancel).await?;
     println!("{report}");

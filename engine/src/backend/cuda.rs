@@ -5,6 +5,7 @@
 //! decode rows alone are recorded as CUDA graphs, one for each padded size.
 
 mod attention;
+pub mod bandwidth;
 mod batch;
 pub mod compiler;
 mod cublaslt;
@@ -87,6 +88,8 @@ pub struct CudaBackend {
     /// `[LOGIT_ROWS_MAX, hidden]`: the rows that logits are computed of.
     picked: CudaBuffer,
     recordings: HashMap<Shape, Recording>,
+    /// Whether what is submitted is being recorded, so that nothing of it runs yet.
+    is_recording: bool,
     /// What has its memory last.
     ready: Option<Ready>,
 }
@@ -155,6 +158,7 @@ impl CudaBackend {
             picks: WordRing::new(&device, Self::LOGIT_ROWS_MAX)?,
             picked,
             recordings: HashMap::new(),
+            is_recording: false,
             ready: None,
             taken_bytes: 0,
             layout: layout.clone(),
@@ -300,7 +304,10 @@ impl Backend for CudaBackend {
             (_, Some((_, Recording::Made(graph)))) => graph.launch(&self.stream)?,
             (_, Some((shape, Recording::Seen))) => {
                 let stream = Arc::clone(&self.stream);
-                let graph = stream.capture(|| operations(self, Pass::Recorded))?;
+                self.is_recording = true;
+                let graph = stream.capture(|| operations(self, Pass::Recorded));
+                self.is_recording = false;
+                let graph = graph?;
                 graph.launch(&self.stream)?;
                 if self.recordings.len() >= RECORDINGS_MAX {
                     // All recordings of a step that is still running have been launched before: they
@@ -481,6 +488,10 @@ impl Backend for CudaBackend {
     }
 
     fn fence(&mut self) -> Result<Fence, EngineError> {
+        if self.is_recording {
+            // Nobody waits for it: the pages of a recorded step are announced behind its launch.
+            return Ok(Fence(0));
+        }
         self.ready()?.kv.fence(&self.stream)
     }
 

@@ -11,12 +11,24 @@ pub(crate) struct Errors {
     pub(crate) worst: f64,
     /// Which row that is.
     pub(crate) worst_row: usize,
+    /// Rows in all, and those that can't be explained by rounding.
+    pub(crate) rows: usize,
+    pub(crate) wrong: usize,
+    /// The first of those.
+    pub(crate) first_wrong: Option<usize>,
 }
+
+/// Far more than rounding to bfloat16 does.
+const WRONG: f64 = 0.1;
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { overall, worst, worst_row } = self;
-        write!(f, "{overall:.1e} (worst row {worst:.1e}, number {worst_row})")
+        let Self { overall, worst, worst_row, rows, wrong, first_wrong } = self;
+        write!(f, "{overall:.1e} (worst row {worst:.1e}, number {worst_row}")?;
+        match first_wrong {
+            Some(first) => write!(f, "; {wrong} of {rows} wrong, number {first} first)"),
+            None => f.write_str(")"),
+        }
     }
 }
 
@@ -34,6 +46,11 @@ pub(crate) fn errors(got: &[f32], want: &[f32], cols: usize) -> Errors {
         if error > errors.worst {
             (errors.worst, errors.worst_row) = (error, row);
         }
+        errors.rows += 1;
+        if error > WRONG {
+            errors.wrong += 1;
+            errors.first_wrong.get_or_insert(row);
+        }
     }
     errors.overall = (sums.0 / sums.1).sqrt();
     errors
@@ -42,10 +59,4 @@ pub(crate) fn errors(got: &[f32], want: &[f32], cols: usize) -> Errors {
 /// The largest difference of two numbers at the same place.
 pub(crate) fn farthest(got: &[f32], want: &[f32]) -> f32 {
     got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max)
-}
-
-/// The place of the largest number; of equal ones, the first.
-pub(crate) fn likeliest(logits: &[f32]) -> usize {
-    let better = |best: usize, at: usize| if logits[at] > logits[best] { at } else { best };
-    (1..logits.len()).fold(0, better)
 }

@@ -4,7 +4,7 @@ use engine::backend::cuda::CudaOptions;
 use rstest::rstest;
 
 use crate::compare::errors;
-use crate::models::{Source, blocks_of, gpu, logits_in_chunks, narrow_llama, some_tokens};
+use crate::models::{Source, blocks_of, each, gpu, logits_in_chunks, narrow_llama, other_shapes, some_tokens};
 
 const BOUND: f64 = 2e-2;
 
@@ -44,4 +44,13 @@ fn one_token_after_another(#[values(false, true)] portable: bool) {
 fn a_prompt_in_chunks(#[values(false, true)] portable: bool) {
     let Some(cuda) = gpu(portable) else { return };
     compare(&narrow_llama(), &cuda, 1500, &[1, 2, 40, 41, 300, 301, 302, 1000, 1064, 1499, 1500]);
+}
+
+#[rstest]
+fn of_other_shapes(#[values(false, true)] portable: bool) {
+    let Some(cuda) = gpu(portable) else { return };
+    each(other_shapes(), |source| {
+        compare(source, &cuda, 2, &[2]);
+        compare(source, &cuda, 90, &[60, 61, 62, 63, 90]);
+    });
 }

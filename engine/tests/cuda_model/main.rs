@@ -6,7 +6,10 @@
 //! nearer to each other than the two computations are.
 #![allow(clippy::print_stdout, reason = "what was measured, and why nothing was")]
 
+mod batches;
 mod compare;
 mod goldens;
+mod greedy;
 mod logits;
 mod models;
+mod region;

@@ -1,5 +1,6 @@
 //! Models to compare, and how to run them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use engine::backend::Backend;
@@ -101,6 +102,63 @@ pub(crate) fn narrow_llama() -> Source {
             "eos_token_id": 2,
         }),
     )
+}
+
+/// Shapes that the kernels have paths of their own for, all small: head sizes, heads to a key/value
+/// head, norms of heads, biases, windows, half precision.
+pub(crate) fn other_shapes() -> Vec<Source> {
+    let base = json!({
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 1000,
+        "hidden_size": 256,
+        "intermediate_size": 320,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "max_position_embeddings": 4096,
+        "torch_dtype": "bfloat16",
+        "eos_token_id": 2,
+    });
+    let shapes = [
+        ("d64", json!({})),
+        ("d16", json!({ "head_dim": 16 })),
+        ("d16-odd-vocabulary", json!({ "head_dim": 16, "vocab_size": 999 })),
+        ("d128-odd-vocabulary", json!({ "head_dim": 128, "vocab_size": 999 })),
+        ("d24", json!({ "head_dim": 24 })),
+        ("d128-qwen3", json!({ "architectures": ["Qwen3ForCausalLM"], "head_dim": 128 })),
+        ("d128-f16", json!({ "torch_dtype": "float16", "head_dim": 128 })),
+        ("d128-mha", json!({ "head_dim": 128, "num_key_value_heads": 8 })),
+        ("d128-group-8", json!({ "head_dim": 128, "num_key_value_heads": 1 })),
+        ("d128-group-7", json!({
+            "architectures": ["Qwen2ForCausalLM"],
+            "hidden_size": 896, "head_dim": 128, "num_attention_heads": 7, "num_key_value_heads": 1,
+        })),
+        ("d128-window", json!({
+            "architectures": ["MistralForCausalLM"], "head_dim": 128, "sliding_window": 50,
+        })),
+        ("d80", json!({ "head_dim": 80 })),
+        ("d96", json!({ "head_dim": 96 })),
+        ("d256", json!({ "head_dim": 256, "num_attention_heads": 4 })),
+    ];
+    let with = |changes: &Value| {
+        let mut config = base.clone();
+        let fields = config.as_object_mut().expect("an object");
+        let changes = changes.as_object().expect("an object");
+        fields.extend(changes.iter().map(|(name, value)| (name.clone(), value.clone())));
+        config
+    };
+    shapes.iter().map(|(name, changes)| Source::random(name, &with(changes))).collect()
+}
+
+/// Checks all sources, whatever some of them do wrong.
+pub(crate) fn each(sources: impl IntoIterator<Item = Source>, check: impl Fn(&Source)) {
+    let wrong: Vec<String> = sources
+        .into_iter()
+        .filter(|source| catch_unwind(AssertUnwindSafe(|| check(source))).is_err())
+        .map(|source| source.name)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?} fail");
 }
 
 /// Tokens that look random, the same for the same seed.

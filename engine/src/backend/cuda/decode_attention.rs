@@ -103,6 +103,14 @@ struct Slices {
     heads: usize,
 }
 
+/// Bytes of the workspace's parts, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Workspace {
+    partials_bytes: usize,
+    sums_bytes: usize,
+    arrivals_bytes: usize,
+}
+
 // === impl DecodeAttention ===
 
 impl DecodeAttention {
@@ -181,20 +189,6 @@ impl DecodeAttention {
 
 // === impl DecodeShape ===
 
-/// Bytes of the workspace's parts, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Workspace {
-    partials_bytes: usize,
-    sums_bytes: usize,
-    arrivals_bytes: usize,
-}
-
-impl Workspace {
-    fn bytes(&self) -> usize {
-        self.partials_bytes + self.sums_bytes + self.arrivals_bytes
-    }
-}
-
 impl DecodeShape {
     fn validate(&self) -> Result<(), EngineError> {
         let HeadShape { heads, kv_heads, head_dim } = self.heads;
@@ -233,6 +227,14 @@ impl DecodeShape {
     }
 }
 
+// === impl Workspace ===
+
+impl Workspace {
+    fn bytes(&self) -> usize {
+        self.partials_bytes + self.sums_bytes + self.arrivals_bytes
+    }
+}
+
 // === impl Plan ===
 
 impl Plan {
@@ -253,7 +255,9 @@ impl Plan {
             .filter(|_| fits_twice)
             .chain(alone)
             .chain(small)
-            .map(|(warps, stages, resident, most)| (Self::new(shape, warps, stages, resident), most))
+            .map(|(warps, stages, resident, most)| {
+                (Self::new(shape, warps, stages, resident), most)
+            })
             .find(|(plan, most)| plan.shared_bytes <= *most)
             .map(|(plan, _)| plan)
     }
@@ -261,7 +265,7 @@ impl Plan {
     fn new(shape: &DecodeShape, warps: usize, stages: usize, resident: usize) -> Self {
         let slices = shape.heads.kv_heads * shape.slices().count;
         let splits_max = (ITEMS / slices).next_power_of_two().clamp(32, 128);
-        let shared_bytes = shared_bytes(shape, warps, stages, splits_max);
+        let shared_bytes = shared_bytes(shape, warps, stages);
         Self { warps, stages, resident, splits_max, shared_bytes }
     }
 
@@ -279,7 +283,7 @@ impl Plan {
 }
 
 /// What the kernel lays out in shared memory: the warps' rings, its `Tail`, the contexts.
-fn shared_bytes(shape: &DecodeShape, warps: usize, stages: usize, splits_max: usize) -> usize {
+fn shared_bytes(shape: &DecodeShape, warps: usize, stages: usize) -> usize {
     let head_dim = shape.heads.head_dim;
     let heads = shape.slices().heads;
     let steps = head_dim.div_ceil(16);
@@ -287,9 +291,8 @@ fn shared_bytes(shape: &DecodeShape, warps: usize, stages: usize, splits_max: us
     let ring = warps * stages * 2 * TILE * row;
     let states = warps * heads * ((steps * 16).next_multiple_of(32) + 4);
     let maxima_and_sums = 2 * warps * heads.next_multiple_of(8);
-    let weights = heads * splits_max;
     let division = (warps + COMBINERS) + 2 * 3 + 1;
-    let words = states + maxima_and_sums + weights + division + shape.rows_max;
+    let words = states + maxima_and_sums + division + shape.rows_max;
     ring + words * 4
 }
 

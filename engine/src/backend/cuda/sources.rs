@@ -23,6 +23,7 @@ pub const HEADERS: &[(&str, &str)] = embed!["common.cuh", "sampling.cuh"];
 
 /// The kernels: name and text.
 pub const SOURCES: &[(&str, &str)] = embed![
+    "bandwidth.cu",
     "decode_attention.cu",
     "pages.cu",
     "portable_attention.cu",
@@ -36,6 +37,7 @@ pub const SOURCES: &[(&str, &str)] = embed![
 
 /// What the checks compile: every kernel, for a model like Llama 3.1 8B and for a small, odd one.
 pub const VARIANTS: &[Variant] = &[
+    Variant::portable("bandwidth.cu", &[]),
     Variant::portable("decode_attention.cu", &["HEAD_DIM=128", "BLOCK_TOKENS=16", "GROUP=4"]),
     Variant::portable(
         "decode_attention.cu",

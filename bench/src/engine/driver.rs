@@ -1,0 +1,199 @@
+//! Requests to an engine, and when their tokens came.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use engine::{
+    Engine, EngineConfig, EngineHandle, EngineInfo, Event, EventStream, Mode, Submission,
+};
+use futures::future::join_all;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use scheduler::{Generation, RequestId, Sampling, StopRules, TenantSalt};
+use tokio::runtime::{Builder, Runtime};
+
+/// Longest time between two tokens of a request before something is wrong.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// A running engine, and a thread's runtime to hear from it.
+pub(super) struct Driver {
+    handle: EngineHandle,
+    runtime: Runtime,
+    rng: ChaCha8Rng,
+    requests: u64,
+}
+
+/// What came of some requests that were handed in at once.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    /// When they were handed in.
+    pub(super) begun: Instant,
+    /// When each token came, request by request.
+    pub(super) tokens: Vec<Vec<Instant>>,
+}
+
+/// The part of a run in which all sequences decode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Steady {
+    /// Milliseconds of a step.
+    pub(super) step_ms: f64,
+    /// Tokens that a sequence has generated, on average over sequences and steps.
+    pub(super) generated: f64,
+}
+
+// === impl Driver ===
+
+impl Driver {
+    /// Starts the engine.
+    pub(super) fn start(config: &EngineConfig, seed: u64) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        let handle = Engine::start(config, &mut |_| ())?;
+        Ok(Self { handle, runtime, rng: ChaCha8Rng::seed_from_u64(seed), requests: 0 })
+    }
+
+    pub(super) fn info(&self) -> &EngineInfo {
+        self.handle.info()
+    }
+
+    /// Whether sequences of so many tokens in all fit at once.
+    pub(super) fn fits(&self, sequences: usize, tokens: usize) -> bool {
+        let info = self.info();
+        let blocks = tokens.div_ceil(info.block_tokens as usize) * sequences;
+        // A hundredth is kept free for growth.
+        let usable = info.total_blocks as usize * 98 / 100;
+        tokens <= info.context_tokens_max as usize && blocks <= usable
+    }
+
+    /// Lets whatever is chosen, compiled or allocated at first use be so: a prompt of each size up
+    /// to a step's.
+    pub(super) fn warm_up(&mut self, tokens_max: u32) -> Result<()> {
+        let longest = tokens_max.min(self.info().context_tokens_max - 2) as usize;
+        let sizes = std::iter::successors(Some(16), |&size| Some(size + size / 2));
+        for size in sizes.take_while(|&size| size < longest).chain([longest]) {
+            self.run(1, size, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Runs some requests at once, to their ends.
+    pub(super) fn run(&mut self, count: usize, prompt: usize, tokens: u32) -> Result<Heard> {
+        let work: Vec<_> = (0..count).map(|_| self.generation(prompt, tokens)).collect();
+        let begun = Instant::now();
+        let streams = work.into_iter().map(|work| self.submit(work)).collect::<Result<Vec<_>>>()?;
+        let heard = self.runtime.block_on(join_all(streams.into_iter().map(listen)));
+        Ok(Heard { begun, tokens: heard.into_iter().collect::<Result<_>>()? })
+    }
+
+    fn submit(&self, work: Generation) -> Result<EventStream> {
+        let submission = Submission { work: Arc::new(work), mode: Mode::Generate, deadline: None };
+        self.handle.submit(submission).context("the engine refused a request")
+    }
+
+    /// A greedy request whose prompt nobody has seen.
+    fn generation(&mut self, prompt: usize, tokens: u32) -> Generation {
+        self.requests += 1;
+        let vocab = self.info().vocab_size;
+        let prompt: Vec<u32> = (0..prompt).map(|_| self.rng.random_range(0..vocab)).collect();
+        Generation {
+            id: RequestId(self.requests.to_string().into()),
+            prompt: prompt.into(),
+            generated: Arc::default(),
+            choices: vec![0],
+            sampling: Sampling::greedy(),
+            stop: StopRules { max_tokens: tokens, ignore_eos: true, ..StopRules::default() },
+            prompt_logprobs: None,
+            salt: TenantSalt::default(),
+        }
+    }
+}
+
+/// Notes when tokens come, to the end.
+async fn listen(mut events: EventStream) -> Result<Vec<Instant>> {
+    let mut tokens = Vec::new();
+    loop {
+        let event = tokio::time::timeout(SILENCE_MAX, events.recv())
+            .await
+            .context("the engine has fallen silent")?;
+        match event {
+            Some(Event::Token(_)) => tokens.push(Instant::now()),
+            Some(Event::Failed(why)) => bail!("a request failed: {why}"),
+            Some(_) => {}
+            None => return Ok(tokens),
+        }
+    }
+}
+
+// === impl Heard ===
+
+impl Heard {
+    /// Until the last token, ms.
+    pub(super) fn total_ms(&self) -> f64 {
+        let last = self.tokens.iter().filter_map(|tokens| tokens.last()).max();
+        last.map_or(0.0, |last| ms(*last - self.begun))
+    }
+
+    /// Until the last of the first tokens, ms.
+    pub(super) fn first_ms(&self) -> f64 {
+        let last = self.tokens.iter().filter_map(|tokens| tokens.first()).max();
+        last.map_or(0.0, |last| ms(*last - self.begun))
+    }
+
+    /// The last `steps` steps before the first sequence ended, or as many as all took part in.
+    pub(super) fn steady(&self, steps: usize) -> Option<Steady> {
+        let end = *self.tokens.iter().filter_map(|tokens| tokens.last()).min()?;
+        // One reader's times are as far apart as the steps are, so one sequence is the clock: the
+        // last to begin.
+        let clock = self.tokens.iter().max_by_key(|tokens| tokens.first())?;
+        let within = clock.iter().filter(|&&at| at <= end).count();
+        let from = within.checked_sub(1 + steps).unwrap_or(0);
+        let (first, last) = (*clock.get(from)?, *clock.get(within.checked_sub(1)?)?);
+        let taken = (within - 1).checked_sub(from).filter(|&taken| taken > 0)?;
+        let before = |at: Instant| {
+            let counts = self.tokens.iter().map(|tokens| tokens.partition_point(|t| *t <= at));
+            counts.sum::<usize>() as f64 / self.tokens.len() as f64
+        };
+        let generated = f64::midpoint(before(first), before(last));
+        Some(Steady { step_ms: ms(last - first) / taken as f64, generated })
+    }
+}
+
+pub(super) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// The middle one; 0 of none.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tokens every 10 ms, from `from` ms on.
+    fn ticking(begun: Instant, from: u64, count: u64) -> Vec<Instant> {
+        (0..count).map(|tick| begun + Duration::from_millis(from + 10 * tick)).collect()
+    }
+
+    #[test]
+    fn the_steady_part_is_where_all_decode() {
+        let begun = Instant::now();
+        let tokens = vec![ticking(begun, 100, 20), ticking(begun, 150, 20)];
+        let heard = Heard { begun, tokens };
+        let steady = heard.steady(10).unwrap();
+        assert!((steady.step_ms - 10.0).abs() < 1e-6, "{steady:?}");
+        // At its end the first has 20 and the second 15; ten steps earlier 10 and 5.
+        assert!((steady.generated - 12.5).abs() < 1e-6, "{steady:?}");
+        assert!((heard.total_ms() - 340.0).abs() < 1e-6);
+        assert!((heard.first_ms() - 150.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn sequences_that_never_meet_have_no_steady_part() {
+        let begun = Instant::now();
+        let heard = Heard { begun, tokens: vec![ticking(begun, 0, 2), ticking(begun, 100, 2)] };
+        assert_eq!(heard.steady(10), None);
+    }
+}

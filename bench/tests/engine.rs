@@ -1,0 +1,31 @@
+//! `baton bench engine` where there is no GPU: all rows, of a tiny model.
+
+use bench::engine::{EngineBench, Group, ModelSource, Progress};
+
+#[test]
+fn a_tiny_model_is_measured_on_the_cpu() {
+    let bench = EngineBench {
+        model: ModelSource::Shape("tiny".parse().unwrap()),
+        cuda: None,
+        only: Vec::new(),
+        quick: false,
+        seed: 1,
+        batch_tokens_max: None,
+        command: "a test".to_owned(),
+    };
+    let mut seen = 0;
+    let report = bench
+        .run(&mut |progress| seen += usize::from(matches!(progress, Progress::Row(_))))
+        .unwrap();
+    println!("{report}");
+    assert_eq!(seen, report.rows.len());
+    for group in Group::ALL {
+        assert!(report.rows.iter().any(|row| row.group == group.name()), "{group:?}");
+    }
+    for row in &report.rows {
+        assert!(row.value > 0.0 && row.value.is_finite(), "{row}");
+        assert_eq!(row.floor, None, "the CPU's rates are unknown");
+    }
+    let json = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<bench::engine::EngineReport>(&json).unwrap(), report);
+}
