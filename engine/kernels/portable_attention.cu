@@ -83,10 +83,11 @@ __device__ __forceinline__ void load_tile(u32 to, const Keys& keys, const int* b
     const int half_elems = keys.kv_heads * BLOCK_TOKENS * HEAD_DIM;
     const int thread = threadIdx.x % THREADS, piece = thread % LANES, first = thread / LANES;
     const elem* from = keys.pages + half * half_elems + piece * 8;
-    if (piece >= PIECES) return;
+    constexpr int ROWS = THREADS / LANES;  // at a time; more than there are for the smallest heads
+    if (piece >= PIECES || first >= TOKENS) return;
 #pragma unroll
-    for (int i = 0; i < TOKENS * LANES / THREADS; i++) {
-        int row = first + i * (THREADS / LANES), token = tile * TOKENS + row;
+    for (int i = 0; i < (TOKENS + ROWS - 1) / ROWS; i++) {
+        int row = first + i * ROWS, token = tile * TOKENS + row;
         bool valid = keys.low <= token && token < keys.context;
         const elem* block = from + (i64)blocks[row / BLOCK_TOKENS] * (2 * half_elems);
         cp_async16_or_zero(to + at_piece(row, piece), block + token % BLOCK_TOKENS * HEAD_DIM, valid);

@@ -41,6 +41,8 @@ pub trait Backend: Send + Sized + 'static {
     type Samples: Send;
     /// Scores that were asked for and may still be in the making.
     type Scores: Send;
+    /// A point in what was submitted.
+    type Mark: Send;
 
     /// Rows of logits computed at once; bounds their memory to this many vocabularies.
     const LOGIT_ROWS_MAX: usize;
@@ -243,7 +245,22 @@ pub trait Backend: Send + Sized + 'static {
     /// [`EngineError::Device`].
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError>;
 
-    /// A fence behind everything submitted so far.
+    /// A mark behind everything submitted so far, for the host.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn mark(&mut self) -> Result<Self::Mark, EngineError>;
+
+    /// Whether all before a mark is done. True, too, where it failed: [`Backend::pass`] tells.
+    fn has_passed(&self, mark: &Self::Mark) -> bool;
+
+    /// Waits until all before a mark is done.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if some of it failed.
+    fn pass(&mut self, mark: Self::Mark) -> Result<(), EngineError>;
+
+    /// A fence behind everything submitted so far, for transfers.
     ///
     /// # Errors
     /// [`EngineError::Device`].

@@ -70,6 +70,9 @@ pub(crate) trait StepModel: Send + 'static {
         on_layers: &mut OnLayers<'_>,
     ) -> Result<Self::Ticket, EngineError>;
 
+    /// Whether [`StepModel::collect`] would not wait.
+    fn is_done(&self, ticket: &Self::Ticket) -> bool;
+
     /// See [`Model::collect`]. Tickets are collected in the order they were given.
     fn collect(&mut self, ticket: Self::Ticket) -> Result<StepOutput, EngineError>;
 
@@ -241,6 +244,10 @@ impl<B: Backend> StepModel for Model<B> {
         on_layers: &mut OnLayers<'_>,
     ) -> Result<PendingStep<B>, EngineError> {
         Self::submit(self, batch, on_layers)
+    }
+
+    fn is_done(&self, ticket: &PendingStep<B>) -> bool {
+        Self::is_done(self, ticket)
     }
 
     fn collect(&mut self, ticket: PendingStep<B>) -> Result<StepOutput, EngineError> {

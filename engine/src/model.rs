@@ -46,6 +46,8 @@ pub type OnLayers<'a> = dyn FnMut(Range<u32>, Fence) + Send + 'a;
 pub struct PendingStep<B: Backend> {
     samples: Vec<B::Samples>,
     scores: Vec<B::Scores>,
+    /// Behind all of it; `None` for an empty batch.
+    end: Option<B::Mark>,
 }
 
 /// A loaded model with its KV memory.
@@ -230,7 +232,7 @@ impl<B: Backend> Model<B> {
         on_layers: &mut OnLayers<'_>,
     ) -> Result<PendingStep<B>, EngineError> {
         validate::batch(batch, &self.config, &self.layout, self.backend.kv_blocks())?;
-        let mut pending = PendingStep { samples: Vec::new(), scores: Vec::new() };
+        let mut pending = PendingStep { samples: Vec::new(), scores: Vec::new(), end: None };
         if batch.tokens.is_empty() {
             return Ok(pending);
         }
@@ -247,8 +249,15 @@ impl<B: Backend> Model<B> {
                 on_layers(0..forward.config.layers, backend.fence()?);
             }
             forward.choose(backend, batch, &mut pending)?;
+            pending.end = Some(backend.mark()?);
             Ok(pending)
         })
+    }
+
+    /// Whether the device is done with a submitted batch.
+    #[must_use]
+    pub fn is_done(&self, pending: &PendingStep<B>) -> bool {
+        pending.end.as_ref().is_none_or(|end| self.backend.has_passed(end))
     }
 
     /// Waits for what a submitted batch gives.
@@ -257,6 +266,9 @@ impl<B: Backend> Model<B> {
     /// [`EngineError::Device`] with the batch's slots undefined.
     pub fn collect(&mut self, pending: PendingStep<B>) -> Result<StepOutput, EngineError> {
         let mut output = StepOutput::default();
+        if let Some(end) = pending.end {
+            self.backend.pass(end)?;
+        }
         for samples in pending.samples {
             output.samples.extend(self.backend.sampled(samples)?);
         }

@@ -74,6 +74,16 @@ impl Meter {
             self.stats.decode_step_s += NEWEST_SHARE * (elapsed_s - self.stats.decode_step_s);
         }
     }
+
+    /// How long a step may be expected to take; nothing until one like it was measured.
+    pub(crate) fn expected_step(&self, prefill_tokens: u32) -> Duration {
+        let seconds = match prefill_tokens {
+            0 => self.stats.decode_step_s,
+            _ if self.stats.prefill_tokens_per_s == 0.0 => 0.0,
+            tokens => f64::from(tokens) / self.stats.prefill_tokens_per_s,
+        };
+        Duration::from_secs_f64(seconds)
+    }
 }
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ impl Backend for CpuBackend {
     type Batch = CpuBatch;
     type Samples = Vec<Result<Sampled, LogitsFault>>;
     type Scores = Vec<Result<TokenLogprob, LogitsFault>>;
+    type Mark = ();
 
     // 64 rows of a 150,000-token vocabulary are 38 MB.
     const LOGIT_ROWS_MAX: usize = 64;
@@ -285,7 +286,20 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    /// Operations finish before they return, so one fence will do.
+    /// Operations finish before they return, so every mark has passed.
+    fn mark(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn has_passed(&self, (): &()) -> bool {
+        true
+    }
+
+    fn pass(&mut self, (): ()) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// As for marks, so one fence will do.
     fn fence(&mut self) -> Result<Fence, EngineError> {
         Ok(Fence::default())
     }

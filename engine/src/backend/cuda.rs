@@ -23,10 +23,12 @@ pub mod nvrtc;
 mod options;
 pub mod pages;
 pub mod portable_attention;
+mod prefill_attention;
 mod projection;
 pub mod random;
 pub mod rows;
 pub mod sampling;
+pub mod skinny_matmul;
 pub mod sources;
 mod tensor;
 pub mod tensor_map;
@@ -41,7 +43,7 @@ use scheduler::TokenLogprob;
 use self::attention::PagedAttention;
 use self::batch::{BatchMemory, Shape, StepLimits, WordRing};
 use self::compiler::Compiler;
-use self::device::{Device, Priority, Stream};
+use self::device::{Device, Event, Priority, Stream};
 use self::element::ElementType;
 use self::graph::Graph;
 use self::load::Loader;
@@ -88,8 +90,6 @@ pub struct CudaBackend {
     /// `[LOGIT_ROWS_MAX, hidden]`: the rows that logits are computed of.
     picked: CudaBuffer,
     recordings: HashMap<Shape, Recording>,
-    /// Whether what is submitted is being recorded, so that nothing of it runs yet.
-    is_recording: bool,
     /// What has its memory last.
     ready: Option<Ready>,
 }
@@ -149,7 +149,7 @@ impl CudaBackend {
         let picked = CudaBuffer::new(&device, element, Self::LOGIT_ROWS_MAX, hidden)?;
         Ok(Self {
             rows: RowKernels::new(&compiler, shape)?,
-            projections: Projections::new(&compiler, options)?,
+            projections: Projections::new(&compiler, element, config, options)?,
             sampler: Sampler::new(&compiler, &stream, (vocab, vocab), Self::LOGIT_ROWS_MAX)?,
             tokens: DeviceMemory::new(&device, (samples_max + Self::LOGIT_ROWS_MAX) * 4)?,
             samples_max,
@@ -158,7 +158,6 @@ impl CudaBackend {
             picks: WordRing::new(&device, Self::LOGIT_ROWS_MAX)?,
             picked,
             recordings: HashMap::new(),
-            is_recording: false,
             ready: None,
             taken_bytes: 0,
             layout: layout.clone(),
@@ -223,6 +222,7 @@ impl Backend for CudaBackend {
     type Batch = CudaBatch;
     type Samples = Pending;
     type Scores = Pending;
+    type Mark = Event;
 
     // 256 rows of a 128,256-token vocabulary are 131 MB.
     const LOGIT_ROWS_MAX: usize = 256;
@@ -282,7 +282,10 @@ impl Backend for CudaBackend {
 
     fn prepare(&mut self, batch: &StepBatch<'_>, _: &Rope) -> Result<CudaBatch, EngineError> {
         self.bind()?;
-        let prepared = self.batches.upload(&self.stream, batch)?;
+        let mut prepared = self.batches.upload(&self.stream, batch)?;
+        if let (Some(ready), Some(rows)) = (&mut self.ready, &mut prepared.prefill) {
+            ready.attention.plan(&self.stream, rows)?;
+        }
         if let Some(sources) = prepared.sources {
             let feed = (prepared.tokens, self.tokens.address(), sources);
             self.rows.advance(&self.stream, feed, prepared.rows)?;
@@ -304,10 +307,7 @@ impl Backend for CudaBackend {
             (_, Some((_, Recording::Made(graph)))) => graph.launch(&self.stream)?,
             (_, Some((shape, Recording::Seen))) => {
                 let stream = Arc::clone(&self.stream);
-                self.is_recording = true;
-                let graph = stream.capture(|| operations(self, Pass::Recorded));
-                self.is_recording = false;
-                let graph = graph?;
+                let graph = stream.capture(|| operations(self, Pass::Recorded))?;
                 graph.launch(&self.stream)?;
                 if self.recordings.len() >= RECORDINGS_MAX {
                     // All recordings of a step that is still running have been launched before: they
@@ -487,11 +487,22 @@ impl Backend for CudaBackend {
         self.ready()?.kv.copy_block(&self.stream, from, to)
     }
 
+    fn mark(&mut self) -> Result<Event, EngineError> {
+        let event = Event::new(&self.device)?;
+        self.stream.record(&event)?;
+        Ok(event)
+    }
+
+    fn has_passed(&self, mark: &Event) -> bool {
+        mark.is_done().unwrap_or(true)
+    }
+
+    fn pass(&mut self, mark: Event) -> Result<(), EngineError> {
+        self.bind()?;
+        mark.synchronize()
+    }
+
     fn fence(&mut self) -> Result<Fence, EngineError> {
-        if self.is_recording {
-            // Nobody waits for it: the pages of a recorded step are announced behind its launch.
-            return Ok(Fence(0));
-        }
         self.ready()?.kv.fence(&self.stream)
     }
 

@@ -27,6 +27,15 @@ use crate::stats::Meter;
 /// nothing can run. Far below a step's time, and a thousand looks a second cost nothing.
 const STALLED_WAIT: Duration = Duration::from_millis(1);
 
+/// How long before a step's expected end the next one is planned: host time of a step (0.1 to 0.4
+/// ms), and as much again for a thread that wakes late.
+const PLAN_AHEAD: Duration = Duration::from_millis(1);
+/// The same as a share of the step, since the expectation is an average.
+const PLAN_AHEAD_SHARE: f64 = 0.15;
+
+/// How often a step is looked at that may end before it was expected to.
+const LOOK_EVERY: Duration = Duration::from_micros(300);
+
 /// The engine's thread: owner of the model and of everything that is done with it.
 pub(super) struct Core<M: StepModel> {
     model: M,
@@ -88,6 +97,7 @@ impl<M: StepModel> Core<M> {
     /// Takes in what has arrived; waits only where there is nothing to do. `false` means stop.
     fn take_commands(&mut self, commands: &Receiver<Command>, moved: bool) -> bool {
         let is_stopping = self.shared.stop_at().is_some();
+        self.await_planning(commands);
         let first = if !moved {
             none_if(commands.recv_timeout(STALLED_WAIT), &RecvTimeoutError::Timeout)
         } else if self.is_idle() && !is_stopping {
@@ -98,6 +108,26 @@ impl<M: StepModel> Core<M> {
         let Some(first) = first else { return false };
         self.enter_all(first.into_iter().chain(commands.try_iter()));
         !self.must_stop()
+    }
+
+    /// Takes in what arrives while a step runs, up to the moment when the next has to be planned:
+    /// planned at once, it would leave out whatever comes meanwhile.
+    fn await_planning(&mut self, commands: &Receiver<Command>) {
+        let Some(flight) = &self.flight else { return };
+        let expected = self.meter.expected_step(flight.prefill_tokens());
+        let ahead = PLAN_AHEAD.max(expected.mul_f64(PLAN_AHEAD_SHARE));
+        let began = flight.submitted.max(self.collected_at);
+        let plan_at = began + expected.saturating_sub(ahead);
+        while let Some(wait) = plan_at.checked_duration_since(Instant::now()) {
+            match commands.recv_timeout(wait.min(LOOK_EVERY)) {
+                Ok(command) => self.enter_all(std::iter::once(command)),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.flight.as_ref().is_none_or(|flight| flight.is_done(&self.model)) {
+                return;
+            }
+        }
     }
 
     fn must_stop(&self) -> bool {
@@ -280,15 +310,14 @@ impl<M: StepModel> Core<M> {
     /// Waits for a step's results and takes them to the sequences and their readers.
     fn collect(&mut self, flight: Flight<M::Ticket>) {
         let (number, submitted) = (flight.number, flight.submitted);
+        let prefill_tokens = flight.prefill_tokens();
         let (parts, result) = flight.collect(&mut self.model);
         let began = submitted.max(self.collected_at);
         self.collected_at = Instant::now();
         self.roster.note_collected(number);
         match result {
             Ok(outcome) => {
-                let tokens = parts.iter().map(|part| part.row.tokens);
-                let prefill = tokens.filter(|&tokens| tokens > 1).sum();
-                self.meter.step(prefill, self.collected_at - began);
+                self.meter.step(prefill_tokens, self.collected_at - began);
                 self.deliver(&parts, outcome);
             }
             Err(error) => self.fail_step(parts.iter().map(|part| &part.row), &error),

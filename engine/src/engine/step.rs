@@ -166,6 +166,16 @@ impl<'a> Step<'a> {
 // === impl Flight ===
 
 impl<T> Flight<T> {
+    /// Tokens of prompt chunks in it.
+    pub(super) fn prefill_tokens(&self) -> u32 {
+        self.parts.iter().map(|part| part.row.tokens).filter(|&tokens| tokens > 1).sum()
+    }
+
+    /// Whether the results are there.
+    pub(super) fn is_done<M: StepModel<Ticket = T>>(&self, model: &M) -> bool {
+        model.is_done(&self.ticket)
+    }
+
     /// Waits for the results.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Attention of a step: decode rows by one kernel, prompt chunks by another.
+//! Attention of a step: decode rows by one kernel, prompt chunks by another, which depends on the
+//! GPU and the model.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::load;
 use super::options::CudaOptions;
 use super::pages::CudaKv;
 use super::portable_attention::{PortableAttention, PortableShape, PrefillRead};
+use super::prefill_attention::{PagePool, PrefillAttention, PrefillShape, TiledRead};
 use super::tensor::CudaBuffer;
 use crate::config::HeadShape;
 use crate::error::EngineError;
@@ -19,15 +21,23 @@ use kv_cache::KvRegion as _;
 pub(super) struct PagedAttention {
     kv: Arc<CudaKv>,
     decode: DecodeAttention,
-    portable: PortableAttention,
+    prefill: Prefill,
     scale: f32,
+}
+
+/// What does prompt chunks.
+enum Prefill {
+    Tiled(PrefillAttention),
+    Portable(PortableAttention),
 }
 
 /// Which rows see what: one layer's attention, apart from the rows.
 #[derive(Clone, Copy)]
 struct View {
     qkv: u64,
-    pages: u64,
+    /// Rows of `qkv` and `out`.
+    rows: usize,
+    layer: u32,
     out: u64,
     window: Option<u32>,
 }
@@ -51,15 +61,34 @@ impl PagedAttention {
         let block_tokens = layout.block_tokens as usize;
         let rows_max = (options.sequences_max as usize).next_multiple_of(batch::ROWS_STEP);
         let decode = DecodeShape { element, heads, block_tokens, rows_max };
+        let tiled = PrefillShape {
+            element,
+            heads,
+            block_tokens,
+            rows_max: options.step_rows_max as usize,
+            sequences_max: options.sequences_max as usize,
+        };
         Ok(Self {
             kv: Arc::clone(kv),
             decode: DecodeAttention::new(compiler, stream, decode)?,
-            portable: PortableAttention::new(
-                compiler,
-                PortableShape { element, heads, block_tokens },
-            )?,
+            prefill: Prefill::new(compiler, stream, kv, tiled)?,
             scale: (heads.head_dim as f32).sqrt().recip(),
         })
+    }
+
+    /// Divides a step's prompt chunks, once for all layers.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the plan's copy fails.
+    pub(super) fn plan(
+        &mut self,
+        stream: &Stream,
+        rows: &mut PrefillRows,
+    ) -> Result<(), EngineError> {
+        if let Prefill::Tiled(kernel) = &mut self.prefill {
+            rows.plan = Some(kernel.plan(stream, rows)?);
+        }
+        Ok(())
     }
 
     /// Attention of all rows of a step, in one layer.
@@ -74,8 +103,7 @@ impl PagedAttention {
         qkv: &CudaBuffer,
         out: &CudaBuffer,
     ) -> Result<(), EngineError> {
-        let pages = self.kv.layer(layer);
-        let view = View { qkv: qkv.address(), pages, out: out.address(), window };
+        let view = View { qkv: qkv.address(), rows: batch.rows, layer, out: out.address(), window };
         if let Some(rows) = &batch.decode {
             self.run_decode(stream, view, rows)?;
         }
@@ -91,7 +119,8 @@ impl PagedAttention {
         view: View,
         rows: &DecodeRows,
     ) -> Result<(), EngineError> {
-        let View { qkv, pages, out, window } = view;
+        let View { qkv, layer, out, window, .. } = view;
+        let pages = self.kv.layer(layer);
         let DecodeRows { count, rows, contexts, tables, table_stride } = *rows;
         let scale = self.scale;
         let read = DecodeRead {
@@ -115,21 +144,59 @@ impl PagedAttention {
         view: View,
         rows: &PrefillRows,
     ) -> Result<(), EngineError> {
-        let View { qkv, pages, out, window } = view;
-        let lengths: Vec<usize> = rows.chunks.iter().map(|chunk: &Chunk| chunk.rows).collect();
-        let read = PrefillRead {
-            qkv,
-            pages,
-            out,
-            rows: &lengths,
-            first_rows: rows.first_rows,
-            lengths: rows.lengths,
-            contexts: rows.contexts,
-            tables: rows.tables,
-            table_stride: rows.table_stride,
-            window,
-            scale: self.scale,
-        };
-        self.portable.run(stream, &read)
+        let View { qkv, rows: qkv_rows, layer, out, window } = view;
+        let scale = self.scale;
+        match &self.prefill {
+            Prefill::Tiled(kernel) => {
+                let plan = rows.plan.ok_or_else(|| {
+                    EngineError::Device("a step's attention was not planned".to_owned())
+                })?;
+                let block_base = layer as usize * self.kv.blocks() as usize;
+                let read = TiledRead { qkv, qkv_rows, out, rows, plan, block_base, window, scale };
+                kernel.run(stream, &read)
+            }
+            Prefill::Portable(kernel) => {
+                let lengths: Vec<usize> =
+                    rows.chunks.iter().map(|chunk: &Chunk| chunk.rows).collect();
+                let read = PrefillRead {
+                    qkv,
+                    pages: self.kv.layer(layer),
+                    out,
+                    rows: &lengths,
+                    first_rows: rows.first_rows,
+                    lengths: rows.lengths,
+                    contexts: rows.contexts,
+                    tables: rows.tables,
+                    table_stride: rows.table_stride,
+                    window,
+                    scale,
+                };
+                kernel.run(stream, &read)
+            }
+        }
+    }
+}
+
+// === impl Prefill ===
+
+impl Prefill {
+    /// The kernel for Hopper where it does the shape, else the one that does all.
+    fn new(
+        compiler: &Compiler,
+        stream: &Stream,
+        kv: &CudaKv,
+        shape: PrefillShape,
+    ) -> Result<Self, EngineError> {
+        if shape.is_supported(compiler.device()) {
+            let pool = PagePool {
+                address: kv.layer(0),
+                layers: kv.layout().layers as usize,
+                blocks: kv.blocks() as usize,
+            };
+            return Ok(Self::Tiled(PrefillAttention::new(compiler, stream, shape, pool)?));
+        }
+        let PrefillShape { element, heads, block_tokens, .. } = shape;
+        let shape = PortableShape { element, heads, block_tokens };
+        Ok(Self::Portable(PortableAttention::new(compiler, shape)?))
     }
 }

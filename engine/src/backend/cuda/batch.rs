@@ -8,6 +8,7 @@ use kv_cache::BlockId;
 
 use super::device::{Device, Event, Stream};
 use super::memory::{DeviceMemory, PinnedMemory};
+use super::prefill_attention::PrefillPlan;
 use crate::batch::{SequenceRows, StepBatch};
 use crate::error::EngineError;
 
@@ -106,8 +107,10 @@ pub(super) struct DecodeRows {
 /// Sequences with several rows in the step.
 #[derive(Clone, Debug)]
 pub(super) struct PrefillRows {
-    /// Rows and context of each, tokens: for dividing the work.
+    /// Each one's rows and context: for dividing the work.
     pub(super) chunks: Vec<Chunk>,
+    /// How the kernel for Hopper divides it, where that runs.
+    pub(super) plan: Option<PrefillPlan>,
     /// `i32 [sequences]`: the first row of each in the step.
     pub(super) first_rows: u64,
     /// `i32 [sequences]`: rows of each.
@@ -122,7 +125,10 @@ pub(super) struct PrefillRows {
 /// One sequence's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
+    /// In the step.
+    pub(super) first_row: usize,
     pub(super) rows: usize,
+    /// Tokens, these rows included.
     pub(super) context: usize,
 }
 
@@ -267,6 +273,7 @@ fn prefill_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows]) -> Prefill
     let chunks: Vec<Chunk> = sequences
         .iter()
         .map(|sequence| Chunk {
+            first_row: sequence.rows.start,
             rows: sequence.rows.len(),
             context: sequence.context_tokens as usize,
         })
@@ -279,7 +286,7 @@ fn prefill_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows]) -> Prefill
     let lengths = part(|sequence| sequence.rows.len() as u32);
     let contexts = part(|sequence| sequence.context_tokens);
     let (tables, table_stride) = writer.tables(sequences, sequences.len());
-    PrefillRows { chunks, first_rows, lengths, contexts, tables, table_stride }
+    PrefillRows { chunks, plan: None, first_rows, lengths, contexts, tables, table_stride }
 }
 
 /// `rows`, or the next size that is recorded.
@@ -391,7 +398,7 @@ mod tests {
         assert_eq!((batch.rows, batch.shape), (6, None));
         assert_eq!(at(&words, batch.sources.expect("a fed row"), 2), [2, u32::MAX]);
         let prefill = batch.prefill.expect("a chunk");
-        assert_eq!(prefill.chunks, [Chunk { rows: 5, context: 9 }]);
+        assert_eq!(prefill.chunks, [Chunk { first_row: 1, rows: 5, context: 9 }]);
         assert_eq!(at(&words, prefill.first_rows, 1), [1]);
         assert_eq!(at(&words, prefill.tables, 3), [5, 3, 0]);
         assert_eq!(batch.decode.expect("a decode row").count, 1);

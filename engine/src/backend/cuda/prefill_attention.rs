@@ -220,12 +220,12 @@ impl PrefillShape {
     pub(super) fn is_supported(&self, device: &Device) -> bool {
         let properties = device.properties();
         properties.capability == CAPABILITY
-            && self.is_kernels()
+            && self.fits_kernel()
             && self.shared_bytes() <= properties.shared_bytes_max as usize
     }
 
     /// Whether the kernel is written for it.
-    fn is_kernels(&self) -> bool {
+    fn fits_kernel(&self) -> bool {
         let HeadShape { heads, kv_heads, head_dim } = self.heads;
         self.element.bytes() == 2
             && matches!(head_dim, 64 | 128)
@@ -332,10 +332,7 @@ impl Tile {
 /// end leave no multiprocessor alone for long.
 ///
 /// - `chunks`: of each sequence its first row in the step, its rows and its context.
-fn divide(
-    chunks: impl Iterator<Item = (usize, usize, usize)>,
-    tile_tokens: usize,
-) -> Vec<Tile> {
+fn divide(chunks: impl Iterator<Item = (usize, usize, usize)>, tile_tokens: usize) -> Vec<Tile> {
     let mut tiles: Vec<Tile> = chunks
         .enumerate()
         .flat_map(|(sequence, (first_row, rows, context))| {
@@ -384,7 +381,7 @@ mod tests {
         #[case] pack: usize,
         #[case] tile_tokens: usize,
     ) {
-        assert!(shape.is_kernels());
+        assert!(shape.fits_kernel());
         assert!(shape.shared_bytes() <= HOPPER);
         assert_eq!((shape.pack(), shape.tile_tokens()), (pack, tile_tokens));
     }
@@ -395,7 +392,7 @@ mod tests {
     #[case(PrefillShape { block_tokens: 8, ..shape(32, 8, 128) })]
     #[case(PrefillShape { element: ElementType::F32, ..shape(32, 8, 128) })]
     fn other_shapes_are_left_to_others(#[case] shape: PrefillShape) {
-        assert!(!shape.is_kernels());
+        assert!(!shape.fits_kernel());
     }
 
     #[test]

@@ -6,23 +6,37 @@ use super::device::Stream;
 use super::element::ElementType;
 use super::matmul::{Matmul, Product, Tuning};
 use super::options::CudaOptions;
+use super::skinny_matmul::{SkinnyKind, SkinnyMatmul, SkinnyProduct, SkinnyShape};
 use super::tensor::{CudaBuffer, CudaMatrix};
 use crate::backend::Linear;
+use crate::config::ModelConfig;
 use crate::error::EngineError;
 
 /// Everything that multiplies by weights.
 pub(super) struct Projections {
+    few_rows: SkinnyMatmul,
     library: Matmul,
 }
 
 // === impl Projections ===
 
 impl Projections {
+    /// Compiles, or finds, the kernels for a model's products, and starts the library.
+    ///
     /// # Errors
-    /// As [`Matmul::new`].
-    pub(super) fn new(compiler: &Compiler, options: &CudaOptions) -> Result<Self, EngineError> {
+    /// As [`Compiler::module`] and [`Matmul::new`].
+    pub(super) fn new(
+        compiler: &Compiler,
+        element: ElementType,
+        config: &ModelConfig,
+        options: &CudaOptions,
+    ) -> Result<Self, EngineError> {
+        let shapes = if options.portable { Vec::new() } else { shapes(config) };
         let tuning = Tuning::Measured { cache: options.kernel_cache.clone() };
-        Ok(Self { library: Matmul::new(compiler.device(), tuning)? })
+        Ok(Self {
+            few_rows: SkinnyMatmul::new(compiler, element, &shapes)?,
+            library: Matmul::new(compiler.device(), tuning)?,
+        })
     }
 
     /// `out = x * weight^T + bias`.
@@ -36,8 +50,14 @@ impl Projections {
         layer: &Linear<'_, CudaBackend>,
         out: &CudaBuffer,
     ) -> Result<(), EngineError> {
-        let product = product(x.address(), x.rows, x.element, layer.weight, out);
         let bias = layer.bias.map(|bias| bias.address());
+        let weight = layer.weight;
+        let shape = shape_of(weight, SkinnyKind::Plain);
+        if self.few_rows.takes(x.rows, &shape) {
+            let product = few_rows(x.address(), x.rows, weight, out, shape);
+            return self.few_rows.run(stream, &SkinnyProduct { bias, ..product });
+        }
+        let product = product(x.address(), x.rows, x.element, weight, out);
         self.library.run(stream, &Product { bias, ..product })
     }
 
@@ -47,12 +67,19 @@ impl Projections {
     /// [`EngineError::Device`].
     pub(super) fn gated(
         &self,
-        _: &Stream,
-        _: &CudaBuffer,
-        _: &Linear<'_, CudaBackend>,
-        _: &CudaBuffer,
+        stream: &Stream,
+        x: &CudaBuffer,
+        layer: &Linear<'_, CudaBackend>,
+        out: &CudaBuffer,
     ) -> Result<bool, EngineError> {
-        Ok(false)
+        let whole = shape_of(layer.weight, SkinnyKind::Gated);
+        let shape = SkinnyShape { outputs: whole.outputs / 2, ..whole };
+        let takes = layer.bias.is_none() && self.few_rows.takes(x.rows, &shape);
+        if takes {
+            let product = few_rows(x.address(), x.rows, layer.weight, out, shape);
+            self.few_rows.run(stream, &product)?;
+        }
+        Ok(takes)
     }
 
     /// Logits of `out.rows` rows of hidden states at `x`.
@@ -67,8 +94,44 @@ impl Projections {
         head: &CudaMatrix,
         out: &CudaBuffer,
     ) -> Result<(), EngineError> {
+        let shape = shape_of(head, SkinnyKind::F32);
+        if self.few_rows.takes(out.rows, &shape) {
+            return self.few_rows.run(stream, &few_rows(x, out.rows, head, out, shape));
+        }
         self.library.run(stream, &product(x, out.rows, element, head, out))
     }
+}
+
+/// The products of a step.
+fn shapes(config: &ModelConfig) -> Vec<SkinnyShape> {
+    let heads = config.head_shape();
+    let (hidden, inner) = (config.hidden_size as usize, config.intermediate_size as usize);
+    let shape = |outputs, inputs, kind| SkinnyShape { outputs, inputs, kind };
+    let mut shapes = vec![
+        shape(heads.qkv_width(), hidden, SkinnyKind::Plain),
+        shape(hidden, heads.q_width(), SkinnyKind::Plain),
+        shape(hidden, inner, SkinnyKind::Plain),
+        shape(inner, hidden, SkinnyKind::Gated),
+        shape(config.vocab_size as usize, hidden, SkinnyKind::F32),
+    ];
+    // Where attention is as wide as the residual stream, two of them may be one.
+    let mut seen = std::collections::HashSet::new();
+    shapes.retain(|shape| seen.insert(*shape));
+    shapes
+}
+
+fn shape_of(weight: &CudaMatrix, kind: SkinnyKind) -> SkinnyShape {
+    SkinnyShape { outputs: weight.rows, inputs: weight.cols, kind }
+}
+
+fn few_rows(
+    x: u64,
+    rows: usize,
+    weight: &CudaMatrix,
+    out: &CudaBuffer,
+    shape: SkinnyShape,
+) -> SkinnyProduct {
+    SkinnyProduct { x, weight: weight.address(), bias: None, out: out.address(), rows, shape }
 }
 
 fn product(

@@ -198,6 +198,10 @@ impl StepModel for ScriptModel {
         Ok(StepOutput { samples, scores })
     }
 
+    fn is_done(&self, _: &StepOutput) -> bool {
+        true
+    }
+
     fn collect(&mut self, ticket: StepOutput) -> Result<StepOutput, EngineError> {
         Ok(ticket)
     }
