@@ -75,9 +75,9 @@ pub(crate) fn hub_cache() -> Option<PathBuf> {
 
 /// Where compiled kernels are kept.
 pub(crate) fn kernel_cache() -> Option<PathBuf> {
-    let caches = foreign_variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
-        Some(PathBuf::from(foreign_variable("HOME")?).join(".cache"))
-    })?;
+    let caches = foreign_variable("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(foreign_variable("HOME")?).join(".cache")))?;
     Some(caches.join("baton").join("kernels"))
 }
 

@@ -4,28 +4,32 @@
 //! how many times the floor it took. The rates are measured first, on the card at hand. Whole steps
 //! go through the engine's own loop: what is timed is what a worker's requests get.
 
-mod ceilings;
+pub(crate) mod ceilings;
 mod decode;
 mod driver;
 mod floor;
+mod mixed;
+mod operations;
 mod prefill;
 mod report;
 mod shape;
 mod sizes;
+mod start;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
+use engine::backend::cuda::device::Device;
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 
 pub use self::ceilings::Ceilings;
-pub use self::report::{EngineReport, Row};
-pub use self::shape::Shape;
 use self::driver::Driver;
 use self::floor::Floor;
-use self::shape::Checkpoint;
+pub use self::report::{EngineReport, Row};
+pub(crate) use self::shape::Checkpoint;
+pub use self::shape::Shape;
 use self::sizes::Sizes;
 
 /// What to measure, and on what.
@@ -59,10 +63,18 @@ pub enum ModelSource {
 /// Rows that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
+    /// Time to start, and to the first token.
+    Start,
+    /// Attention over pages, and softmax. On a GPU.
+    Attention,
+    /// Products with weights. On a GPU.
+    Products,
     /// Steady decoding, by batch.
     Decode,
     /// Prompts: time to the first token and throughput.
     Prefill,
+    /// Decoding while prompts arrive.
+    Mixed,
 }
 
 /// What happens while it runs.
@@ -103,27 +115,23 @@ impl EngineBench {
     pub fn run<'a>(&'a self, progress: &'a mut OnProgress<'a>) -> Result<EngineReport> {
         let checkpoint = Checkpoint::open(&self.model)?;
         let config = ModelConfig::load(checkpoint.dir())?;
-        let mut report = EngineReport {
+        let report = EngineReport {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             command: self.command.clone(),
             device: "CPU".to_owned(),
             shape: checkpoint.name().to_owned(),
             ..EngineReport::default()
         };
-        let ceilings = match &self.cuda {
-            Some(cuda) => {
-                progress(Progress::Note("measuring the card"));
-                let (device, ceilings) = ceilings::measure(cuda)?;
-                report.device = device;
-                Some(ceilings)
-            }
-            None => None,
-        };
-        report.ceilings = ceilings;
-        let floor = Floor::new(&config, ceilings);
         let sizes = Sizes::new(self.cuda.is_some(), self.quick);
+        let floor = Floor::new(&config, None);
         let mut run = Run { bench: self, checkpoint, config, sizes, floor, report, progress };
-        run.note_ceilings();
+        if self.wants(Group::Start) {
+            // First: what has to be opened is opened in its time.
+            start::measure(&mut run)?;
+        }
+        if let Some(cuda) = &self.cuda {
+            run.measure_device(cuda)?;
+        }
         run.engine_rows()?;
         Ok(run.report)
     }
@@ -145,16 +153,29 @@ impl Run<'_> {
         self.report.rows.push(row);
     }
 
-    fn note_ceilings(&mut self) {
-        let text = self.report.ceilings.as_ref().map(ToString::to_string);
-        if let Some(text) = text {
-            self.note(&format!("{}: {text}", self.report.device.clone()));
+    /// Its rates, and rows of single operations.
+    fn measure_device(&mut self, cuda: &CudaOptions) -> Result<()> {
+        let device = Device::open(cuda.ordinal, &cuda.library_folders)?;
+        device.properties().name.clone_into(&mut self.report.device);
+        let ceilings = ceilings::measure(&device, cuda)?;
+        self.report.ceilings = Some(ceilings);
+        self.floor = Floor::new(&self.config, Some(ceilings));
+        self.note(&format!("{}: {ceilings}", device.properties().name));
+        if self.bench.wants(Group::Attention) {
+            operations::attention(self, &device, cuda)?;
         }
+        if self.bench.wants(Group::Products) {
+            operations::products(self, &device, cuda)?;
+        }
+        Ok(())
     }
 
     /// Rows through one engine's loop.
     fn engine_rows(&mut self) -> Result<()> {
-        if ![Group::Decode, Group::Prefill].into_iter().any(|group| self.bench.wants(group)) {
+        if ![Group::Decode, Group::Prefill, Group::Mixed]
+            .into_iter()
+            .any(|group| self.bench.wants(group))
+        {
             return Ok(());
         }
         self.note(&format!("starting an engine for {}", self.checkpoint.name().to_owned()));
@@ -168,6 +189,9 @@ impl Run<'_> {
         }
         if self.bench.wants(Group::Prefill) {
             prefill::measure(self, &mut driver)?;
+        }
+        if self.bench.wants(Group::Mixed) {
+            mixed::measure(self, &mut driver)?;
         }
         Ok(())
     }
@@ -203,15 +227,26 @@ impl Run<'_> {
 
 impl Group {
     /// All of them, in the order they are measured in.
-    pub const ALL: &'static [Self] = &[Self::Decode, Self::Prefill];
+    pub const ALL: &'static [Self] =
+        &[Self::Start, Self::Attention, Self::Products, Self::Decode, Self::Prefill, Self::Mixed];
 
     /// As it is written on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Start => "start",
+            Self::Attention => "attention",
+            Self::Products => "products",
             Self::Decode => "decode",
             Self::Prefill => "prefill",
+            Self::Mixed => "mixed",
         }
+    }
+
+    /// Whether it is measured on a GPU alone: it has rows of kernels.
+    #[must_use]
+    pub fn needs_gpu(self) -> bool {
+        matches!(self, Self::Attention | Self::Products)
     }
 }
 

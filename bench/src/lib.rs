@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod kernels;
 pub mod load;
 pub mod report;
 pub mod sse;

@@ -32,7 +32,8 @@ struct Arguments {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = arguments(std::env::args().skip(1))?;
     let tokens = std::fs::read_to_string(&arguments.tokens)?;
-    let tokens: Vec<TokenId> = tokens.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let tokens: Vec<TokenId> =
+        tokens.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     let slots = (tokens.len() + arguments.greedy) as u32;
     let options = ModelOptions {
         kv_blocks: Some(slots.div_ceil(BLOCK_TOKENS)),

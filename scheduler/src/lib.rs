@@ -8,12 +8,14 @@
 pub mod admission;
 pub mod batching;
 pub mod cost;
+pub mod partition;
 pub mod placement;
 pub mod request;
 pub mod slo;
 pub mod worker;
 
 pub use admission::{Admission, AdmissionLimits, Permit};
+pub use partition::{Activity, PartitionLoad, PartitionTargets, Partitioner, Room};
 pub use placement::{
     Assigned, Candidate, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Path, Placement,
     PlacementReason, PlacementRequest, Placer, Refusal, WorkerView,

@@ -47,6 +47,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/backend/cuda/cublaslt.rs",
     "engine/src/backend/cuda/device.rs",
     "engine/src/backend/cuda/graph.rs",
+    "engine/src/backend/cuda/green.rs",
     "engine/src/backend/cuda/kernel.rs",
     "engine/src/backend/cuda/library.rs",
     "engine/src/backend/cuda/memory.rs",

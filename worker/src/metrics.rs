@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cluster::telemetry::Metrics;
 use engine::EngineHandle;
+use engine::backend::cuda::PartitionSeat;
 use kv_transfer::TransferStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -16,15 +17,39 @@ use crate::report::LoadProbe;
 pub struct WorkerCollector {
     engine: EngineHandle,
     probe: LoadProbe,
+    seat: Option<PartitionSeat>,
 }
 
 // === impl WorkerCollector ===
 
 impl WorkerCollector {
     /// A collector over one worker.
+    ///
+    /// - `seat`: the engine's place in a GPU that it shares.
     #[must_use]
-    pub fn new(engine: EngineHandle, probe: LoadProbe) -> Self {
-        Self { engine, probe }
+    pub fn new(engine: EngineHandle, probe: LoadProbe, seat: Option<PartitionSeat>) -> Self {
+        Self { engine, probe, seat }
+    }
+
+    fn encode_partition(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Some((seat, share)) = self.seat.as_ref().and_then(|seat| Some((seat, seat.share()?)))
+        else {
+            return Ok(());
+        };
+        let metric = ConstGauge::new(share);
+        let mut family = encoder.encode_descriptor(
+            "baton_gpu_sm_share",
+            "Share of the GPU's multiprocessors that the engine has while the other one works",
+            None,
+            metric.metric_type(),
+        )?;
+        metric.encode(family.encode_family(&[("role", seat.role().to_string())])?)?;
+        counter(
+            encoder,
+            "baton_gpu_partition_changes",
+            "Changes of how the GPU's multiprocessors are divided",
+            seat.changes(),
+        )
     }
 
     fn encode_kv_blocks(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
@@ -59,6 +84,7 @@ impl std::fmt::Debug for WorkerCollector {
 impl Collector for WorkerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.encode_kv_blocks(&mut encoder)?;
+        self.encode_partition(&mut encoder)?;
         let load = self.probe.load();
         let stats = self.engine.stats();
         gauge(

@@ -219,7 +219,8 @@ impl Node {
     ) -> Result<(), WorkerError> {
         let NodeServices { routes, holdings, transports } = services;
         let probe = LoadProbe::new(self.engine.clone(), holdings);
-        let collector = WorkerCollector::new(self.engine.clone(), probe.clone());
+        let seat = self.config.engine.model.cuda.as_ref().and_then(|cuda| cuda.partition.clone());
+        let collector = WorkerCollector::new(self.engine.clone(), probe.clone(), seat);
         metrics.with_registry(|registry| registry.register_collector(Box::new(collector)));
         let every = self.config.report_interval;
         let report = ReportService::start(

@@ -1,6 +1,8 @@
-//! `baton bench`: measures a running cluster, or one engine.
+//! `baton bench`: measures a running cluster, one engine, or its kernels.
 
+mod device;
 mod engine;
+mod kernels;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use anyhow::{Context as _, Result};
 use bench::{Arrivals, Conversation, Fixed, LoadOptions, Slo, Spread, Trace, Workload};
 use clap::{Args, Subcommand, ValueEnum};
 
-/// Measures a running cluster, or one engine.
+/// Measures a running cluster, one engine, or its kernels.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -22,6 +24,8 @@ enum What {
     Serve(Box<ServeArgs>),
     /// Runs one engine, without a cluster, and compares it with what the hardware allows.
     Engine(Box<engine::EngineArgs>),
+    /// Checks every kernel against the CPU, and times it.
+    Kernels(Box<kernels::KernelArgs>),
 }
 
 /// `baton bench serve`.
@@ -107,6 +111,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     match args.what {
         What::Serve(args) => serve(&args).await,
         What::Engine(args) => engine::run(*args).await,
+        What::Kernels(args) => kernels::run(*args).await,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use cluster::{Membership, MemoryMembership};
 use console::style;
+use engine::backend::cuda::SmPartition;
 use kv_transfer::transport::LocalReceivers;
 use scheduler::{HandoffPolicy, Role, WorkerId};
 use tokio_util::sync::CancellationToken;
@@ -53,8 +54,10 @@ struct House {
 
 impl House {
     async fn bind(settings: &Settings, model: &LocalModel) -> Result<Self> {
-        let prefill = BoundWorker::bind(worker_config(settings, Role::Prefill, model)?).await?;
-        let decode = BoundWorker::bind(worker_config(settings, Role::Decode, model)?).await?;
+        let partition = settings.partition()?;
+        let config = |role| worker_config(settings, role, model, &partition);
+        let prefill = BoundWorker::bind(config(Role::Prefill)?).await?;
+        let decode = BoundWorker::bind(config(Role::Decode)?).await?;
         let router = BoundRouter::bind(settings, model.clone()).await?;
         let ports = Ports {
             http: Some(router.http()),
@@ -115,12 +118,18 @@ impl House {
     }
 }
 
-fn worker_config(settings: &Settings, role: Role, model: &LocalModel) -> Result<WorkerConfig> {
+fn worker_config(
+    settings: &Settings,
+    role: Role,
+    model: &LocalModel,
+    partition: &SmPartition,
+) -> Result<WorkerConfig> {
     let id = WorkerId(format!("{role}-0").into());
     let mut config = settings.worker(role, model)?;
     if let Some(cuda) = &mut config.engine.model.cuda {
         // The other half is the other worker's.
         cuda.memory_share /= 2.0;
+        cuda.partition = Some(partition.seat(role));
     }
     Ok(WorkerConfig { id, ..config })
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_with::skip_serializing_none;
 
 /// Which model.
@@ -46,6 +46,16 @@ pub(crate) struct EngineArgs {
     /// half of it [default: 0.9]
     #[arg(long, value_name = "SHARE")]
     pub gpu_memory_utilization: Option<f32>,
+    /// How `up` divides a GPU's multiprocessors between prefill and decode while both are at work:
+    /// `auto` follows the load, a number is decode's share, `off` lets both run everywhere
+    /// [default: auto]
+    #[arg(long, value_name = "auto|off|N")]
+    #[serde(deserialize_with = "word_or_number")]
+    pub gpu_partition: Option<String>,
+    /// Time between two tokens, in the mean, that a GPU divided by `auto` is to hold, ms
+    /// [default: 15]
+    #[arg(long, value_name = "MS")]
+    pub itl_target_ms: Option<u32>,
     /// Use the kernels for any GPU since Ampere also where there are better ones: to test them, or
     /// to step around a fault [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -195,4 +205,18 @@ pub(crate) struct TelemetryArgs {
     /// Send traces by OTLP/gRPC to this collector, e.g. http://127.0.0.1:4317
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
+}
+
+/// A setting that is a word or a number, as text: variables and files may give either.
+fn word_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Word(String),
+    }
+    Ok(Option::<Either>::deserialize(value)?.map(|value| match value {
+        Either::Number(number) => number.to_string(),
+        Either::Word(word) => word,
+    }))
 }

@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cluster::membership::etcd::Credentials;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use cluster::{EtcdConfig, node};
+use engine::backend::cuda::{SmPartition, SmSplit};
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 use kv_cache::{KvDtype, KvLayout};
 use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedModelConfig};
-use scheduler::{HandoffPolicy, Role, WorkerId};
+use scheduler::{HandoffPolicy, PartitionTargets, Role, WorkerId};
 use worker::WorkerConfig;
 
 use super::Written;
@@ -72,6 +73,7 @@ impl Written {
         settings.handoff(HandoffPolicy::Auto)?;
         settings.telemetry("baton", "")?;
         settings.check_engine()?;
+        settings.partition()?;
         settings.limits()?;
         Ok(settings)
     }
@@ -115,7 +117,11 @@ impl Settings {
             None => {
                 // The largest that `auto` can mean.
                 let widest = if cuda.is_some() { KvDtype::Bf16 } else { KvDtype::F32 };
-                Some(self.default_kv_blocks(&model.dir, block_tokens, kv_dtype.unwrap_or(widest))?)
+                Some(self.default_kv_blocks(
+                    &model.dir,
+                    block_tokens,
+                    kv_dtype.unwrap_or(widest),
+                )?)
             }
         };
         let (batch_tokens, sequences) = match cuda {
@@ -159,6 +165,31 @@ impl Settings {
             drain_deadline: self.drain_deadline(),
             credit_queue_max: worker.credit_queue_max.unwrap_or(1024),
         })
+    }
+
+    /// How two workers of this process share a GPU.
+    ///
+    /// # Errors
+    /// If the setting is none of its values.
+    pub(crate) fn partition(&self) -> Result<SmPartition> {
+        let engine = &self.written.engine;
+        let split = match engine.gpu_partition.as_deref() {
+            None | Some("auto") => SmSplit::Auto,
+            Some("off") => SmSplit::Off,
+            Some(other) => match other.parse() {
+                Ok(multiprocessors) if multiprocessors > 0 => SmSplit::Decode(multiprocessors),
+                _ => bail!(
+                    "engine.gpu_partition is {other:?}: want auto, off, or a number of \
+                     multiprocessors"
+                ),
+            },
+        };
+        let mut targets = PartitionTargets::default();
+        if let Some(ms) = engine.itl_target_ms {
+            ensure!(ms > 0, "engine.itl_target_ms must be at least 1");
+            targets.itl = Duration::from_millis(ms.into());
+        }
+        Ok(SmPartition::new(split, targets))
     }
 
     /// How long a leaving node waits for its work.
@@ -294,7 +325,8 @@ impl Settings {
             (engine.block_tokens.unwrap_or(16), engine.sequences_max.unwrap_or(CPU_SEQUENCES));
         ensure!(block_tokens > 0, "engine.block_tokens must be at least 1");
         ensure!(sequences > 0, "engine.sequences_max must be at least 1");
-        let (budget, least) = (engine.batch_tokens_max.unwrap_or(CPU_BATCH_TOKENS), sequences + block_tokens);
+        let (budget, least) =
+            (engine.batch_tokens_max.unwrap_or(CPU_BATCH_TOKENS), sequences + block_tokens);
         ensure!(
             budget >= least || engine.batch_tokens_max.is_none(),
             "engine.batch_tokens_max is {budget}, but a step must hold a row for each of {sequences} \
@@ -320,12 +352,7 @@ impl Settings {
         Ok(limits)
     }
 
-    fn default_kv_blocks(
-        &self,
-        dir: &Path,
-        block_tokens: u32,
-        dtype: KvDtype,
-    ) -> Result<u32> {
+    fn default_kv_blocks(&self, dir: &Path, block_tokens: u32, dtype: KvDtype) -> Result<u32> {
         let config = ModelConfig::load(dir)?;
         let layout = KvLayout {
             layers: config.layers,

@@ -66,18 +66,16 @@ impl fmt::Display for Ceilings {
     }
 }
 
-/// Measures them, and says what the card is called.
-pub(super) fn measure(options: &CudaOptions) -> Result<(String, Ceilings)> {
-    let device = Device::open(options.ordinal, &options.library_folders)?;
-    let stream = Stream::new(&device, Priority::High)?;
-    let compiler = Compiler::new(&device, options.kernel_cache.clone())?;
+/// Measures them.
+pub(crate) fn measure(device: &Device, options: &CudaOptions) -> Result<Ceilings> {
+    let stream = Stream::new(device, Priority::High)?;
+    let compiler = Compiler::new(device, options.kernel_cache.clone())?;
     let fill = RandomFill::new(&compiler, ElementType::Bf16)?;
     let (read_gb_per_s, copy_gb_per_s) = memory(&stream, &compiler, &fill)?;
     let tuning = Tuning::Measured { cache: options.kernel_cache.clone() };
-    let matmul = Matmul::new(&device, tuning)?;
+    let matmul = Matmul::new(device, tuning)?;
     let product_tflop_per_s = product(&stream, &matmul, &fill)?;
-    let ceilings = Ceilings { read_gb_per_s, copy_gb_per_s, product_tflop_per_s };
-    Ok((device.properties().name.clone(), ceilings))
+    Ok(Ceilings { read_gb_per_s, copy_gb_per_s, product_tflop_per_s })
 }
 
 fn memory(stream: &Stream, compiler: &Compiler, fill: &RandomFill) -> Result<(f64, f64)> {
@@ -85,8 +83,7 @@ fn memory(stream: &Stream, compiler: &Compiler, fill: &RandomFill) -> Result<(f6
     let to = DeviceMemory::new(stream.device(), MEMORY_BYTES)?;
     fill.fill(stream, from.address(), MEMORY_BYTES as u64 / 2, 1, (0.0, 1.0))?;
     let reader = ReadBandwidth::new(compiler)?;
-    let read_us =
-        best_us(|| stream.time_us(|| reader.read(stream, from.address(), MEMORY_BYTES)))?;
+    let read_us = best_us(|| stream.time_us(|| reader.read(stream, from.address(), MEMORY_BYTES)))?;
     let copy_us =
         best_us(|| stream.time_us(|| stream.copy(to.address(), from.address(), MEMORY_BYTES)))?;
     let bytes = MEMORY_BYTES as f64;
@@ -114,9 +111,8 @@ fn product(stream: &Stream, matmul: &Matmul, fill: &RandomFill) -> Result<f64> {
         out_element: ElementType::Bf16,
     };
     matmul.run(stream, &product)?;
-    let time_us = best_us(|| {
-        stream.time_us(|| (0..RUNS).try_for_each(|_| matmul.run(stream, &product)))
-    })?;
+    let time_us =
+        best_us(|| stream.time_us(|| (0..RUNS).try_for_each(|_| matmul.run(stream, &product))))?;
     let flops = 2.0 * (elements * PRODUCT * RUNS) as f64;
     Ok(flops / time_us / 1e6)
 }

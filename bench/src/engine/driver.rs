@@ -12,6 +12,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use scheduler::{Generation, RequestId, Sampling, StopRules, TenantSalt};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Longest time between two tokens of a request before something is wrong.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
@@ -31,6 +34,17 @@ pub(super) struct Heard {
     pub(super) begun: Instant,
     /// When each token came, request by request.
     pub(super) tokens: Vec<Vec<Instant>>,
+}
+
+/// What came of sequences that decoded while prompts arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Mixed {
+    /// Between two tokens of a decoding sequence.
+    pub(super) gaps_ms: Vec<f64>,
+    /// Tokens that a decoding sequence generated, on average.
+    pub(super) generated: f64,
+    /// To each arriving prompt's first token.
+    pub(super) first_ms: Vec<f64>,
 }
 
 /// The part of a run in which all sequences decode.
@@ -85,6 +99,58 @@ impl Driver {
         Ok(Heard { begun, tokens: heard.into_iter().collect::<Result<_>>()? })
     }
 
+    /// Lets sequences decode, and prompts arrive one after another beside them.
+    ///
+    /// - `decoding`: sequences, and tokens of their prompts.
+    /// - `arriving`: tokens of a prompt, and the time between two.
+    pub(super) fn run_mixed(
+        &mut self,
+        decoding: (usize, usize),
+        arriving: (usize, Duration),
+        lasts: Duration,
+    ) -> Result<Mixed> {
+        let tokens_max = self.info().context_tokens_max - decoding.1 as u32;
+        let streams = (0..decoding.0)
+            .map(|_| {
+                let work = self.generation(decoding.1, tokens_max);
+                self.submit(work)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let count = (lasts.as_secs_f64() / arriving.1.as_secs_f64()).ceil() as usize;
+        let prompts: Vec<_> = (0..count).map(|_| self.generation(arriving.0, 1)).collect();
+        let started = Semaphore::new(0);
+        let over = CancellationToken::new();
+        let decoders = join_all(streams.into_iter().map(|s| listen_until(s, &started, &over)));
+        let arrivals = async {
+            // None is closed while it is waited for.
+            let all = started.acquire_many(decoding.0 as u32).await;
+            let begun = Instant::now();
+            let mut next = tokio::time::interval(arriving.1);
+            let mut sent = JoinSet::new();
+            for work in prompts {
+                next.tick().await;
+                let (at, stream) = (Instant::now(), self.submit(work)?);
+                sent.spawn(async move {
+                    let tokens = listen(stream).await?;
+                    anyhow::Ok(tokens.first().map_or(0.0, |first| ms(*first - at)))
+                });
+            }
+            next.tick().await;
+            over.cancel();
+            drop(all);
+            anyhow::Ok((begun, sent.join_all().await))
+        };
+        let (decoders, arrivals) =
+            self.runtime.block_on(async { tokio::join!(decoders, arrivals) });
+        let (begun, first_ms) = arrivals?;
+        let decoders = decoders.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(Mixed {
+            gaps_ms: decoders.iter().flat_map(|tokens| gaps_ms(tokens, begun)).collect(),
+            generated: decoders.iter().map(Vec::len).sum::<usize>() as f64 / decoding.0 as f64,
+            first_ms: first_ms.into_iter().collect::<Result<_>>()?,
+        })
+    }
+
     fn submit(&self, work: Generation) -> Result<EventStream> {
         let submission = Submission { work: Arc::new(work), mode: Mode::Generate, deadline: None };
         self.handle.submit(submission).context("the engine refused a request")
@@ -122,6 +188,38 @@ async fn listen(mut events: EventStream) -> Result<Vec<Instant>> {
             None => return Ok(tokens),
         }
     }
+}
+
+/// Notes when tokens come, until it is over; says when the first has come.
+async fn listen_until(
+    mut events: EventStream,
+    started: &Semaphore,
+    over: &CancellationToken,
+) -> Result<Vec<Instant>> {
+    let mut tokens = Vec::new();
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = over.cancelled() => return Ok(tokens),
+        };
+        match event {
+            Some(Event::Token(_)) => {
+                if tokens.is_empty() {
+                    started.add_permits(1);
+                }
+                tokens.push(Instant::now());
+            }
+            Some(Event::Failed(why)) => bail!("a request failed: {why}"),
+            Some(_) => {}
+            None => bail!("a sequence reached its end before it was over"),
+        }
+    }
+}
+
+/// Times between tokens that came after `begun`.
+fn gaps_ms(tokens: &[Instant], begun: Instant) -> impl Iterator<Item = f64> {
+    let pairs = tokens.windows(2).filter(move |pair| pair[0] >= begun);
+    pairs.map(|pair| ms(pair[1] - pair[0]))
 }
 
 // === impl Heard ===
@@ -163,9 +261,15 @@ pub(super) fn ms(duration: Duration) -> f64 {
 }
 
 /// The middle one; 0 of none.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(values: Vec<f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value that a share of all is below; 0 of none.
+pub(super) fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let at = (values.len() as f64 * share) as usize;
+    values.get(at).or(values.last()).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

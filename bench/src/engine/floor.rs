@@ -42,12 +42,7 @@ impl Floor {
         let (q_width, qkv_width) = (shape.q_width() as f64, shape.qkv_width() as f64);
         let model = Cost {
             layers: f64::from(config.layers),
-            products: [
-                hidden * qkv_width,
-                q_width * hidden,
-                hidden * 2.0 * width,
-                width * hidden,
-            ],
+            products: [hidden * qkv_width, q_width * hidden, hidden * 2.0 * width, width * hidden],
             head: hidden * f64::from(config.vocab_size),
             q_width,
             kv_width: 2.0 * shape.kv_width() as f64,
@@ -69,6 +64,14 @@ impl Floor {
         let (count, tokens, ceilings) = (count as f64, tokens as f64, self.ceilings?);
         let products = self.model.products_ms(&ceilings, count * tokens);
         Some(products + count * ceilings.product_ms(self.model.attention_flops(tokens)))
+    }
+
+    /// A step in which a prompt joins `batch` sequences that see `context` tokens.
+    pub(super) fn mixed_ms(&self, batch: usize, context: f64, prompt: usize) -> Option<f64> {
+        let (rows, tokens, ceilings) = (batch as f64, prompt as f64, self.ceilings?);
+        let products = self.model.products_ms(&ceilings, rows + tokens);
+        let decoding = ceilings.read_ms(rows * self.model.kv_bytes(context));
+        Some(products + decoding + ceilings.product_ms(self.model.attention_flops(tokens)))
     }
 
     /// Requests of which `at_once` run together: their prompts, then all their steps.
@@ -103,7 +106,8 @@ impl Cost {
 
     /// KV of all layers that a row with this context reads.
     fn kv_bytes(&self, context: f64) -> f64 {
-        let seen = self.windows.iter().map(|window| window.map_or(context, |w| context.min(w.into())));
+        let seen =
+            self.windows.iter().map(|window| window.map_or(context, |w| context.min(w.into())));
         seen.sum::<f64>() * self.kv_width * ELEMENT_BYTES
     }
 

@@ -35,8 +35,7 @@ fn single(run: &mut Run<'_>, driver: &mut Driver, tokens: usize, times: usize) -
     let (least, most) =
         first_ms.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), &ms| (a.min(ms), b.max(ms)));
     let first_ms = median(first_ms);
-    let note =
-        format!("{:.0} tok/s, {least:.1} to {most:.1} ms", tokens as f64 / first_ms * 1e3);
+    let note = format!("{:.0} tok/s, {least:.1} to {most:.1} ms", tokens as f64 / first_ms * 1e3);
     let row = Row::time(Group::Prefill, format!("{tokens} tokens"), first_ms, "ms to first token")
         .with_floor(run.floor.prefill_ms(1, tokens))
         .with_peer(run.peer(&VLLM, tokens))

@@ -24,9 +24,9 @@ pub struct Row {
     /// How many times the least time it took; 1 is perfect.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ratio: Option<f64>,
-    /// The same of vLLM 0.26.0 on an H200, where it was measured for this shape.
+    /// The same of the best peer that was measured for this shape, on an H200.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub vllm_ratio: Option<f64>,
+    pub peer_ratio: Option<f64>,
     /// What else there is to say.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub note: String,
@@ -72,8 +72,8 @@ impl Row {
         self
     }
 
-    pub(super) fn with_peer(mut self, vllm_ratio: Option<f64>) -> Self {
-        self.vllm_ratio = vllm_ratio;
+    pub(super) fn with_peer(mut self, peer_ratio: Option<f64>) -> Self {
+        self.peer_ratio = peer_ratio;
         self
     }
 
@@ -85,14 +85,15 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_blank = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
-        let Self { group, name, value, unit, floor, ratio, vllm_ratio, note, .. } = self;
+        let or_blank =
+            |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+        let Self { group, name, value, unit, floor, ratio, peer_ratio, note, .. } = self;
         let line = format!(
             "{group:<10} {name:<26} {:>10} {unit:<17} {:>10} {:>7} {:>7}  {note}",
             figures(*value),
             floor.map_or(String::new(), figures),
             or_blank(*ratio),
-            or_blank(*vllm_ratio),
+            or_blank(*peer_ratio),
         );
         f.write_str(line.trim_end())
     }
@@ -116,10 +117,14 @@ impl fmt::Display for EngineReport {
         if let Some(ceilings) = &self.ceilings {
             writeln!(f, "{ceilings}")?;
         }
-        let (what, measured, floor, ratio, vllm) = ("", "measured", "floor", "ratio", "vLLM");
-        writeln!(f, "{what:<37} {measured:>10} {what:<17} {floor:>10} {ratio:>7} {vllm:>7}")?;
+        let (what, measured, floor, ratio, peer) = ("", "measured", "floor", "ratio", "peer");
+        writeln!(f, "{what:<37} {measured:>10} {what:<17} {floor:>10} {ratio:>7} {peer:>7}")?;
         self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))?;
-        write!(f, "ratio: measured over floor. vLLM: the same of vLLM 0.26.0 on an H200.")
+        write!(
+            f,
+            "ratio: times the floor. peer: the same on an H200, of vLLM 0.26.0 or, for attention, of \
+             the best known"
+        )
     }
 }
 

@@ -25,7 +25,7 @@ const SHAPES: &[Shape] = &[
 
 /// A folder in the layout of a checkpoint.
 #[derive(Debug)]
-pub(super) struct Checkpoint {
+pub(crate) struct Checkpoint {
     name: String,
     dir: PathBuf,
     has_weights: bool,
@@ -62,7 +62,7 @@ impl FromStr for Shape {
 
 impl Checkpoint {
     /// Finds the folder, or makes one for a shape.
-    pub(super) fn open(source: &ModelSource) -> Result<Self> {
+    pub(crate) fn open(source: &ModelSource) -> Result<Self> {
         match source {
             ModelSource::Shape(shape) => {
                 let made = tempfile::tempdir().context("no folder for a configuration")?;
@@ -84,15 +84,15 @@ impl Checkpoint {
         }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(super) fn has_weights(&self) -> bool {
+    pub(crate) fn has_weights(&self) -> bool {
         self.has_weights
     }
 }

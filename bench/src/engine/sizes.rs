@@ -1,5 +1,7 @@
 //! How much is measured.
 
+use std::time::Duration;
+
 /// The sizes of all rows: those of the anchors on a GPU, small ones elsewhere.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
@@ -19,6 +21,14 @@ pub(super) struct Sizes {
     pub(super) offline: (usize, usize, u32),
     /// Whether the offline row is measured.
     pub(super) has_offline: bool,
+    /// Mixed: sequences that decode, and tokens of their prompts.
+    pub(super) decoding: (usize, usize),
+    /// Mixed: tokens of an arriving prompt, and time between two.
+    pub(super) arriving: (usize, Duration),
+    /// Mixed: for how long.
+    pub(super) mixed_for: Duration,
+    /// Products: rows.
+    pub(super) product_rows: &'static [usize],
 }
 
 // === impl Sizes ===
@@ -36,11 +46,17 @@ impl Sizes {
                 batched: (32, 2048),
                 offline: (512, 1024, 128),
                 has_offline: true,
+                decoding: (32, 1024),
+                arriving: (2048, Duration::from_millis(200)),
+                mixed_for: Duration::from_secs(6),
+                product_rows: &[1, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 8192],
             },
             (true, true) => Self {
                 pairs: 0,
                 prompts: &[(512, 3), (2048, 3), (8192, 2), (32_768, 1)],
                 has_offline: false,
+                mixed_for: Duration::from_secs(3),
+                product_rows: &[1, 8, 64, 128, 256, 2048],
                 ..Self::new(true, false)
             },
             (false, _) => Self {
@@ -52,6 +68,10 @@ impl Sizes {
                 batched: (4, 64),
                 offline: (8, 32, 8),
                 has_offline: true,
+                decoding: (4, 16),
+                arriving: (64, Duration::from_millis(20)),
+                mixed_for: Duration::from_millis(200),
+                product_rows: &[],
             },
         }
     }

@@ -14,6 +14,7 @@ pub mod device;
 pub mod element;
 mod files;
 pub mod graph;
+mod green;
 pub mod kernel;
 pub mod library;
 mod load;
@@ -22,6 +23,7 @@ pub mod memory;
 pub mod nvrtc;
 mod options;
 pub mod pages;
+pub mod partition;
 pub mod portable_attention;
 mod prefill_attention;
 mod projection;
@@ -30,6 +32,7 @@ pub mod rows;
 pub mod sampling;
 pub mod skinny_matmul;
 pub mod sources;
+mod streams;
 mod tensor;
 pub mod tensor_map;
 pub mod upload;
@@ -43,7 +46,7 @@ use scheduler::TokenLogprob;
 use self::attention::PagedAttention;
 use self::batch::{BatchMemory, Shape, StepLimits, WordRing};
 use self::compiler::Compiler;
-use self::device::{Device, Event, Priority, Stream};
+use self::device::{Device, Stream};
 use self::element::ElementType;
 use self::graph::Graph;
 use self::load::Loader;
@@ -52,6 +55,7 @@ use self::pages::CudaKv;
 use self::projection::Projections;
 use self::rows::{AddNorm, HeadNorm, RopeAndCache, RowKernels, RowShape};
 use self::sampling::{Pending, Sampler};
+use self::streams::{StepMark, StepStreams, StreamId};
 use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{SampleRow, Sampled, ScoreRow, StepBatch};
 use crate::config::ModelConfig;
@@ -61,15 +65,18 @@ use crate::weights::Tensor;
 
 pub use self::batch::CudaBatch;
 pub use self::options::CudaOptions;
+pub use self::partition::{PartitionSeat, SmPartition, SmSplit};
 pub use self::tensor::{CudaBuffer, CudaMatrix, CudaVector};
 
-/// Recordings that are kept; the least recently made goes when there are more. A recording takes
-/// some 100 KB of device memory, and a model in use has a few dozen shapes.
-const RECORDINGS_MAX: usize = 256;
+/// Recordings that are kept; all are made again when there are more. A recording takes some 100 KB of
+/// device memory; a model in use has a few dozen shapes, each on up to five streams.
+const RECORDINGS_MAX: usize = 512;
 
 /// Computes on one GPU.
 pub struct CudaBackend {
     device: Device,
+    streams: StepStreams,
+    /// The present one of them.
     stream: Arc<Stream>,
     element: ElementType,
     layout: KvLayout,
@@ -89,7 +96,7 @@ pub struct CudaBackend {
     picks: WordRing,
     /// `[LOGIT_ROWS_MAX, hidden]`: the rows that logits are computed of.
     picked: CudaBuffer,
-    recordings: HashMap<Shape, Recording>,
+    recordings: HashMap<(StreamId, Shape), Recording>,
     /// What has its memory last.
     ready: Option<Ready>,
 }
@@ -131,7 +138,8 @@ impl CudaBackend {
         let element = load::element_of(layout.dtype)?;
         let device = Device::open(options.ordinal, &options.library_folders)?;
         let compiler = Compiler::new(&device, options.kernel_cache.clone())?;
-        let stream = Arc::new(Stream::new(&device, Priority::High)?);
+        let streams = StepStreams::new(&device, options.partition.as_ref())?;
+        let stream = Arc::clone(streams.current());
         let (hidden, vocab) = (config.hidden_size as usize, config.vocab_size as usize);
         let samples_max = (options.sequences_max as usize).max(Self::LOGIT_ROWS_MAX);
         let shape = RowShape {
@@ -165,9 +173,16 @@ impl CudaBackend {
             options: options.clone(),
             element,
             compiler,
+            streams,
             stream,
             device,
         })
+    }
+
+    /// The stream that everything is submitted to, for measuring.
+    #[must_use]
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
     }
 
     /// Binds the calling thread, which has to be whenever it changes.
@@ -222,7 +237,7 @@ impl Backend for CudaBackend {
     type Batch = CudaBatch;
     type Samples = Pending;
     type Scores = Pending;
-    type Mark = Event;
+    type Mark = StepMark;
 
     // 256 rows of a 128,256-token vocabulary are 131 MB.
     const LOGIT_ROWS_MAX: usize = 256;
@@ -282,6 +297,8 @@ impl Backend for CudaBackend {
 
     fn prepare(&mut self, batch: &StepBatch<'_>, _: &Rope) -> Result<CudaBatch, EngineError> {
         self.bind()?;
+        self.streams.begin(batch)?;
+        self.stream = Arc::clone(self.streams.current());
         let mut prepared = self.batches.upload(&self.stream, batch)?;
         if let (Some(ready), Some(rows)) = (&mut self.ready, &mut prepared.prefill) {
             ready.attention.plan(&self.stream, rows)?;
@@ -302,10 +319,12 @@ impl Backend for CudaBackend {
         batch: &CudaBatch,
         operations: impl FnOnce(&mut Self, Pass) -> Result<(), EngineError>,
     ) -> Result<Pass, EngineError> {
-        let known = batch.shape.and_then(|shape| Some((shape, self.recordings.get(&shape)?)));
-        match (batch.shape, known) {
+        // What is recorded runs on the multiprocessors of the stream it was recorded from.
+        let key = batch.shape.map(|shape| (self.streams.id(), shape));
+        let known = key.and_then(|key| Some((key, self.recordings.get(&key)?)));
+        match (key, known) {
             (_, Some((_, Recording::Made(graph)))) => graph.launch(&self.stream)?,
-            (_, Some((shape, Recording::Seen))) => {
+            (_, Some((key, Recording::Seen))) => {
                 let stream = Arc::clone(&self.stream);
                 let graph = stream.capture(|| operations(self, Pass::Recorded))?;
                 graph.launch(&self.stream)?;
@@ -314,11 +333,11 @@ impl Backend for CudaBackend {
                     // are forgotten by the driver when it is done.
                     self.recordings.clear();
                 }
-                self.recordings.insert(shape, Recording::Made(graph));
+                self.recordings.insert(key, Recording::Made(graph));
             }
-            (shape, None) => {
+            (key, None) => {
                 operations(self, Pass::Live)?;
-                shape.map(|shape| self.recordings.insert(shape, Recording::Seen));
+                key.map(|key| self.recordings.insert(key, Recording::Seen));
                 return Ok(Pass::Live);
             }
         }
@@ -487,19 +506,17 @@ impl Backend for CudaBackend {
         self.ready()?.kv.copy_block(&self.stream, from, to)
     }
 
-    fn mark(&mut self) -> Result<Event, EngineError> {
-        let event = Event::new(&self.device)?;
-        self.stream.record(&event)?;
-        Ok(event)
+    fn mark(&mut self) -> Result<StepMark, EngineError> {
+        self.streams.mark()
     }
 
-    fn has_passed(&self, mark: &Event) -> bool {
-        mark.is_done().unwrap_or(true)
+    fn has_passed(&self, mark: &StepMark) -> bool {
+        mark.has_passed()
     }
 
-    fn pass(&mut self, mark: Event) -> Result<(), EngineError> {
+    fn pass(&mut self, mark: StepMark) -> Result<(), EngineError> {
         self.bind()?;
-        mark.synchronize()
+        self.streams.pass(&mark)
     }
 
     fn fence(&mut self) -> Result<Fence, EngineError> {

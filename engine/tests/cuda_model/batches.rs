@@ -11,7 +11,8 @@ use scheduler::Sampling;
 
 use crate::compare::errors;
 use crate::models::{
-    Part, Source, blocks_of, each, gpu, logits_in_chunks, narrow_llama, other_shapes, some_tokens, step_of,
+    Part, Source, blocks_of, each, gpu, logits_in_chunks, narrow_llama, other_shapes, some_tokens,
+    step_of,
 };
 
 /// As for logits of a whole prompt.
@@ -100,7 +101,9 @@ fn mixed(source: &Source, cuda: &CudaOptions, lengths: &[usize], seed: u64) {
             (errors(logits, &want, VOCAB as usize), errors(&alone, &want, VOCAB as usize));
         println!(
             "{}, seed {seed}, {} steps, sequence {number} of {} tokens: {off}; alone {off_alone}",
-            source.name, runs[0].0, tokens.len()
+            source.name,
+            runs[0].0,
+            tokens.len()
         );
         assert!(off.worst < BOUND, "{off}");
         assert_same(logits, &again.logits, "a repeated run");
@@ -129,7 +132,8 @@ fn of_other_shapes(#[values(false, true)] portable: bool) {
 
 /// Decode rows of `count` sequences behind contexts of all lengths.
 fn decode_step(count: usize, seed: u32, pool: u32) -> (Vec<Sequence>, Vec<usize>) {
-    let lengths: Vec<usize> = (0..count).map(|at| 2 + (at * 37 + seed as usize * 11) % 90).collect();
+    let lengths: Vec<usize> =
+        (0..count).map(|at| 2 + (at * 37 + seed as usize * 11) % 90).collect();
     (sequences(&lengths, pool), lengths)
 }
 
@@ -244,9 +248,8 @@ fn generate(
             .collect();
         let mut batch = step_of(&parts);
         if flight.is_some() {
-            batch.fed = (0..tokens.len())
-                .map(|row| engine::batch::FedRow { row, sample: row })
-                .collect();
+            batch.fed =
+                (0..tokens.len()).map(|row| engine::batch::FedRow { row, sample: row }).collect();
         }
         batch.samples = (0..tokens.len())
             .map(|row| SampleRow {

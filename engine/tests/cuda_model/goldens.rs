@@ -3,19 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use engine::backend::cuda::CudaOptions;
-use kv_cache::TokenId;
+use kv_cache::{KvDtype, TokenId};
 use rstest::rstest;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::compare::errors;
+use crate::compare::{Errors, errors};
 use crate::models::{Source, blocks_of, gpu, logits_in_chunks};
 
-/// bfloat16 keeps 8 bits: an operation rounds by up to 2^-9, and these models of three layers round
-/// some twenty times in a row.
-const BOUND: f64 = 2e-2;
-/// Of the worst row.
-const ROW_BOUND: f64 = 4e-2;
+/// Bounds of relative errors with bfloat16: of all rows, and of the worst. It keeps 8 bits, and these
+/// models' weights are wide, so that attention is sharp and an error grows from layer to layer:
+/// transformers in bfloat16 is off by as much (`tests/goldens/live`).
+const BOUNDS: (f64, f64) = (4e-2, 1.2e-1);
+
+/// With halves, which keep 11 bits.
+const HALF_BOUNDS: (f64, f64) = (BOUNDS.0 / 8.0, BOUNDS.1 / 8.0);
 
 const KV_BLOCKS: u32 = 32;
 
@@ -69,38 +71,37 @@ pub(crate) fn goldens() -> Vec<Golden> {
 }
 
 #[rstest]
-fn logits_are_those_of_transformers_and_of_the_cpu(#[values(false, true)] portable: bool) {
+fn logits_are_those_of_transformers_and_of_the_cpu(
+    #[values(KvDtype::Bf16, KvDtype::F16)] dtype: KvDtype,
+    #[values(false, true)] portable: bool,
+) {
     let Some(cuda) = gpu(portable) else { return };
-    let wrong: Vec<String> = goldens()
-        .iter()
-        .flat_map(|golden| wrong_logits(golden, &cuda))
-        .collect();
-    assert!(wrong.is_empty(), "{} lines are out of bounds", wrong.len());
+    let wrong: usize = goldens().iter().map(|golden| wrong_prompts(golden, dtype, &cuda)).sum();
+    assert!(wrong == 0, "{wrong} prompts are out of bounds");
 }
 
-/// What is out of bounds of one model.
-fn wrong_logits(golden: &Golden, cuda: &CudaOptions) -> Vec<String> {
+/// How many prompts of a model have logits out of bounds.
+fn wrong_prompts(golden: &Golden, dtype: KvDtype, cuda: &CudaOptions) -> usize {
     let Golden { source, prompts } = golden;
-    let (mut gpu, mut cpu) = (source.on_gpu(cuda, KV_BLOCKS), source.on_cpu(KV_BLOCKS));
+    let mut gpu = source.on_gpu_as(Some(dtype), cuda, KV_BLOCKS);
+    let mut cpu = source.on_cpu(KV_BLOCKS);
     let vocab = cpu.config().vocab_size as usize;
-    let mut wrong = Vec::new();
-    for prompt in prompts {
+    let bounds = if dtype == KvDtype::F16 { HALF_BOUNDS } else { BOUNDS };
+    let mut is_wrong = |prompt: &Prompt| {
         let blocks = blocks_of(0, prompt.ids.len(), KV_BLOCKS);
         let ends = [prompt.ids.len()];
         let got = logits_in_chunks(&mut gpu, &prompt.ids, &blocks, &ends);
         let same = logits_in_chunks(&mut cpu, &prompt.ids, &blocks, &ends);
         let of_transformers = errors(&got, &prompt.logits, vocab);
         let of_cpu = errors(&got, &same, vocab);
-        let line = format!(
-            "{:20} {:3} tokens: off transformers by {of_transformers}, off the CPU by {of_cpu}",
-            source.name, prompt.ids.len()
+        println!(
+            "{:20} {} {:3} tokens: off transformers by {of_transformers}, off the CPU by {of_cpu}",
+            source.name,
+            dtype.name(),
+            prompt.ids.len()
         );
-        println!("{line}");
-        for errors in [of_transformers, of_cpu] {
-            if errors.overall > BOUND || errors.worst > ROW_BOUND {
-                wrong.push(line.clone());
-            }
-        }
-    }
-    wrong
+        let exceed = |errors: Errors| errors.overall > bounds.0 || errors.worst > bounds.1;
+        exceed(of_transformers) || exceed(of_cpu)
+    };
+    prompts.iter().filter(|prompt| is_wrong(prompt)).count()
 }

@@ -8,8 +8,17 @@
 
 mod batches;
 mod compare;
+mod engines;
 mod goldens;
 mod greedy;
 mod logits;
 mod models;
+mod refusals;
 mod region;
+mod sampling;
+
+#[path = "../support/handoff.rs"]
+mod handoff;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod support;

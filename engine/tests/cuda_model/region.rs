@@ -11,7 +11,8 @@ use rstest::rstest;
 
 use crate::compare::errors;
 use crate::models::{
-    Part, Source, blocks_of, each, gpu, logits_in_chunks, narrow_llama, other_shapes, some_tokens, step_of,
+    Part, Source, blocks_of, each, gpu, logits_in_chunks, narrow_llama, other_shapes, some_tokens,
+    step_of,
 };
 
 const KV_BLOCKS: u32 = 160;
@@ -169,8 +170,9 @@ fn pages_are_final_behind_their_fences(#[values(false, true)] portable: bool) {
         let touched = &blocks[from / 16..end.div_ceil(16)];
         let mut written = Vec::new();
         // Gathered while the step runs: nothing waits for it but the fences.
-        let pending =
-            model.submit(&batch, &mut |layers, fence| written.push((layers, fence))).expect("valid");
+        let pending = model
+            .submit(&batch, &mut |layers, fence| written.push((layers, fence)))
+            .expect("valid");
         let early: Vec<_> = written
             .iter()
             .map(|(layers, fence)| gather(&*region, layers.clone(), touched, *fence))

@@ -1,12 +1,13 @@
 //! A tiny real model with random weights, in an engine on the CPU.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{
-    Engine, EngineConfig, EngineHandle, Event, EventStream, LoadFormat, Mode, ModelOptions,
-    Submission,
+    CudaOptions, Engine, EngineConfig, EngineHandle, Event, EventStream, LoadFormat, Mode,
+    ModelOptions, Submission,
 };
 use kv_cache::TokenId;
 use scheduler::{FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
@@ -16,7 +17,7 @@ pub(crate) type Answers = BTreeMap<u32, (Vec<TokenId>, FinishReason)>;
 
 pub(crate) const VOCAB: u32 = 97;
 
-const CONFIG: &str = r#"{
+pub(crate) const CONFIG: &str = r#"{
     "architectures": ["Qwen3ForCausalLM"],
     "vocab_size": 97,
     "hidden_size": 32,
@@ -45,15 +46,23 @@ impl Default for Sizes {
     }
 }
 
-/// Starts an engine; all of them have the same weights.
+/// Starts an engine on the CPU; all of them have the same weights.
 pub(crate) fn start(sizes: Sizes) -> EngineHandle {
     let dir = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(dir.path().join("config.json"), CONFIG).expect("a file in it");
+    start_in(dir.path(), None, sizes)
+}
+
+/// Starts an engine over random weights for the configuration in `dir`.
+///
+/// - `cuda`: the GPU to start it on; `None` for the CPU.
+pub(crate) fn start_in(dir: &Path, cuda: Option<CudaOptions>, sizes: Sizes) -> EngineHandle {
     let config = EngineConfig {
-        model_dir: dir.path().to_owned(),
+        model_dir: dir.to_owned(),
         model: ModelOptions {
             kv_blocks: Some(sizes.kv_blocks),
             threads: Some(1),
+            cuda,
             load_format: LoadFormat::Dummy { seed: 5 },
             layer_group: 2,
             ..ModelOptions::default()

@@ -32,7 +32,6 @@ pub struct DecodeAttention {
     shape: DecodeShape,
     plan: Plan,
     kernel: Kernel,
-    multiprocessors: u32,
     workspace: DeviceMemory,
 }
 
@@ -133,8 +132,7 @@ impl DecodeAttention {
         let workspace = DeviceMemory::new(device, shape.workspace(plan.splits_max).bytes())?;
         // Arrivals are counted from 0 and left at 0.
         stream.fill(workspace.address(), 0, workspace.bytes())?;
-        let multiprocessors = device.properties().multiprocessors;
-        Ok(Self { shape, plan, kernel, multiprocessors, workspace })
+        Ok(Self { shape, plan, kernel, workspace })
     }
 
     /// Computes `out[row] = softmax(scale * q[row] K^T) V` for each row, head by head.
@@ -152,7 +150,7 @@ impl DecodeAttention {
             return Err(unsupported("number of rows", "more than were planned for"));
         }
         let launch = Launch {
-            grid: [self.multiprocessors, self.plan.resident as u32, 1],
+            grid: [stream.multiprocessors(), self.plan.resident as u32, 1],
             block: (32 * (self.plan.warps + COMBINERS)) as u32,
             shared_bytes: self.plan.shared_bytes as u32,
             cluster: 1,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
+use super::green::GreenContext;
 use super::library::{self, Libraries};
 use crate::error::EngineError;
 
@@ -52,6 +53,8 @@ pub enum Priority {
     /// Copies and other work that steps don't wait for.
     #[default]
     Normal,
+    /// Steps that give way to other steps.
+    Medium,
     /// Steps. Their blocks are scheduled before those of normal streams.
     High,
 }
@@ -61,6 +64,9 @@ pub enum Priority {
 pub struct Stream {
     device: Device,
     raw: sys::CUstream,
+    multiprocessors: u32,
+    /// Whose multiprocessors its work runs on; none for all of them.
+    _part: Option<Arc<GreenContext>>,
 }
 
 /// A point in a stream's work.
@@ -138,6 +144,11 @@ impl Device {
     pub fn synchronize(&self) -> Result<(), EngineError> {
         self.shared.context.synchronize().map_err(|why| failed("waiting for the GPU", why))
     }
+
+    /// The driver's handle.
+    pub(super) fn raw(&self) -> sys::CUdevice {
+        self.shared.context.cu_device()
+    }
 }
 
 // === impl Properties ===
@@ -194,7 +205,26 @@ impl Stream {
     pub fn new(device: &Device, priority: Priority) -> Result<Self, EngineError> {
         device.bind()?;
         let raw = create_stream(priority).map_err(|why| failed("making a stream", why))?;
-        Ok(Self { device: device.clone(), raw })
+        let multiprocessors = device.properties().multiprocessors;
+        Ok(Self { device: device.clone(), raw, multiprocessors, _part: None })
+    }
+
+    /// A new stream whose work runs on a part of the GPU alone.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses.
+    pub(super) fn within(
+        part: &Arc<GreenContext>,
+        priority: Priority,
+    ) -> Result<Self, EngineError> {
+        let device = part.device().clone();
+        device.bind()?;
+        let raw = priority
+            .number()
+            .and_then(|priority| part.create_stream(priority))
+            .map_err(|why| failed("making a stream of a part", why))?;
+        let multiprocessors = part.multiprocessors();
+        Ok(Self { device, raw, multiprocessors, _part: Some(Arc::clone(part)) })
     }
 
     /// Whose stream it is.
@@ -206,6 +236,12 @@ impl Stream {
     /// The driver's handle; valid while `self` is.
     pub(super) fn raw(&self) -> sys::CUstream {
         self.raw
+    }
+
+    /// Multiprocessors that its work runs on.
+    #[must_use]
+    pub fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
     }
 
     /// Waits until everything submitted to it is done.
@@ -268,13 +304,23 @@ impl Stream {
 }
 
 fn create_stream(priority: Priority) -> Result<sys::CUstream, DriverError> {
-    // The highest priority is the least number.
-    let (least, greatest) = result::stream::get_priority_range()?;
-    let priority = match priority {
-        Priority::Normal => least,
-        Priority::High => greatest,
-    };
-    result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
+    let kind = result::stream::StreamKind::NonBlocking;
+    result::stream::create_with_priority(kind, priority.number()?)
+}
+
+// === impl Priority ===
+
+impl Priority {
+    /// As the driver wants it, of the device that the calling thread is bound to.
+    fn number(self) -> Result<i32, DriverError> {
+        // The highest priority is the least number.
+        let (least, greatest) = result::stream::get_priority_range()?;
+        Ok(match self {
+            Self::Normal => least,
+            Self::Medium => i32::midpoint(least, greatest),
+            Self::High => greatest,
+        })
+    }
 }
 
 impl Drop for Stream {

@@ -139,7 +139,7 @@ impl Kernel {
         arguments: &[ArgumentRef<'_>],
     ) -> Result<(), EngineError> {
         self.check(arguments)?;
-        self.allow_shared(launch.shared_bytes)?;
+        self.allow_shared(stream, launch.shared_bytes)?;
         let mut attributes = [const { empty_attribute() }; 2];
         let used = launch.attributes(stream, &mut attributes);
         let config = sys::CUlaunchConfig {
@@ -186,11 +186,18 @@ impl Kernel {
         )))
     }
 
-    /// Tells the driver once where a launch needs more than the usual.
-    fn allow_shared(&self, bytes: u32) -> Result<(), EngineError> {
+    /// Tells the driver once where a launch needs more than the usual, and then allows all there is:
+    /// the driver keeps one limit for a function, however many entries here stand for it.
+    fn allow_shared(&self, stream: &Stream, bytes: u32) -> Result<(), EngineError> {
+        use sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC;
         if bytes <= self.entry.shared_bytes.load(Ordering::Relaxed) {
             return Ok(());
         }
+        // SAFETY: the entry is valid while its module is loaded.
+        let fixed = unsafe { result::function::get_function_attribute(self.entry.raw, STATIC) }
+            .map_err(|why| failed("asking for a kernel's shared memory", why))?;
+        let most = stream.device().properties().shared_bytes_max.saturating_sub(fixed as u32);
+        let bytes = bytes.max(most);
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the entry is valid while its module is loaded.
         unsafe {

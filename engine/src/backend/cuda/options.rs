@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::partition::PartitionSeat;
+
 /// Which GPU, and how much of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CudaOptions {
@@ -21,6 +23,8 @@ pub struct CudaOptions {
     pub sequences_max: u32,
     /// The longest sequence, tokens; `None` takes the model's limit.
     pub context_tokens_max: Option<u32>,
+    /// The engine's place beside another one of this process on the same GPU.
+    pub partition: Option<PartitionSeat>,
 }
 
 // === impl CudaOptions ===
@@ -36,6 +40,7 @@ impl Default for CudaOptions {
             step_rows_max: 8192,
             sequences_max: 256,
             context_tokens_max: None,
+            partition: None,
         }
     }
 }

@@ -43,7 +43,6 @@ const TILE_WORDS: usize = 4;
 pub(super) struct PrefillAttention {
     shape: PrefillShape,
     kernel: Kernel,
-    multiprocessors: u32,
     pages: TensorMap,
     /// i32: what the kernel counts claimed work with, and leaves at 0.
     counter: DeviceMemory,
@@ -141,7 +140,6 @@ impl PrefillAttention {
         Ok(Self {
             shape,
             kernel: module.kernel("prefill_attention")?,
-            multiprocessors: device.properties().multiprocessors,
             pages: shape.map_pages(pool)?,
             counter,
             tiles: WordRing::new(device, tiles_max * TILE_WORDS)?,
@@ -182,7 +180,7 @@ impl PrefillAttention {
             return Ok(());
         }
         let launch = Launch {
-            grid: [(items as u32).min(self.multiprocessors), 1, 1],
+            grid: [(items as u32).min(stream.multiprocessors()), 1, 1],
             block: (WARPGROUP_THREADS * (self.shape.consumers() + 1)) as u32,
             shared_bytes: self.shape.shared_bytes() as u32,
             cluster: 1,

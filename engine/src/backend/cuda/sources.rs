@@ -63,9 +63,19 @@ pub const VARIANTS: &[Variant] = &[
     Variant::portable("sampling.cu", &["VOCAB=128256"]),
     Variant::portable("sampling.cu", &["VOCAB=1003", "RESIDENT=1", "ALIGNED=0"]),
     Variant::portable("softmax.cu", &[]),
-    Variant::hopper("skinny_matmul.cu", &["ROWS=64", "SPLIT=2", "WARPGROUPS=1"]),
-    Variant::hopper("skinny_matmul.cu", &["ROWS=96", "SPLIT=4", "WARPGROUPS=2", "OUT_F32"]),
-    Variant::hopper("skinny_matmul.cu", &["ROWS=128", "SPLIT=1", "WARPGROUPS=1", "GATED"]),
+    Variant::hopper(
+        "skinny_matmul.cu",
+        &["ROWS=32", "WARPGROUPS=1", "W_PIECES=4", "X_PIECES=4", "ELEMENT_F16"],
+    ),
+    Variant::hopper("skinny_matmul.cu", &["ROWS=48", "WARPGROUPS=1", "W_PIECES=4", "X_PIECES=2"]),
+    Variant::hopper(
+        "skinny_matmul.cu",
+        &["ROWS=112", "WARPGROUPS=1", "W_PIECES=1", "X_PIECES=1", "GATED"],
+    ),
+    Variant::hopper(
+        "skinny_matmul.cu",
+        &["ROWS=128", "WARPGROUPS=2", "W_PIECES=1", "X_PIECES=1", "OUT_F32"],
+    ),
 ];
 
 /// The text of a kernel file.

@@ -13,7 +13,8 @@ const EVENTS_MAX: usize = 64;
 
 /// Fences given out, and the events that stand for those which may not have passed.
 ///
-/// All fences are of one stream, so an event passed means that all before it have. A fence whose
+/// All fences are of one order of work (one stream, or several of which each waits for the one before
+/// it), so an event passed means that all before it have. A fence whose
 /// event has been used again is therefore waited for by the next event that is still there.
 #[derive(Debug)]
 pub struct FenceTable {
@@ -46,7 +47,7 @@ impl FenceTable {
 
     /// A fence behind everything submitted to `stream` so far.
     ///
-    /// - `stream`: the same for all calls, and not capturing.
+    /// - `stream`: of the same order of work for all calls, and not capturing.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses, or something submitted before has failed.

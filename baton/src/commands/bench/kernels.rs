@@ -1,0 +1,51 @@
+//! `baton bench kernels`: is every kernel right, and how near is it to its bound?
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use bench::kernels::KernelBench;
+use clap::Args;
+
+use super::device::DeviceArgs;
+
+/// `baton bench kernels`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct KernelArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Only these: rows, products, attention, sampling, pages or softmax.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Same seed, same numbers. Default: another each time, which is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Check, and don't time.
+    #[arg(long)]
+    quick: bool,
+    /// Write the report as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a kernel is wrong, there is no usable GPU, or the report can't be written.
+pub(super) async fn run(args: KernelArgs) -> Result<()> {
+    let cuda = args.device.cuda()?.context("kernels run on a GPU, and there is none here")?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let fresh = now.map_or(0, |since| since.as_micros() as u64);
+    let seed = args.seed.unwrap_or(fresh);
+    println!("seed {seed}");
+    let bench = KernelBench { cuda, only: args.only, seed, quick: args.quick };
+    let report =
+        tokio::task::spawn_blocking(move || bench.run(&mut |row| println!("{row}"))).await??;
+    println!("{report}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    let wrong = report.wrong().count();
+    ensure!(wrong == 0, "{wrong} cases give other numbers than the CPU");
+    Ok(())
+}

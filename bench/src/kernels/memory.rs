@@ -1,0 +1,168 @@
+//! What moves or maps memory: pages to and from the host, blocks, softmax.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use engine::ModelConfig;
+use engine::backend::Backend as _;
+use engine::backend::cuda::compiler::{Compiler, Defines};
+use engine::backend::cuda::device::{Device, Priority, Stream};
+use engine::backend::cuda::kernel::{ArgumentRef, Launch};
+use engine::backend::cuda::memory::DeviceMemory;
+use kv_cache::{BlockId, BlockRef, Generation, PageRange};
+use rand::{Rng as _, RngExt as _};
+
+use super::report::{Cost, KernelRow};
+use super::rig::{BLOCK_TOKENS, Rig, Room};
+use super::{Lab, config_of, error};
+
+/// Blocks of the pool, and of a copy.
+const BLOCKS: usize = 512;
+const COPIED: usize = 128;
+
+/// Columns and rows of a softmax, threads of its block: as it is compiled without constants.
+const COLS: usize = 8192;
+const ROWS: usize = 4096;
+const THREADS: u32 = 512;
+
+/// Exponentials by the fast instruction.
+const SOFTMAX_ERROR_MAX: f64 = 1e-4;
+
+const TURNS: usize = 10;
+
+// --- Pages. ---
+
+/// Pages go in and come out as they were, and a block is copied whole.
+pub(super) fn pages(lab: &mut Lab<'_>) -> Result<()> {
+    let config = config_of("llama-3.1-8b")?;
+    let mut room = Room::for_rows(&config, BLOCK_TOKENS);
+    room.kv_tokens = BLOCKS * BLOCK_TOKENS;
+    let mut gpu = Rig::gpu(&room, lab.options())?;
+    gpu.finish()?;
+    let region = gpu.backend.region();
+    let reference = |block| BlockRef { block: BlockId(block), generation: Generation(0) };
+    let blocks: Vec<_> = (0..COPIED as u32).map(|i| reference(i * 37 % BLOCKS as u32)).collect();
+    let range = PageRange { layers: 0..config.layers, blocks: &blocks };
+    let mut bytes = vec![0; range.pages() * region.layout().page_bytes()];
+    lab.rng.fill_bytes(&mut bytes);
+    let (mut in_us, mut out_us, mut wrong) = (f64::INFINITY, f64::INFINITY, 0);
+    for _ in 0..3 {
+        let begun = Instant::now();
+        region.scatter(&range, &bytes)?;
+        in_us = in_us.min(begun.elapsed().as_secs_f64() * 1e6);
+        let mut back = vec![0; bytes.len()];
+        let fence = gpu.backend.fence()?;
+        let begun = Instant::now();
+        region.gather(&range, fence, &mut back)?;
+        out_us = out_us.min(begun.elapsed().as_secs_f64() * 1e6);
+        wrong += bytes.iter().zip(&back).filter(|(sent, back)| sent != back).count();
+    }
+    let share = wrong as f64 / bytes.len() as f64;
+    for (kernel, us) in [("scatter_pages", in_us), ("gather_pages", out_us)] {
+        let mut row = KernelRow::new(kernel, format!("{COPIED} blocks, to the host's memory"))
+            .with_error(share, 0.0);
+        row.us = Some(us);
+        row.gb_per_s = Some(bytes.len() as f64 / us / 1e3);
+        lab.row(row);
+    }
+    copy_block(lab, &config, &mut gpu)
+}
+
+fn copy_block(
+    lab: &mut Lab<'_>,
+    config: &ModelConfig,
+    gpu: &mut Rig<engine::backend::cuda::CudaBackend>,
+) -> Result<()> {
+    let region = gpu.backend.region();
+    let [from, to] = [BlockId(37), BlockId(BLOCKS as u32 - 1)];
+    gpu.backend.copy_block(from, to)?;
+    let mut pages = |block| {
+        let blocks = [BlockRef { block, generation: Generation(0) }];
+        let range = PageRange { layers: 0..config.layers, blocks: &blocks };
+        let mut bytes = vec![0; range.pages() * region.layout().page_bytes()];
+        let fence = gpu.backend.fence()?;
+        region.gather(&range, fence, &mut bytes)?;
+        anyhow::Ok(bytes)
+    };
+    let (source, copy) = (pages(from)?, pages(to)?);
+    let wrong = source.iter().zip(&copy).filter(|(from, to)| from != to).count();
+    let row = KernelRow::new("copy_block", "all layers")
+        .with_error(wrong as f64 / source.len() as f64, 0.0);
+    lab.row(row);
+    Ok(())
+}
+
+// --- Softmax. ---
+
+/// Rows of logits to probabilities.
+pub(super) fn softmax(lab: &mut Lab<'_>) -> Result<()> {
+    let options = lab.options().clone();
+    let device = Device::open(options.ordinal, &options.library_folders)?;
+    let stream = Stream::new(&device, Priority::High)?;
+    let compiler = Compiler::new(&device, options.kernel_cache)?;
+    let softmax = Softmax::new(&device, &compiler)?;
+    let x: Vec<f32> = (0..ROWS * COLS).map(|_| lab.rng.random_range(-8.0..8.0)).collect();
+    stream.write(softmax.x.address(), &x)?;
+    stream.fill(softmax.out.address(), 0xFF, softmax.out.bytes())?;
+    softmax.run(&stream)?;
+    let mut got = vec![0.0_f32; ROWS * COLS];
+    stream.read(&mut got, softmax.out.address())?;
+    let wanted: Vec<f32> = x.chunks_exact(COLS).flat_map(softmax_of).collect();
+    let mut row = KernelRow::new("softmax", format!("{ROWS} x {COLS}, f32"))
+        .with_error(error(&got, &wanted), SOFTMAX_ERROR_MAX);
+    if lab.is_timed() {
+        let us = softmax.time_us(&stream)?;
+        row = row.with_time(lab, us, Cost { bytes: Softmax::bytes(), flops: 0.0 });
+    }
+    lab.row(row);
+    Ok(())
+}
+
+fn softmax_of(row: &[f32]) -> Vec<f32> {
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let terms: Vec<f64> = row.iter().map(|&x| f64::from(x - most).exp()).collect();
+    let sum: f64 = terms.iter().sum();
+    terms.into_iter().map(|term| (term / sum) as f32).collect()
+}
+
+/// The kernel with its memory.
+pub(crate) struct Softmax {
+    kernel: engine::backend::cuda::kernel::Kernel,
+    x: DeviceMemory,
+    out: DeviceMemory,
+}
+
+impl Softmax {
+    pub(crate) fn new(device: &Device, compiler: &Compiler) -> Result<Self> {
+        let module = compiler.module("softmax.cu", &Defines::new())?;
+        let memory = || DeviceMemory::new(device, ROWS * COLS * 4);
+        Ok(Self { kernel: module.kernel("softmax_rows")?, x: memory()?, out: memory()? })
+    }
+
+    fn run(&self, stream: &Stream) -> Result<(), engine::EngineError> {
+        let launch = Launch {
+            grid: [ROWS as u32, 1, 1],
+            block: THREADS,
+            shared_bytes: 0,
+            cluster: 1,
+            overlaps: false,
+        };
+        let (x, out) = (self.x.address(), self.out.address());
+        self.kernel.launch(stream, launch, &[ArgumentRef::new(&x), ArgumentRef::new(&out)])
+    }
+
+    /// Of one call.
+    pub(crate) fn time_us(&self, stream: &Stream) -> Result<f64> {
+        let mut least = f64::INFINITY;
+        for _ in 0..TURNS {
+            let all = || (0..TURNS).try_for_each(|_| self.run(stream));
+            least = least.min(f64::from(stream.time_us(all)?) / TURNS as f64);
+        }
+        Ok(least)
+    }
+
+    /// Each number is read and written once.
+    pub(crate) fn bytes() -> f64 {
+        (ROWS * COLS * 8) as f64
+    }
+}

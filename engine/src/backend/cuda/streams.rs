@@ -1,0 +1,139 @@
+//! The streams that steps run on.
+//!
+//! One is over the whole GPU; with a partition there is one more in this engine's part of each split.
+//! Steps stay in order whatever their streams: where one is on another stream than the one before,
+//! it waits for that.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::device::{Device, Event, Priority, Stream};
+use super::partition::{PartitionSeat, StepKind};
+use crate::batch::StepBatch;
+use crate::error::EngineError;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct StepStreams {
+    /// The whole GPU's first, then each split's.
+    streams: Vec<Arc<Stream>>,
+    seat: Option<PartitionSeat>,
+    current: StreamId,
+    /// Where the stream changed last.
+    moved: Event,
+    kind: StepKind,
+    passed_at: Instant,
+}
+
+/// Which stream: what is recorded runs on its stream's multiprocessors for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct StreamId(usize);
+
+/// A point behind a step.
+#[derive(Debug)]
+pub struct StepMark {
+    event: Arc<Event>,
+    stream: StreamId,
+    kind: StepKind,
+    submitted: Instant,
+}
+
+impl StreamId {
+    /// The whole GPU's.
+    const WHOLE: Self = Self(0);
+
+    /// Which split's part it is of.
+    fn split(self) -> Option<usize> {
+        self.0.checked_sub(1)
+    }
+}
+
+// === impl StepStreams ===
+
+impl StepStreams {
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses, or can't divide the GPU as it should.
+    pub(super) fn new(device: &Device, seat: Option<&PartitionSeat>) -> Result<Self, EngineError> {
+        let priority = seat.map_or(Priority::High, PartitionSeat::priority);
+        let mut streams = vec![Arc::new(Stream::new(device, priority)?)];
+        if let Some(seat) = seat {
+            streams.extend(seat.open(device)?);
+        }
+        Ok(Self {
+            streams,
+            seat: seat.cloned(),
+            current: StreamId::WHOLE,
+            moved: Event::new(device)?,
+            kind: StepKind::default(),
+            passed_at: Instant::now(),
+        })
+    }
+
+    /// The one to submit to.
+    pub(super) fn current(&self) -> &Arc<Stream> {
+        &self.streams[self.current.0]
+    }
+
+    /// Which one that is.
+    pub(super) fn id(&self) -> StreamId {
+        self.current
+    }
+
+    /// Chooses the stream for a step, behind all that was submitted before.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses, or an earlier step has failed.
+    pub(super) fn begin(&mut self, batch: &StepBatch<'_>) -> Result<(), EngineError> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        let chunks = batch.sequences.iter().map(|it| it.rows.len()).filter(|&rows| rows > 1);
+        self.kind = StepKind {
+            prompt_tokens: chunks.sum::<usize>() as u64,
+            gives_tokens: !batch.samples.is_empty(),
+        };
+        let split = seat.choose(Instant::now())?;
+        let next = split.map_or(StreamId::WHOLE, |split| StreamId(split + 1));
+        if next != self.current {
+            self.current().record(&self.moved)?;
+            self.streams[next.0].wait(&self.moved)?;
+            self.current = next;
+        }
+        Ok(())
+    }
+
+    /// A mark behind all that was submitted.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses.
+    pub(super) fn mark(&self) -> Result<StepMark, EngineError> {
+        let event = Arc::new(Event::new(self.current().device())?);
+        self.current().record(&event)?;
+        let (stream, kind, submitted) = (self.current, self.kind, Instant::now());
+        if let Some(seat) = &self.seat {
+            seat.submitted(&event, kind, submitted);
+        }
+        Ok(StepMark { event, stream, kind, submitted })
+    }
+
+    /// Waits until all before a mark is done. Marks are passed in their order.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if some of it failed.
+    pub(super) fn pass(&mut self, mark: &StepMark) -> Result<(), EngineError> {
+        mark.event.synchronize()?;
+        let began = mark.submitted.max(self.passed_at);
+        self.passed_at = Instant::now();
+        if let (Some(seat), Some(split)) = (&self.seat, mark.stream.split()) {
+            seat.measured(split, mark.kind, self.passed_at - began);
+        }
+        Ok(())
+    }
+}
+
+// === impl StepMark ===
+
+impl StepMark {
+    /// Whether all before it is done. True, too, where it failed.
+    pub(super) fn has_passed(&self) -> bool {
+        self.event.is_done().unwrap_or(true)
+    }
+}

@@ -1,0 +1,106 @@
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+
+const TARGETS: PartitionTargets =
+    PartitionTargets { itl: Duration::from_millis(15), hold: Duration::from_millis(300) };
+
+/// Each case: decode's multiprocessors in each split, the present one in brackets; a decode step in
+/// tenths of ms (0: not measured); prompt tokens of the prefill step; and where it goes.
+#[rstest]
+#[case::too_slow("24 [32] 48 64", 151, 0, 48)]
+#[case::too_slow_whatever_waits("24 [32] 48 64", 151, 8192, 48)]
+#[case::no_more_to_give("24 32 48 [64]", 400, 0, 64)]
+#[case::on_target("24 [32] 48 64", 150, 8192, 32)]
+#[case::fast_and_nothing_waits("24 [32] 48 64", 60, 1024, 32)]
+#[case::fast_and_prompts_wait("24 [32] 48 64", 95, 4096, 24)]
+#[case::fast_but_not_enough("24 [32] 48 64", 96, 4096, 32)]
+#[case::wide_steps_are_farther_apart("[24] 64", 10, 8192, 24)]
+#[case::from_the_top("24 32 48 [64]", 95, 8192, 48)]
+#[case::nothing_measured("24 [32] 48 64", 0, 8192, 32)]
+#[case::one_split("[40]", 400, 8192, 40)]
+fn a_split_follows_the_load(
+    #[case] splits: &str,
+    #[case] step_tenths_ms: u64,
+    #[case] prompt_tokens: u64,
+    #[case] expected: u32,
+) {
+    let mut partitioner = read(splits);
+    let before = partitioner.decode_multiprocessors();
+    let step = Duration::from_micros(100 * step_tenths_ms);
+    let decode_step = (!step.is_zero()).then_some(step);
+    let changed = partitioner.decide(&PartitionLoad { decode_step, prompt_tokens }, Instant::now());
+    assert_eq!(partitioner.decode_multiprocessors(), expected);
+    assert_eq!(changed, before != expected);
+    assert_eq!(partitioner.changes(), u64::from(changed));
+}
+
+fn read(splits: &str) -> Partitioner {
+    let at = splits.split(' ').position(|word| word.starts_with('[')).expect("a present split");
+    let counts = splits.split(' ').map(|word| word.trim_matches(['[', ']']).parse().unwrap());
+    Partitioner::new(counts.collect(), at, TARGETS)
+}
+
+#[test]
+fn a_change_is_held_until_it_can_have_been_measured() {
+    let mut partitioner = read("[24] 32 48 64");
+    let start = Instant::now();
+    let slow = PartitionLoad { decode_step: Some(Duration::from_millis(20)), prompt_tokens: 0 };
+    let at = |ms| start + Duration::from_millis(ms);
+    assert!(partitioner.decide(&slow, at(0)));
+    assert!(!partitioner.decide(&slow, at(299)));
+    assert!(partitioner.decide(&slow, at(300)));
+    assert_eq!((partitioner.decode_multiprocessors(), partitioner.changes()), (48, 2));
+}
+
+/// Each case: whose step; whether the other has a step in flight, and how many ms ago it submitted
+/// it; whether a step of its own is in flight that gives tokens; and where it runs.
+#[rstest]
+#[case(Role::Decode, false, None, false, Room::Whole)]
+#[case(Role::Decode, true, Some(90), false, Room::Part)]
+#[case::prefill_is_over(Role::Decode, false, Some(5), true, Room::Whole)]
+#[case(Role::Prefill, false, None, false, Room::Whole)]
+#[case(Role::Prefill, true, Some(4), false, Room::Part)]
+#[case::between_two_steps(Role::Prefill, false, Some(30), false, Room::Part)]
+#[case::decode_is_over(Role::Prefill, false, Some(31), false, Room::Whole)]
+#[case::decode_begins_soon(Role::Prefill, false, None, true, Room::Part)]
+fn a_step_runs_where_it_disturbs_nobody(
+    #[case] role: Role,
+    #[case] in_flight: bool,
+    #[case] submitted_ms_ago: Option<u64>,
+    #[case] own_gives_tokens: bool,
+    #[case] expected: Room,
+) {
+    let submitted_ago = submitted_ms_ago.map(Duration::from_millis);
+    let other = Activity { in_flight, submitted_ago, gives_tokens: true };
+    let own = Activity {
+        in_flight: own_gives_tokens,
+        submitted_ago: None,
+        gives_tokens: own_gives_tokens,
+    };
+    assert_eq!(Room::of(role, &own, &other), expected);
+}
+
+proptest! {
+    /// Decode's time is `work / multiprocessors`, or less than that would say. Whatever it is, the
+    /// split comes to rest.
+    #[test]
+    fn a_steady_load_ends_in_a_steady_split(
+        work_ms in 50.0..2000.0f64,
+        floor_ms in 1.0..14.0f64,
+        prompt_tokens in 0u64..10_000,
+        first in 0usize..4,
+    ) {
+        let splits = vec![24, 32, 48, 64];
+        let mut partitioner = Partitioner::new(splits.clone(), first, TARGETS);
+        let start = Instant::now();
+        for round in 0..20 {
+            let step_ms = (work_ms / f64::from(partitioner.decode_multiprocessors())).max(floor_ms);
+            let decode_step = Some(Duration::from_secs_f64(step_ms / 1e3));
+            let load = PartitionLoad { decode_step, prompt_tokens };
+            let changed = partitioner.decide(&load, start + Duration::from_secs(round));
+            prop_assert!(!changed || round < splits.len() as u64, "{partitioner:?}");
+        }
+    }
+}
