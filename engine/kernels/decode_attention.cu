@@ -18,7 +18,6 @@
 // `[heads*d | ...]`; out `[rows, heads*d]`; partials `[rows][kv_heads][SLICES][SPLITS_MAX][SLICE_HEADS]
 // [HEAD_DIM]` f32; sums the same without HEAD_DIM, float2 (max in log2 units, sum); arrivals
 // `[rows][kv_heads][SLICES]`, zero before the first launch and after each.
-//
 // Floor: 4 * HEAD_DIM * kv_heads bytes a token of context at the memory's rate.
 //
 // `context`, `row_of` and `tables` are read before grid_wait(), and so are the pages that end before
@@ -27,25 +26,15 @@
 
 #ifndef WARPS
 #define WARPS 4
-#endif
-#ifndef STAGES
 #define STAGES 3
-#endif
-#ifndef RESIDENT
 #define RESIDENT 2
-#endif
-#ifndef SPLITS_MAX
 #define SPLITS_MAX 32
 #endif
-// Tokens of a chunk, about. Long chunks leave less to combine; a short context needs short ones to
-// reach all multiprocessors.
 #ifndef CHUNK_TOKENS
+// Tokens of a chunk, about, and of one where a row sees at most SHORT_TOKENS. Long chunks leave less to
+// combine; a short context needs short ones to reach all multiprocessors.
 #define CHUNK_TOKENS 512
-#endif
-#ifndef SHORT_CHUNK_TOKENS
 #define SHORT_CHUNK_TOKENS 256
-#endif
-#ifndef SHORT_TOKENS
 #define SHORT_TOKENS 1024
 #endif
 
@@ -69,6 +58,7 @@ constexpr int O_STRIDE = (STEPS * 16 + 31) / 32 * 32 + 4;  // floats; 4 more: no
 constexpr float NEVER = -1e30f;  // a maximum of nothing; finite, so that differences are never NaN
 
 static_assert(BLOCK_TOKENS % TILE == 0 && HEAD_DIM % 8 == 0 && HEAD_DIM <= 256, "shape");
+static_assert(SPLITS_MAX % 16 == 0, "combine_chunks takes 16 at a time");
 
 // Shared memory after the ring.
 struct Tail {
@@ -81,9 +71,14 @@ struct Tail {
     int last;
 };
 
-struct Shape {
-    int rows, kv_heads, qkv_stride, table_stride, window;
-    float scale;
+struct Parameters {
+    const elem *qkv, *pages;
+    elem* out;
+    const int *row_of, *tables;
+    float* partials;
+    float2* sums;
+    int *arrivals, rows, kv_heads, qkv_stride, table_stride, window;
+    float scale;  // in log2 units
 };
 
 // === which tiles ===
@@ -99,8 +94,8 @@ __device__ __forceinline__ Span span_of(int context, int window) {
     s.first = from / TILE;
     s.end = (context + TILE - 1) / TILE;
     int tiles = s.end - s.first;
-    int chunks = tiles <= SHORT_TOKENS / TILE ? (tiles + SHORT_CHUNK_TOKENS / TILE - 1) / (SHORT_CHUNK_TOKENS / TILE)
-                                              : (tiles + CHUNK_TOKENS / TILE - 1) / (CHUNK_TOKENS / TILE);
+    constexpr int LONG = CHUNK_TOKENS / TILE, SHORT = SHORT_CHUNK_TOKENS / TILE;
+    int chunks = tiles <= SHORT_TOKENS / TILE ? (tiles + SHORT - 1) / SHORT : (tiles + LONG - 1) / LONG;
     chunks = max(1, min(chunks, SPLITS_MAX));
     s.chunk = max(1, (tiles + chunks * WARPS - 1) / (chunks * WARPS)) * WARPS;  // all about as long
     return s;
@@ -115,23 +110,23 @@ struct Item {
     __device__ __forceinline__ bool is(const int (&at)[3]) const {
         return row == at[0] && head == at[1] && chunk == at[2];
     }
-    __device__ __forceinline__ void open(const int* contexts, const Shape& shape) {
-        if (row < shape.rows) span = span_of(contexts[row], shape.window);
+    __device__ __forceinline__ void open(const int* contexts, const Parameters& in) {
+        if (row < in.rows) span = span_of(contexts[row], in.window);
         set_chunk();
     }
     __device__ __forceinline__ void set_chunk() {
         begin = span.first + chunk * span.chunk;
         end = min(begin + span.chunk, span.end);
     }
-    __device__ __forceinline__ void next(const int* contexts, const Shape& shape) {
+    __device__ __forceinline__ void next(const int* contexts, const Parameters& in) {
         chunk++;
         if (end == span.end) {
             chunk = 0;
-            if (++head == shape.kv_heads * SLICES) {
+            if (++head == in.kv_heads * SLICES) {
                 head = 0;
                 do row++;
-                while (row < shape.rows && contexts[row] == 0);
-                if (row < shape.rows) span = span_of(contexts[row], shape.window);
+                while (row < in.rows && contexts[row] == 0);
+                if (row < in.rows) span = span_of(contexts[row], in.window);
             }
         }
         set_chunk();
@@ -140,10 +135,10 @@ struct Item {
 
 // Finds the first item that starts at or after `at` tiles, by the thread whose rows hold it.
 __device__ void find(int (&bound)[3], i64 at, int row, int row_end, i64 before, const int* contexts,
-                     const Shape& shape) {
-    int heads = shape.kv_heads * SLICES;
+                     const Parameters& in) {
+    int heads = in.kv_heads * SLICES;
     for (; row < row_end; row++) {
-        Span s = span_of(contexts[row], shape.window);
+        Span s = span_of(contexts[row], in.window);
         int tiles = s.end - s.first;
         if (at < before + (i64)tiles * heads) {
             int rest = (int)(at - before), head = rest / tiles;
@@ -152,7 +147,7 @@ __device__ void find(int (&bound)[3], i64 at, int row, int row_end, i64 before, 
             if (head == heads) {
                 head = 0;
                 do row++;
-                while (row < shape.rows && contexts[row] == 0);
+                while (row < in.rows && contexts[row] == 0);
             }
             bound[0] = row, bound[1] = head, bound[2] = chunk;
             return;
@@ -162,16 +157,16 @@ __device__ void find(int (&bound)[3], i64 at, int row, int row_end, i64 before, 
 }
 
 // Divides the tiles of all rows among the blocks.
-__device__ void plan(Tail& tail, int* contexts, const int* context, const Shape& shape) {
+__device__ void plan(Tail& tail, int* contexts, const int* context, const Parameters& in) {
     int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-    for (int i = thread; i < shape.rows; i += THREADS) contexts[i] = context[i];
-    if (thread < 6) tail.bounds[thread / 3][thread % 3] = thread % 3 == 0 ? shape.rows : 0;
+    for (int i = thread; i < in.rows; i += THREADS) contexts[i] = context[i];
+    if (thread < 6) tail.bounds[thread / 3][thread % 3] = thread % 3 == 0 ? in.rows : 0;
     __syncthreads();
-    int each = (shape.rows + THREADS - 1) / THREADS;
-    int row = min(thread * each, shape.rows), row_end = min(row + each, shape.rows);
+    int each = (in.rows + THREADS - 1) / THREADS;
+    int row = min(thread * each, in.rows), row_end = min(row + each, in.rows);
     int own = 0;
     for (int i = row; i < row_end; i++) {
-        Span s = span_of(contexts[i], shape.window);
+        Span s = span_of(contexts[i], in.window);
         own += s.end - s.first;
     }
     int upto = own;
@@ -189,12 +184,12 @@ __device__ void plan(Tail& tail, int* contexts, const int* context, const Shape&
     }
     // Neighbours in this order share a multiprocessor, so that few items spread over all of them.
     i64 block = blockIdx.x * gridDim.y + blockIdx.y, blocks = gridDim.x * gridDim.y;
-    i64 heads = shape.kv_heads * SLICES, total = all * heads;
+    i64 heads = in.kv_heads * SLICES, total = all * heads;
     i64 low = before * heads, high = low + own * heads;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         i64 at = (total * (block + i) + blocks - 1) / blocks;
-        if (low <= at && at < high) find(tail.bounds[i], at, row, row_end, low, contexts, shape);
+        if (low <= at && at < high) find(tail.bounds[i], at, row, row_end, low, contexts, in);
     }
     __syncthreads();
 }
@@ -218,32 +213,30 @@ struct Reader {
     int entry;          // lane i: the block of this warp's i-th tile from where it was fetched
     bool done;
 
-    __device__ __forceinline__ void fetch(const int* tables, const Shape& shape) {
+    __device__ __forceinline__ void fetch(const Parameters& in) {
         int mine = tile + (threadIdx.x % 32) * WARPS;
         fetched = 0;
-        if (mine < item.end) entry = tables[(i64)item.row * shape.table_stride + mine * TILE / BLOCK_TOKENS];
+        if (mine < item.end) entry = in.tables[(i64)item.row * in.table_stride + mine * TILE / BLOCK_TOKENS];
     }
     // Goes on to the first item, from this one on, that has a tile for this warp.
-    __device__ __forceinline__ void settle(const int (&stop)[3], const int* contexts, const int* tables,
-                                           const Shape& shape) {
+    __device__ __forceinline__ void settle(const int (&stop)[3], const int* contexts, const Parameters& in) {
         int warp = threadIdx.x / 32;
         while (!(done = item.is(stop))) {
             tile = item.begin + warp;
             if (tile < item.end) {
-                fetch(tables, shape);
+                fetch(in);
                 return;
             }
-            item.next(contexts, shape);
+            item.next(contexts, in);
         }
     }
-    __device__ __forceinline__ void step(const int (&stop)[3], const int* contexts, const int* tables,
-                                         const Shape& shape) {
+    __device__ __forceinline__ void step(const int (&stop)[3], const int* contexts, const Parameters& in) {
         tile += WARPS;
         if (tile >= item.end) {
-            item.next(contexts, shape);
-            settle(stop, contexts, tables, shape);
+            item.next(contexts, in);
+            settle(stop, contexts, in);
         } else if (++fetched == 32) {
-            fetch(tables, shape);
+            fetch(in);
         }
     }
 };
@@ -253,8 +246,7 @@ __device__ __forceinline__ void stream16_or_zero(u32 to, const void* from, bool 
     u64 policy;
     asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to), "l"(from),
-                 "r"(valid ? 16 : 0), "l"(policy)
-                 : "memory");
+                 "r"(valid ? 16 : 0), "l"(policy) : "memory");
 }
 
 __device__ __forceinline__ void load_tile(u32 to, const elem* pages, int block, int head, int tile, int from,
@@ -281,13 +273,9 @@ struct State {
     float o[STEPS][COLUMNS][4];
 
     __device__ __forceinline__ void clear() {
+        *this = {};
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
-            max[c][0] = max[c][1] = NEVER;
-            sum[c][0] = sum[c][1] = 0;
-#pragma unroll
-            for (int s = 0; s < STEPS; s++) o[s][c][0] = o[s][c][1] = o[s][c][2] = o[s][c][3] = 0;
-        }
+        for (int c = 0; c < COLUMNS; c++) max[c][0] = max[c][1] = NEVER;
     }
 };
 
@@ -303,23 +291,20 @@ __device__ __forceinline__ void load_queries(Queries& q, const elem* heads, int 
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 int d = s * 16 + i * 8;
-                q[s][c][i] = 0;
-                if (d < HEAD_DIM && head < count) {
-                    q[s][c][i] = *(const u32*)(heads + head * HEAD_DIM + d + lane % 4 * 2);
-                }
+                bool is_there = d < HEAD_DIM && head < count;
+                q[s][c][i] = is_there ? *(const u32*)(heads + head * HEAD_DIM + d + lane % 4 * 2) : 0;
             }
         }
     }
 }
 
+// Over the tokens of a tile, whose rows lie in lanes 4 apart.
 __device__ __forceinline__ float max_of_tokens(float x) {
-#pragma unroll
     for (int lanes = 4; lanes < 32; lanes *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lanes));
     return x;
 }
 
 __device__ __forceinline__ float sum_of_tokens(float x) {
-#pragma unroll
     for (int lanes = 4; lanes < 32; lanes *= 2) x += __shfl_xor_sync(0xffffffffu, x, lanes);
     return x;
 }
@@ -338,13 +323,9 @@ __device__ __forceinline__ u32 transpose8(u32 x) {
 
 // Adds a tile whose tokens [0, low) and [high, 16) are not seen. `keys`, `values`: this lane's
 // ldmatrix addresses. `scale` is in log2 units.
-__device__ __forceinline__ void add_tile(State& state, const Queries& q, u32 keys, u32 values, int low, int high,
-                                         float scale) {
-    float s[COLUMNS][4], s2[COLUMNS][4];
-#pragma unroll
-    for (int c = 0; c < COLUMNS; c++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) s[c][i] = s2[c][i] = 0;
+__device__ __forceinline__ void add_tile(State& state, const Queries& q, u32 keys, u32 values, int low,
+                                         int high, float scale) {
+    float s[COLUMNS][4] = {}, s2[COLUMNS][4] = {};  // two sums, so that each waits for half as many
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         u32 k[4];
@@ -458,7 +439,8 @@ __device__ __forceinline__ bool arrive_last(Tail& tail, int* arrivals, int chunk
     barrier_sync<COMBINERS * 32>(COMBINING);
     if (threadIdx.x == WARPS * 32) {
         int before;
-        asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;" : "=r"(before) : "l"(arrivals) : "memory");
+        asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;"
+                     : "=r"(before) : "l"(arrivals) : "memory");
         tail.last = before == chunks - 1;
         if (tail.last) *arrivals = 0;
     }
@@ -488,7 +470,9 @@ __device__ __forceinline__ void combine_chunks(Tail& tail, const Target& to, int
             tail.weights[head][c] = weight;
         }
         sum = 1 / warp_sum(sum);
-        for (int c = lane; c < SPLITS_MAX; c += 32) tail.weights[head][c] = c < chunks ? tail.weights[head][c] * sum : 0;
+        for (int c = lane; c < SPLITS_MAX; c += 32) {
+            tail.weights[head][c] = c < chunks ? tail.weights[head][c] * sum : 0;
+        }
     }
     barrier_sync<COMBINERS * 32>(COMBINING);
     for (int i = thread; i * 4 < to.count * HEAD_DIM; i += COMBINERS * 32) {
@@ -513,15 +497,6 @@ __device__ __forceinline__ void combine_chunks(Tail& tail, const Target& to, int
 
 // === the two kinds of warps ===
 
-struct Parameters {
-    const elem *qkv, *pages;
-    elem* out;
-    const int *row_of, *tables;
-    float* partials;
-    float2* sums;
-    int* arrivals;
-};
-
 // A slice's first query head, and how many it has.
 __device__ __forceinline__ int first_head(int slice) {
     return slice / SLICES * GROUP + slice % SLICES * SLICE_HEADS;
@@ -531,25 +506,24 @@ __device__ __forceinline__ int head_count(int slice) {
     return min(SLICE_HEADS, GROUP - slice % SLICES * SLICE_HEADS);
 }
 
-__device__ __forceinline__ void read_items(u8* shared, Tail& tail, const int* contexts, const Parameters& in,
-                                           const Shape& shape) {
+__device__ __forceinline__ void read_items(u8* base, Tail& tail, const int* contexts, const Parameters& in) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const u32 ring = shared_address(shared) + warp * STAGES * STAGE_BYTES;
+    const u32 ring = shared_address(base) + warp * STAGES * STAGE_BYTES;
     bool waited = false;
     Reader reader;
     reader.item = Item{tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
-    reader.item.open(contexts, shape);
+    reader.item.open(contexts, in);
     Item item = reader.item;
-    reader.settle(tail.bounds[1], contexts, in.tables, shape);
+    reader.settle(tail.bounds[1], contexts, in);
     auto issue = [&](int stage) {
         if (!reader.done) {
             int limit = contexts[reader.item.row], tile = reader.tile;
             if (!waited && (tile + 1) * TILE >= limit) grid_wait(), waited = true;
             int block = __shfl_sync(0xffffffffu, reader.entry, reader.fetched);
-            int from = shape.window > 0 ? limit - shape.window : 0;
-            load_tile(ring + stage * STAGE_BYTES, in.pages, block, reader.item.head / SLICES, tile, from, limit,
-                      shape.kv_heads);
-            reader.step(tail.bounds[1], contexts, in.tables, shape);
+            int from = in.window > 0 ? limit - in.window : 0;
+            int head = reader.item.head / SLICES;
+            load_tile(ring + stage * STAGE_BYTES, in.pages, block, head, tile, from, limit, in.kv_heads);
+            reader.step(tail.bounds[1], contexts, in);
         }
         cp_async_commit();
     };
@@ -562,10 +536,10 @@ __device__ __forceinline__ void read_items(u8* shared, Tail& tail, const int* co
     State state;
     Queries queries;
     int queries_row = -1, queries_head = -1, stage = 0;
-    for (bool first = true; !item.is(tail.bounds[1]); item.next(contexts, shape), first = false) {
-        const int limit = contexts[item.row], from = shape.window > 0 ? limit - shape.window : 0;
+    for (bool is_first = true; !item.is(tail.bounds[1]); item.next(contexts, in), is_first = false) {
+        const int limit = contexts[item.row], from = in.window > 0 ? limit - in.window : 0;
         if (item.row != queries_row || item.head != queries_head) {
-            const elem* row = in.qkv + (i64)in.row_of[item.row] * shape.qkv_stride;
+            const elem* row = in.qkv + (i64)in.row_of[item.row] * in.qkv_stride;
             load_queries(queries, row + first_head(item.head) * HEAD_DIM, head_count(item.head));
             queries_row = item.row, queries_head = item.head;
         }
@@ -574,28 +548,28 @@ __device__ __forceinline__ void read_items(u8* shared, Tail& tail, const int* co
             const u32 at = ring + stage * STAGE_BYTES;
             cp_async_wait<STAGES - 1>();
             __syncwarp();
-            add_tile(state, queries, at + key_at, at + value_at, from - tile * TILE, limit - tile * TILE, shape.scale);
+            const int first = tile * TILE;
+            add_tile(state, queries, at + key_at, at + value_at, from - first, limit - first, in.scale);
             __syncwarp();
             issue(stage);
             if (++stage == STAGES) stage = 0;
         }
-        if (!first) barrier_sync<THREADS>(EMPTY);
+        if (!is_first) barrier_sync<THREADS>(EMPTY);
         store_state(tail, state);
         barrier_leave(FULL);
     }
 }
 
-__device__ __forceinline__ void combine_items(Tail& tail, const int* contexts, const Parameters& in,
-                                              const Shape& shape) {
+__device__ __forceinline__ void combine_items(Tail& tail, const int* contexts, const Parameters& in) {
     Item item = {tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
-    item.open(contexts, shape);
+    item.open(contexts, in);
     grid_wait();
-    for (bool first = true; !item.is(tail.bounds[1]); item.next(contexts, shape), first = false) {
-        const i64 slice = (i64)item.row * (shape.kv_heads * SLICES) + item.head;
-        const i64 head = (i64)in.row_of[item.row] * (shape.kv_heads * GROUP) + first_head(item.head);
-        const Target to = {in.out + head * HEAD_DIM, in.partials + slice * (SPLITS_MAX * SLICE_HEADS * HEAD_DIM),
-                           in.sums + slice * (SPLITS_MAX * SLICE_HEADS), in.arrivals + slice,
-                           head_count(item.head)};
+    for (bool first = true; !item.is(tail.bounds[1]); item.next(contexts, in), first = false) {
+        const i64 slice = (i64)item.row * (in.kv_heads * SLICES) + item.head;
+        const i64 head = (i64)in.row_of[item.row] * (in.kv_heads * GROUP) + first_head(item.head);
+        constexpr int PLACES = SPLITS_MAX * SLICE_HEADS;
+        const Target to = {in.out + head * HEAD_DIM, in.partials + slice * (PLACES * HEAD_DIM),
+                           in.sums + slice * PLACES, in.arrivals + slice, head_count(item.head)};
         const int chunks = (item.span.end - item.span.first + item.span.chunk - 1) / item.span.chunk;
         if (!first) barrier_leave(EMPTY);
         barrier_sync<THREADS>(FULL);
@@ -613,17 +587,17 @@ decode_attention(const elem* qkv, const elem* pages, elem* out, const int* conte
     extern __shared__ __align__(1024) u8 shared[];
     Tail& tail = *(Tail*)(shared + RING_BYTES);
     int* contexts = (int*)(shared + RING_BYTES + sizeof(Tail));
-    const Parameters in = {qkv, pages, out, row_of, tables, partials, sums, arrivals};
-    const Shape shape = {rows, kv_heads, qkv_stride, table_stride, window, scale * 1.44269504f};
+    const Parameters in = {qkv, pages, out, row_of, tables, partials, sums, arrivals, rows, kv_heads,
+                           qkv_stride, table_stride, window, scale * 1.44269504f};
     // The bytes that pad a row are never loaded and must not be NaN.
     if (HEAD_DIM % 16 != 0) {
         for (int i = threadIdx.x * 16; i < RING_BYTES; i += THREADS * 16) *(uint4*)(shared + i) = uint4{};
     }
     grid_launch();
-    plan(tail, contexts, context, shape);
+    plan(tail, contexts, context, in);
     if (threadIdx.x < WARPS * 32) {
-        read_items(shared, tail, contexts, in, shape);
+        read_items(shared, tail, contexts, in);
     } else {
-        combine_items(tail, contexts, in, shape);
+        combine_items(tail, contexts, in);
     }
 }

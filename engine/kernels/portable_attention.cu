@@ -30,7 +30,8 @@ constexpr int PARTS = HEAD_DIM <= 128 ? 2 : 1;  // of 16 queries, in a warp: O f
 constexpr int QUERIES = WARPS * PARTS * 16;
 constexpr int STEPS = (HEAD_DIM + 15) / 16;     // of 16 elements of a head
 constexpr int PIECES = HEAD_DIM / 8;            // of 16 bytes, in a head
-constexpr int LANES = PIECES <= 2 ? 2 : PIECES <= 4 ? 4 : PIECES <= 8 ? 8 : PIECES <= 16 ? 16 : 32;  // copy one
+// Threads that copy one head, a piece each.
+constexpr int LANES = PIECES <= 2 ? 2 : PIECES <= 4 ? 4 : PIECES <= 8 ? 8 : PIECES <= 16 ? 16 : 32;
 // Rows in shared memory lie so that ldmatrix meets no bank conflict: piece p of row r at p ^ r % 8, or
 // in rows of an odd number of pieces where p ^ r % 8 might leave the row.
 constexpr bool SWIZZLED = HEAD_DIM == 64 || HEAD_DIM == 128 || HEAD_DIM == 256;
@@ -38,6 +39,7 @@ constexpr int ROW_BYTES = SWIZZLED ? HEAD_DIM * 2 : (STEPS * 2 + 1) * 16;
 constexpr int QUERY_BYTES = QUERIES * ROW_BYTES;
 constexpr int TILE_BYTES = TOKENS * ROW_BYTES;
 constexpr int TILE_BLOCKS = TOKENS <= BLOCK_TOKENS ? 1 : TOKENS / BLOCK_TOKENS;
+#define HIDDEN __int_as_float(0xff800000)  // -inf, the score whose weight is exactly 0
 constexpr float NEVER = -1e30f;  // the maximum of nothing: finite, so that differences are never NaN
 
 static_assert(HEAD_DIM % 8 == 0 && HEAD_DIM <= 256, "head size");
@@ -125,7 +127,9 @@ __device__ __forceinline__ void score_tile(Scores& s, u32 lane_at, u32 queries) 
     for (int step = 0; step < STEPS; step++) {
         u32 q[PARTS][4];
 #pragma unroll
-        for (int m = 0; m < PARTS; m++) ldmatrix4(q[m], at_step(lane_at, step) + queries + m * 16 * ROW_BYTES);
+        for (int m = 0; m < PARTS; m++) {
+            ldmatrix4(q[m], at_step(lane_at, step) + queries + m * 16 * ROW_BYTES);
+        }
 #pragma unroll
         for (int n = 0; n < TOKENS / 16; n++) {
             u32 k[4];
@@ -149,7 +153,7 @@ __device__ __forceinline__ void mask_tile(Scores& s, int position, int token, in
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int behind = position + m * 16 + i / 2 * 8 - (token + n * 8 + i % 2);
-                if (behind < 0 || behind >= window) s[m][n][i] = __int_as_float(0xff800000);  // -inf: weight 0
+                if (behind < 0 || behind >= window) s[m][n][i] = HIDDEN;
             }
 }
 
@@ -175,7 +179,10 @@ __device__ __forceinline__ void weigh_tile(Weights& p, const Scores& s, State& s
             }
             state.sum[m][i] = state.sum[m][i] * keep + sum;
 #pragma unroll
-            for (int n = 0; n < STEPS * 2; n++) state.o[m][n][i * 2] *= keep, state.o[m][n][i * 2 + 1] *= keep;
+            for (int n = 0; n < STEPS * 2; n++) {
+                state.o[m][n][i * 2] *= keep;
+                state.o[m][n][i * 2 + 1] *= keep;
+            }
         }
 }
 
@@ -233,8 +240,8 @@ struct Tail {
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 portable_attention(const elem* qkv, elem* out, const elem* pages, const int* first_row, const int* q_len,
-                   const int* context, const int* tables, int sequences, int heads, int kv_heads, int qkv_stride,
-                   int table_stride, int window, float scale) {
+                   const int* context, const int* tables, int sequences, int heads, int kv_heads,
+                   int qkv_stride, int table_stride, int window, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     Tail& tail = *(Tail*)(shared + QUERY_BYTES + 2 * TILE_BYTES);
     const u32 queries = shared_address(shared), keys = queries + QUERY_BYTES, values = keys + TILE_BYTES;
@@ -281,7 +288,10 @@ portable_attention(const elem* qkv, elem* out, const elem* pages, const int* fir
         state.max[m][0] = state.max[m][1] = NEVER;
         state.sum[m][0] = state.sum[m][1] = 0;
 #pragma unroll
-        for (int n = 0; n < STEPS * 2; n++) state.o[m][n][0] = state.o[m][n][1] = state.o[m][n][2] = state.o[m][n][3] = 0;
+        for (int n = 0; n < STEPS * 2; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) state.o[m][n][i] = 0;
+        }
     }
     const int warp_first = own.position + warp_row, warp_last = warp_first + PARTS * 16 - 1;
     // One buffer of keys and one of values: each is loaded while the other is in use.
@@ -318,7 +328,8 @@ portable_attention(const elem* qkv, elem* out, const elem* pages, const int* fir
             if (q < count) {
 #pragma unroll
                 for (int n = 0; n < PIECES; n++) {
-                    *(u32*)(to + n * 8) = pack2(state.o[m][n][i * 2] * inverse, state.o[m][n][i * 2 + 1] * inverse);
+                    const float(&o)[4] = state.o[m][n];
+                    *(u32*)(to + n * 8) = pack2(o[i * 2] * inverse, o[i * 2 + 1] * inverse);
                 }
             }
         }

@@ -367,25 +367,30 @@ impl<B: Backend> Forward<'_, B> {
         let eps = self.config.rms_norm_eps;
         let weights = self.weights;
         backend.embed(batch, &weights.embedding, &mut self.scratch.hidden)?;
+        // Whether `delta` is still to be added to `hidden`.
+        let mut pending = false;
         for (index, layer) in (0u32..).zip(&weights.layers) {
-            let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
-            let pending = (index > 0).then_some(&*delta);
-            backend.add_norm(
-                hidden,
-                pending,
-                Norm { weight: &layer.attention_norm, eps },
-                normed,
-            )?;
-            self.attention(backend, batch, index, layer, on_layers.as_deref_mut())?;
-            let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
-            backend.add_norm(hidden, Some(delta), Norm { weight: &layer.mlp_norm, eps }, normed)?;
-            self.mlp(backend, layer)?;
+            self.norm(backend, pending, Norm { weight: &layer.attention_norm, eps })?;
+            pending = self.attention(backend, batch, index, layer, on_layers.as_deref_mut())?;
+            self.norm(backend, pending, Norm { weight: &layer.mlp_norm, eps })?;
+            pending = self.mlp(backend, layer)?;
         }
-        let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
-        backend.add_norm(hidden, Some(delta), Norm { weight: &weights.norm, eps }, normed)
+        self.norm(backend, pending, Norm { weight: &weights.norm, eps })
     }
 
-    /// `normed` to `delta`, writing the layer's pages on the way.
+    /// `hidden`, with `delta` added to it if that is pending, to `normed`.
+    fn norm(
+        &mut self,
+        backend: &mut B,
+        pending: bool,
+        norm: Norm<'_, B>,
+    ) -> Result<(), EngineError> {
+        let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
+        backend.add_norm(hidden, pending.then_some(&*delta), norm, normed)
+    }
+
+    /// `normed` onto `hidden` or to `delta`, writing the layer's pages on the way. Says whether
+    /// `delta` is pending.
     fn attention(
         &mut self,
         backend: &mut B,
@@ -393,7 +398,7 @@ impl<B: Backend> Forward<'_, B> {
         index: u32,
         layer: &Layer<B>,
         on_layers: Option<&mut OnLayers<'_>>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<bool, EngineError> {
         let eps = self.config.rms_norm_eps;
         let attention = Attention {
             layer: index,
@@ -403,21 +408,21 @@ impl<B: Backend> Forward<'_, B> {
             k_norm: layer.k_norm.as_ref().map(|weight| Norm { weight, eps }),
         };
         let written = self.group_ending_with(index);
-        let Scratch { normed, qkv, attended, delta, .. } = &mut *self.scratch;
+        let Scratch { hidden, normed, qkv, attended, delta, .. } = &mut *self.scratch;
         backend.linear(normed, layer.qkv.as_linear(), qkv)?;
         backend.rope_and_cache(batch, &attention, qkv)?;
         if let (Some(written), Some(on_layers)) = (written, on_layers) {
             on_layers(written, backend.fence()?);
         }
         backend.attention(batch, &attention, qkv, attended)?;
-        backend.linear(attended, layer.output.as_linear(), delta)
+        backend.linear_onto(attended, layer.output.as_linear(), hidden, delta)
     }
 
-    /// `normed` to `delta`.
-    fn mlp(&mut self, backend: &mut B, layer: &Layer<B>) -> Result<(), EngineError> {
-        let Scratch { normed, gate_up, activated, delta, .. } = &mut *self.scratch;
+    /// `normed` onto `hidden` or to `delta`. Says whether `delta` is pending.
+    fn mlp(&mut self, backend: &mut B, layer: &Layer<B>) -> Result<bool, EngineError> {
+        let Scratch { hidden, normed, gate_up, activated, delta, .. } = &mut *self.scratch;
         backend.gated(normed, layer.gate_up.as_linear(), gate_up, activated)?;
-        backend.linear(activated, layer.down.as_linear(), delta)
+        backend.linear_onto(activated, layer.down.as_linear(), hidden, delta)
     }
 
     /// The layers to report once layer `index` has been written, if a group ends with it.

@@ -46,6 +46,12 @@ impl WorkerCollector {
         metric.encode(family.encode_family(&[("role", seat.role().to_string())])?)?;
         counter(
             encoder,
+            "baton_gpu_parted_steps",
+            "Batches that ran on the engine's share of the GPU alone",
+            seat.parted_steps(),
+        )?;
+        counter(
+            encoder,
             "baton_gpu_partition_changes",
             "Changes of how the GPU's multiprocessors are divided",
             seat.changes(),

@@ -36,6 +36,9 @@ fn what_is_no_setting_is_named(#[case] text: &str, #[case] named: &str) {
 #[case::budget("[engine]\nbatch_tokens_max = 8\n", "batch_tokens_max")]
 #[case::blocks("[engine]\nkv_blocks = 0\n", "kv_blocks")]
 #[case::dtype("[engine]\nkv_dtype = \"int3\"\n", "kv_dtype")]
+#[case::partition("[engine]\ngpu_partition = \"half\"\n", "gpu_partition")]
+#[case::no_part("[engine]\ngpu_partition = 0\n", "gpu_partition")]
+#[case::target("[engine]\nitl_target_ms = 0\n", "itl_target_ms")]
 #[case::format("[model]\nload_format = \"pickle\"\n", "load_format")]
 #[case::policy("[gateway]\nhandoff = \"sometimes\"\n", "handoff")]
 #[case::logs("[telemetry]\nlog_format = \"xml\"\n", "log_format")]
@@ -43,6 +46,17 @@ fn what_is_no_setting_is_named(#[case] text: &str, #[case] named: &str) {
 fn what_makes_no_sense_is_refused_by_name(#[case] text: &str, #[case] named: &str) {
     let error = format!("{:#}", from_file(text).unwrap().validate().unwrap_err());
     assert!(error.contains(named), "{error}");
+}
+
+#[rstest]
+#[case("gpu_partition = 40", Some("40"))]
+#[case("gpu_partition = \"40\"", Some("40"))]
+#[case("gpu_partition = \"off\"", Some("off"))]
+#[case("kv_blocks = 40", None)]
+fn a_partition_is_a_word_or_a_number(#[case] line: &str, #[case] expected: Option<&str>) {
+    let written = from_file(&format!("[engine]\n{line}\n")).unwrap();
+    assert_eq!(written.engine.gpu_partition.as_deref(), expected);
+    written.validate().unwrap();
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn product(stream: &Stream, matmul: &Matmul, fill: &RandomFill) -> Result<f64> {
         weight: weight.address(),
         bias: None,
         out: out.address(),
+        adds: false,
         rows: PRODUCT,
         outputs: PRODUCT,
         inputs: PRODUCT,

@@ -244,7 +244,7 @@ impl Heard {
         // last to begin.
         let clock = self.tokens.iter().max_by_key(|tokens| tokens.first())?;
         let within = clock.iter().filter(|&&at| at <= end).count();
-        let from = within.checked_sub(1 + steps).unwrap_or(0);
+        let from = within.saturating_sub(1 + steps);
         let (first, last) = (*clock.get(from)?, *clock.get(within.checked_sub(1)?)?);
         let taken = (within - 1).checked_sub(from).filter(|&taken| taken > 0)?;
         let before = |at: Instant| {

@@ -40,6 +40,8 @@ pub(crate) struct Weight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,
+    /// Added to the residual stream, at once or by the next norm.
+    Onto,
     /// Halves are gates and ups.
     Gated,
     /// 32-bit floats.
@@ -67,9 +69,9 @@ pub(crate) fn weights(config: &ModelConfig) -> [Weight; 5] {
     let weight = |name, kind, outputs, inputs| Weight { name, kind, outputs, inputs };
     [
         weight("qkv", Kind::Plain, heads.qkv_width(), hidden),
-        weight("output", Kind::Plain, hidden, heads.q_width()),
+        weight("output", Kind::Onto, hidden, heads.q_width()),
         weight("gate and up", Kind::Gated, 2 * width, hidden),
-        weight("down", Kind::Plain, hidden, width),
+        weight("down", Kind::Onto, hidden, width),
         weight("logits", Kind::Logits, vocab, hidden),
     ]
 }
@@ -106,7 +108,16 @@ struct Operands<B: Backend> {
     matrices: Vec<B::Matrix>,
     x: B::Buffer,
     gate_up: B::Buffer,
+    hidden: Hidden<B>,
     out: Out<B>,
+}
+
+/// The residual stream.
+struct Hidden<B: Backend> {
+    table: B::Matrix,
+    buffer: B::Buffer,
+    /// Whether the latest product is still to be added.
+    is_pending: bool,
 }
 
 enum Out<B: Backend> {
@@ -115,7 +126,7 @@ enum Out<B: Backend> {
 }
 
 impl<B: Backend> Operands<B> {
-    fn new(rig: &mut Rig<B>, weight: Weight, copies: usize, keys: [u64; 2]) -> Result<Self> {
+    fn new(rig: &mut Rig<B>, weight: Weight, copies: usize, keys: [u64; 3]) -> Result<Self> {
         let Weight { outputs, inputs, .. } = weight;
         let table = rig.matrix((TABLE, inputs), keys[0], 1.0)?;
         let matrices = (0..copies)
@@ -128,8 +139,14 @@ impl<B: Backend> Operands<B> {
             Kind::Logits => Out::Logits(rig.backend.logit_buffer(outputs)?),
             _ => Out::Elements(rig.output(weight.cols())?),
         };
+        let cols = if weight.kind == Kind::Onto { outputs } else { 8 };
+        let hidden = Hidden {
+            table: rig.matrix((TABLE, cols), keys[2], 1.0)?,
+            buffer: rig.backend.buffer(cols)?,
+            is_pending: false,
+        };
         rig.finish()?;
-        Ok(Self { weight, table, matrices, x, gate_up, out })
+        Ok(Self { weight, table, matrices, x, gate_up, hidden, out })
     }
 
     fn load(&mut self, rig: &mut Rig<B>, tokens: Vec<u32>) -> Result<()> {
@@ -137,16 +154,22 @@ impl<B: Backend> Operands<B> {
             rig.poison(tokens.len(), out)?;
         }
         let batch = rig.batch(&[Piece::rows(tokens)])?;
+        rig.load(&batch, &self.hidden.table, &mut self.hidden.buffer)?;
         rig.load(&batch, &self.table, &mut self.x)
     }
 
     fn apply(&mut self, backend: &mut B, rows: &[usize], copy: usize) -> Result<(), EngineError> {
-        let Self { weight, matrices, x, gate_up, out, .. } = self;
+        let Self { weight, matrices, x, gate_up, hidden, out, .. } = self;
         let matrix = &matrices[copy % matrices.len()];
         let layer = Linear { weight: matrix, bias: None };
         match (weight.kind, out) {
             (Kind::Logits, Out::Logits(out)) => backend.logits(x, rows, matrix, out),
             (Kind::Gated, Out::Elements(out)) => backend.gated(x, layer, gate_up, &mut out.buffer),
+            (Kind::Onto, Out::Elements(delta)) => {
+                let (hidden, is_pending) = (&mut hidden.buffer, &mut hidden.is_pending);
+                *is_pending = backend.linear_onto(x, layer, hidden, &mut delta.buffer)?;
+                Ok(())
+            }
             (_, Out::Elements(out)) => backend.linear(x, layer, &mut out.buffer),
             (_, Out::Logits(out)) => backend.linear(x, layer, out),
         }
@@ -157,7 +180,15 @@ impl<B: Backend> Operands<B> {
         self.load(rig, tokens)?;
         rig.backend.run(|backend| self.apply(backend, &rows, 0))?;
         match &self.out {
-            Out::Elements(out) => rig.download(&out.buffer),
+            Out::Elements(out) if self.weight.kind != Kind::Onto => rig.download(&out.buffer),
+            Out::Elements(delta) => {
+                let mut sum = rig.download(&self.hidden.buffer)?;
+                if self.hidden.is_pending {
+                    let delta = rig.download(&delta.buffer)?;
+                    sum.iter_mut().zip(delta).for_each(|(sum, delta)| *sum += delta);
+                }
+                Ok(sum)
+            }
             Out::Logits(out) => rig.download(out),
         }
     }
@@ -165,7 +196,7 @@ impl<B: Backend> Operands<B> {
 
 fn check(lab: &mut Lab<'_>, config: &ModelConfig, weight: Weight, sizes: &[usize]) -> Result<()> {
     let most = sizes.iter().copied().max().unwrap_or(1);
-    let keys = [lab.key(), lab.key()];
+    let keys = [lab.key(), lab.key(), lab.key()];
     let room = Room::for_rows(config, most);
     let mut cpu = Rig::cpu(&room)?;
     let mut reference = Operands::new(&mut cpu, weight, 1, keys)?;
@@ -211,7 +242,7 @@ pub(crate) fn times_us(
     let most = sizes.iter().copied().max().unwrap_or(1);
     let mut gpu = Rig::gpu(&Room::for_rows(config, most), options)?;
     let copies = COPIES_BYTES.div_ceil(weight.bytes()).min(16);
-    let mut operands = Operands::new(&mut gpu, weight, copies, [1, 2])?;
+    let mut operands = Operands::new(&mut gpu, weight, copies, [1, 2, 3])?;
     sizes
         .iter()
         .filter(|rows| weight.kind != Kind::Logits || **rows <= CudaBackend::LOGIT_ROWS_MAX)

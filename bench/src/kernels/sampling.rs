@@ -233,7 +233,7 @@ fn request(row: usize, sampling: &Sampling) -> SampleRow<'_> {
         index: row as u32,
         prompt: &PROMPT,
         output: &OUTPUT,
-        banned: if row % 2 == 0 { &[] } else { &BANNED },
+        banned: if row.is_multiple_of(2) { &[] } else { &BANNED },
     }
 }
 

@@ -383,6 +383,20 @@ impl Backend for CudaBackend {
         self.projections.linear(&self.stream, x, &layer, out)
     }
 
+    fn linear_onto(
+        &mut self,
+        x: &CudaBuffer,
+        layer: Linear<'_, Self>,
+        hidden: &mut CudaBuffer,
+        delta: &mut CudaBuffer,
+    ) -> Result<bool, EngineError> {
+        if self.projections.add(&self.stream, x, &layer, hidden)? {
+            return Ok(false);
+        }
+        self.linear(x, layer, delta)?;
+        Ok(true)
+    }
+
     fn rope_and_cache(
         &mut self,
         batch: &CudaBatch,

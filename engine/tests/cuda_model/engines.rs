@@ -5,7 +5,7 @@ use std::path::Path;
 
 use engine::backend::cpu::CpuBackend;
 use engine::backend::cuda::CudaOptions;
-use engine::{EngineHandle, Mode, Model, SampleRow, sampler};
+use engine::{EngineHandle, Event, Mode, Model, SampleRow, sampler};
 use kv_cache::TokenId;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -335,6 +335,37 @@ async fn hand_offs_beside_running_sequences() {
     assert_idle(&prefill).await;
     assert_idle(&decode).await;
     oracle.report();
+}
+
+#[tokio::test]
+async fn prompts_are_scored() {
+    let Some(oracle) = Oracle::tiny() else { return };
+    let mut work = work(&prompt(4, 150), 1, Sampling::greedy());
+    work.prompt_logprobs = Some(3);
+    work.sampling.logprobs = Some(2);
+    let mut scores = Vec::new();
+    for cuda in [Some(oracle.cuda.clone()), None] {
+        let engine = start_in(oracle.dir(), cuda, Sizes::default());
+        let mut stream = submit(&engine, &work, Mode::Generate);
+        let mut of_one = Vec::new();
+        while let Some(event) = stream.recv().await {
+            match event {
+                Event::PromptLogprobs(more) => of_one.extend(more.into_iter().map(|it| it.logprob)),
+                Event::Token(token) => of_one.extend(token.logprob),
+                Event::Failed(error) => panic!("failed: {error}"),
+                _ => {}
+            }
+        }
+        assert_idle(&engine).await;
+        scores.push(of_one);
+    }
+    assert_eq!((scores[0].len(), scores[1].len()), (150, 150));
+    for (got, want) in scores[0].iter().zip(&scores[1]) {
+        let near = |got: f32, want: f32| (got - want).abs() < 2.0 * oracle.off;
+        assert!(near(got.logprob, want.logprob), "{got:?} for {want:?}");
+        let tops = got.top.iter().zip(&want.top);
+        assert!(tops.clone().count() >= 2 && tops.clone().all(|(got, want)| near(got.1, want.1)));
+    }
 }
 
 async fn finish(

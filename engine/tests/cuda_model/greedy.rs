@@ -8,7 +8,7 @@ use rstest::rstest;
 use scheduler::Sampling;
 
 use crate::compare::farthest;
-use crate::goldens::goldens;
+use crate::files::goldens;
 use crate::models::{Part, Source, blocks_of, each, gpu, narrow_llama, some_tokens, step_of};
 
 const KV_BLOCKS: u32 = 64;
@@ -62,7 +62,7 @@ fn compare(source: &Source, cuda: &CudaOptions, prompt: &[TokenId], count: usize
 #[rstest]
 fn of_every_golden(#[values(false, true)] portable: bool) {
     let Some(cuda) = gpu(portable) else { return };
-    each(goldens().into_iter().map(|golden| golden.source), |source| {
+    each(goldens().iter().map(|golden| Source::stored(&golden.dir)), |source| {
         let config = source.on_cpu(KV_BLOCKS).config().clone();
         let prompt = some_tokens(4, 7, config.vocab_size);
         let count = (config.max_position as usize - prompt.len() - 1).min(256);

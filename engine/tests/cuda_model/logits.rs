@@ -16,25 +16,16 @@ const BOUND: f64 = 2e-2;
 const HALF_BOUND: f64 = BOUND / 8.0;
 
 fn compare(source: &Source, cuda: &CudaOptions, tokens: usize, ends: &[usize]) {
-    compare_as(KvDtype::Bf16, BOUND, source, (cuda, tokens, ends));
-}
-
-fn compare_as(
-    dtype: KvDtype,
-    bound: f64,
-    source: &Source,
-    (cuda, tokens, ends): (&CudaOptions, usize, &[usize]),
-) {
-    let kv_blocks = 160;
-    let mut gpu = source.on_gpu_as(Some(dtype), cuda, kv_blocks);
-    let mut cpu = source.on_cpu(kv_blocks);
+    let kv_blocks = 520;
+    let (mut gpu, mut cpu) = (source.on_gpu(cuda, kv_blocks), source.on_cpu(kv_blocks));
     let vocab = cpu.config().vocab_size;
     let ids = some_tokens(1, tokens, vocab);
     let blocks = blocks_of(0, tokens, kv_blocks);
     let want = logits_in_chunks(&mut cpu, &ids, &blocks, &[tokens]);
     let got = logits_in_chunks(&mut gpu, &ids, &blocks, ends);
     let off = errors(&got, &want, vocab as usize);
-    println!("{} {}: {tokens} tokens in {} steps: {off}", source.name, dtype.name(), ends.len());
+    println!("{}: {tokens} tokens in {} steps: {off}", source.name, ends.len());
+    let bound = if gpu.layout().dtype == KvDtype::F16 { HALF_BOUND } else { BOUND };
     assert!(off.worst < bound, "{off}");
 }
 
@@ -67,14 +58,34 @@ fn a_prompt_in_chunks(#[values(false, true)] portable: bool) {
 fn of_other_shapes(#[values(false, true)] portable: bool) {
     let Some(cuda) = gpu(portable) else { return };
     each(other_shapes(), |source| {
-        let steps: &[usize] = &[60, 61, 62, 63, 90, 91];
-        compare_as(KvDtype::F16, HALF_BOUND, source, (&cuda, 91, steps));
+        compare(&source.in_halves(), &cuda, 91, &[60, 61, 62, 63, 90, 91]);
     });
 }
 
 #[rstest]
 fn with_halves(#[values(false, true)] portable: bool) {
     let Some(cuda) = gpu(portable) else { return };
-    let steps: &[usize] = &[1, 2, 3, 900, 901, 902, 903, 2000];
-    compare_as(KvDtype::F16, HALF_BOUND, &narrow_llama(), (&cuda, 2000, steps));
+    let steps = [1, 2, 3, 900, 901, 902, 903, 2000];
+    compare(&narrow_llama().in_halves(), &cuda, 2000, &steps);
+}
+
+#[rstest]
+fn a_long_context(#[values(false, true)] portable: bool) {
+    let Some(cuda) = gpu(portable) else { return };
+    let ends = [2000, 4000, 6000, 7990, 7991, 7992, 7993, 7994, 8000];
+    compare(&narrow_llama(), &cuda, 8000, &ends);
+}
+
+#[rstest]
+fn in_blocks_of_other_sizes(
+    #[values(32, 64)] block_tokens: u32,
+    #[values(false, true)] portable: bool,
+) {
+    let Some(cuda) = gpu(portable) else { return };
+    let windows = other_shapes().into_iter().filter(|source| source.name == "d128-window");
+    each(windows.chain([narrow_llama()]), |source| {
+        let mut source = source.in_halves();
+        source.block_tokens = block_tokens;
+        compare(&source, &cuda, 400, &[1, 2, 150, 151, 152, 153, 300, 400]);
+    });
 }

@@ -17,6 +17,9 @@ mod refusals;
 mod region;
 mod sampling;
 
+#[path = "../support/goldens.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod files;
 #[path = "../support/handoff.rs"]
 mod handoff;
 #[path = "../support/mod.rs"]

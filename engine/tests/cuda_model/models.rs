@@ -35,6 +35,7 @@ pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
     pub(crate) format: LoadFormat,
+    pub(crate) block_tokens: u32,
     _made: Option<tempfile::TempDir>,
 }
 
@@ -45,7 +46,8 @@ impl Source {
     pub(crate) fn stored(dir: &Path) -> Self {
         let name = dir.file_name().and_then(|name| name.to_str()).expect("a folder's name");
         let (name, dir) = (name.to_owned(), dir.to_owned());
-        Self { name, dir, format: LoadFormat::Auto, _made: None }
+        let (format, block_tokens) = (LoadFormat::Auto, BLOCK_TOKENS);
+        Self { name, dir, format, block_tokens, _made: None }
     }
 
     /// A configuration with random weights.
@@ -56,8 +58,17 @@ impl Source {
             name: name.to_owned(),
             dir: made.path().to_owned(),
             format: LoadFormat::Dummy { seed: 5 },
+            block_tokens: BLOCK_TOKENS,
             _made: Some(made),
         }
+    }
+
+    /// The same configuration with weights of IEEE halves.
+    pub(crate) fn in_halves(&self) -> Self {
+        let text = std::fs::read_to_string(self.dir.join("config.json")).expect("config.json");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        config["torch_dtype"] = json!("float16");
+        Self::random(&format!("{} in halves", self.name), &config)
     }
 
     /// On the CPU, with 32-bit activations and KV.
@@ -89,7 +100,7 @@ impl Source {
     pub(crate) fn options(&self, kv_blocks: u32) -> ModelOptions {
         ModelOptions {
             kv_blocks: Some(kv_blocks),
-            block_tokens: BLOCK_TOKENS,
+            block_tokens: self.block_tokens,
             load_format: self.format,
             ..ModelOptions::default()
         }
@@ -110,7 +121,7 @@ pub(crate) fn narrow_llama() -> Source {
             "num_attention_heads": 8,
             "num_key_value_heads": 2,
             "head_dim": 128,
-            "max_position_embeddings": 4096,
+            "max_position_embeddings": 16384,
             "rope_theta": 500_000.0,
             "torch_dtype": "bfloat16",
             "eos_token_id": 2,
@@ -198,12 +209,16 @@ pub(crate) struct Part<'a> {
 
 /// A batch of the parts' rows, one part after the other, asking for no token.
 pub(crate) fn step_of(parts: &[Part<'_>]) -> StepBatch<'static> {
+    step_in_blocks(parts, BLOCK_TOKENS)
+}
+
+fn step_in_blocks(parts: &[Part<'_>], block_tokens: u32) -> StepBatch<'static> {
     let mut batch = StepBatch::default();
     for part in parts {
         let start = batch.tokens.len();
         batch.tokens.extend(&part.tokens[part.from..]);
         batch.positions.extend(part.from as u32..part.tokens.len() as u32);
-        let blocks = part.tokens.len().div_ceil(BLOCK_TOKENS as usize);
+        let blocks = part.tokens.len().div_ceil(block_tokens as usize);
         batch.sequences.push(SequenceRows {
             rows: start..batch.tokens.len(),
             context_tokens: part.tokens.len() as u32,
@@ -235,9 +250,11 @@ pub(crate) fn logits_in_chunks<B: Backend>(
     blocks: &[BlockId],
     ends: &[usize],
 ) -> Vec<f32> {
+    let block_tokens = model.layout().block_tokens;
     let (mut logits, mut from) = (Vec::new(), 0);
     for &end in ends {
-        let batch = step_of(&[Part { tokens: &tokens[..end], from, blocks }]);
+        let part = Part { tokens: &tokens[..end], from, blocks };
+        let batch = step_in_blocks(&[part], block_tokens);
         let rows: Vec<usize> = (0..end - from).collect();
         logits.extend(model.logits(&batch, &rows).expect("a valid batch"));
         from = end;

@@ -73,8 +73,11 @@ impl Detokenizer {
     }
 
     /// Takes the next token and appends to `text` what can be read now.
+    ///
+    /// A model may have more ids than its tokenizer, to make its matrices even: those are no text.
     pub fn push(&mut self, token: TokenId, text: &mut String) {
-        if self.skip_special_tokens && self.tokenizer.is_special(token) {
+        let is_hidden = self.skip_special_tokens && self.tokenizer.is_special(token);
+        if is_hidden || token >= self.tokenizer.vocab_tokens() {
             return;
         }
         match &mut self.state {

@@ -233,6 +233,7 @@ def follow(case: Case, wide: PreTrainedModel, answer: list[int], off: float) -> 
 
 def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
+    transformers.utils.logging.disable_progress_bar()
     program, *names = sys.argv[1:]
     families = [f for f in FAMILIES if f.name in names or "small" in names and not f.is_large]
     folders = sorted(file.parent for file in GOLDENS.glob("*/golden.json")) if "goldens" in names else []

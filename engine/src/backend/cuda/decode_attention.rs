@@ -191,13 +191,16 @@ impl DecodeShape {
     fn validate(&self) -> Result<(), EngineError> {
         let HeadShape { heads, kv_heads, head_dim } = self.heads;
         if !head_dim.is_multiple_of(8) || !(16..=256).contains(&head_dim) {
-            return Err(unsupported("head size", "a multiple of 8 from 16 to 256 is needed"));
+            let head = format!("a head size of {head_dim}");
+            return Err(unsupported(&head, "a multiple of 8 from 16 to 256 is needed"));
         }
         if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
-            return Err(unsupported("heads", "key/value heads must divide them"));
+            let shape = format!("{heads} heads, {kv_heads} key/value heads");
+            return Err(unsupported(&shape, "these must divide those"));
         }
         if self.block_tokens == 0 || !self.block_tokens.is_multiple_of(TILE) {
-            return Err(unsupported("block size", "a multiple of 16 tokens is needed"));
+            let block = format!("blocks of {} tokens", self.block_tokens);
+            return Err(unsupported(&block, "a multiple of 16 is needed"));
         }
         Ok(())
     }

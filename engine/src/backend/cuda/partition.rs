@@ -86,6 +86,8 @@ struct StepMean {
 struct Latest {
     end: Option<(Arc<Event>, Instant)>,
     kind: StepKind,
+    /// Steps that ran in its part.
+    parted: u64,
 }
 
 /// What a step is about.
@@ -136,6 +138,12 @@ impl PartitionSeat {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.shared.state.lock().partitioner.as_ref().map_or(0, Partitioner::changes)
+    }
+
+    /// Steps of this engine that ran in its part.
+    #[must_use]
+    pub fn parted_steps(&self) -> u64 {
+        self.shared.state.lock().latest(self.role).parted
     }
 
     /// How urgent this engine's steps are where the two share multiprocessors.
@@ -193,19 +201,19 @@ impl PartitionSeat {
             *decode_step = StepMean::default();
         }
         let split = partitioner.split();
-        Ok((Room::of(self.role, &own, &other) == Room::Part).then_some(split))
+        let is_parted = Room::of(self.role, &own, &other) == Room::Part;
+        state.latest(self.role).parted += u64::from(is_parted);
+        Ok(is_parted.then_some(split))
     }
 
     /// Notes that a step was submitted.
     ///
     /// - `end`: recorded behind it.
     pub(super) fn submitted(&self, end: &Arc<Event>, kind: StepKind, now: Instant) {
-        let latest = Latest { end: Some((Arc::clone(end), now)), kind };
         let mut state = self.shared.state.lock();
-        match self.role {
-            Role::Prefill => state.prefill = latest,
-            Role::Decode => state.decode = latest,
-        }
+        let latest = state.latest(self.role);
+        latest.end = Some((Arc::clone(end), now));
+        latest.kind = kind;
     }
 
     /// Notes how long a step took that ran in a split's part.
@@ -221,6 +229,17 @@ impl PartitionSeat {
 impl PartialEq for PartitionSeat {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared) && self.role == other.role
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn latest(&mut self, role: Role) -> &mut Latest {
+        match role {
+            Role::Prefill => &mut self.prefill,
+            Role::Decode => &mut self.decode,
+        }
     }
 }
 

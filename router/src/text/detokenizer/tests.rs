@@ -75,17 +75,22 @@ fn bytes_of_byte_fallback_become_characters() {
 }
 
 #[test]
+fn ids_beyond_the_vocabulary_are_no_text() {
+    let byte_level = tokenizer(&byte_level_json());
+    let beyond = byte_level.vocab_tokens();
+    let tokens = [beyond, 0xC3, TokenId::MAX, 0xA9, 260];
+    assert_eq!(stream(&byte_level, &tokens, true), ["", "", "", "é", "", ""]);
+    let wordpiece = wordpiece();
+    let (beyond, un) = (wordpiece.vocab_tokens(), wordpiece.token_id("un").unwrap());
+    assert_eq!(stream(&wordpiece, &[beyond, un, beyond], false).concat(), "un");
+}
+
+#[test]
 fn special_tokens_are_text_only_when_asked_for() {
     let tokenizer = tokenizer(&byte_level_json());
     let tokens = [u32::from(b'a'), crate::testing::EOS, u32::from(b'b')];
     assert_eq!(stream(&tokenizer, &tokens, true).concat(), "ab");
     assert_eq!(stream(&tokenizer, &tokens, false).concat(), "a<|eos|>b");
-}
-
-#[test]
-fn unknown_ids_are_no_text() {
-    let tokenizer = tokenizer(&byte_level_json());
-    assert_eq!(stream(&tokenizer, &[TokenId::MAX, 97, 260], true).concat(), "a");
 }
 
 proptest! {
