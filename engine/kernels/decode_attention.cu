@@ -9,10 +9,9 @@
 // A reading warp takes every WARPS-th tile of an item and streams them through a ring of its own by
 // cp.async (the bulk copy engine measured the same). It keeps
 //   S^T [16 tokens x 8 heads] = K q^T,  O^T [HEAD_DIM x 8 heads] += V^T P^T
-// by mma with the query heads as the narrow side: a group of 4 wastes half of a product, not three
-// quarters. At the item's end it leaves (max, sum, O) in shared memory and goes on reading; COMBINERS
-// other warps put the WARPS states together. Items of a row with several chunks go to `partials` and
-// `sums`; whoever arrives last combines them, in order.
+// by mma, the query heads as the narrow side: a group of 4 wastes half of a product, not three quarters.
+// At the item's end it leaves (max, sum, O) in shared memory and reads on; COMBINERS other warps put the
+// states together. Rows of several chunks go through `partials` and `sums`: the last to arrive combines.
 //
 // Layout. pages `[blocks][2][kv_heads][BLOCK_TOKENS][HEAD_DIM]` of one layer; qkv rows
 // `[heads*d | ...]`; out `[rows, heads*d]`; partials `[rows][kv_heads][SLICES][SPLITS_MAX][SLICE_HEADS]
@@ -170,7 +169,6 @@ __device__ void plan(Tail& tail, int* contexts, const int* context, const Parame
         own += s.end - s.first;
     }
     int upto = own;
-#pragma unroll
     for (int lanes = 1; lanes < 32; lanes *= 2) {
         int below = __shfl_up_sync(0xffffffffu, upto, lanes);
         if (lane >= lanes) upto += below;
@@ -595,9 +593,6 @@ decode_attention(const elem* qkv, const elem* pages, elem* out, const int* conte
     }
     grid_launch();
     plan(tail, contexts, context, in);
-    if (threadIdx.x < WARPS * 32) {
-        read_items(shared, tail, contexts, in);
-    } else {
-        combine_items(tail, contexts, in);
-    }
+    if (threadIdx.x < WARPS * 32) read_items(shared, tail, contexts, in);
+    else combine_items(tail, contexts, in);
 }

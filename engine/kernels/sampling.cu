@@ -165,8 +165,8 @@ struct Draw {
     // The token with the largest sum of scaled logit and noise among those at or above `cut`.
     __device__ u64 draw(Row& row, float cut, u32 likeliest) const {
         const uint4 first = words(likeliest / 4);
-        const u32 own[4] = {first.x, first.y, first.z, first.w};
-        const float start = gumbel(uniform(own[likeliest % 4]));
+        const u32 low = likeliest & 1 ? first.y : first.x, high = likeliest & 1 ? first.w : first.z;
+        const float start = gumbel(uniform(likeliest & 2 ? high : low));
         float most = start;
         u64 chosen = choice_key(start, likeliest);
         // Below this, not even the largest noise would win.
@@ -285,8 +285,9 @@ __device__ __forceinline__ void apply_edits(const Row& row, const Edit* edits, u
 // - scratch: f32 [requests, QUADS * 4] if not RESIDENT.
 // Each block copies its share of the row once; every pass after that is over the copy.
 // Grid: (CLUSTER, requests) in clusters of CLUSTER, CHOOSE_THREADS threads, 16 * SHARE bytes of
-// dynamic shared memory if RESIDENT.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// dynamic shared memory if RESIDENT. Clusters have two blocks on a multiprocessor; one block to a row
+// may have the registers.
+extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / THREADS)
     choose(const float* __restrict__ logits, i64 stride, const Request* __restrict__ requests,
            const Edit* __restrict__ edits, Choice* __restrict__ choices, u32* __restrict__ tokens,
            float4* __restrict__ scratch) {

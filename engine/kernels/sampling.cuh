@@ -38,6 +38,8 @@ constexpr int THREADS = CHOOSE_THREADS, WARPS = THREADS / 32;
 // Four tokens with consecutive ids: one load, one block of random numbers.
 constexpr int QUADS = (VOCAB + 3) / 4;
 constexpr int SHARE = (QUADS + CLUSTER - 1) / CLUSTER;
+// Quads that a thread has loaded at once: as many as there are registers for.
+constexpr int QUADS_AT_ONCE = CLUSTER == 8 ? 4 : 2;
 
 // Bins of a level of the radix search; three levels see all 32 bits of a key.
 constexpr int BINS = 2048, BINS_EACH = BINS / THREADS;
@@ -235,7 +237,7 @@ struct Row {
     // Calls `visit(quad, values)` for each quad of this thread.
     template <typename Visit>
     __device__ __forceinline__ void each_quad(Visit visit) const {
-#pragma unroll 4
+#pragma unroll QUADS_AT_ONCE
         for (int i = threadIdx.x; i < SHARE; i += THREADS) visit(i, values[i]);
     }
 

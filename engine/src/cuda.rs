@@ -5,6 +5,7 @@ use cudarc::driver::{DriverError, result, sys};
 
 use crate::backend::cuda::device::CAPABILITY_MIN;
 use crate::backend::cuda::library;
+use crate::error::EngineError;
 
 /// One GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,17 @@ pub fn probe() -> Result<Vec<GpuInfo>, CudaUnavailable> {
 pub fn first_usable() -> Option<usize> {
     let gpus = probe().ok()?;
     gpus.iter().position(|gpu| gpu.compute_capability >= CAPABILITY_MIN)
+}
+
+/// CUDA's other libraries by name, and whether each can be loaded; if not, what to do about it.
+#[must_use]
+pub fn libraries() -> [(&'static str, Result<(), String>); 2] {
+    let libraries = library::Libraries::new(Vec::new());
+    let found = |loaded: Result<(), EngineError>| loaded.map_err(|why| why.to_string());
+    [
+        ("NVRTC", found(libraries.nvrtc().map(|_| ()))),
+        ("cuBLAS", found(libraries.cublaslt().map(|_| ()))),
+    ]
 }
 
 fn describe(ordinal: i32) -> Result<GpuInfo, DriverError> {

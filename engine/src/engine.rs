@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use kv_cache::{BlockId, KvRegion};
 use scheduler::batching::BatchLimits;
@@ -194,6 +195,13 @@ fn spawn(
     let (commands, received) = sync_channel(4 * info.queue_max as usize);
     let (alive, stopped) = watch::channel(());
     let shared = Arc::new(Shared::new(info, region, step_events_max));
+    if let Some(seat) = config.model.cuda.as_ref().and_then(|cuda| cuda.partition.as_ref()) {
+        // The partition may outlive the engine, and must not keep its memory.
+        let shared = Arc::downgrade(&shared);
+        seat.attend(move || {
+            shared.upgrade().map_or(Duration::ZERO, |shared| shared.stats().prefill_wait())
+        });
+    }
     let core = Core::new(model, Arc::clone(&shared), config.limits(shared.info.total_blocks));
     let thread = std::thread::Builder::new()
         .name("baton-engine".to_owned())

@@ -182,11 +182,7 @@ impl EngineHandle {
     /// A snapshot of how busy it is; cheap.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        let mut stats = self.0.shared.stats.lock().clone();
-        let Waiting { prompts, resumed, prefill_tokens } = self.0.shared.queue.waiting();
-        stats.waiting += prompts + resumed;
-        stats.queued_prefill_tokens += prefill_tokens;
-        stats
+        self.0.shared.stats()
     }
 
     /// Every block held by a sequence the engine knows, each once: for
@@ -286,6 +282,15 @@ impl Shared {
             stop_at: Mutex::new(None),
             next_request: AtomicU64::new(0),
         }
+    }
+
+    /// See [`EngineHandle::stats`].
+    pub(crate) fn stats(&self) -> EngineStats {
+        let mut stats = self.stats.lock().clone();
+        let Waiting { prompts, resumed, prefill_tokens } = self.queue.waiting();
+        stats.waiting += prompts + resumed;
+        stats.queued_prefill_tokens += prefill_tokens;
+        stats
     }
 
     /// When the engine has to stop, once that is decided.

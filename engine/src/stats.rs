@@ -43,6 +43,19 @@ pub struct EngineStats {
     pub failed: u64,
 }
 
+// === impl EngineStats ===
+
+impl EngineStats {
+    /// How long the queued contexts take at the measured rate; nothing until one was measured.
+    #[must_use]
+    pub fn prefill_wait(&self) -> Duration {
+        if self.prefill_tokens_per_s == 0.0 {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f64(self.queued_prefill_tokens as f64 / self.prefill_tokens_per_s)
+    }
+}
+
 /// The running averages behind [`EngineStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Meter {

@@ -13,9 +13,7 @@ use engine::{
 };
 use kv_cache::TokenId;
 use rstest::rstest;
-use scheduler::{
-    Generation, PartitionTargets, RequestId, Role, Sampling, StopRules, TenantSalt,
-};
+use scheduler::{Generation, PartitionTargets, RequestId, Role, Sampling, StopRules, TenantSalt};
 use tempfile::TempDir;
 
 const VOCAB: u32 = 1000;
@@ -139,9 +137,9 @@ fn two_engines_answer_as_one_alone(#[case] split: SmSplit, #[case] is_parted: bo
     let engines = seats.each_ref().map(|seat| setting.start(Some(seat.clone())).unwrap());
     let began = Instant::now();
     std::thread::scope(|scope| {
-        let runs = engines.each_ref().map(|engine| {
-            scope.spawn(move || (0..4).map(|_| answers(engine)).collect::<Vec<_>>())
-        });
+        let runs = engines
+            .each_ref()
+            .map(|engine| scope.spawn(move || (0..4).map(|_| answers(engine)).collect::<Vec<_>>()));
         for (run, seat) in runs.into_iter().zip(&seats) {
             for answers in run.join().expect("an engine that answers") {
                 assert_eq!(answers, expected, "{split:?}, {}", seat.role());
@@ -169,6 +167,6 @@ fn a_part_that_is_too_large_is_refused() {
     let Some(setting) = Setting::new() else { return };
     let partition = SmPartition::new(SmSplit::Decode(4096), PartitionTargets::default());
     let refused = setting.start(Some(partition.seat(Role::Decode)));
-    let error = refused.err().expect("no GPU has as many").to_string();
+    let error = refused.expect_err("no GPU has as many").to_string();
     assert!(error.contains("4096 multiprocessors"), "{error}");
 }

@@ -1,9 +1,9 @@
 //! How a prefill and a decode engine share one GPU.
 //!
-//! A split gives some of the multiprocessors to decode and the others to prefill. Decoding is bound
-//! by memory, and a few multiprocessors draw much of its bandwidth; prefill is bound by arithmetic and
-//! takes what it gets. So a small part is enough for decode, most of the time, and how small it may
-//! be is measured: the smallest whose steps meet the target.
+//! A split gives some of the multiprocessors to decode and the others to prefill. Decode reads much and
+//! computes little, and how slow it gets in a small part is measured; prefill computes, and is as fast
+//! as its part is large. So decode has the smallest part in which its steps meet a target, and one that
+//! is smaller still while prompts wait for long: a queue that grows costs more than slow tokens do.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,12 @@ use crate::Role;
 /// would be in the way of some ten steps to come.
 const DECODE_LINGERS: Duration = Duration::from_millis(30);
 
-/// Prompt tokens of a step from which on prompts are waiting: at the rate of one such step, a prompt
-/// that comes now waits longer for its turn than it takes itself.
-const QUEUE_TOKENS: u64 = 4096;
+/// Work that waits for prefill from which on decode gives way, whatever its steps take. A prompt of
+/// 1,024 tokens of an 8B model takes some 60 ms in half an H100: eight of them in line are a queue.
+const QUEUE_LONG: Duration = Duration::from_millis(500);
+
+/// Work up to which decode may take from prefill.
+const QUEUE_SHORT: Duration = Duration::from_millis(150);
 
 /// Decode gives multiprocessors away where its steps would take at most this share of the target
 /// afterwards. The rest is for what the estimate doesn't know.
@@ -56,8 +59,8 @@ pub struct PartitionTargets {
 pub struct PartitionLoad {
     /// A decode step in its part, as split now; `None` before it was measured.
     pub decode_step: Option<Duration>,
-    /// Prompt tokens of the prefill step under way: what had come while the one before ran.
-    pub prompt_tokens: u64,
+    /// Prompts not yet computed, at the rate of lately.
+    pub prefill_wait: Duration,
 }
 
 /// Chooses among some splits.
@@ -96,7 +99,7 @@ impl Room {
 
 impl Default for PartitionTargets {
     fn default() -> Self {
-        Self { itl: Duration::from_millis(15), hold: Duration::from_millis(300) }
+        Self { itl: Duration::from_millis(20), hold: Duration::from_millis(300) }
     }
 }
 
@@ -137,15 +140,19 @@ impl Partitioner {
 
     /// Looks at the load; says whether the split has changed.
     ///
-    /// Decode grows where its steps miss the target, and shrinks where prompts wait and its steps
-    /// would meet the target even if they slowed down as much as it shrinks.
+    /// In this order: decode gives way to a long queue of prompts; it shrinks where its steps would meet
+    /// the target even if they slowed down as much as it shrinks; it grows where they miss the target
+    /// and the queue is short.
     pub fn decide(&mut self, load: &PartitionLoad, now: Instant) -> bool {
-        let held = self.changed.is_some_and(|at| now.saturating_duration_since(at) < self.targets.hold);
+        let since = self.changed.map(|at| now.saturating_duration_since(at));
+        let held = since.is_some_and(|since| since < self.targets.hold);
         let Some(step) = load.decode_step.filter(|_| !held) else { return false };
-        let to = if step > self.targets.itl {
-            (self.at + 1).min(self.splits.len() - 1)
-        } else if load.prompt_tokens >= QUEUE_TOKENS && self.fits_below(step) {
-            self.at - 1
+        let to = if load.prefill_wait >= QUEUE_LONG {
+            self.at.saturating_sub(1)
+        } else if step <= self.targets.itl {
+            self.smallest(step, self.targets.itl.mul_f64(SHRINK_BELOW)).min(self.at)
+        } else if load.prefill_wait <= QUEUE_SHORT {
+            self.smallest(step, self.targets.itl).max(self.at)
         } else {
             self.at
         };
@@ -158,10 +165,12 @@ impl Partitioner {
         changes
     }
 
-    fn fits_below(&self, step: Duration) -> bool {
-        let Some(below) = self.at.checked_sub(1) else { return false };
-        let slower = f64::from(self.splits[self.at]) / f64::from(self.splits[below]);
-        step.mul_f64(slower) <= self.targets.itl.mul_f64(SHRINK_BELOW)
+    /// The smallest split whose steps would take at most `limit` if they were as fast as their part is
+    /// large; the largest if there is none.
+    fn smallest(&self, step: Duration, limit: Duration) -> usize {
+        let present = f64::from(self.splits[self.at]);
+        let fits = |&split: &u32| step.mul_f64(present / f64::from(split)) <= limit;
+        self.splits.iter().position(fits).unwrap_or(self.splits.len() - 1)
     }
 }
 

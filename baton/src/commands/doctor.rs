@@ -12,8 +12,17 @@ pub(crate) fn run() {
     match engine::cuda::probe() {
         Ok(gpus) if gpus.is_empty() => missing("GPU", "the CUDA driver is there but shows no GPU"),
         Ok(gpus) => {
-            for gpu in gpus {
-                fine("GPU", &format!("{gpu:?}"));
+            for (number, gpu) in gpus.iter().enumerate() {
+                let (major, minor) = gpu.compute_capability;
+                let gibibytes = gpu.memory_bytes >> 30;
+                let detail = format!("{}, {gibibytes} GiB, compute capability {major}.{minor}", gpu.name);
+                fine(&format!("GPU {number}"), &detail);
+            }
+            for (library, found) in engine::cuda::libraries() {
+                match found {
+                    Ok(()) => fine(library, "found"),
+                    Err(why) => missing(library, &why),
+                }
             }
         }
         Err(why) => missing("GPU", &format!("{why}; models run on the CPU")),

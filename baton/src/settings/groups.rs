@@ -52,8 +52,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "auto|off|N")]
     #[serde(deserialize_with = "word_or_number")]
     pub gpu_partition: Option<String>,
-    /// Time between two tokens, in the mean, that a GPU divided by `auto` is to hold, ms
-    /// [default: 15]
+    /// Decode step that `auto` divides a GPU for, while no prompts wait for long, ms [default: 20]
     #[arg(long, value_name = "MS")]
     pub itl_target_ms: Option<u32>,
     /// Use the kernels for any GPU since Ampere also where there are better ones: to test them, or

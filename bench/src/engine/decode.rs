@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::driver::{Driver, median};
-use super::{Group, Row, Run};
+use super::driver::{Driver, Steady, median};
+use super::{BLOCK_TOKENS, Group, Row, Run};
 
 /// vLLM 0.26.0, Llama-3.1-8B, H200: batch, and how many times the floor a step takes.
 const VLLM: [(usize, f64); 6] =
@@ -25,8 +25,10 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
             run.note(&format!("decode, {name}: doesn't fit"));
             continue;
         }
-        // What is chosen or recorded for this many rows is so once.
-        driver.run(batch, 2 * 16, 8)?;
+        // What is chosen or recorded for this many rows, and tables of this length, is so once.
+        let mut prompts = vec![BLOCK_TOKENS as usize; batch];
+        prompts[0] = prompt;
+        driver.run_each(&prompts, 8)?;
         // Small batches are quick to repeat.
         let pairs = if batch <= 32 { 3 * sizes.pairs } else { sizes.pairs };
         let mut differences_ms = Vec::with_capacity(pairs);
@@ -35,23 +37,20 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
             let long_ms = driver.run(batch, prompt, long)?.total_ms();
             differences_ms.push((long_ms - short_ms) / steps as f64);
         }
-        let steady = driver.run(batch, prompt, long)?.steady(steps);
-        let (step_ms, generated) = match (differences_ms.is_empty(), steady) {
-            (false, _) => {
-                (median(differences_ms), f64::midpoint(f64::from(short), f64::from(long)))
+        let steady = match pairs {
+            0 => driver.run(batch, prompt, long)?.steady(steps),
+            _ => {
+                let generated = f64::midpoint(f64::from(short), f64::from(long));
+                Some(Steady { step_ms: median(differences_ms), generated })
             }
-            (true, Some(steady)) => (steady.step_ms, steady.generated),
-            (true, None) => continue,
         };
+        let Some(Steady { step_ms, generated }) = steady else { continue };
         let context = prompt as f64 + generated;
-        let mut note = format!("{:.0} tok/s, context {context:.0}", batch as f64 / step_ms * 1e3);
-        if let Some(steady) = steady.filter(|_| pairs > 0) {
-            note += &format!("; within a run {:.3}", steady.step_ms);
-        }
+        let rate = batch as f64 / step_ms * 1e3;
         let row = Row::time(Group::Decode, name, step_ms, "ms/step")
             .with_floor(run.floor.decode_ms(batch, context))
             .with_peer(run.peer(&VLLM, batch))
-            .with_note(note);
+            .with_note(format!("{rate:.0} tok/s, context {context:.0}"));
         run.row(row);
     }
     Ok(())

@@ -92,7 +92,12 @@ impl Driver {
 
     /// Runs some requests at once, to their ends.
     pub(super) fn run(&mut self, count: usize, prompt: usize, tokens: u32) -> Result<Heard> {
-        let work: Vec<_> = (0..count).map(|_| self.generation(prompt, tokens)).collect();
+        self.run_each(&vec![prompt; count], tokens)
+    }
+
+    /// Runs requests with prompts of these lengths at once, to their ends.
+    pub(super) fn run_each(&mut self, prompts: &[usize], tokens: u32) -> Result<Heard> {
+        let work: Vec<_> = prompts.iter().map(|&prompt| self.generation(prompt, tokens)).collect();
         let begun = Instant::now();
         let streams = work.into_iter().map(|work| self.submit(work)).collect::<Result<Vec<_>>>()?;
         let heard = self.runtime.block_on(join_all(streams.into_iter().map(listen)));

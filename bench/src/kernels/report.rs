@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::Lab;
 use crate::engine::Ceilings;
 
+/// Below that it is launching that takes the time, and a ratio says nothing.
+const BOUND_US_MIN: f64 = 1.0;
+
 /// One kernel at one size.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KernelRow {
@@ -24,7 +27,7 @@ pub struct KernelRow {
     pub gb_per_s: Option<f64>,
     /// What it multiplies and adds at that time.
     pub tflop_per_s: Option<f64>,
-    /// Times the bound.
+    /// Times the bound, where that is a microsecond or more.
     pub ratio: Option<f64>,
 }
 
@@ -68,9 +71,9 @@ impl KernelRow {
         let bound_us =
             1e3 * lab.ceilings.read_ms(cost.bytes).max(lab.ceilings.product_ms(cost.flops));
         self.us = Some(us);
-        self.gb_per_s = Some(cost.bytes / us / 1e3);
+        self.gb_per_s = (cost.bytes > 0.0).then_some(cost.bytes / us / 1e3);
         self.tflop_per_s = (cost.flops > 0.0).then_some(cost.flops / us / 1e6);
-        self.ratio = Some(us / bound_us);
+        self.ratio = (bound_us >= BOUND_US_MIN).then_some(us / bound_us);
         self
     }
 
@@ -94,7 +97,7 @@ impl fmt::Display for KernelRow {
         };
         let error = error.map_or(String::new(), |error| format!("{error:.1e}"));
         let line = format!(
-            "{kernel:<18} {case:<30} {verdict:<5} {error:>8} {:>12} {:>11} {:>13} {:>7}",
+            "{kernel:<18} {case:<42} {verdict:<5} {error:>8} {:>12} {:>11} {:>13} {:>7}",
             show(us, 2, " us"),
             show(gb_per_s, 0, " GB/s"),
             show(tflop_per_s, 0, " TFLOP/s"),

@@ -17,7 +17,7 @@ use crate::models::{
 
 /// As for logits of a whole prompt.
 const BOUND: f64 = 2e-2;
-const HALF_BOUND: f64 = BOUND / 8.0;
+const HALF_BOUND: f64 = BOUND / 5.0;
 
 /// Of all models here but those of an odd one.
 const VOCAB: u32 = 1000;

@@ -10,11 +10,12 @@ use crate::models::{Source, blocks_of, gpu, logits_in_chunks};
 
 /// Bounds of relative errors with bfloat16: of all rows, and of the worst. It keeps 8 bits, and these
 /// models' weights are wide, so that attention is sharp and an error grows from layer to layer:
-/// transformers in bfloat16 is off by as much (`tests/goldens/live`).
+/// transformers in bfloat16 is off by up to 3.6e-2, and by 1.1e-1 in a row (`tests/goldens/live`). An
+/// H100 was off by 2.5e-2 and 7.4e-2.
 const BOUNDS: (f64, f64) = (4e-2, 1.2e-1);
 
-/// With halves, which keep 11 bits.
-const HALF_BOUNDS: (f64, f64) = (BOUNDS.0 / 8.0, BOUNDS.1 / 8.0);
+/// With halves, which keep 11 bits: an eighth of the error, and some room.
+const HALF_BOUNDS: (f64, f64) = (BOUNDS.0 / 6.0, BOUNDS.1 / 6.0);
 
 const KV_BLOCKS: u32 = 32;
 

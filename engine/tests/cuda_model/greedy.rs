@@ -3,7 +3,7 @@
 use engine::backend::Backend;
 use engine::backend::cuda::CudaOptions;
 use engine::{Model, SampleRow, StepBatch};
-use kv_cache::TokenId;
+use kv_cache::{KvDtype, TokenId};
 use rstest::rstest;
 use scheduler::Sampling;
 
@@ -12,6 +12,9 @@ use crate::files::goldens;
 use crate::models::{Part, Source, blocks_of, each, gpu, narrow_llama, some_tokens, step_of};
 
 const KV_BLOCKS: u32 = 64;
+
+/// Of logits of the order of 1 to 10: more than any rounding.
+const OFF_MAX: f32 = 0.25;
 
 /// The token after all of `batch`'s rows.
 fn likeliest<B: Backend>(model: &mut Model<B>, batch: &StepBatch<'static>) -> TokenId {
@@ -34,8 +37,14 @@ fn likeliest<B: Backend>(model: &mut Model<B>, batch: &StepBatch<'static>) -> To
 
 /// Lets both generate, step by step. Where they part, the CPU's logits of their tokens must be
 /// nearer to each other than the two computations are; then both go on with the CPU's token.
-fn compare(source: &Source, cuda: &CudaOptions, prompt: &[TokenId], count: usize) {
-    let (mut gpu, mut cpu) = (source.on_gpu(cuda, KV_BLOCKS), source.on_cpu(KV_BLOCKS));
+fn compare(
+    source: &Source,
+    dtype: KvDtype,
+    cuda: &CudaOptions,
+    (prompt, count): (&[TokenId], usize),
+) {
+    let mut gpu = source.on_gpu_as(Some(dtype), cuda, KV_BLOCKS);
+    let mut cpu = source.on_cpu(KV_BLOCKS);
     let blocks = blocks_of(0, prompt.len() + count, KV_BLOCKS);
     let (mut tokens, mut from, mut ties) = (prompt.to_vec(), 0, 0);
     while tokens.len() < prompt.len() + count {
@@ -49,7 +58,7 @@ fn compare(source: &Source, cuda: &CudaOptions, prompt: &[TokenId], count: usize
             let off = farthest(&of_gpu, &of_cpu);
             let (name, at) = (&source.name, tokens.len() - prompt.len());
             println!("{name}: token {at} is {got} for {want}: {gap:.4} apart, off by {off:.4}");
-            assert!(gap <= 2.0 * off && off < 0.1, "{name}: not a tie at token {at}");
+            assert!(gap <= 2.0 * off && off < OFF_MAX, "{name}: not a tie at token {at}");
             ties += 1;
         }
         from = tokens.len();
@@ -66,12 +75,13 @@ fn of_every_golden(#[values(false, true)] portable: bool) {
         let config = source.on_cpu(KV_BLOCKS).config().clone();
         let prompt = some_tokens(4, 7, config.vocab_size);
         let count = (config.max_position as usize - prompt.len() - 1).min(256);
-        compare(source, &cuda, &prompt, count);
+        // Their weights are wide: with bfloat16 there would be many ties.
+        compare(source, KvDtype::F16, &cuda, (&prompt, count));
     });
 }
 
 #[rstest]
 fn of_a_narrow_llama(#[values(false, true)] portable: bool) {
     let Some(cuda) = gpu(portable) else { return };
-    compare(&narrow_llama(), &cuda, &some_tokens(3, 100, 1000), 256);
+    compare(&narrow_llama(), KvDtype::Bf16, &cuda, (&some_tokens(3, 100, 1000), 256));
 }

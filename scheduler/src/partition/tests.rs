@@ -7,30 +7,39 @@ const TARGETS: PartitionTargets =
     PartitionTargets { itl: Duration::from_millis(15), hold: Duration::from_millis(300) };
 
 /// Each case: decode's multiprocessors in each split, the present one in brackets; a decode step in
-/// tenths of ms (0: not measured); prompt tokens of the prefill step; and where it goes.
+/// tenths of ms (0: not measured); ms of work that wait for prefill; and where it goes.
 #[rstest]
+// Decode misses its target.
 #[case::too_slow("24 [32] 48 64", 151, 0, 48)]
-#[case::too_slow_whatever_waits("24 [32] 48 64", 151, 8192, 48)]
+#[case::much_too_slow("24 [32] 48 64", 290, 0, 64)]
 #[case::no_more_to_give("24 32 48 [64]", 400, 0, 64)]
-#[case::on_target("24 [32] 48 64", 150, 8192, 32)]
-#[case::fast_and_nothing_waits("24 [32] 48 64", 60, 1024, 32)]
-#[case::fast_and_prompts_wait("24 [32] 48 64", 95, 4096, 24)]
-#[case::fast_but_not_enough("24 [32] 48 64", 96, 4096, 32)]
-#[case::wide_steps_are_farther_apart("[24] 64", 10, 8192, 24)]
-#[case::from_the_top("24 32 48 [64]", 95, 8192, 48)]
-#[case::nothing_measured("24 [32] 48 64", 0, 8192, 32)]
-#[case::one_split("[40]", 400, 8192, 40)]
+#[case::a_short_queue_is_no_reason("24 [32] 48 64", 151, 150, 48)]
+#[case::not_at_the_queues_cost("24 [32] 48 64", 151, 151, 32)]
+// Prompts wait.
+#[case::a_long_queue_comes_first("24 32 48 [64]", 140, 500, 48)]
+#[case::beyond_the_target("24 [32] 48 64", 400, 500, 24)]
+#[case::prefill_has_all_it_can_get("[24] 32 48 64", 400, 9_000, 24)]
+// Decode meets its target.
+#[case::on_target("24 [32] 48 64", 150, 0, 32)]
+#[case::fast("24 [32] 48 64", 95, 0, 24)]
+#[case::fast_but_not_enough("24 [32] 48 64", 96, 499, 32)]
+#[case::very_fast("24 32 48 [64]", 45, 0, 24)]
+#[case::wide_steps_are_farther_apart("24 [64]", 48, 0, 64)]
+// There is nothing to decide.
+#[case::nothing_measured("24 [32] 48 64", 0, 9_000, 32)]
+#[case::one_split("[40]", 400, 9_000, 40)]
 fn a_split_follows_the_load(
     #[case] splits: &str,
     #[case] step_tenths_ms: u64,
-    #[case] prompt_tokens: u64,
+    #[case] wait_ms: u64,
     #[case] expected: u32,
 ) {
     let mut partitioner = read(splits);
     let before = partitioner.decode_multiprocessors();
     let step = Duration::from_micros(100 * step_tenths_ms);
     let decode_step = (!step.is_zero()).then_some(step);
-    let changed = partitioner.decide(&PartitionLoad { decode_step, prompt_tokens }, Instant::now());
+    let load = PartitionLoad { decode_step, prefill_wait: Duration::from_millis(wait_ms) };
+    let changed = partitioner.decide(&load, Instant::now());
     assert_eq!(partitioner.decode_multiprocessors(), expected);
     assert_eq!(changed, before != expected);
     assert_eq!(partitioner.changes(), u64::from(changed));
@@ -46,11 +55,14 @@ fn read(splits: &str) -> Partitioner {
 fn a_change_is_held_until_it_can_have_been_measured() {
     let mut partitioner = read("[24] 32 48 64");
     let start = Instant::now();
-    let slow = PartitionLoad { decode_step: Some(Duration::from_millis(20)), prompt_tokens: 0 };
+    let step = |ms| PartitionLoad {
+        decode_step: Some(Duration::from_millis(ms)),
+        prefill_wait: Duration::ZERO,
+    };
     let at = |ms| start + Duration::from_millis(ms);
-    assert!(partitioner.decide(&slow, at(0)));
-    assert!(!partitioner.decide(&slow, at(299)));
-    assert!(partitioner.decide(&slow, at(300)));
+    assert!(partitioner.decide(&step(20), at(0)));
+    assert!(!partitioner.decide(&step(20), at(299)));
+    assert!(partitioner.decide(&step(20), at(300)));
     assert_eq!((partitioner.decode_multiprocessors(), partitioner.changes()), (48, 2));
 }
 
@@ -89,7 +101,7 @@ proptest! {
     fn a_steady_load_ends_in_a_steady_split(
         work_ms in 50.0..2000.0f64,
         floor_ms in 1.0..14.0f64,
-        prompt_tokens in 0u64..10_000,
+        wait_ms in 0u64..2000,
         first in 0usize..4,
     ) {
         let splits = vec![24, 32, 48, 64];
@@ -98,7 +110,7 @@ proptest! {
         for round in 0..20 {
             let step_ms = (work_ms / f64::from(partitioner.decode_multiprocessors())).max(floor_ms);
             let decode_step = Some(Duration::from_secs_f64(step_ms / 1e3));
-            let load = PartitionLoad { decode_step, prompt_tokens };
+            let load = PartitionLoad { decode_step, prefill_wait: Duration::from_millis(wait_ms) };
             let changed = partitioner.decide(&load, start + Duration::from_secs(round));
             prop_assert!(!changed || round < splits.len() as u64, "{partitioner:?}");
         }

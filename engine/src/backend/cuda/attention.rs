@@ -27,7 +27,7 @@ pub(super) struct PagedAttention {
 
 /// What does prompt chunks.
 enum Prefill {
-    Tiled(PrefillAttention),
+    Tiled(Box<PrefillAttention>),
     Portable(PortableAttention),
 }
 
@@ -193,7 +193,8 @@ impl Prefill {
                 layers: kv.layout().layers as usize,
                 blocks: kv.blocks() as usize,
             };
-            return Ok(Self::Tiled(PrefillAttention::new(compiler, stream, shape, pool)?));
+            let kernel = PrefillAttention::new(compiler, stream, shape, pool)?;
+            return Ok(Self::Tiled(Box::new(kernel)));
         }
         let PrefillShape { element, heads, block_tokens, .. } = shape;
         let shape = PortableShape { element, heads, block_tokens };

@@ -50,12 +50,12 @@ pub struct Properties {
 /// How urgent a stream's work is where several have work waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Priority {
-    /// Copies and other work that steps don't wait for.
+    /// Work that nobody waits for.
     #[default]
     Normal,
-    /// Steps that give way to other steps.
+    /// Steps that give way to others.
     Medium,
-    /// Steps. Their blocks are scheduled before those of normal streams.
+    /// Steps, and copies that steps of another engine wait for.
     High,
 }
 

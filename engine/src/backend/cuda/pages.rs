@@ -251,16 +251,16 @@ impl KvRegion for CudaKv {
         out: &mut [u8],
     ) -> Result<(), RegionError> {
         self.check(pages, out.len())?;
-        self.copy_out(pages, fence, out).map_err(broken)
+        self.copy_out(pages, fence, out).map_err(|why| broken(&why))
     }
 
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
         self.check(pages, bytes.len())?;
-        self.copy_in(pages, bytes).map_err(broken)
+        self.copy_in(pages, bytes).map_err(|why| broken(&why))
     }
 }
 
-fn broken(why: EngineError) -> RegionError {
+fn broken(why: &EngineError) -> RegionError {
     RegionError::Device(why.to_string())
 }
 
@@ -303,8 +303,7 @@ impl Copy<'_> {
         let (listed, blocks) = (self.listed as i32, self.kv.blocks as i32);
         let (layer, vectors) = (self.first_layer as i32, self.kv.page_vectors());
         let (first, count) = (first as i32, count as i32);
-        let arguments =
-            args![to, from, self.list, listed, blocks, layer, vectors, first, count];
+        let arguments = args![to, from, self.list, listed, blocks, layer, vectors, first, count];
         kernel.launch(&lane.stream, launch, arguments)?;
         lane.stream.record(&staging.done)
     }

@@ -5,6 +5,7 @@
 //! and what the engines know of each other. Both engines' steps stay on the primary context's memory
 //! and kernels: all that differs is the stream.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ pub enum SmSplit {
     Auto,
     /// So many multiprocessors for decode, rounded to what the GPU can do.
     Decode(u32),
-    /// Not at all: both run everywhere, decode's blocks first.
+    /// Not at all: both run everywhere, equally urgent.
     Off,
 }
 
@@ -63,9 +64,13 @@ struct State {
     splits: Option<Vec<Split>>,
     partitioner: Option<Partitioner>,
     decode_step: StepMean,
+    prefill_queue: Option<PrefillQueue>,
     prefill: Latest,
     decode: Latest,
 }
+
+/// Tells how long the prompts take that the prefill engine hasn't computed yet.
+struct PrefillQueue(Box<dyn Fn() -> Duration + Send>);
 
 /// One way to divide the GPU.
 #[derive(Clone, Debug)]
@@ -146,7 +151,17 @@ impl PartitionSeat {
         self.shared.state.lock().latest(self.role).parted
     }
 
-    /// How urgent this engine's steps are where the two share multiprocessors.
+    /// Tells the partition how to learn what waits for this engine; only of prefill's it wants to know.
+    ///
+    /// - `wait`: how long the prompts take that aren't computed yet.
+    pub(crate) fn attend(&self, wait: impl Fn() -> Duration + Send + 'static) {
+        if self.role == Role::Prefill {
+            self.shared.state.lock().prefill_queue = Some(PrefillQueue(Box::new(wait)));
+        }
+    }
+
+    /// How urgent this engine's steps are, where the GPU is divided: on what both run on now and then,
+    /// decode's few blocks come first.
     pub(super) fn priority(&self) -> Priority {
         match self.role {
             Role::Prefill => Priority::Medium,
@@ -183,8 +198,14 @@ impl PartitionSeat {
     /// [`EngineError::Device`] if a step of either engine has failed.
     pub(super) fn choose(&self, now: Instant) -> Result<Option<usize>, EngineError> {
         let mut state = self.shared.state.lock();
-        let State { partitioner: Some(partitioner), decode_step, prefill, decode, .. } =
-            &mut *state
+        let State {
+            partitioner: Some(partitioner),
+            decode_step,
+            prefill_queue,
+            prefill,
+            decode,
+            ..
+        } = &mut *state
         else {
             return Ok(None);
         };
@@ -193,8 +214,8 @@ impl PartitionSeat {
             Role::Prefill => (of_prefill, of_decode),
             Role::Decode => (of_decode, of_prefill),
         };
-        let waiting = if of_prefill.in_flight { prefill.kind.prompt_tokens } else { 0 };
-        let load = PartitionLoad { decode_step: decode_step.mean(), prompt_tokens: waiting };
+        let prefill_wait = prefill_queue.as_ref().map_or(Duration::ZERO, |queue| (queue.0)());
+        let load = PartitionLoad { decode_step: decode_step.mean(), prefill_wait };
         if partitioner.decide(&load, now) {
             let multiprocessors = partitioner.decode_multiprocessors();
             tracing::debug!(multiprocessors, ?load, "decode's part of the GPU has changed");
@@ -232,6 +253,14 @@ impl PartialEq for PartitionSeat {
     }
 }
 
+// === impl PrefillQueue ===
+
+impl fmt::Debug for PrefillQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PrefillQueue").field(&(self.0)()).finish()
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -252,8 +281,10 @@ impl Shared {
             SmSplit::Decode(multiprocessors) => Ok(vec![Split::new(device, multiprocessors)?]),
             SmSplit::Auto => {
                 let all = device.properties().multiprocessors;
-                let splits: Result<Vec<_>, _> =
-                    AUTO_SIXTEENTHS.iter().map(|part| Split::new(device, all * part / 16)).collect();
+                let splits: Result<Vec<_>, _> = AUTO_SIXTEENTHS
+                    .iter()
+                    .map(|part| Split::new(device, all * part / 16))
+                    .collect();
                 let mut splits = splits.unwrap_or_else(|why| {
                     tracing::warn!(%why, "prefill and decode share all of the GPU");
                     Vec::new()
@@ -331,6 +362,6 @@ mod tests {
         assert_eq!(prefill.choose(Instant::now()).unwrap(), None);
         assert_eq!(prefill, partition.clone().seat(Role::Prefill));
         assert_ne!(prefill, decode);
-        assert!(prefill.priority() != decode.priority());
+        assert_ne!(prefill.priority(), decode.priority());
     }
 }

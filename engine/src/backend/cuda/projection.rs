@@ -7,7 +7,7 @@ use super::element::ElementType;
 use super::matmul::{Matmul, Product, Tuning};
 use super::options::CudaOptions;
 use super::skinny_matmul::{SkinnyKind, SkinnyMatmul, SkinnyProduct, SkinnyShape};
-use super::tensor::{CudaBuffer, CudaMatrix};
+use super::tensor::{CudaBuffer, CudaMatrix, CudaVector};
 use crate::backend::Linear;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
@@ -50,7 +50,7 @@ impl Projections {
         layer: &Linear<'_, CudaBackend>,
         out: &CudaBuffer,
     ) -> Result<(), EngineError> {
-        let bias = layer.bias.map(|bias| bias.address());
+        let bias = layer.bias.map(CudaVector::address);
         let weight = layer.weight;
         let shape = shape_of(weight, SkinnyKind::Plain);
         if self.few_rows.takes(x.rows, &shape) {

@@ -141,9 +141,7 @@ impl RowKernels {
         let vectors = vectors(cols)?;
         let columns = (vectors as usize).div_ceil(GATHER_VECTORS * GATHER_THREADS as usize);
         let launch = by_rows(rows, columns, GATHER_THREADS)?;
-        launched(rows, || {
-            self.gather.launch(stream, launch, args![table, index, out, vectors])
-        })
+        launched(rows, || self.gather.launch(stream, launch, args![table, index, out, vectors]))
     }
 
     /// Adds and norms.
@@ -160,9 +158,7 @@ impl RowKernels {
         };
         let AddNorm { hidden, delta, weight, eps, out } = it;
         let delta = delta.unwrap_or(0);
-        launched(rows, || {
-            self.norm.launch(stream, launch, args![hidden, delta, weight, out, eps])
-        })
+        launched(rows, || self.norm.launch(stream, launch, args![hidden, delta, weight, out, eps]))
     }
 
     /// Norms heads, rotates, and writes keys and values to their slots.
@@ -265,7 +261,9 @@ impl RowKernels {
             overlaps: true,
         };
         let count = rows as i32;
-        launched(rows, || self.advance.launch(stream, launch, args![tokens, sampled, source, count]))
+        launched(rows, || {
+            self.advance.launch(stream, launch, args![tokens, sampled, source, count])
+        })
     }
 }
 

@@ -12,8 +12,8 @@ use super::device::{Device, Event, Stream};
 use super::kernel::{Kernel, Launch, args};
 use super::memory::{DeviceMemory, PinnedMemory};
 use crate::error::{EngineError, LogitsFault};
-pub use request::{Answer, Requests};
 use request::Choice;
+pub use request::{Answer, Requests};
 
 /// Threads of `greedy`.
 const GREEDY_THREADS: u32 = 256;
@@ -36,6 +36,10 @@ const SHARE_BYTES: usize = 66 << 10;
 
 /// Static shared memory of `choose`, with some to spare.
 const STATIC_BYTES: usize = 30 << 10;
+
+/// Shared memory that a block has without being granted more. The driver counts static memory, too,
+/// and [`Kernel::launch`] asks for the grant when the dynamic part alone is larger: so it is made so.
+const USUAL_BYTES: usize = 48 << 10;
 
 /// Memory for the requests of a call at least: a slot that is outgrown is given back to the driver,
 /// which waits for the device.
@@ -112,11 +116,8 @@ impl Sampler {
         let state = DeviceMemory::new(&device, rows_max * GREEDY_STATE_BYTES)?;
         stream.fill(state.address(), 0, state.bytes())?;
         let scratch_bytes = rows_max * plan.quads() * QUAD_BYTES;
-        let scratch = if plan.resident {
-            None
-        } else {
-            Some(DeviceMemory::new(&device, scratch_bytes)?)
-        };
+        let scratch =
+            if plan.resident { None } else { Some(DeviceMemory::new(&device, scratch_bytes)?) };
         Ok(Self {
             greedy: module.kernel("greedy")?,
             choose: module.kernel("choose")?,
@@ -262,10 +263,17 @@ impl Plan {
 
     fn launch(&self, count: usize) -> Launch {
         let share = self.quads().div_ceil(self.cluster) * QUAD_BYTES;
+        let share = if !self.resident {
+            0
+        } else if share + STATIC_BYTES <= USUAL_BYTES {
+            share
+        } else {
+            share.max(USUAL_BYTES + QUAD_BYTES)
+        };
         Launch {
             grid: [self.cluster as u32, count as u32, 1],
             block: self.threads as u32,
-            shared_bytes: if self.resident { share as u32 } else { 0 },
+            shared_bytes: share as u32,
             cluster: self.cluster as u32,
             overlaps: true,
         }
@@ -317,6 +325,14 @@ mod tests {
         let plan = Plan::new((vocab, vocab), clusters, shared);
         assert_eq!((plan.cluster, plan.resident), (cluster, resident));
         assert!(plan.launch(1).shared_bytes as usize + STATIC_BYTES <= shared);
+    }
+
+    #[rstest]
+    #[case::all_is_usual(2_000, 8_000)]
+    #[case::both_parts_are_more(8_000, (48 << 10) + 16)]
+    #[case::one_part_is_more(32_000, 64_000)]
+    fn shared_memory_past_the_usual_is_asked_for(#[case] vocab: usize, #[case] want: u32) {
+        assert_eq!(Plan::new((vocab, vocab), true, HOPPER).launch(1).shared_bytes, want);
     }
 
     #[rstest]

@@ -54,11 +54,13 @@ impl StepStreams {
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses, or can't divide the GPU as it should.
     pub(super) fn new(device: &Device, seat: Option<&PartitionSeat>) -> Result<Self, EngineError> {
-        let priority = seat.map_or(Priority::High, PartitionSeat::priority);
+        let parts = seat.map_or(Ok(Vec::new()), |seat| seat.open(device))?;
+        // Where both always run everywhere, prefill would get next to nothing behind decode: 124 to 256
+        // of 765 TFLOP/s on an H100.
+        let divided = seat.filter(|_| !parts.is_empty());
+        let priority = divided.map_or(Priority::High, PartitionSeat::priority);
         let mut streams = vec![Arc::new(Stream::new(device, priority)?)];
-        if let Some(seat) = seat {
-            streams.extend(seat.open(device)?);
-        }
+        streams.extend(parts);
         Ok(Self {
             streams,
             seat: seat.cloned(),

@@ -105,11 +105,10 @@ impl Drop for Borrowed<'_> {
 impl Lane {
     fn new(device: &Device, page_bytes: usize, blocks: usize) -> Result<Self, EngineError> {
         let bytes = STAGING_BYTES.max(page_bytes);
-        let staging = || {
-            Ok(Staging { memory: PinnedMemory::new(device, bytes)?, done: Event::new(device)? })
-        };
+        let staging =
+            || Ok(Staging { memory: PinnedMemory::new(device, bytes)?, done: Event::new(device)? });
         Ok(Self {
-            stream: Stream::new(device, Priority::Normal)?,
+            stream: Stream::new(device, Priority::High)?,
             stagings: [staging()?, staging()?],
             list: PinnedMemory::new(device, blocks * size_of::<u32>())?,
             device_list: DeviceMemory::new(device, blocks * size_of::<u32>())?,
