@@ -136,19 +136,6 @@ pub trait Backend: Send + Sized + 'static {
         out: &mut Self::Buffer,
     ) -> Result<(), EngineError>;
 
-    /// `hidden += x * weight^T + bias`, or the same left for the next norm to add: then the product is
-    /// in `delta`, and the result is `true`.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`].
-    fn linear_onto(
-        &mut self,
-        x: &Self::Buffer,
-        layer: Linear<'_, Self>,
-        hidden: &mut Self::Buffer,
-        delta: &mut Self::Buffer,
-    ) -> Result<bool, EngineError>;
-
     /// Norms each head's queries and keys if the layer does, rotates them in place, and writes keys
     /// and values to the layer's pages.
     ///

@@ -64,7 +64,6 @@ pub fn first_usable() -> Option<usize> {
 }
 
 /// CUDA's other libraries by name, and whether each can be loaded; if not, what to do about it.
-#[must_use]
 pub fn libraries() -> [(&'static str, Result<(), String>); 2] {
     let libraries = library::Libraries::new(Vec::new());
     let found = |loaded: Result<(), EngineError>| loaded.map_err(|why| why.to_string());

@@ -367,15 +367,13 @@ impl<B: Backend> Forward<'_, B> {
         let eps = self.config.rms_norm_eps;
         let weights = self.weights;
         backend.embed(batch, &weights.embedding, &mut self.scratch.hidden)?;
-        // Whether `delta` is still to be added to `hidden`.
-        let mut pending = false;
         for (index, layer) in (0u32..).zip(&weights.layers) {
-            self.norm(backend, pending, Norm { weight: &layer.attention_norm, eps })?;
-            pending = self.attention(backend, batch, index, layer, on_layers.as_deref_mut())?;
-            self.norm(backend, pending, Norm { weight: &layer.mlp_norm, eps })?;
-            pending = self.mlp(backend, layer)?;
+            self.norm(backend, index > 0, Norm { weight: &layer.attention_norm, eps })?;
+            self.attention(backend, batch, index, layer, on_layers.as_deref_mut())?;
+            self.norm(backend, true, Norm { weight: &layer.mlp_norm, eps })?;
+            self.mlp(backend, layer)?;
         }
-        self.norm(backend, pending, Norm { weight: &weights.norm, eps })
+        self.norm(backend, true, Norm { weight: &weights.norm, eps })
     }
 
     /// `hidden`, with `delta` added to it if that is pending, to `normed`.
@@ -389,8 +387,7 @@ impl<B: Backend> Forward<'_, B> {
         backend.add_norm(hidden, pending.then_some(&*delta), norm, normed)
     }
 
-    /// `normed` onto `hidden` or to `delta`, writing the layer's pages on the way. Says whether
-    /// `delta` is pending.
+    /// `normed` to `delta`, writing the layer's pages on the way.
     fn attention(
         &mut self,
         backend: &mut B,
@@ -398,7 +395,7 @@ impl<B: Backend> Forward<'_, B> {
         index: u32,
         layer: &Layer<B>,
         on_layers: Option<&mut OnLayers<'_>>,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<(), EngineError> {
         let eps = self.config.rms_norm_eps;
         let attention = Attention {
             layer: index,
@@ -408,21 +405,21 @@ impl<B: Backend> Forward<'_, B> {
             k_norm: layer.k_norm.as_ref().map(|weight| Norm { weight, eps }),
         };
         let written = self.group_ending_with(index);
-        let Scratch { hidden, normed, qkv, attended, delta, .. } = &mut *self.scratch;
+        let Scratch { normed, qkv, attended, delta, .. } = &mut *self.scratch;
         backend.linear(normed, layer.qkv.as_linear(), qkv)?;
         backend.rope_and_cache(batch, &attention, qkv)?;
         if let (Some(written), Some(on_layers)) = (written, on_layers) {
             on_layers(written, backend.fence()?);
         }
         backend.attention(batch, &attention, qkv, attended)?;
-        backend.linear_onto(attended, layer.output.as_linear(), hidden, delta)
+        backend.linear(attended, layer.output.as_linear(), delta)
     }
 
-    /// `normed` onto `hidden` or to `delta`. Says whether `delta` is pending.
-    fn mlp(&mut self, backend: &mut B, layer: &Layer<B>) -> Result<bool, EngineError> {
-        let Scratch { hidden, normed, gate_up, activated, delta, .. } = &mut *self.scratch;
+    /// `normed` to `delta`.
+    fn mlp(&mut self, backend: &mut B, layer: &Layer<B>) -> Result<(), EngineError> {
+        let Scratch { normed, gate_up, activated, delta, .. } = &mut *self.scratch;
         backend.gated(normed, layer.gate_up.as_linear(), gate_up, activated)?;
-        backend.linear_onto(activated, layer.down.as_linear(), hidden, delta)
+        backend.linear(activated, layer.down.as_linear(), delta)
     }
 
     /// The layers to report once layer `index` has been written, if a group ends with it.

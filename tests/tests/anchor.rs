@@ -184,6 +184,7 @@ fn engine_config(model: &TestModel) -> EngineConfig {
             block_tokens: 16,
             kv_dtype: None,
             threads: Some(1),
+            cuda: None,
             load_format,
             layer_group: model_layers(model),
         },

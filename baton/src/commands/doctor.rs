@@ -15,7 +15,8 @@ pub(crate) fn run() {
             for (number, gpu) in gpus.iter().enumerate() {
                 let (major, minor) = gpu.compute_capability;
                 let gibibytes = gpu.memory_bytes >> 30;
-                let detail = format!("{}, {gibibytes} GiB, compute capability {major}.{minor}", gpu.name);
+                let detail =
+                    format!("{}, {gibibytes} GiB, compute capability {major}.{minor}", gpu.name);
                 fine(&format!("GPU {number}"), &detail);
             }
             for (library, found) in engine::cuda::libraries() {

@@ -78,6 +78,9 @@ impl House {
         leave: CancellationToken,
     ) -> Result<()> {
         let Self { router, prefill, decode, ports } = self;
+        // Two workers on one GPU share its time, so a hand-off has to pay there.
+        let shares_gpu = decode.config().engine.model.cuda.is_some();
+        let usual = if shares_gpu { HandoffPolicy::Auto } else { HandoffPolicy::Always };
         let membership = MemoryMembership::new();
         let shared: Arc<dyn Membership> = Arc::new(membership.clone());
         let receivers = LocalReceivers::default();
@@ -98,7 +101,7 @@ impl House {
             progress,
             also_left.cancelled_owned(),
         );
-        let policy = settings.handoff(HandoffPolicy::Always)?;
+        let policy = settings.handoff(usual)?;
         let welcome = welcome(&membership, &ports, model);
         let router = async {
             let leave = async {

@@ -48,7 +48,7 @@ pub(crate) struct EngineArgs {
     pub gpu_memory_utilization: Option<f32>,
     /// How `up` divides a GPU's multiprocessors between prefill and decode while both are at work:
     /// `auto` follows the load, a number is decode's share, `off` lets both run everywhere
-    /// [default: auto]
+    /// [default: off]
     #[arg(long, value_name = "auto|off|N")]
     #[serde(deserialize_with = "word_or_number")]
     pub gpu_partition: Option<String>,
@@ -79,7 +79,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "DTYPE")]
     pub kv_dtype: Option<String>,
     /// Tokens of a step, prefill chunks and decode rows together [default: 512; on a GPU
-    /// 8192]
+    /// 8192, for a decode worker 1024]
     #[arg(long, value_name = "TOKENS")]
     pub batch_tokens_max: Option<u32>,
     /// Sequences that run at once [default: 64; on a GPU 256]

@@ -32,6 +32,9 @@ const CPU_BATCH_TOKENS: u32 = 512;
 const CPU_SEQUENCES: u32 = 64;
 /// Enough rows to keep the tensor cores at their rate.
 const GPU_BATCH_TOKENS: u32 = 8192;
+/// A decode worker computes the prompts that are faster without a hand-off, beside its sequences:
+/// of so many tokens a step takes some 25 ms (8B on an H100), which is what those then wait.
+const GPU_DECODE_BATCH_TOKENS: u32 = 1024;
 /// Past that, reading KV outweighs what sharing the weights saves.
 const GPU_SEQUENCES: u32 = 256;
 /// What is left is for the driver and for libraries' own use.
@@ -106,7 +109,7 @@ impl Settings {
     ///
     /// # Errors
     /// If the model's configuration can't be read, or not one block fits the memory given.
-    pub(crate) fn engine(&self, model: &LocalModel) -> Result<EngineConfig> {
+    pub(crate) fn engine(&self, role: Role, model: &LocalModel) -> Result<EngineConfig> {
         let engine = &self.written.engine;
         let block_tokens = engine.block_tokens.unwrap_or(16);
         let kv_dtype = self.kv_dtype()?;
@@ -125,6 +128,7 @@ impl Settings {
             }
         };
         let (batch_tokens, sequences) = match cuda {
+            Some(_) if role == Role::Decode => (GPU_DECODE_BATCH_TOKENS, GPU_SEQUENCES),
             Some(_) => (GPU_BATCH_TOKENS, GPU_SEQUENCES),
             None => (CPU_BATCH_TOKENS, CPU_SEQUENCES),
         };
@@ -157,7 +161,7 @@ impl Settings {
             id: WorkerId(worker.id.clone().unwrap_or_else(|| unique_name(role)).into()),
             role,
             model: model.name.clone(),
-            engine: self.engine(model)?,
+            engine: self.engine(role, model)?,
             listen: worker.listen.unwrap_or(ANY_LOCAL_PORT),
             admin: Some(worker.admin.unwrap_or(ANY_LOCAL_PORT)),
             advertise_host: worker.advertise_host.clone(),
@@ -174,8 +178,8 @@ impl Settings {
     pub(crate) fn partition(&self) -> Result<SmPartition> {
         let engine = &self.written.engine;
         let split = match engine.gpu_partition.as_deref() {
-            None | Some("auto") => SmSplit::Auto,
-            Some("off") => SmSplit::Off,
+            None | Some("off") => SmSplit::Off,
+            Some("auto") => SmSplit::Auto,
             Some(other) => match other.parse() {
                 Ok(multiprocessors) if multiprocessors > 0 => SmSplit::Decode(multiprocessors),
                 _ => bail!(

@@ -102,7 +102,6 @@ fn product(stream: &Stream, matmul: &Matmul, fill: &RandomFill) -> Result<f64> {
         weight: weight.address(),
         bias: None,
         out: out.address(),
-        adds: false,
         rows: PRODUCT,
         outputs: PRODUCT,
         inputs: PRODUCT,

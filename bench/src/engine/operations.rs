@@ -110,7 +110,6 @@ fn library_us(
         weight: weights.address() + (copy % copies * weight.bytes()) as u64,
         bias: None,
         out: out.address(),
-        adds: false,
         rows,
         outputs: weight.outputs,
         inputs: weight.inputs,

@@ -40,8 +40,6 @@ pub(crate) struct Weight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,
-    /// Added to the residual stream, at once or by the next norm.
-    Onto,
     /// Halves are gates and ups.
     Gated,
     /// 32-bit floats.
@@ -69,9 +67,9 @@ pub(crate) fn weights(config: &ModelConfig) -> [Weight; 5] {
     let weight = |name, kind, outputs, inputs| Weight { name, kind, outputs, inputs };
     [
         weight("qkv", Kind::Plain, heads.qkv_width(), hidden),
-        weight("output", Kind::Onto, hidden, heads.q_width()),
+        weight("output", Kind::Plain, hidden, heads.q_width()),
         weight("gate and up", Kind::Gated, 2 * width, hidden),
-        weight("down", Kind::Onto, hidden, width),
+        weight("down", Kind::Plain, hidden, width),
         weight("logits", Kind::Logits, vocab, hidden),
     ]
 }
@@ -108,16 +106,7 @@ struct Operands<B: Backend> {
     matrices: Vec<B::Matrix>,
     x: B::Buffer,
     gate_up: B::Buffer,
-    hidden: Hidden<B>,
     out: Out<B>,
-}
-
-/// The residual stream.
-struct Hidden<B: Backend> {
-    table: B::Matrix,
-    buffer: B::Buffer,
-    /// Whether the latest product is still to be added.
-    is_pending: bool,
 }
 
 enum Out<B: Backend> {
@@ -139,14 +128,8 @@ impl<B: Backend> Operands<B> {
             Kind::Logits => Out::Logits(rig.backend.logit_buffer(outputs)?),
             _ => Out::Elements(rig.output(weight.cols())?),
         };
-        let cols = if weight.kind == Kind::Onto { outputs } else { 8 };
-        let hidden = Hidden {
-            table: rig.matrix((TABLE, cols), keys[2], 1.0)?,
-            buffer: rig.backend.buffer(cols)?,
-            is_pending: false,
-        };
         rig.finish()?;
-        Ok(Self { weight, table, matrices, x, gate_up, hidden, out })
+        Ok(Self { weight, table, matrices, x, gate_up, out })
     }
 
     fn load(&mut self, rig: &mut Rig<B>, tokens: Vec<u32>) -> Result<()> {
@@ -154,22 +137,16 @@ impl<B: Backend> Operands<B> {
             rig.poison(tokens.len(), out)?;
         }
         let batch = rig.batch(&[Piece::rows(tokens)])?;
-        rig.load(&batch, &self.hidden.table, &mut self.hidden.buffer)?;
         rig.load(&batch, &self.table, &mut self.x)
     }
 
     fn apply(&mut self, backend: &mut B, rows: &[usize], copy: usize) -> Result<(), EngineError> {
-        let Self { weight, matrices, x, gate_up, hidden, out, .. } = self;
+        let Self { weight, matrices, x, gate_up, out, .. } = self;
         let matrix = &matrices[copy % matrices.len()];
         let layer = Linear { weight: matrix, bias: None };
         match (weight.kind, out) {
             (Kind::Logits, Out::Logits(out)) => backend.logits(x, rows, matrix, out),
             (Kind::Gated, Out::Elements(out)) => backend.gated(x, layer, gate_up, &mut out.buffer),
-            (Kind::Onto, Out::Elements(delta)) => {
-                let (hidden, is_pending) = (&mut hidden.buffer, &mut hidden.is_pending);
-                *is_pending = backend.linear_onto(x, layer, hidden, &mut delta.buffer)?;
-                Ok(())
-            }
             (_, Out::Elements(out)) => backend.linear(x, layer, &mut out.buffer),
             (_, Out::Logits(out)) => backend.linear(x, layer, out),
         }
@@ -180,15 +157,7 @@ impl<B: Backend> Operands<B> {
         self.load(rig, tokens)?;
         rig.backend.run(|backend| self.apply(backend, &rows, 0))?;
         match &self.out {
-            Out::Elements(out) if self.weight.kind != Kind::Onto => rig.download(&out.buffer),
-            Out::Elements(delta) => {
-                let mut sum = rig.download(&self.hidden.buffer)?;
-                if self.hidden.is_pending {
-                    let delta = rig.download(&delta.buffer)?;
-                    sum.iter_mut().zip(delta).for_each(|(sum, delta)| *sum += delta);
-                }
-                Ok(sum)
-            }
+            Out::Elements(out) => rig.download(&out.buffer),
             Out::Logits(out) => rig.download(out),
         }
     }

@@ -178,17 +178,6 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn linear_onto(
-        &mut self,
-        x: &CpuBuffer,
-        layer: Linear<'_, Self>,
-        _: &mut CpuBuffer,
-        delta: &mut CpuBuffer,
-    ) -> Result<bool, EngineError> {
-        self.linear(x, layer, delta)?;
-        Ok(true)
-    }
-
     fn rope_and_cache(
         &mut self,
         batch: &CpuBatch,

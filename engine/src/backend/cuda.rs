@@ -213,7 +213,9 @@ impl CudaBackend {
                 gibibytes(self.taken_bytes),
             )));
         }
-        Ok(u32::try_from(blocks).unwrap_or(u32::MAX).min(i32::MAX as u32 / self.layout.block_tokens))
+        Ok(u32::try_from(blocks)
+            .unwrap_or(u32::MAX)
+            .min(i32::MAX as u32 / self.layout.block_tokens))
     }
 
     fn head_norm(norm: Option<&Norm<'_, Self>>) -> Option<HeadNorm> {
@@ -275,8 +277,12 @@ impl Backend for CudaBackend {
         if let Some(loader) = self.loader.take() {
             loader.finish()?;
         }
-        let (cos, sin) =
-            load::rotations(&self.device, &self.stream, rope, positions_max(config, &self.options))?;
+        let (cos, sin) = load::rotations(
+            &self.device,
+            &self.stream,
+            rope,
+            positions_max(config, &self.options),
+        )?;
         self.taken_bytes += (cos.bytes() + sin.bytes()) as u64;
         let blocks = match self.blocks_wanted {
             Some(blocks) => blocks,
@@ -381,20 +387,6 @@ impl Backend for CudaBackend {
     ) -> Result<(), EngineError> {
         out.resize(x.rows);
         self.projections.linear(&self.stream, x, &layer, out)
-    }
-
-    fn linear_onto(
-        &mut self,
-        x: &CudaBuffer,
-        layer: Linear<'_, Self>,
-        hidden: &mut CudaBuffer,
-        delta: &mut CudaBuffer,
-    ) -> Result<bool, EngineError> {
-        if self.projections.add(&self.stream, x, &layer, hidden)? {
-            return Ok(false);
-        }
-        self.linear(x, layer, delta)?;
-        Ok(true)
     }
 
     fn rope_and_cache(

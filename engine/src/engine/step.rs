@@ -210,12 +210,7 @@ impl Wishes {
 // === impl Outcome ===
 
 impl Outcome {
-    fn add_score(
-        &mut self,
-        request: u64,
-        index: u32,
-        score: Result<TokenLogprob, LogitsFault>,
-    ) {
+    fn add_score(&mut self, request: u64, index: u32, score: Result<TokenLogprob, LogitsFault>) {
         match score {
             Ok(logprob) => self.scores.push((request, PromptLogprob { index, logprob })),
             Err(fault) => self.faults.push((request, fault)),

@@ -15,7 +15,12 @@ const CONTEXT: usize = 45;
 
 /// Enough blocks for three sequences of `CONTEXT` tokens.
 fn options() -> ModelOptions {
-    ModelOptions { kv_blocks: Some(48), block_tokens: 4, threads: Some(1), ..ModelOptions::default() }
+    ModelOptions {
+        kv_blocks: Some(48),
+        block_tokens: 4,
+        threads: Some(1),
+        ..ModelOptions::default()
+    }
 }
 
 fn blocks_from(first: u32) -> Vec<u32> {

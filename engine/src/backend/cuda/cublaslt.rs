@@ -148,8 +148,6 @@ pub(super) struct Operands {
     /// Unused where the shape has none.
     pub(super) bias: u64,
     pub(super) out: u64,
-    /// Whether the product is added to what `out` holds.
-    pub(super) adds: bool,
 }
 
 /// Memory that a product may use while it runs.
@@ -436,7 +434,7 @@ impl Handle {
             use cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER as POINTER;
             calls.set_operation(&problem.operation, POINTER, operands.bias)?;
         }
-        let (one, kept) = (1.0_f32, if operands.adds { 1.0_f32 } else { 0.0 });
+        let (one, zero) = (1.0_f32, 0.0_f32);
         let algo = cublasLtMatmulAlgo_t { data: algorithm.words };
         // SAFETY: all objects are alive; the factors are f32, as the operation says, and read before
         // the call returns; the device's memory is the caller's part.
@@ -449,7 +447,7 @@ impl Handle {
                 problem.weight.raw.cast(),
                 operands.x as *const c_void,
                 problem.x.raw.cast(),
-                (&raw const kept).cast(),
+                (&raw const zero).cast(),
                 operands.out as *const c_void,
                 problem.out.raw.cast(),
                 operands.out as *mut c_void,

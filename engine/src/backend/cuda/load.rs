@@ -48,9 +48,7 @@ impl Loader {
         tensor: &Tensor<'_>,
     ) -> Result<(), EngineError> {
         match tensor.data {
-            TensorData::Stored(bytes) => {
-                self.uploader.copy(address, element, tensor.dtype, bytes)
-            }
+            TensorData::Stored(bytes) => self.uploader.copy(address, element, tensor.dtype, bytes),
             TensorData::Random(uniform) => {
                 let numbers = (uniform.center, uniform.spread);
                 let count = tensor.elements() as u64;
@@ -102,7 +100,8 @@ pub(super) fn element_of(dtype: KvDtype) -> Result<ElementType, EngineError> {
         KvDtype::F16 => Ok(ElementType::F16),
         KvDtype::F32 => Err(EngineError::Limits {
             field: "kv_dtype".to_owned(),
-            reason: "f32 is for the CPU; on a GPU want bf16 or f16, as the model computes".to_owned(),
+            reason: "f32 is for the CPU; on a GPU want bf16 or f16, as the model computes"
+                .to_owned(),
         }),
     }
 }

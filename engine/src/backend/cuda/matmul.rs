@@ -60,8 +60,6 @@ pub struct Product {
     pub bias: Option<u64>,
     /// `[rows, outputs]`, rows `out_stride` elements apart.
     pub out: u64,
-    /// Whether it is added to what `out` holds, before the one rounding.
-    pub adds: bool,
     /// Rows of `x` and `out`.
     pub rows: usize,
     /// Rows of `weight`.
@@ -226,12 +224,7 @@ impl Matmul {
             return Ok(None);
         };
         let operands =
-            Operands {
-            x: bench.x.address(),
-            out: bench.out.address(),
-            adds: false,
-            ..product.operands()
-        };
+            Operands { x: bench.x.address(), out: bench.out.address(), ..product.operands() };
         let run =
             |algorithm| self.handle.run(stream, &problem, operands, algorithm, self.workspace());
         let times_us = bench.times_us(&suggestions, run)?;
@@ -285,13 +278,7 @@ impl Product {
     }
 
     fn operands(&self) -> Operands {
-        Operands {
-            x: self.x,
-            weight: self.weight,
-            bias: self.bias.unwrap_or(0),
-            out: self.out,
-            adds: self.adds,
-        }
+        Operands { x: self.x, weight: self.weight, bias: self.bias.unwrap_or(0), out: self.out }
     }
 
     /// What all operands are aligned to, bytes; at most what the library asks for at most, 16.

@@ -61,28 +61,6 @@ impl Projections {
         self.library.run(stream, &Product { bias, ..product })
     }
 
-    /// `hidden += x * weight^T + bias`, where that is one operation. Says whether it was.
-    ///
-    /// The kernel for few rows has no such end, and loses nothing: its result is small.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`].
-    pub(super) fn add(
-        &self,
-        stream: &Stream,
-        x: &CudaBuffer,
-        layer: &Linear<'_, CudaBackend>,
-        hidden: &CudaBuffer,
-    ) -> Result<bool, EngineError> {
-        let shape = shape_of(layer.weight, SkinnyKind::Plain);
-        if layer.bias.is_some() || self.few_rows.takes(x.rows, &shape) {
-            return Ok(false);
-        }
-        let product = product(x.address(), x.rows, x.element, layer.weight, hidden);
-        self.library.run(stream, &Product { adds: true, ..product })?;
-        Ok(true)
-    }
-
     /// `out = silu(gate) * up` in one, where there is a kernel for it. Says whether there was.
     ///
     /// # Errors
@@ -168,7 +146,6 @@ fn product(
         weight: weight.address(),
         bias: None,
         out: out.address(),
-        adds: false,
         rows,
         outputs: weight.rows,
         inputs: weight.cols,

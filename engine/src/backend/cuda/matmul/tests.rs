@@ -30,7 +30,6 @@ fn nonsense_is_no_product() {
         weight: 512,
         bias: None,
         out: 1024,
-            adds: false,
         rows: 2,
         outputs: 8,
         inputs: 4,
