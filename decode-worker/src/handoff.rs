@@ -39,7 +39,6 @@ pub(crate) enum HandedOver {
 
 /// What the prefill worker told.
 struct Told {
-    first: Vec<SampledToken>,
     /// Choices that ended with their first token.
     finished: Vec<u32>,
     committed: Option<from_peer::Committed>,
@@ -48,14 +47,16 @@ struct Told {
 // === impl Handoff ===
 
 impl Handoff<'_> {
+    /// - `delivered`: takes the tokens that went to the router, also where the attempt fails after.
     pub(crate) async fn run(
         &self,
         responses: &Responses<v1::GenerateResponse>,
+        delivered: &mut Vec<SampledToken>,
     ) -> Result<HandedOver, WorkerError> {
         let started = Instant::now();
         let pending = self.expect().await?;
         let stream = self.call(&pending).await?;
-        let told = self.listen(stream, responses).await?;
+        let told = self.listen(stream, responses, delivered).await?;
         if told.finished.len() == self.work.choices.len() {
             return Ok(HandedOver::Finished);
         }
@@ -67,7 +68,7 @@ impl Handoff<'_> {
         // The engine owns the blocks from here on, before anything else is waited for.
         let events = self.node.engine.submit(Submission {
             work: self.work.clone(),
-            mode: Mode::Resume { table, first: told.first },
+            mode: Mode::Resume { table, first: std::mem::take(delivered) },
             deadline: Some(self.deadline),
         })?;
         let took = started.elapsed();
@@ -141,8 +142,9 @@ impl Handoff<'_> {
         &self,
         mut stream: Streaming<v1::PrefillResponse>,
         responses: &Responses<v1::GenerateResponse>,
+        delivered: &mut Vec<SampledToken>,
     ) -> Result<Told, WorkerError> {
-        let mut told = Told { first: Vec::new(), finished: Vec::new(), committed: None };
+        let mut told = Told { finished: Vec::new(), committed: None };
         while let Some(message) = stream
             .try_next()
             .await
@@ -162,6 +164,7 @@ impl Handoff<'_> {
                     responses.send(response(to_router::Event::PromptScores(scores))).await?;
                 }
                 Some(from_peer::Event::FirstTokens(first)) => {
+                    delivered.extend(first.tokens.iter().cloned().map(SampledToken::from));
                     self.pass_on(first, &mut told, responses).await?;
                 }
                 Some(from_peer::Event::Committed(committed)) => told.committed = Some(committed),
@@ -177,7 +180,6 @@ impl Handoff<'_> {
         told: &mut Told,
         responses: &Responses<v1::GenerateResponse>,
     ) -> Result<(), WorkerError> {
-        told.first = first.tokens.iter().cloned().map(Into::into).collect();
         let tokens = to_router::Tokens { tokens: first.tokens };
         responses.send(response(to_router::Event::Tokens(tokens))).await?;
         for finished in first.finished {

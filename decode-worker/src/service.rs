@@ -65,10 +65,12 @@ impl v1::decode_server::Decode for DecodeService {
 impl Session {
     /// Tries the prefill peers in order, then this worker itself.
     ///
-    /// A failed attempt may have delivered the first token already. The next one computes the same
-    /// token again, because sampling is a pure function of the request; the router drops the twin.
-    async fn run(self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
+    /// A failed attempt may have delivered the first token already. Then the next one goes on behind
+    /// it: computed again, a near-tie might come out the other way. Where there are several choices,
+    /// each with its own, they are computed again; the router drops the twins.
+    async fn run(mut self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
         for (attempt, peer) in (1..).zip(&self.peers) {
+            let mut delivered = Vec::new();
             let handoff = Handoff {
                 node: &self.node,
                 shared: &self.shared,
@@ -77,7 +79,7 @@ impl Session {
                 attempt,
                 deadline: self.deadline,
             };
-            match handoff.run(&responses).await {
+            match handoff.run(&responses, &mut delivered).await {
                 Ok(HandedOver::Finished) => return Ok(()),
                 Ok(HandedOver::Resumed(events)) => return relay(events, &responses).await,
                 Err(error) if !error.code().retryable() => return Err(error),
@@ -85,6 +87,10 @@ impl Session {
                     self.shared.stats.attempt_failed();
                     tracing::warn!(peer = %peer.worker, %error, "hand-off failed");
                 }
+            }
+            if let ([_], [first]) = (&self.work.choices[..], &delivered[..]) {
+                let generated = [&self.work.generated[..], &[first.token]].concat().into();
+                self.work = Arc::new(Generation { generated, ..(*self.work).clone() });
             }
         }
         if !self.peers.is_empty() {

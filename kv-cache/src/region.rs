@@ -38,6 +38,26 @@ pub trait KvRegion: Send + Sync + 'static {
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError>;
 }
 
+// === impl PageRange ===
+
+impl PageRange<'_> {
+    /// Checks that a region of `blocks` blocks has these pages, and that `bytes` is what they take.
+    ///
+    /// # Errors
+    /// [`RegionError::OutOfRange`] for a block or layer that it doesn't have, else
+    /// [`RegionError::Length`].
+    pub fn check(&self, layout: &KvLayout, blocks: u32, bytes: usize) -> Result<(), RegionError> {
+        let layer_end = self.layers.end;
+        let foreign =
+            self.blocks.iter().find(|block| block.block.0 >= blocks || layer_end > layout.layers);
+        if let Some(&block) = foreign {
+            return Err(RegionError::OutOfRange { block, layer_end });
+        }
+        let want = self.pages() * layout.page_bytes();
+        if bytes == want { Ok(()) } else { Err(RegionError::Length { got: bytes, want }) }
+    }
+}
+
 /// Why a copy to or from a region failed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RegionError {

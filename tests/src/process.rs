@@ -40,6 +40,8 @@ impl Process {
         let err = out.try_clone().expect("a second handle on the log");
         let child = Command::new(program)
             .args(args)
+            // The reference backend, also where there is a GPU: tokens are compared bit for bit.
+            .env("BATON_ENGINE__DEVICE", "cpu")
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(out)

@@ -43,6 +43,7 @@ async fn a_port_that_is_taken_is_named() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = holder.local_addr().expect("its address").to_string();
     let mut command = Command::new(process::baton());
+    command.env("BATON_ENGINE__DEVICE", "cpu");
     command.args(["up", "--http", &taken, "--grpc", "127.0.0.1:0"]).args(model.args());
 
     let output = tokio::task::spawn_blocking(move || command.output());

@@ -66,19 +66,6 @@ impl CpuKv {
             elements.bytes_mut().copy_within(start..start + page, to.index() * page);
         }
     }
-
-    fn check(&self, pages: &PageRange<'_>, got: usize) -> Result<(), RegionError> {
-        let layer_end = pages.layers.end;
-        let foreign = pages
-            .blocks
-            .iter()
-            .find(|block| block.block.0 >= self.blocks || layer_end > self.layout.layers);
-        if let Some(&block) = foreign {
-            return Err(RegionError::OutOfRange { block, layer_end });
-        }
-        let want = pages.pages() * self.layout.page_bytes();
-        if got == want { Ok(()) } else { Err(RegionError::Length { got, want }) }
-    }
 }
 
 impl KvRegion for CpuKv {
@@ -88,7 +75,7 @@ impl KvRegion for CpuKv {
 
     /// A step's operation has finished when it returns, so every fence given out has passed.
     fn gather(&self, pages: &PageRange<'_>, _: Fence, out: &mut [u8]) -> Result<(), RegionError> {
-        self.check(pages, out.len())?;
+        pages.check(&self.layout, self.blocks, out.len())?;
         let page = self.layout.page_bytes();
         let mut out = out.chunks_exact_mut(page);
         for layer in pages.layers.clone() {
@@ -102,7 +89,7 @@ impl KvRegion for CpuKv {
     }
 
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
-        self.check(pages, bytes.len())?;
+        pages.check(&self.layout, self.blocks, bytes.len())?;
         let page = self.layout.page_bytes();
         let mut bytes = bytes.chunks_exact(page);
         for layer in pages.layers.clone() {

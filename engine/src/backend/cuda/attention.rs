@@ -201,3 +201,22 @@ impl Prefill {
         Ok(Self::Portable(PortableAttention::new(compiler, shape)?))
     }
 }
+
+/// Whether the kernels that take any model take these heads.
+///
+/// # Errors
+/// [`EngineError::Device`] says which heads they take.
+pub(super) fn validate_heads(shape: HeadShape) -> Result<(), EngineError> {
+    let HeadShape { heads, kv_heads, head_dim } = shape;
+    if !head_dim.is_multiple_of(8) || !(16..=256).contains(&head_dim) {
+        return Err(EngineError::Device(format!(
+            "attention: a head size of {head_dim}: a multiple of 8 from 16 to 256 is needed"
+        )));
+    }
+    if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(EngineError::Device(format!(
+            "attention: {heads} heads, {kv_heads} key/value heads: these must divide those"
+        )));
+    }
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! Attention of single query tokens over their sequences' pages: the twin of `decode_attention.cu`.
 
+use super::attention::validate_heads;
 use super::compiler::{Compiler, Defines};
 use super::device::{Device, Stream};
 use super::element::ElementType;
@@ -189,15 +190,7 @@ impl DecodeAttention {
 
 impl DecodeShape {
     fn validate(&self) -> Result<(), EngineError> {
-        let HeadShape { heads, kv_heads, head_dim } = self.heads;
-        if !head_dim.is_multiple_of(8) || !(16..=256).contains(&head_dim) {
-            let head = format!("a head size of {head_dim}");
-            return Err(unsupported(&head, "a multiple of 8 from 16 to 256 is needed"));
-        }
-        if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
-            let shape = format!("{heads} heads, {kv_heads} key/value heads");
-            return Err(unsupported(&shape, "these must divide those"));
-        }
+        validate_heads(self.heads)?;
         if self.block_tokens == 0 || !self.block_tokens.is_multiple_of(TILE) {
             let block = format!("blocks of {} tokens", self.block_tokens);
             return Err(unsupported(&block, "a multiple of 16 is needed"));

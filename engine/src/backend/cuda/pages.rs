@@ -168,19 +168,6 @@ impl CudaKv {
         (self.layout.page_bytes() / VECTOR_BYTES) as i32
     }
 
-    fn check(&self, pages: &PageRange<'_>, got: usize) -> Result<(), RegionError> {
-        let layer_end = pages.layers.end;
-        let foreign = pages
-            .blocks
-            .iter()
-            .find(|block| block.block.0 >= self.blocks || layer_end > self.layout.layers);
-        if let Some(&block) = foreign {
-            return Err(RegionError::OutOfRange { block, layer_end });
-        }
-        let want = pages.pages() * self.layout.page_bytes();
-        if got == want { Ok(()) } else { Err(RegionError::Length { got, want }) }
-    }
-
     /// Tells the device which pages a call is about.
     fn begin(
         &self,
@@ -250,12 +237,12 @@ impl KvRegion for CudaKv {
         fence: Fence,
         out: &mut [u8],
     ) -> Result<(), RegionError> {
-        self.check(pages, out.len())?;
+        pages.check(&self.layout, self.blocks, out.len())?;
         self.copy_out(pages, fence, out).map_err(|why| broken(&why))
     }
 
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
-        self.check(pages, bytes.len())?;
+        pages.check(&self.layout, self.blocks, bytes.len())?;
         self.copy_in(pages, bytes).map_err(|why| broken(&why))
     }
 }

@@ -1,6 +1,7 @@
 //! Causal attention of many query tokens over pages, on any GPU and for any head size: the twin of
 //! `portable_attention.cu`.
 
+use super::attention::validate_heads;
 use super::compiler::{Compiler, Defines};
 use super::device::Stream;
 use super::element::ElementType;
@@ -135,15 +136,7 @@ impl PortableAttention {
 
 impl PortableShape {
     fn validate(&self) -> Result<(), EngineError> {
-        let HeadShape { heads, kv_heads, head_dim } = self.heads;
-        if !head_dim.is_multiple_of(8) || !(16..=256).contains(&head_dim) {
-            let head = format!("a head size of {head_dim}");
-            return Err(unsupported(&head, "a multiple of 8 from 16 to 256 is needed"));
-        }
-        if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
-            let shape = format!("{heads} heads, {kv_heads} key/value heads");
-            return Err(unsupported(&shape, "these must divide those"));
-        }
+        validate_heads(self.heads)?;
         let block_tokens = self.block_tokens;
         if block_tokens != 16 && (block_tokens == 0 || !block_tokens.is_multiple_of(TOKENS)) {
             let block = format!("blocks of {block_tokens} tokens");
