@@ -115,7 +115,7 @@ enum Out<B: Backend> {
 }
 
 impl<B: Backend> Operands<B> {
-    fn new(rig: &mut Rig<B>, weight: Weight, copies: usize, keys: [u64; 3]) -> Result<Self> {
+    fn new(rig: &mut Rig<B>, weight: Weight, copies: usize, keys: [u64; 2]) -> Result<Self> {
         let Weight { outputs, inputs, .. } = weight;
         let table = rig.matrix((TABLE, inputs), keys[0], 1.0)?;
         let matrices = (0..copies)
@@ -165,7 +165,7 @@ impl<B: Backend> Operands<B> {
 
 fn check(lab: &mut Lab<'_>, config: &ModelConfig, weight: Weight, sizes: &[usize]) -> Result<()> {
     let most = sizes.iter().copied().max().unwrap_or(1);
-    let keys = [lab.key(), lab.key(), lab.key()];
+    let keys = [lab.key(), lab.key()];
     let room = Room::for_rows(config, most);
     let mut cpu = Rig::cpu(&room)?;
     let mut reference = Operands::new(&mut cpu, weight, 1, keys)?;
@@ -211,7 +211,7 @@ pub(crate) fn times_us(
     let most = sizes.iter().copied().max().unwrap_or(1);
     let mut gpu = Rig::gpu(&Room::for_rows(config, most), options)?;
     let copies = COPIES_BYTES.div_ceil(weight.bytes()).min(16);
-    let mut operands = Operands::new(&mut gpu, weight, copies, [1, 2, 3])?;
+    let mut operands = Operands::new(&mut gpu, weight, copies, [1, 2])?;
     sizes
         .iter()
         .filter(|rows| weight.kind != Kind::Logits || **rows <= CudaBackend::LOGIT_ROWS_MAX)

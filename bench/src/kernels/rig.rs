@@ -99,10 +99,12 @@ impl Rig<CudaBackend> {
             context_tokens_max: Some(room.positions as u32),
             ..options.clone()
         };
-        // As far as sequences of a measurement reach, whatever the model's own limit.
-        let config = ModelConfig { max_position: room.positions as u32 + 1, ..room.config.clone() };
-        let backend = CudaBackend::new(&config, &room.layout(), Some(room.blocks()), &options)?;
-        Ok(Self::new(backend, room))
+        // As far as sequences of a measurement reach, whatever the model's own limit: rotations are
+        // in a table that long.
+        let config = ModelConfig { max_position: room.positions as u32, ..room.config.clone() };
+        let room = Room { config, ..room.clone() };
+        let (layout, blocks) = (room.layout(), Some(room.blocks()));
+        Ok(Self::new(CudaBackend::new(&room.config, &layout, blocks, &options)?, &room))
     }
 
     /// Device time of one turn, microseconds. All turns are recorded and run as one, so that the
