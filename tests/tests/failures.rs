@@ -56,13 +56,14 @@ async fn a_killed_decode_workers_streams_go_on_with_the_same_tokens() {
         let (grpc, requests, delivered) = (grpc.clone(), requests.clone(), delivered.clone());
         async move { all_at_once(&grpc, &requests, delivered).await }
     });
-    wait_until("streams to be under way", Duration::from_secs(60), || async {
+    // As early as there is something to lose: on a slow machine the metrics are late.
+    wait_until("streams to be under way on d0", Duration::from_secs(60), || async {
         let messages = delivered.load(Ordering::Relaxed);
-        if messages >= 5 * requests.len() { Ok(()) } else { Err(format!("{messages} messages")) }
+        let running = cluster.decode[0].metrics().await.require("baton_sequences_running", &[]);
+        let is_under_way = messages >= 2 * requests.len() && running > 0.0;
+        if is_under_way { Ok(()) } else { Err(format!("{messages} messages, {running} on d0")) }
     })
     .await;
-    let running = cluster.decode[0].metrics().await.require("baton_sequences_running", &[]);
-    assert!(running > 0.0, "d0 has nothing to lose; the test would prove nothing");
     cluster.decode[0].kill();
 
     let disturbed = disturbed.await.expect("the streams");
