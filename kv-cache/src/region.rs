@@ -1,5 +1,7 @@
 //! The memory that holds a pool's pages, seen from outside the engine.
 
+use std::any::Any;
+
 use crate::{BlockRef, KvLayout, PageRange};
 
 /// A point on a region's timeline: everything written before it is visible after it.
@@ -13,7 +15,7 @@ pub struct Fence(pub u64);
 ///
 /// Implemented by each backend of the engine; read and written by the transfer crate. Calls may
 /// block for the time of the copy, so they belong on a blocking thread.
-pub trait KvRegion: Send + Sync + 'static {
+pub trait KvRegion: Any + Send + Sync {
     /// The shape of every page in this region.
     fn layout(&self) -> &KvLayout;
 
@@ -36,6 +38,55 @@ pub trait KvRegion: Send + Sync + 'static {
     /// # Errors
     /// As [`KvRegion::gather`].
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError>;
+
+    /// Whether [`KvRegion::copy_from`] can copy pages of `peer`: another region in the same memory,
+    /// with pages of the same shape.
+    fn reaches(&self, peer: &dyn KvRegion) -> bool {
+        let _ = peer;
+        false
+    }
+
+    /// Copies pages of another region into `pages`, from memory to memory, after the fence has
+    /// passed there; the result is visible to steps that begin after it returns.
+    ///
+    /// - `peer`: as many blocks as `pages` has, each for the one in its place; the same layers.
+    ///
+    /// # Errors
+    /// [`RegionError::Apart`] if this region doesn't reach that one, else as [`KvRegion::gather`].
+    fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
+        let _ = (pages, peer);
+        Err(RegionError::Apart)
+    }
+}
+
+/// Pages of another region.
+#[derive(Clone, Copy)]
+pub struct PeerPages<'a> {
+    /// Whose.
+    pub region: &'a dyn KvRegion,
+    /// Its physical blocks.
+    pub blocks: &'a [BlockRef],
+    /// Behind the writes, on that region's timeline.
+    pub fence: Fence,
+}
+
+// === impl KvRegion ===
+
+impl dyn KvRegion {
+    /// The region as what it is, if it is a `T`.
+    #[must_use]
+    pub fn downcast<T: KvRegion>(&self) -> Option<&T> {
+        (self as &dyn Any).downcast_ref()
+    }
+}
+
+impl std::fmt::Debug for PeerPages<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerPages")
+            .field("blocks", &self.blocks)
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
+    }
 }
 
 // === impl PageRange ===
@@ -77,6 +128,9 @@ pub enum RegionError {
         /// The end of the layers asked for.
         layer_end: u32,
     },
+    /// Neither region reaches the other's memory.
+    #[error("pages of the two regions can't be copied from memory to memory")]
+    Apart,
     /// The device failed.
     #[error("device copy failed: {0}")]
     Device(String),

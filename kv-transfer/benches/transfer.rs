@@ -57,7 +57,11 @@ fn handoffs(criterion: &mut Criterion) {
     group.sample_size(10).measurement_time(Duration::from_secs(4));
     for (transport, uri) in ways {
         for kib in [128, 256, 512, 1024] {
-            let config = SenderConfig { message_bytes: kib << 10, ..SenderConfig::default() };
+            let config = SenderConfig {
+                message_bytes: kib << 10,
+                in_place_bytes: kib << 10,
+                ..SenderConfig::default()
+            };
             let sender = Sender::new(Transports::new(vec![transport.clone()]), config);
             let target = Target { uri: uri.clone(), incarnation: 0 };
             let id = BenchmarkId::new(transport.name(), format!("{kib} KiB"));

@@ -3,7 +3,8 @@
 //! Knows bytes and layouts, not models and not the engine. A [`Receiver`] promises room for a
 //! sequence and makes a [`HandoffId`]; a [`Sender`] gathers pages as they are filled and pushes
 //! them over a [`Transport`] under that id; the receiver binds, checks and writes them, and gives
-//! the finished block table out once the whole set is there and its digest is right.
+//! the finished block table out once the whole set is there and its digest is right. Where the two
+//! regions reach each other, the sender pushes where its pages are, and the receiver copies them.
 //!
 //! What is never lost: a page that doesn't match its digest is not written; a table is not given
 //! out before everything in it is verified; a block doesn't return to the pool while somebody may
@@ -22,7 +23,7 @@ pub mod stats;
 pub mod transport;
 
 pub use error::TransferError;
-pub use handoff::{Coverage, Digest, page_digest};
+pub use handoff::{Coverage, Digest, page_digest, place_digest};
 pub use kv_cache::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use message::Rejection;
 pub use receiver::{Expected, PendingHandoff, Receiver, ReceiverConfig};
@@ -37,3 +38,9 @@ pub use transport::{Target, Transport, Transports};
 /// 50 us together) are small beside the copy, small enough that gathering, sending and writing
 /// overlap on a prompt of a few MiB.
 pub const MESSAGE_BYTES: usize = 1 << 20;
+
+/// The most pages of one message that says where they are, in bytes.
+///
+/// There is no buffer to overlap anything with, so a message is a group of layers of a chunk of a
+/// prompt (16 MiB for 4 layers and 1,024 tokens of an 8B model), and only longer ones are cut.
+pub const IN_PLACE_BYTES: usize = 64 << 20;

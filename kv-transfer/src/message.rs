@@ -1,9 +1,12 @@
 //! What the two sides of a hand-off say to each other, whatever carries it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use kv_cache::{CommitRecord, HandoffId, PageSpan, RejectReason};
+use kv_cache::{BlockHandle, CommitRecord, Fence, HandoffId, KvRegion, PageSpan, RejectReason};
+
+use crate::handoff::place_digest;
 
 /// How a stream begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +37,29 @@ pub struct PageChunk {
     pub sequence: u64,
     /// Which pages.
     pub span: PageSpan,
-    /// Their bytes, `[pages, page_bytes]`, in the span's order.
-    pub data: Bytes,
-    /// `[pages]`: see [`crate::page_digest`].
+    /// How they come.
+    pub payload: Payload,
+    /// `[pages]`, in the span's order: see [`crate::page_digest`] and [`crate::place_digest`].
     pub digests: Vec<u64>,
+}
+
+/// How pages come.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// Their bytes, `[pages, page_bytes]`, in the span's order.
+    Bytes(Bytes),
+    /// They are where the receiver's memory reaches them. Never on a wire.
+    InPlace(Arc<PagesInPlace>),
+}
+
+/// Pages in the sender's memory, for as long as somebody may read them.
+pub struct PagesInPlace {
+    /// Whose memory.
+    pub region: Arc<dyn KvRegion>,
+    /// The span's blocks there, in order.
+    pub blocks: Vec<BlockHandle>,
+    /// Behind the writes.
+    pub fence: Fence,
 }
 
 /// Receiver to sender.
@@ -71,6 +93,41 @@ pub struct Rejection {
     pub reason: RejectReason,
     /// For people.
     pub detail: String,
+}
+
+// === impl Payload ===
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bytes(ours), Self::Bytes(theirs)) => ours == theirs,
+            (Self::InPlace(ours), Self::InPlace(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Payload {}
+
+// === impl PagesInPlace ===
+
+impl PagesInPlace {
+    /// The digest of each page of `span`, whose blocks these are.
+    pub fn digests<'a>(&'a self, span: &PageSpan) -> impl Iterator<Item = u64> + use<'a> {
+        let first = span.blocks.start;
+        span.iter().map(move |(layer, block)| {
+            place_digest(layer, block, self.blocks[(block - first) as usize].reference())
+        })
+    }
+}
+
+impl fmt::Debug for PagesInPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PagesInPlace")
+            .field("blocks", &self.blocks)
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
+    }
 }
 
 // === impl Rejection ===

@@ -138,6 +138,12 @@ impl Receiver {
         serve::serve(self.0.clone(), open, pushes)
     }
 
+    /// The memory it writes to.
+    #[must_use]
+    pub fn region(&self) -> Arc<dyn KvRegion> {
+        self.0.region.clone()
+    }
+
     /// Every block that an open hand-off or a write in progress holds, those of the held prefixes
     /// included: the receiver's part of the live set for [`BlockPool::orphans`].
     #[must_use]

@@ -1,6 +1,6 @@
 //! KV memory on the host, for tests, benchmarks and whoever keeps pages in main memory.
 
-use kv_cache::{Fence, KvLayout, KvRegion, PageRange, RegionError};
+use kv_cache::{BlockRef, Fence, KvLayout, KvRegion, PageRange, PeerPages, RegionError};
 use parking_lot::RwLock;
 
 /// Pages in main memory.
@@ -22,22 +22,7 @@ impl HostRegion {
         Self { layout, blocks, layers }
     }
 
-    fn check(&self, pages: &PageRange<'_>, got: usize) -> Result<(), RegionError> {
-        let want = pages.pages() * self.layout.page_bytes();
-        if got != want {
-            return Err(RegionError::Length { got, want });
-        }
-        let layer_end = pages.layers.end;
-        let outside = |block: &&kv_cache::BlockRef| {
-            block.block.0 >= self.blocks || layer_end > self.layout.layers
-        };
-        match pages.blocks.iter().find(outside) {
-            Some(&block) => Err(RegionError::OutOfRange { block, layer_end }),
-            None => Ok(()),
-        }
-    }
-
-    fn page_start(&self, block: kv_cache::BlockRef) -> usize {
+    fn page_start(&self, block: BlockRef) -> usize {
         block.block.index() * self.layout.page_bytes()
     }
 }
@@ -48,7 +33,7 @@ impl KvRegion for HostRegion {
     }
 
     fn gather(&self, pages: &PageRange<'_>, _: Fence, out: &mut [u8]) -> Result<(), RegionError> {
-        self.check(pages, out.len())?;
+        pages.check(&self.layout, self.blocks, out.len())?;
         let mut rows = out.chunks_exact_mut(self.layout.page_bytes());
         for layer in pages.layers.clone() {
             let memory = self.layers[layer as usize].read();
@@ -61,13 +46,39 @@ impl KvRegion for HostRegion {
     }
 
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
-        self.check(pages, bytes.len())?;
+        pages.check(&self.layout, self.blocks, bytes.len())?;
         let mut rows = bytes.chunks_exact(self.layout.page_bytes());
         for layer in pages.layers.clone() {
             let mut memory = self.layers[layer as usize].write();
             for (&block, page) in pages.blocks.iter().zip(&mut rows) {
                 let start = self.page_start(block);
                 memory[start..start + page.len()].copy_from_slice(page);
+            }
+        }
+        Ok(())
+    }
+
+    fn reaches(&self, peer: &dyn KvRegion) -> bool {
+        let peer = peer.downcast::<Self>();
+        peer.is_some_and(|peer| !std::ptr::eq(self, peer) && peer.layout == self.layout)
+    }
+
+    fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
+        let from = peer.region.downcast::<Self>().filter(|_| self.reaches(peer.region));
+        let from = from.ok_or(RegionError::Apart)?;
+        let page_bytes = self.layout.page_bytes();
+        let bytes = pages.pages() * page_bytes;
+        pages.check(&self.layout, self.blocks, bytes)?;
+        let source = PageRange { layers: pages.layers.clone(), blocks: peer.blocks };
+        source.check(&from.layout, from.blocks, bytes)?;
+        let mut page = vec![0; page_bytes];
+        for layer in pages.layers.clone() {
+            let layer = layer as usize;
+            for (&source, &target) in peer.blocks.iter().zip(pages.blocks) {
+                // By way of a page, so that no lock is held while another is waited for.
+                let (source, target) = (from.page_start(source), self.page_start(target));
+                page.copy_from_slice(&from.layers[layer].read()[source..source + page_bytes]);
+                self.layers[layer].write()[target..target + page_bytes].copy_from_slice(&page);
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use self::transfer::Transfer;
 use crate::buffers::Buffers;
 use crate::transport::{Target, Transports};
-use crate::{MESSAGE_BYTES, TransferError, TransferStats};
+use crate::{IN_PLACE_BYTES, MESSAGE_BYTES, TransferError, TransferStats};
 
 /// Pushes that may wait for a transfer's task before [`PageQueue::push`] waits: a few chunks of a
 /// prompt, pushed layer by layer. Each is a range and some block handles, no pages.
@@ -41,6 +41,8 @@ pub struct Sender {
 pub struct SenderConfig {
     /// Payload of one message; at most [`MESSAGE_BYTES`], at least one page.
     pub message_bytes: usize,
+    /// Pages of one message that says where they are, in bytes; at least one page.
+    pub in_place_bytes: usize,
     /// Staging memory of all hand-offs together.
     pub buffer_bytes_max: usize,
     /// Payload that one hand-off may have gathered and not acknowledged, if the receiver lets it.
@@ -143,15 +145,22 @@ impl Sender {
     /// # Errors
     /// [`TransferError::NoTransport`] if none of those offered reaches the target from here.
     pub fn start(&self, job: SendJob) -> Result<PageQueue, TransferError> {
-        let transports = self.transports.choose(&job.transports, &job.target);
-        if transports.is_empty() {
+        let mut transports = self.transports.choose(&job.transports, &job.target);
+        let Some(first) = transports.first() else {
             return Err(TransferError::NoTransport { offered: job.transports });
+        };
+        let peer = first.peer(&job.target);
+        let in_place = peer.is_some_and(|peer| peer.reaches(job.region.as_ref()));
+        if in_place {
+            // Digests of places and of bytes don't add up, and where memory is shared a process has
+            // failed or it hasn't.
+            transports.truncate(1);
         }
         let (orders, ordered) = mpsc::channel(PUSHES_QUEUED_MAX);
         let (outcome, watched) = watch::channel(None);
         let cancel = CancellationToken::new();
         let cancelled = cancel.clone();
-        let transfer = Transfer::new(self, job, transports, ordered);
+        let transfer = Transfer::new(self, job, transports, in_place, ordered);
         let stats = self.stats.clone();
         self.tasks.spawn(async move {
             let result = cancelled.run_until_cancelled(transfer.run()).await;
@@ -181,6 +190,7 @@ impl Default for SenderConfig {
     fn default() -> Self {
         Self {
             message_bytes: MESSAGE_BYTES,
+            in_place_bytes: IN_PLACE_BYTES,
             buffer_bytes_max: 256 << 20,
             window_bytes: 8 << 20,
             stall: Duration::from_secs(5),

@@ -9,6 +9,7 @@ use crate::TransferError;
 pub struct TransferStats {
     pub(crate) bytes: AtomicU64,
     pub(crate) pages: AtomicU64,
+    pub(crate) in_place_pages: AtomicU64,
     pub(crate) resent_pages: AtomicU64,
     pub(crate) duplicate_pages: AtomicU64,
     pub(crate) corrupt_pages: AtomicU64,
@@ -26,6 +27,8 @@ pub struct TransferCounts {
     pub bytes: u64,
     /// Pages sent, or received and written.
     pub pages: u64,
+    /// Those of them that went from memory to memory.
+    pub in_place_pages: u64,
     /// Pages sent again, because the receiver missed them or a stream was cut.
     pub resent_pages: u64,
     /// Pages that arrived although they were there already.
@@ -53,6 +56,7 @@ impl TransferStats {
         TransferCounts {
             bytes: self.bytes.load(Relaxed),
             pages: self.pages.load(Relaxed),
+            in_place_pages: self.in_place_pages.load(Relaxed),
             resent_pages: self.resent_pages.load(Relaxed),
             duplicate_pages: self.duplicate_pages.load(Relaxed),
             corrupt_pages: self.corrupt_pages.load(Relaxed),

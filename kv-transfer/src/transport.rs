@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use kv_cache::KvRegion;
 use tokio::sync::mpsc;
 
 use crate::message::{Open, Push, Rejection, Reply};
@@ -42,6 +43,13 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Whether it could reach `target` at all.
     fn reaches(&self, target: &Target) -> bool;
+
+    /// The memory that `target` writes to, if streams of this transport may say where pages are
+    /// instead of carrying them ([`crate::message::Payload::InPlace`]).
+    fn peer(&self, target: &Target) -> Option<Arc<dyn KvRegion>> {
+        let _ = target;
+        None
+    }
 
     /// Opens a stream. The caller bounds the time.
     ///

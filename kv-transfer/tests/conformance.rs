@@ -19,7 +19,7 @@ const TOKENS: u32 = 20 * BLOCK_TOKENS + 1;
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_page_arrives_as_it_was_sent(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
     #[values(
         Fault::None,
         Fault::Drop,
@@ -43,6 +43,9 @@ async fn every_page_arrives_as_it_was_sent(
     assert_eq!(received.pages, u64::from(21 * LAYERS), "each page is written once");
     assert_eq!((sent.handoffs_verified, received.handoffs_verified), (1, 1));
     assert_eq!(sent.resent_pages, u64::from(report.resent_pages));
+    let in_place = if via == Via::InPlace { received.pages } else { 0 };
+    assert_eq!(received.in_place_pages, in_place);
+    assert_eq!(sent.in_place_pages > 0, via == Via::InPlace);
     match fault {
         Fault::None | Fault::Delay => assert_eq!((report.resent_pages, sent.streams_cut), (0, 0)),
         Fault::Drop => assert!(report.resent_pages > 0),
@@ -56,7 +59,7 @@ async fn every_page_arrives_as_it_was_sent(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_prefix_is_not_sent(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
     #[values(Fault::None, Fault::All)] fault: Fault,
     #[values(1, 17, 20, 21)] held_blocks: u32,
 ) {
@@ -72,7 +75,7 @@ async fn a_held_prefix_is_not_sent(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_hand_offs_at_once_dont_mix(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
     #[values(Fault::None, Fault::All)] fault: Fault,
 ) {
     let world = World::new(via, fault.faults(3));
@@ -89,7 +92,9 @@ async fn many_hand_offs_at_once_dont_mix(
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_the_seed_all_pages_arrive(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn whatever_the_seed_all_pages_arrive(
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+) {
     for seed in 0..24 {
         let world = World::new(via, Fault::All.faults(seed));
         // The sequence's number is in the message of a failure.
@@ -102,7 +107,7 @@ async fn whatever_the_seed_all_pages_arrive(#[values(Via::InProcess, Via::Grpc)]
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_ends_both_sides_and_returns_all_blocks(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let time = Duration::from_millis(200);
@@ -133,7 +138,9 @@ async fn a_deadline_ends_both_sides_and_returns_all_blocks(
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_gives_up_stops_the_sender(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn a_receiver_that_gives_up_stops_the_sender(
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+) {
     let world = World::new(via, Faults::default());
     let sent = world.sending.table(TOKENS, 1);
     let pending = world.expect(TOKENS, 0, 1);
@@ -154,7 +161,9 @@ async fn a_receiver_that_gives_up_stops_the_sender(#[values(Via::InProcess, Via:
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sender_that_gives_up_lets_its_blocks_go(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn a_sender_that_gives_up_lets_its_blocks_go(
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+) {
     let world = World::new(via, Faults::default());
     let sent = world.sending.table(TOKENS, 1);
     let pending = world.expect(TOKENS, 0, 1);
@@ -174,7 +183,9 @@ async fn a_sender_that_gives_up_lets_its_blocks_go(#[values(Via::InProcess, Via:
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_life_of_the_receiver_refuses(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn another_life_of_the_receiver_refuses(
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
     let mut job = world.job(pending.id(), TOKENS, 0);
@@ -186,7 +197,9 @@ async fn another_life_of_the_receiver_refuses(#[values(Via::InProcess, Via::Grpc
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_layout_is_refused_on_both_sides(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn another_layout_is_refused_on_both_sides(
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
     let mut job = world.job(pending.id(), TOKENS, 0);
@@ -201,12 +214,16 @@ async fn another_layout_is_refused_on_both_sides(#[values(Via::InProcess, Via::G
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_that_never_arrive_right_are_never_read(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
 ) {
     let mut world = World::new(via, Faults { corrupt: 1.0, ..Faults::default() });
     // One page a message, so that the one flipped bit hits every page.
-    let message_bytes = support::layout().page_bytes();
-    world.configure(SenderConfig { message_bytes, ..support::sender_config() });
+    let page_bytes = support::layout().page_bytes();
+    world.configure(SenderConfig {
+        message_bytes: page_bytes,
+        in_place_bytes: page_bytes,
+        ..support::sender_config()
+    });
     let sent = world.sending.table(BLOCK_TOKENS, 1);
     let pending = world.expect(BLOCK_TOKENS, 0, 1);
     let queue = world.start(pending.id(), BLOCK_TOKENS, 0);
@@ -225,7 +242,9 @@ async fn pages_that_never_arrive_right_are_never_read(
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_answers_nothing_is_given_up(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn a_stream_that_answers_nothing_is_given_up(
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+) {
     let mut world = World::new(via, Faults { drop: 1.0, ..Faults::default() });
     let stall = Duration::from_millis(20);
     world.configure(SenderConfig { stall, opens_max: 3, ..support::sender_config() });

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use kv_cache::{Fence, KvLayout, KvRegion, PageRange, RegionError};
-use kv_transfer::message::{Open, PageChunk, Push, Reply};
+use kv_cache::{BlockTable, Fence, KvLayout, KvRegion, PageRange, PeerPages, RegionError};
+use kv_transfer::message::{Open, PageChunk, PagesInPlace, Payload, Push, Reply};
 use kv_transfer::transport::{Faults, Link, OpenError};
 use kv_transfer::{
     CommitRecord, Digest, HandoffId, HostRegion, PageSpan, PendingHandoff, RejectReason,
@@ -31,7 +31,19 @@ fn whole() -> PageSpan {
 
 fn chunk(sequence: u64, span: PageSpan, byte: u8) -> PageChunk {
     let (data, digests) = uniform(&span, byte);
-    PageChunk { sequence, span, data: Bytes::from(data), digests }
+    PageChunk { sequence, span, payload: Payload::Bytes(Bytes::from(data)), digests }
+}
+
+/// Pages of `table`, in the sending memory of `world`.
+fn in_place(world: &World, table: &BlockTable, sequence: u64, span: PageSpan) -> PageChunk {
+    let blocks = span.blocks.start as usize..span.blocks.end as usize;
+    let source = PagesInPlace {
+        region: world.sending.region.clone(),
+        blocks: table.blocks()[blocks].to_vec(),
+        fence: Fence::default(),
+    };
+    let digests = source.digests(&span).collect();
+    PageChunk { sequence, span, payload: Payload::InPlace(Arc::new(source)), digests }
 }
 
 fn record(byte: u8) -> CommitRecord {
@@ -159,7 +171,7 @@ async fn a_sender_that_missed_the_answer_can_ask_again(
 #[rstest]
 #[case::another_layer(pages(|chunk| chunk.span.layers = 1..LAYERS + 1))]
 #[case::another_block(pages(|chunk| chunk.span.blocks = 1..BLOCKS + 1))]
-#[case::too_few_bytes(pages(|chunk| chunk.data.truncate(1)))]
+#[case::too_few_bytes(pages(|chunk| chunk.payload = Payload::Bytes(Bytes::from_static(&[5]))))]
 #[case::too_few_digests(pages(|chunk| chunk.digests.truncate(1)))]
 #[case::no_pages(pages(|chunk| chunk.span.blocks = 1..1))]
 #[case::other_tokens(Push::Commit(CommitRecord { tokens: TOKENS + 1, ..record(5) }))]
@@ -249,6 +261,76 @@ async fn nobody_knows_a_made_up_hand_off(#[values(Via::InProcess, Via::Grpc)] vi
     assert_eq!(why.reason, RejectReason::UnknownHandoff);
 }
 
+#[tokio::test]
+async fn pages_in_place_are_those_that_their_digests_name() {
+    let world = World::new(Via::InPlace, Faults::default());
+    let table = world.sending.table(TOKENS, 1);
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    // The second block where the first is meant, in one of two layers.
+    let both = PageSpan { layers: 0..2, blocks: 0..1 };
+    let mut swapped = in_place(&world, &table, 1, both);
+    let other = in_place(&world, &table, 1, PageSpan { layers: 0..1, blocks: 1..2 });
+    swapped.digests[1] = other.digests[0];
+    assert_eq!(ask(&mut link, Push::Pages(swapped)).await, Reply::Ack { sequence: 1 });
+    let counts = world.receiver.stats().counts();
+    assert_eq!((counts.pages, counts.in_place_pages, counts.corrupt_pages), (1, 1, 1));
+    let rest = in_place(&world, &table, 2, whole());
+    let mut digest = Digest::default();
+    rest.digests.iter().for_each(|&page| digest.add(page));
+    ask(&mut link, Push::Pages(rest)).await;
+    assert_eq!(world.receiver.stats().counts().duplicate_pages, 1);
+    let record = CommitRecord { digest: digest.0, ..record(5) };
+    assert!(matches!(ask(&mut link, Push::Commit(record)).await, Reply::Verified { .. }));
+    world.assert_same_pages(&table, &verified(pending).await.unwrap());
+}
+
+#[rstest]
+#[case::too_few_blocks(Via::InPlace, 1, RejectReason::OutOfRange)]
+#[case::memory_that_is_not_reached(Via::InProcess, 0, RejectReason::Internal)]
+#[tokio::test]
+async fn pages_in_place_that_cannot_be_copied_end_the_hand_off(
+    #[case] via: Via,
+    #[case] missing_blocks: u32,
+    #[case] expected: RejectReason,
+) {
+    let world = World::new(via, Faults::default());
+    let table = world.sending.table(TOKENS, 1);
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    let some = PageSpan { layers: 0..LAYERS, blocks: 0..BLOCKS - missing_blocks };
+    let chunk = PageChunk { span: whole(), ..in_place(&world, &table, 1, some) };
+    assert_eq!(reason(&ask(&mut link, Push::Pages(chunk)).await), expected);
+    verified(pending).await.unwrap_err();
+    assert_eq!(world.receiver.stats().counts().pages, 0);
+    drop(table);
+    world.assert_idle();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_that_are_read_in_place_are_freed_when_that_has_ended() {
+    let (world, region) = gated(Via::InPlace);
+    region.set_closed(true);
+    let table = world.sending.table(TOKENS, 1);
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    let chunk = in_place(&world, &table, 1, whole());
+    link.pushes.send(Push::Pages(chunk)).await.unwrap();
+    tokio::select! {
+        reply = link.replies.next() => panic!("{reply:?}"),
+        () = wait_until("the copy is at the gate", || region.waiting() == 1) => {}
+    }
+    // Neither side wants it any more.
+    drop((link, table, pending));
+    assert_eq!(world.sending.pool.counts().active, BLOCKS, "they are still read");
+    assert_eq!(world.receiving.pool.counts().active, BLOCKS, "they are still written");
+    assert_eq!((world.receiver.held_blocks().len(), world.orphans()), (BLOCKS as usize, 0));
+    region.set_closed(false);
+    let all_free = || world.sending.all_free() && world.receiving.all_free();
+    wait_until("all blocks are free", all_free).await;
+    world.assert_idle();
+}
+
 /// A region whose writes wait at a gate.
 struct Gated {
     inner: HostRegion,
@@ -271,6 +353,15 @@ impl Gated {
     fn waiting(&self) -> u32 {
         self.gate.lock().waiting
     }
+
+    fn pass(&self) {
+        let mut gate = self.gate.lock();
+        gate.waiting += 1;
+        // Not for ever: a test that has failed could not end.
+        let closed = |gate: &mut Gate| gate.closed;
+        self.changed.wait_while_for(&mut gate, closed, PATIENCE / 3);
+        gate.waiting -= 1;
+    }
 }
 
 impl KvRegion for Gated {
@@ -288,14 +379,17 @@ impl KvRegion for Gated {
     }
 
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
-        let mut gate = self.gate.lock();
-        gate.waiting += 1;
-        // Not for ever: a test that has failed could not end.
-        let closed = |gate: &mut Gate| gate.closed;
-        self.changed.wait_while_for(&mut gate, closed, PATIENCE / 3);
-        gate.waiting -= 1;
-        drop(gate);
+        self.pass();
         self.inner.scatter(pages, bytes)
+    }
+
+    fn reaches(&self, peer: &dyn KvRegion) -> bool {
+        self.inner.reaches(peer)
+    }
+
+    fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
+        self.pass();
+        self.inner.copy_from(pages, peer)
     }
 }
 

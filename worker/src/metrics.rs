@@ -183,6 +183,7 @@ impl Collector for TransferCollector {
         let rows = [
             ("bytes", "KV bytes", counts.bytes),
             ("pages", "KV pages", counts.pages),
+            ("in_place_pages", "KV pages copied from memory to memory", counts.in_place_pages),
             ("resent_pages", "KV pages sent again", counts.resent_pages),
             ("duplicate_pages", "KV pages that were there already", counts.duplicate_pages),
             ("corrupt_pages", "KV pages refused for a wrong digest", counts.corrupt_pages),

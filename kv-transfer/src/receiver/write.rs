@@ -1,14 +1,15 @@
-//! One chunk of pages, from the wire into the region: checked first, written second.
+//! One chunk of pages, from the wire or the sender's memory into the region: checked first, written
+//! second.
 
 use std::ops::Range;
 
-use kv_cache::{BlockRef, PageRange, RegionError, RejectReason};
+use kv_cache::{BlockHandle, BlockRef, PageRange, PeerPages, RegionError, RejectReason};
 
 use super::Shared;
 use super::entry::{Closed, Entry, WritePass};
-use crate::message::{PageChunk, Rejection};
-use crate::page_digest;
+use crate::message::{PageChunk, Payload, Rejection};
 use crate::stats::add;
+use crate::{page_digest, place_digest};
 
 /// What arrived with a chunk, page by page, in the span's order.
 struct Verdicts {
@@ -18,7 +19,8 @@ struct Verdicts {
     corrupt: usize,
 }
 
-/// Writes the good and new pages of `chunk`. Blocks for the time of a hash and a copy.
+/// Writes the good and new pages of `chunk`. Blocks for the time of a hash and a copy; of pages in
+/// place, until they are filled.
 ///
 /// Corrupt pages are left out, counted and logged; they stay missing, so the commit asks for them.
 ///
@@ -39,7 +41,7 @@ pub(super) fn write(
     let page_bytes = shared.region.layout().page_bytes();
     let verdicts = judge(&pass, chunk, page_bytes);
     shared.count(entry, chunk, &verdicts);
-    scatter(shared, &pass, chunk, &verdicts.good).map_err(|error| {
+    put(shared, &pass, chunk, &verdicts.good).map_err(|error| {
         entry.close(Closed::Broken(error.clone()));
         Rejection::new(RejectReason::Internal, error.to_string())
     })?;
@@ -47,6 +49,9 @@ pub(super) fn write(
     let written = verdicts.good.iter().map(|&page| (places[page], chunk.digests[page]));
     add(&shared.stats.bytes, verdicts.good.len() * page_bytes);
     add(&shared.stats.pages, verdicts.good.len());
+    if matches!(chunk.payload, Payload::InPlace(_)) {
+        add(&shared.stats.in_place_pages, verdicts.good.len());
+    }
     pass.finish(written);
     Ok(())
 }
@@ -54,15 +59,23 @@ pub(super) fn write(
 /// Refuses pages that weren't promised room for, before anything is done for them.
 fn check_shape(shared: &Shared, entry: &Entry, chunk: &PageChunk) -> Result<(), Rejection> {
     let pages = chunk.span.pages();
+    let (has_all, what) = match &chunk.payload {
+        Payload::Bytes(bytes) => {
+            let want = pages * shared.region.layout().page_bytes();
+            (bytes.len() == want, format!("{} bytes", bytes.len()))
+        }
+        Payload::InPlace(source) => {
+            let blocks = source.blocks.len();
+            (blocks == chunk.span.blocks.len(), format!("{blocks} blocks"))
+        }
+    };
     let detail = if !entry.span.contains(&chunk.span) {
         format!("{} is outside of {}", chunk.span, entry.span)
     } else if pages == 0 {
         "a chunk without pages".to_owned()
-    } else if chunk.digests.len() != pages
-        || chunk.data.len() != pages * shared.region.layout().page_bytes()
-    {
-        let (digests, bytes) = (chunk.digests.len(), chunk.data.len());
-        format!("{bytes} bytes and {digests} digests for the pages of {}", chunk.span)
+    } else if chunk.digests.len() != pages || !has_all {
+        let digests = chunk.digests.len();
+        format!("{what} and {digests} digests for the pages of {}", chunk.span)
     } else {
         return Ok(());
     };
@@ -72,11 +85,10 @@ fn check_shape(shared: &Shared, entry: &Entry, chunk: &PageChunk) -> Result<(), 
 fn judge(pass: &WritePass<'_>, chunk: &PageChunk, page_bytes: usize) -> Verdicts {
     let mut verdicts =
         Verdicts { good: Vec::with_capacity(chunk.digests.len()), duplicates: 0, corrupt: 0 };
-    let pages = chunk.span.iter().zip(chunk.data.chunks_exact(page_bytes));
-    for (index, ((layer, block), bytes)) in pages.enumerate() {
+    for (index, page) in chunk.span.iter().enumerate() {
         if pass.present[index] {
             verdicts.duplicates += 1;
-        } else if page_digest(layer, block, bytes) != chunk.digests[index] {
+        } else if digest(chunk, index, page, page_bytes) != chunk.digests[index] {
             verdicts.corrupt += 1;
         } else {
             verdicts.good.push(index);
@@ -85,32 +97,60 @@ fn judge(pass: &WritePass<'_>, chunk: &PageChunk, page_bytes: usize) -> Verdicts
     verdicts
 }
 
+/// What the digest of the chunk's `index`-th page comes to here.
+fn digest(chunk: &PageChunk, index: usize, (layer, block): (u32, u32), page_bytes: usize) -> u64 {
+    match &chunk.payload {
+        Payload::Bytes(bytes) => {
+            page_digest(layer, block, &bytes[index * page_bytes..][..page_bytes])
+        }
+        Payload::InPlace(source) => {
+            let source = &source.blocks[(block - chunk.span.blocks.start) as usize];
+            place_digest(layer, block, source.reference())
+        }
+    }
+}
+
 /// Copies the pages `good` into their blocks, all at once where all of them are.
-fn scatter(
+fn put(
     shared: &Shared,
     pass: &WritePass<'_>,
     chunk: &PageChunk,
     good: &[usize],
 ) -> Result<(), RegionError> {
-    let layers = chunk.span.layers.clone();
+    let (layers, columns) = (chunk.span.layers.clone(), pass.blocks.len());
     check_generations(shared, &pass.blocks, layers.end)?;
     if good.len() == chunk.digests.len() {
-        let pages = PageRange { layers, blocks: &pass.blocks };
-        return shared.region.scatter(&pages, &chunk.data);
+        return copy(shared, pass, chunk, &layers, 0..columns);
     }
-    let page_bytes = shared.region.layout().page_bytes();
-    for &page in good {
-        let (row, column) = (page / pass.blocks.len(), page % pass.blocks.len());
-        let layer = layers.start + row as u32;
-        let pages =
-            PageRange { layers: single(layer), blocks: std::slice::from_ref(&pass.blocks[column]) };
-        shared.region.scatter(&pages, &chunk.data[page * page_bytes..(page + 1) * page_bytes])?;
-    }
-    Ok(())
+    good.iter().try_for_each(|&page| {
+        let (layer, column) = (layers.start + (page / columns) as u32, page % columns);
+        copy(shared, pass, chunk, &(layer..layer + 1), column..column + 1)
+    })
 }
 
-fn single(layer: u32) -> Range<u32> {
-    layer..layer + 1
+/// Copies the chunk's pages of some `layers` for its blocks `columns`: all of both, or one of each.
+fn copy(
+    shared: &Shared,
+    pass: &WritePass<'_>,
+    chunk: &PageChunk,
+    layers: &Range<u32>,
+    columns: Range<usize>,
+) -> Result<(), RegionError> {
+    let pages = PageRange { layers: layers.clone(), blocks: &pass.blocks[columns.clone()] };
+    match &chunk.payload {
+        Payload::Bytes(bytes) => {
+            let page_bytes = shared.region.layout().page_bytes();
+            let row = (layers.start - chunk.span.layers.start) as usize;
+            let start = (row * pass.blocks.len() + columns.start) * page_bytes;
+            shared.region.scatter(&pages, &bytes[start..][..pages.pages() * page_bytes])
+        }
+        Payload::InPlace(source) => {
+            let blocks = &source.blocks[columns];
+            let blocks: Vec<_> = blocks.iter().map(BlockHandle::reference).collect();
+            let (region, fence) = (source.region.as_ref(), source.fence);
+            shared.region.copy_from(&pages, &PeerPages { region, blocks: &blocks, fence })
+        }
+    }
 }
 
 /// The blocks are pinned, so this can't fail; but writing to another sequence's block is the one

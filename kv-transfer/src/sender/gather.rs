@@ -1,11 +1,11 @@
-//! Out of the region: pages into a buffer, each with its digest.
+//! Out of the region: pages into a buffer, each with its digest; or the word where they are.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kv_cache::{BlockHandle, Fence, KvRegion, PageRange, PageSpan};
 
 use crate::buffers::Buffers;
+use crate::message::{PagesInPlace, Payload};
 use crate::{TransferError, page_digest};
 
 /// Pages to be read.
@@ -18,10 +18,10 @@ pub(super) struct Gather {
     pub(super) resent: bool,
 }
 
-/// Pages read.
+/// Pages read, or to be read by the receiver.
 pub(super) struct Gathered {
     pub(super) span: PageSpan,
-    pub(super) data: Bytes,
+    pub(super) payload: Payload,
     /// `[pages]`
     pub(super) digests: Vec<u64>,
     pub(super) resent: bool,
@@ -41,11 +41,19 @@ impl Gather {
         let read = move || {
             let out = buffer.first_mut(bytes);
             let digests = self.read(region.as_ref(), out)?;
-            let data = buffer.freeze(bytes);
-            Ok(Gathered { span: self.span, data, digests, resent: self.resent })
+            let payload = Payload::Bytes(buffer.freeze(bytes));
+            Ok(Gathered { span: self.span, payload, digests, resent: self.resent })
         };
         let read = tokio::task::spawn_blocking(read).await;
         read.unwrap_or_else(|panic| Err(TransferError::Internal(panic.to_string())))
+    }
+
+    /// Leaves the pages where they are.
+    pub(super) fn in_place(self, region: Arc<dyn KvRegion>) -> Gathered {
+        let Self { span, blocks, fence, resent } = self;
+        let source = PagesInPlace { region, blocks, fence };
+        let digests = source.digests(&span).collect();
+        Gathered { span, payload: Payload::InPlace(Arc::new(source)), digests, resent }
     }
 
     fn read(&self, region: &dyn KvRegion, out: &mut [u8]) -> Result<Vec<u64>, TransferError> {

@@ -141,12 +141,12 @@ impl Outbox {
 
     /// Takes pages back that have been read.
     pub(super) fn gathered(&mut self, pages: Gathered) {
-        let Gathered { span, data, digests, resent } = pages;
+        let Gathered { span, payload, digests, resent } = pages;
         self.reading = false;
         if !resent {
             digests.iter().for_each(|&digest| self.digest.add(digest));
         }
-        self.ready.push_back(PageChunk { sequence: 0, span, data, digests });
+        self.ready.push_back(PageChunk { sequence: 0, span, payload, digests });
     }
 
     /// Whether there is something to say.
@@ -179,7 +179,7 @@ impl Outbox {
         let before = self.in_flight.len();
         while self.in_flight.front().is_some_and(|chunk| chunk.sequence <= sequence) {
             let chunk = self.in_flight.pop_front();
-            self.busy_bytes -= chunk.map_or(0, |chunk| chunk.data.len() as u64);
+            self.busy_bytes -= chunk.map_or(0, |chunk| self.bytes_of(&chunk.span));
         }
         self.in_flight.len() < before
     }

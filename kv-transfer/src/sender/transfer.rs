@@ -23,6 +23,8 @@ use crate::{TransferError, TransferStats};
 /// One hand-off being sent.
 pub(super) struct Transfer {
     region: Arc<dyn KvRegion>,
+    /// The receiver copies pages from `region` itself.
+    in_place: bool,
     buffers: Buffers,
     stats: Arc<TransferStats>,
     connector: Connector,
@@ -62,18 +64,21 @@ impl Transfer {
         sender: &Sender,
         job: SendJob,
         transports: Vec<Arc<dyn Transport>>,
+        in_place: bool,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         let config = &sender.config;
         let layout = job.region.layout();
         let blocks = job.blocks.len() as u32;
         let span = PageSpan { layers: 0..layout.layers, blocks: job.blocks };
-        let outbox = Outbox::new(span, job.tokens, layout.page_bytes(), config.message_bytes);
+        let message_bytes = if in_place { config.in_place_bytes } else { config.message_bytes };
+        let outbox = Outbox::new(span, job.tokens, layout.page_bytes(), message_bytes);
         let incarnation = job.target.incarnation;
         let open = Open { id: job.id, incarnation, kv_layout: job.kv_layout, epoch: 0 };
         Self {
             outbox,
             region: job.region,
+            in_place,
             buffers: sender.buffers.clone(),
             stats: sender.stats.clone(),
             connector: Connector::new(
@@ -198,9 +203,14 @@ impl Transfer {
         Ok(Next::GoOn)
     }
 
-    /// Begins to read the next pages, if there are any and the window has room.
+    /// Begins to read the next pages, if there are any and the window has room. Pages in place take
+    /// no memory on their way, so no window holds them up.
     fn gather(&mut self, window_bytes: u64) {
-        if let Some(gather) = self.outbox.next_gather(window_bytes) {
+        if self.in_place {
+            while let Some(gather) = self.outbox.next_gather(u64::MAX) {
+                self.outbox.gathered(gather.in_place(self.region.clone()));
+            }
+        } else if let Some(gather) = self.outbox.next_gather(window_bytes) {
             let gather = gather.run(self.region.clone(), self.buffers.clone());
             self.gathering = Some(Box::pin(gather));
         }
@@ -208,8 +218,10 @@ impl Transfer {
 
     fn count(&self, push: &Push) {
         if let Push::Pages(chunk) = push {
-            add(&self.stats.bytes, chunk.data.len());
-            add(&self.stats.pages, chunk.span.pages());
+            let pages = chunk.span.pages();
+            add(&self.stats.bytes, pages * self.region.layout().page_bytes());
+            add(&self.stats.pages, pages);
+            add(&self.stats.in_place_pages, if self.in_place { pages } else { 0 });
         }
     }
 

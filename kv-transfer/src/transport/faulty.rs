@@ -9,12 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures::{FutureExt as _, StreamExt as _, stream};
+use kv_cache::KvRegion;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 
 use super::{CHUNKS_QUEUED_MAX, Cut, Link, OpenError, Target, Transport};
-use crate::message::{Open, PageChunk, Push};
+use crate::message::{Open, PageChunk, Payload, Push};
 
 /// What goes wrong, and how often. Chances are per message, `0.0..=1.0`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,6 +82,10 @@ impl Transport for Faulty {
         self.inner.reaches(target)
     }
 
+    fn peer(&self, target: &Target) -> Option<Arc<dyn KvRegion>> {
+        self.inner.peer(target)
+    }
+
     async fn open(&self, target: &Target, open: Open) -> Result<Link, OpenError> {
         let link = self.inner.open(target, open).await?;
         let (pushes, pushed) = mpsc::channel(CHUNKS_QUEUED_MAX);
@@ -128,16 +133,21 @@ impl StreamFaults {
     }
 
     fn flip_bit(&mut self, chunk: &mut PageChunk) {
-        if self.strikes(0.1) {
+        // Of pages in place there is nothing else to damage on the way.
+        let bytes = match &chunk.payload {
+            Payload::Bytes(bytes) => Some(bytes.clone()),
+            Payload::InPlace(_) => None,
+        };
+        let Some(bytes) = bytes.filter(|_| !self.strikes(0.1)) else {
             let page = self.rng.random_range(0..chunk.digests.len());
             chunk.digests[page] ^= 1 << self.rng.random_range(0..64);
             return;
-        }
+        };
         // A copy: the sender keeps the original, to send it again.
-        let mut data = BytesMut::from(&chunk.data[..]);
+        let mut data = BytesMut::from(&bytes[..]);
         let byte = self.rng.random_range(0..data.len());
         data[byte] ^= 1 << self.rng.random_range(0..8);
-        chunk.data = data.freeze();
+        chunk.payload = Payload::Bytes(data.freeze());
     }
 }
 

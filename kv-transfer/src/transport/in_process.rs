@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use kv_cache::KvRegion;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,7 +28,8 @@ pub struct Registration {
     uri: String,
 }
 
-/// Hands buffers over by reference: two copies, from the sender's region and into the receiver's.
+/// Hands pages over by saying where they are, if the receiver's region reaches the sender's: one
+/// copy. Else it hands buffers over by reference: two copies, out of one region and into the other.
 #[derive(Clone, Debug)]
 pub struct InProcessTransport {
     receivers: LocalReceivers,
@@ -76,6 +78,10 @@ impl Transport for InProcessTransport {
 
     fn reaches(&self, target: &Target) -> bool {
         self.receivers.get(&target.uri).is_some()
+    }
+
+    fn peer(&self, target: &Target) -> Option<Arc<dyn KvRegion>> {
+        self.receivers.get(&target.uri).map(|receiver| receiver.region())
     }
 
     async fn open(&self, target: &Target, open: Open) -> Result<Link, OpenError> {

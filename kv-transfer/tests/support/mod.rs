@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kv_cache::{
     BlockCounts, BlockHandle, BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion, PageRange,
-    PageSpan,
+    PageSpan, RegionError,
 };
 use kv_transfer::transport::in_process::Registration;
 use kv_transfer::transport::{
@@ -33,6 +33,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Which transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
+    /// From memory to memory.
+    InPlace,
+    /// Through a buffer: the sender's memory is one that the receiver doesn't reach.
     InProcess,
     Grpc,
 }
@@ -79,6 +82,30 @@ pub struct ServerProcess(Option<Runtime>);
 pub struct Memory {
     pub pool: BlockPool,
     pub region: Arc<dyn KvRegion>,
+}
+
+/// Memory that no other reaches.
+struct Apart(HostRegion);
+
+// === impl Apart ===
+
+impl KvRegion for Apart {
+    fn layout(&self) -> &KvLayout {
+        self.0.layout()
+    }
+
+    fn gather(
+        &self,
+        pages: &PageRange<'_>,
+        fence: Fence,
+        out: &mut [u8],
+    ) -> Result<(), RegionError> {
+        self.0.gather(pages, fence, out)
+    }
+
+    fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
+        self.0.scatter(pages, bytes)
+    }
 }
 
 // === impl Fault ===
@@ -179,7 +206,7 @@ impl World {
         let local = LocalReceivers::default();
         let registration = local.register("inproc://decode", receiver.clone());
         let (transport, uri, server): (Arc<dyn Transport>, _, _) = match via {
-            Via::InProcess => {
+            Via::InPlace | Via::InProcess => {
                 (Arc::new(InProcessTransport::new(local)), "inproc://decode".to_owned(), None)
             }
             Via::Grpc => {
@@ -190,7 +217,12 @@ impl World {
         let transport: Arc<dyn Transport> = Arc::new(Faulty::new(transport, faults));
         let sender = Sender::new(Transports::new(vec![transport.clone()]), sender_config());
         let target = Target { uri, incarnation: INCARNATION };
-        let sending = Memory::new(512);
+        let sending = match via {
+            Via::InPlace => Memory::new(512),
+            Via::InProcess | Via::Grpc => {
+                Memory::over(Arc::new(Apart(HostRegion::new(layout(), 512))), 512)
+            }
+        };
         let _registration = registration;
         Self { receiver, receiving, sending, sender, transport, target, server, _registration }
     }
@@ -347,6 +379,7 @@ pub fn layout() -> KvLayout {
 pub fn sender_config() -> SenderConfig {
     SenderConfig {
         message_bytes: 2 * layout().page_bytes(),
+        in_place_bytes: 2 * layout().page_bytes(),
         stall: Duration::from_millis(300),
         rounds_max: 50,
         opens_max: 10,

@@ -1,7 +1,9 @@
 //! KV memory on the host: pages that transfers copy while steps run.
 
-use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion, PageRange, RegionError};
-use parking_lot::RwLock;
+use kv_cache::{
+    BlockId, BlockRef, Fence, KvDtype, KvLayout, KvRegion, PageRange, PeerPages, RegionError,
+};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::simd::Element;
 use super::tensor::{Elements, with_elements};
@@ -101,6 +103,45 @@ impl KvRegion for CpuKv {
         }
         Ok(())
     }
+
+    fn reaches(&self, peer: &dyn KvRegion) -> bool {
+        let peer = peer.downcast::<Self>();
+        peer.is_some_and(|peer| !std::ptr::eq(self, peer) && peer.layout == self.layout)
+    }
+
+    fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
+        let from = peer.region.downcast::<Self>().filter(|_| self.reaches(peer.region));
+        let from = from.ok_or(RegionError::Apart)?;
+        let page = self.layout.page_bytes();
+        let bytes = pages.pages() * page;
+        pages.check(&self.layout, self.blocks, bytes)?;
+        let source = PageRange { layers: pages.layers.clone(), blocks: peer.blocks };
+        source.check(&from.layout, from.blocks, bytes)?;
+        for layer in pages.layers.clone() {
+            let (from, mut to) = lock_both(from.layer(layer), self.layer(layer));
+            for (source, target) in peer.blocks.iter().zip(pages.blocks) {
+                let page_of = |block: &BlockRef| block.block.index() * page..;
+                let source = &from.bytes()[page_of(source)][..page];
+                to.bytes_mut()[page_of(target)][..page].copy_from_slice(source);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes both locks, the one at the lower address first: copies between the same two regions in
+/// opposite directions don't wait for each other for ever.
+fn lock_both<'a, T>(
+    from: &'a RwLock<T>,
+    to: &'a RwLock<T>,
+) -> (RwLockReadGuard<'a, T>, RwLockWriteGuard<'a, T>) {
+    if std::ptr::from_ref(from) < std::ptr::from_ref(to) {
+        let from = from.read();
+        (from, to.write())
+    } else {
+        let to = to.write();
+        (from.read(), to)
+    }
 }
 
 // === impl PageShape ===
@@ -152,7 +193,7 @@ pub(super) struct Slot {
 
 #[cfg(test)]
 mod tests {
-    use kv_cache::{BlockRef, Generation};
+    use kv_cache::Generation;
     use rstest::rstest;
 
     use super::*;
@@ -183,6 +224,56 @@ mod tests {
         let mut out = vec![1; rest.pages() * kv.layout.page_bytes()];
         kv.gather(&rest, Fence(0), &mut out).unwrap();
         assert!(out.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn pages_go_from_region_to_region_the_others_stay() {
+        let (from, to) = (kv(KvDtype::Bf16), kv(KvDtype::Bf16));
+        let (source, target) = (refs(&[4, 1, 0]), refs(&[2, 0, 3]));
+        let page = from.layout.page_bytes();
+        let whole = PageRange { layers: 0..3, blocks: &source };
+        let bytes: Vec<u8> = (0..whole.pages() * page).map(|i| (i % 251) as u8 + 1).collect();
+        from.scatter(&whole, &bytes).unwrap();
+        let pages = PageRange { layers: 1..3, blocks: &target };
+        let peer = PeerPages { region: &from, blocks: &source, fence: Fence(0) };
+        assert!(to.reaches(&from));
+        to.copy_from(&pages, &peer).unwrap();
+        let mut out = vec![0; pages.pages() * page];
+        to.gather(&pages, Fence(0), &mut out).unwrap();
+        assert_eq!(out, bytes[3 * page..], "layers 1 and 2");
+        let rest = PageRange { layers: 0..1, blocks: &refs(&[0, 1, 2, 3, 4]) };
+        let mut out = vec![1; rest.pages() * page];
+        to.gather(&rest, Fence(0), &mut out).unwrap();
+        assert!(out.iter().all(|&byte| byte == 0), "layer 0");
+        let few = PeerPages { blocks: &source[1..], ..peer };
+        let refused = to.copy_from(&pages, &few);
+        assert_eq!(refused, Err(RegionError::Length { got: 6 * page, want: 4 * page }));
+    }
+
+    #[test]
+    fn a_region_reaches_others_with_its_own_shape_only() {
+        let (one, other) = (kv(KvDtype::Bf16), kv(KvDtype::F16));
+        assert!(!one.reaches(&other) && !one.reaches(&one), "another shape, and itself");
+        let blocks = refs(&[1]);
+        let peer = PeerPages { region: &other, blocks: &blocks, fence: Fence(0) };
+        let refused = one.copy_from(&PageRange { layers: 0..1, blocks: &blocks }, &peer);
+        assert_eq!(refused, Err(RegionError::Apart));
+    }
+
+    #[test]
+    fn copies_both_ways_at_once_come_to_an_end() {
+        let (one, other) = (kv(KvDtype::F32), kv(KvDtype::F32));
+        let blocks = refs(&[0, 1, 2, 3, 4]);
+        let copy = |to: &CpuKv, from: &CpuKv| {
+            for _ in 0..2000 {
+                let peer = PeerPages { region: from, blocks: &blocks, fence: Fence(0) };
+                to.copy_from(&PageRange { layers: 0..3, blocks: &blocks }, &peer).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| copy(&one, &other));
+            copy(&other, &one);
+        });
     }
 
     #[rstest]

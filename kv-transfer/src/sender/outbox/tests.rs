@@ -2,6 +2,7 @@ use bytes::Bytes;
 use kv_cache::BlockPool;
 
 use super::*;
+use crate::message::Payload;
 use crate::page_digest;
 
 const PAGE_BYTES: usize = 8;
@@ -32,7 +33,7 @@ fn read(gather: &Gather) -> Gathered {
     let page = [7; PAGE_BYTES];
     Gathered {
         span: gather.span.clone(),
-        data: Bytes::from(page.repeat(gather.span.pages())),
+        payload: Payload::Bytes(Bytes::from(page.repeat(gather.span.pages()))),
         digests: gather
             .span
             .iter()

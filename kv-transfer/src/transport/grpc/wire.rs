@@ -8,7 +8,7 @@ use proto::v1;
 use proto::v1::push_request::Message as Request;
 use proto::v1::push_response::Message as Response;
 
-use crate::message::{Open, PageChunk, Push, Rejection, Reply};
+use crate::message::{Open, PageChunk, Payload, Push, Rejection, Reply};
 
 // === impl Open ===
 
@@ -67,7 +67,10 @@ impl TryFrom<v1::PushRequest> for Push {
 // === impl PageChunk ===
 
 impl From<PageChunk> for v1::Pages {
+    /// # Panics
+    /// For pages in place: they are pushed only where [`super::Transport::peer`] says so.
     fn from(chunk: PageChunk) -> Self {
+        let Payload::Bytes(data) = chunk.payload else { panic!("pages in place on a wire") };
         let span = v1::PageSpan::from(chunk.span);
         Self {
             sequence: chunk.sequence,
@@ -75,7 +78,7 @@ impl From<PageChunk> for v1::Pages {
             layer_end: span.layer_end,
             block_begin: span.block_begin,
             block_count: span.block_count,
-            data: chunk.data,
+            data,
             page_digests: chunk.digests,
         }
     }
@@ -94,7 +97,7 @@ impl TryFrom<v1::Pages> for PageChunk {
         Ok(Self {
             sequence: wire.sequence,
             span: span.try_into()?,
-            data: wire.data,
+            payload: Payload::Bytes(wire.data),
             digests: wire.page_digests,
         })
     }
@@ -166,7 +169,10 @@ mod tests {
 
     #[rstest]
     #[case(Push::Pages(PageChunk {
-        sequence: 7, span: span(), data: Bytes::from_static(b"pages"), digests: vec![1, u64::MAX],
+        sequence: 7,
+        span: span(),
+        payload: Payload::Bytes(Bytes::from_static(b"pages")),
+        digests: vec![1, u64::MAX],
     }))]
     #[case(Push::Commit(CommitRecord { tokens: 70, blocks: 4..9, layers: 3, digest: 9 }))]
     fn a_push_survives_the_wire(#[case] push: Push) {
@@ -188,9 +194,12 @@ mod tests {
     #[test]
     fn page_data_is_not_copied() {
         let data = Bytes::from(vec![1u8; 100]);
-        let chunk = PageChunk { sequence: 1, span: span(), data: data.clone(), digests: vec![] };
+        let payload = Payload::Bytes(data.clone());
+        let chunk =
+            PageChunk { sequence: 1, span: span(), payload: payload.clone(), digests: vec![] };
         let wire = v1::Pages::from(chunk);
         assert_eq!(wire.data.as_ptr(), data.as_ptr());
-        assert_eq!(PageChunk::try_from(wire).unwrap().data.as_ptr(), data.as_ptr());
+        let Payload::Bytes(back) = PageChunk::try_from(wire).unwrap().payload else { panic!() };
+        assert_eq!(back.as_ptr(), data.as_ptr());
     }
 }
