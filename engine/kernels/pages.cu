@@ -2,6 +2,7 @@
 //
 //   gather_pages   staging[i] = pool[layer(i)][blocks[block(i)]]
 //   scatter_pages  pool[layer(i)][blocks[block(i)]] = staging[i]
+//   carry_pages    pool[layer(i)][blocks[block(i)]] = peer[layer(i)][peer_blocks[block(i)]]
 //   copy_block     pool[layer][to] = pool[layer][from], all layers
 //
 // The pool is [layers][pool_blocks][page]. Staged pages are in order: layer first, then block as
@@ -63,6 +64,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const Pages pages = {blocks, listed, pool_blocks, first_layer, page_vectors};
     for (int i = blockIdx.x; i < count; i += gridDim.x)
         copy_vectors(pool + pages.at(first_page + i), staging + (u64)i * page_vectors, page_vectors);
+}
+
+// From another pool on the same device, whose layers have `peer_pool_blocks` blocks.
+//
+// - blocks: u32 [2 * listed]: this pool's, then those of `peer`, each for the one in its place. None of
+//   this pool's may be listed twice.
+// Grid: any, 512 threads.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    carry_pages(uint4* __restrict__ pool, const uint4* __restrict__ peer, const u32* __restrict__ blocks, int listed,
+                int pool_blocks, int peer_pool_blocks, int first_layer, int page_vectors, int count) {
+    const Pages to = {blocks, listed, pool_blocks, first_layer, page_vectors};
+    const Pages from = {blocks + listed, listed, peer_pool_blocks, first_layer, page_vectors};
+    for (int i = blockIdx.x; i < count; i += gridDim.x) copy_vectors(pool + to.at(i), peer + from.at(i), page_vectors);
 }
 
 // Runs in the stream of steps: what was written to `from` before is copied.

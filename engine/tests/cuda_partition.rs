@@ -6,14 +6,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use engine::backend::cuda::compiler::Compiler;
+use engine::backend::cuda::device::{Device, Priority, Stream};
+use engine::backend::cuda::pages::CudaKv;
 use engine::backend::cuda::{PartitionSeat, SmPartition, SmSplit};
 use engine::{
-    CudaOptions, Engine, EngineConfig, EngineError, EngineHandle, Event, LoadFormat, Mode,
-    ModelOptions, Submission,
+    CudaOptions, Engine, EngineConfig, EngineError, EngineHandle, Event, EventStream, FilledPages,
+    LoadFormat, Mode, ModelOptions, Submission,
 };
-use kv_cache::TokenId;
+use kv_cache::{
+    BlockHandle, BlockId, BlockRef, BlockTable, Fence, KvDtype, KvLayout, KvRegion, PageRange,
+    PeerPages, TokenId,
+};
 use rstest::rstest;
-use scheduler::{Generation, PartitionTargets, RequestId, Role, Sampling, StopRules, TenantSalt};
+use scheduler::{
+    Generation, PartitionTargets, RequestId, Role, SampledToken, Sampling, StopRules, TenantSalt,
+};
 use tempfile::TempDir;
 
 const VOCAB: u32 = 1000;
@@ -89,11 +97,14 @@ fn config(dir: &Path, cuda: CudaOptions) -> EngineConfig {
 
 /// Greedy answers to all prompts, one after the other.
 fn answers(engine: &EngineHandle) -> Vec<Vec<TokenId>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    PROMPTS.iter().map(|&tokens| runtime.block_on(answer(engine, tokens))).collect()
+    PROMPTS.iter().map(|&tokens| alone(answer(engine, tokens))).collect()
 }
 
 async fn answer(engine: &EngineHandle, prompt_tokens: u32) -> Vec<TokenId> {
+    tokens_of(submit(engine, prompt_tokens, Mode::Generate)).await
+}
+
+fn submit(engine: &EngineHandle, prompt_tokens: u32, mode: Mode) -> EventStream {
     let mix = |at: u32| (prompt_tokens * 7919 + at).wrapping_mul(2_654_435_761) >> 7;
     let prompt: Vec<TokenId> = (0..prompt_tokens).map(|at| 3 + mix(at) % (VOCAB - 3)).collect();
     let work = Arc::new(Generation {
@@ -106,18 +117,97 @@ async fn answer(engine: &EngineHandle, prompt_tokens: u32) -> Vec<TokenId> {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
     });
-    let submission = Submission { work, mode: Mode::Generate, deadline: None };
-    let mut events = engine.submit(submission).expect("a submission that is taken");
+    engine.submit(Submission { work, mode, deadline: None }).expect("a submission that is taken")
+}
+
+async fn next(events: &mut EventStream) -> Option<Event> {
+    let event = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
+    match event.expect("the engine hangs") {
+        Some(Event::Failed(error)) => panic!("failed: {error}"),
+        event => event,
+    }
+}
+
+async fn tokens_of(mut events: EventStream) -> Vec<TokenId> {
     let mut tokens = Vec::new();
-    loop {
-        let event = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
-        match event.expect("the engine hangs") {
-            Some(Event::Token(token)) => tokens.push(token.token),
-            Some(Event::Failed(error)) => panic!("failed: {error}"),
-            Some(_) => {}
-            None => return tokens,
+    while let Some(event) = next(&mut events).await {
+        if let Event::Token(token) = event {
+            tokens.push(token.token);
         }
     }
+    tokens
+}
+
+/// A prompt that was computed on one engine and lies in the blocks of another.
+struct HandedOver {
+    /// Where it was computed.
+    source: BlockTable,
+    table: BlockTable,
+    first: Vec<SampledToken>,
+}
+
+/// Copies pages on the device as they are announced, while the prompt is still being computed.
+async fn hand_over(from: &EngineHandle, to: &EngineHandle, prompt_tokens: u32) -> HandedOver {
+    let mut table = room_for(to, prompt_tokens);
+    let mut events = submit(from, prompt_tokens, Mode::Prefill);
+    while let Some(event) = next(&mut events).await {
+        match event {
+            Event::PagesFilled(pages) => copy(from, to, &pages, &table),
+            Event::Prefilled { table: source, first } => {
+                table.set_tokens(prompt_tokens as usize);
+                return HandedOver { source, table, first };
+            }
+            _ => {}
+        }
+    }
+    panic!("the prompt ended without a result")
+}
+
+fn room_for(engine: &EngineHandle, tokens: u32) -> BlockTable {
+    let layout = &engine.info().layout;
+    let blocks = layout.blocks_for(tokens as usize) as u32;
+    let mut credit = engine.pool().reserve(blocks).expect("free blocks");
+    let mut table = BlockTable::new(layout.block_tokens);
+    while let Some(block) = credit.bind() {
+        table.push(block);
+    }
+    table
+}
+
+fn references(blocks: &[BlockHandle]) -> Vec<BlockRef> {
+    blocks.iter().map(BlockHandle::reference).collect()
+}
+
+fn copy(from: &EngineHandle, to: &EngineHandle, pages: &FilledPages, table: &BlockTable) {
+    let first = pages.first_block as usize;
+    let source = references(&pages.blocks);
+    let target = references(&table.blocks()[first..first + source.len()]);
+    let (from, to) = (from.region(), to.region());
+    assert!(to.reaches(from.as_ref()), "one GPU, one model");
+    let peer = PeerPages { region: from.as_ref(), blocks: &source, fence: pages.fence };
+    let range = PageRange { layers: pages.layers.clone(), blocks: &target };
+    to.copy_from(&range, &peer).expect("pages of both regions");
+}
+
+/// The bytes of a table's pages, all layers.
+fn bytes_of(engine: &EngineHandle, table: &BlockTable) -> Vec<u8> {
+    let region = engine.region();
+    let blocks = references(table.blocks());
+    let pages = PageRange { layers: 0..region.layout().layers, blocks: &blocks };
+    let mut bytes = vec![0; pages.pages() * region.layout().page_bytes()];
+    region.gather(&pages, Fence::default(), &mut bytes).expect("pages of this region");
+    bytes
+}
+
+async fn resume(to: &EngineHandle, prompt_tokens: u32, handed: HandedOver) -> Vec<TokenId> {
+    let HandedOver { table, first, .. } = handed;
+    let mut tokens = vec![first[0].token];
+    tokens.extend(tokens_of(submit(to, prompt_tokens, Mode::Resume { table, first })).await);
+    tokens
+}
+
+fn alone<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
 }
 
 #[rstest]
@@ -160,6 +250,142 @@ fn two_engines_answer_as_one_alone(#[case] split: SmSplit, #[case] is_parted: bo
     assert_eq!(shares.is_some(), is_parted);
     assert!(shares.is_none_or(|(prefill, decode)| (prefill + decode - 1.0).abs() < 1e-9));
     assert_eq!(prefill.parted_steps() > 0 && decode.parted_steps() > 0, is_parted);
+}
+
+/// One after the other, so that both make the same steps as one engine does.
+#[rstest]
+#[case::everywhere(SmSplit::Off)]
+#[case::in_parts(SmSplit::Auto)]
+fn prompts_handed_over_on_the_device_are_answered_as_by_one_engine(#[case] split: SmSplit) {
+    let Some(setting) = Setting::new() else { return };
+    let single = setting.start(None).unwrap();
+    let expected = answers(&single);
+    drop(single);
+    let partition = SmPartition::new(split, PartitionTargets::default());
+    let [prefill, decode] = [Role::Prefill, Role::Decode]
+        .map(|role| setting.start(Some(partition.seat(role))).unwrap());
+    for round in 0..3 {
+        for (&tokens, expected) in PROMPTS.iter().zip(&expected) {
+            let got = alone(async {
+                let handed = hand_over(&prefill, &decode, tokens).await;
+                resume(&decode, tokens, handed).await
+            });
+            assert_eq!(got, *expected, "{split:?}, round {round}, prompt of {tokens}");
+        }
+    }
+    assert_eq!(decode.stats().prefill_tokens, 0, "nothing was computed twice");
+    for engine in [&prefill, &decode] {
+        wait_until_free(engine);
+    }
+}
+
+/// Whatever the steps were: what arrives is what was computed, and it is gone on with alike whether it
+/// came on the device or by way of the host.
+#[test]
+fn prompts_handed_over_at_the_same_time_keep_apart() {
+    let Some(setting) = Setting::new() else { return };
+    let partition = SmPartition::new(SmSplit::Off, PartitionTargets::default());
+    let [prefill, decode] = [Role::Prefill, Role::Decode]
+        .map(|role| setting.start(Some(partition.seat(role))).unwrap());
+    let prompts = PROMPTS.iter().flat_map(|&tokens| [tokens, tokens + 100]);
+    let handed: Vec<(u32, HandedOver)> = std::thread::scope(|scope| {
+        // Decode is at work meanwhile, in other blocks.
+        let busy = scope.spawn(|| (0..2).for_each(|_| drop(answers(&decode))));
+        let hand = |tokens| (tokens, alone(hand_over(&prefill, &decode, tokens)));
+        let threads: Vec<_> = prompts.map(|tokens| scope.spawn(move || hand(tokens))).collect();
+        busy.join().unwrap();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (tokens, handed) in handed {
+        let bytes = bytes_of(&prefill, &handed.source);
+        assert!(bytes == bytes_of(&decode, &handed.table), "prompt of {tokens}");
+        let mut table = room_for(&decode, tokens);
+        let blocks = references(table.blocks());
+        let pages = PageRange { layers: 0..decode.info().layout.layers, blocks: &blocks };
+        decode.region().scatter(&pages, &bytes).unwrap();
+        table.set_tokens(tokens as usize);
+        let (source, first) =
+            (BlockTable::new(decode.info().layout.block_tokens), handed.first.clone());
+        let by_host = alone(resume(&decode, tokens, HandedOver { source, table, first }));
+        assert_eq!(by_host.len(), ANSWER as usize);
+        assert_eq!(alone(resume(&decode, tokens, handed)), by_host, "prompt of {tokens}");
+    }
+    for engine in [&prefill, &decode] {
+        wait_until_free(engine);
+    }
+}
+
+fn wait_until_free(engine: &EngineHandle) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    alone(async {
+        while engine.pool().counts().active > 0 {
+            assert!(Instant::now() < deadline, "{:?}", engine.pool().counts());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+/// A prompt of 1,024 tokens of Llama-3.1-8B between two pools: how long it takes, all layers at once
+/// and in groups of four as a hand-off does it, and that the other blocks stay as they were.
+#[test]
+fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
+    const BLOCKS: u32 = 512;
+    let Some(ordinal) = engine::cuda::first_usable() else { return };
+    let device = Device::open(ordinal, &[]).unwrap();
+    let stream = Stream::new(&device, Priority::High).unwrap();
+    let compiler = Compiler::new(&device, None).unwrap();
+    let layout =
+        KvLayout { layers: 32, kv_heads: 8, head_dim: 128, block_tokens: 16, dtype: KvDtype::Bf16 };
+    let [from, to] = [BLOCKS, BLOCKS / 2]
+        .map(|blocks| CudaKv::new(&compiler, &stream, &layout, blocks).unwrap());
+    let generation = kv_cache::Generation(0);
+    let list = |step: u32, blocks: u32| -> Vec<BlockRef> {
+        (0..64).map(|at| BlockRef { block: BlockId(at * step % blocks), generation }).collect()
+    };
+    let (source, target) = (list(37, BLOCKS), list(3, BLOCKS / 2));
+    let whole = PageRange { layers: 0..layout.layers, blocks: &source };
+    let bytes = whole.pages() * layout.page_bytes();
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let sent: Vec<u8> = (0..bytes).map(|_| random()).collect();
+    from.scatter(&whole, &sent).unwrap();
+    let fence = from.fence(&stream).unwrap();
+    let peer = PeerPages { region: &from, blocks: &source, fence };
+    let mut received = vec![0; bytes];
+    for group in [layout.layers, 4] {
+        let zeros = PageRange { layers: 0..layout.layers, blocks: &target };
+        to.scatter(&zeros, &vec![0; bytes]).unwrap();
+        let mut best = Duration::MAX;
+        for _ in 0..10 {
+            let began = Instant::now();
+            for first in (0..layout.layers).step_by(group as usize) {
+                let pages = PageRange { layers: first..first + group, blocks: &target };
+                to.copy_from(&pages, &peer).unwrap();
+            }
+            best = best.min(began.elapsed());
+        }
+        to.gather(&zeros, Fence::default(), &mut received).unwrap();
+        assert!(received == sent, "in groups of {group}");
+        let gb_per_s = 2.0 * bytes as f64 / best.as_secs_f64() / 1e9;
+        println!(
+            "{} MB in groups of {group} layers: {best:?}, {gb_per_s:.0} GB/s",
+            bytes / 1_000_000
+        );
+        assert!(best < Duration::from_millis(5), "{best:?}: that is not a copy on the device");
+    }
+    // Blocks that were not named.
+    let used: Vec<u32> = target.iter().map(|block| block.block.0).collect();
+    let others: Vec<BlockRef> = (0..BLOCKS / 2)
+        .filter(|block| !used.contains(block))
+        .map(|block| BlockRef { block: BlockId(block), generation })
+        .collect();
+    let rest = PageRange { layers: 0..layout.layers, blocks: &others };
+    let mut bytes = vec![1; rest.pages() * layout.page_bytes()];
+    to.gather(&rest, Fence::default(), &mut bytes).unwrap();
+    assert!(bytes.iter().all(|&byte| byte == 0), "other blocks");
 }
 
 #[test]

@@ -348,6 +348,22 @@ impl Event {
         Self::create(device, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
 
+    /// An event for ordering, for which threads wait long: they sleep rather than spin.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses.
+    pub fn patient(device: &Device) -> Result<Self, EngineError> {
+        let sleeps = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32;
+        let no_time = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        device.bind()?;
+        let mut raw: sys::CUevent = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        unsafe { sys::cuEventCreate(&raw mut raw, sleeps | no_time) }
+            .result()
+            .map_err(|why| failed("making an event", why))?;
+        Ok(Self { device: device.clone(), raw })
+    }
+
     /// An event that keeps the time; recording it costs more.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
-//! KV memory on the device, and the copies into and out of it: the twin of `pages.cu`.
+//! KV memory on the device, and the copies into it, out of it and from pool to pool: the twin of
+//! `pages.cu`.
 
 mod fences;
 mod lanes;
 
-use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion, PageRange, RegionError};
+use kv_cache::{
+    BlockId, BlockRef, Fence, KvDtype, KvLayout, KvRegion, PageRange, PeerPages, RegionError,
+};
 use rayon::prelude::*;
 
 use super::compiler::{Compiler, Defines};
@@ -21,8 +24,15 @@ const THREADS: u32 = 512;
 /// hardly notices.
 const LINK_BLOCKS: usize = 16;
 
-/// Calls that copy at the same time: one each way.
+/// Calls that copy to and from the host at the same time: one each way.
 const LANES: usize = 2;
+
+/// Blocks of a copy on the device: enough to draw all of its bandwidth.
+const DEVICE_BLOCKS: usize = 132;
+
+/// Calls that copy on the device at the same time. They come when their fence has passed, and a copy
+/// takes some 20 us.
+const DIRECT_LANES: usize = 4;
 
 /// Pinned memory is copied to and from a caller's by this much a thread.
 const PIECE_BYTES: usize = 1 << 20;
@@ -42,6 +52,7 @@ pub struct CudaKv {
     memory: DeviceMemory,
     fences: FenceTable,
     lanes: Lanes,
+    direct: Lanes,
     kernels: PageKernels,
 }
 
@@ -49,6 +60,7 @@ pub struct CudaKv {
 struct PageKernels {
     gather: Kernel,
     scatter: Kernel,
+    carry: Kernel,
     copy_block: Kernel,
 }
 
@@ -103,6 +115,7 @@ impl CudaKv {
         let kernels = PageKernels {
             gather: module.kernel("gather_pages")?,
             scatter: module.kernel("scatter_pages")?,
+            carry: module.kernel("carry_pages")?,
             copy_block: module.kernel("copy_block")?,
         };
         stream.synchronize()?;
@@ -111,7 +124,8 @@ impl CudaKv {
             blocks,
             memory,
             fences: FenceTable::new(device),
-            lanes: Lanes::new(device, LANES, page, blocks as usize)?,
+            lanes: Lanes::staged(device, LANES, page, blocks as usize)?,
+            direct: Lanes::direct(device, DIRECT_LANES, blocks as usize)?,
             kernels,
         })
     }
@@ -226,6 +240,38 @@ impl CudaKv {
     }
 }
 
+impl CudaKv {
+    /// Copies pages of another pool. Its fence is waited for here, not on the stream: a stream that
+    /// waits holds up what comes to it later with an earlier fence, and takes one of the few queues
+    /// of the device, which steps need.
+    fn carry(
+        &self,
+        pages: &PageRange<'_>,
+        from: &Self,
+        peer: &PeerPages<'_>,
+    ) -> Result<(), EngineError> {
+        self.device().bind()?;
+        from.fences.pass(peer.fence)?;
+        let mut lane = self.direct.borrow();
+        let both = pages.blocks.iter().chain(peer.blocks);
+        let list = lane.put_list(both.map(|block: &BlockRef| block.block.0))?;
+        let launch = Launch {
+            grid: [pages.pages().min(DEVICE_BLOCKS) as u32, 1, 1],
+            block: THREADS,
+            shared_bytes: 0,
+            cluster: 1,
+            overlaps: false,
+        };
+        let (to, source) = (self.memory.address(), from.memory.address());
+        let (listed, blocks) = (pages.blocks.len() as i32, self.blocks as i32);
+        let (layer, vectors) = (pages.layers.start as i32, self.page_vectors());
+        let (peer_blocks, count) = (from.blocks as i32, pages.pages() as i32);
+        let arguments = args![to, source, list, listed, blocks, peer_blocks, layer, vectors, count];
+        self.kernels.carry.launch(&lane.stream, launch, arguments)?;
+        lane.stream.synchronize()
+    }
+}
+
 impl KvRegion for CudaKv {
     fn layout(&self) -> &KvLayout {
         &self.layout
@@ -244,6 +290,26 @@ impl KvRegion for CudaKv {
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
         pages.check(&self.layout, self.blocks, bytes.len())?;
         self.copy_in(pages, bytes).map_err(|why| broken(&why))
+    }
+
+    fn reaches(&self, peer: &dyn KvRegion) -> bool {
+        peer.downcast::<Self>().is_some_and(|peer| {
+            let is_other = !std::ptr::eq(self, peer);
+            is_other && peer.layout == self.layout && peer.device().raw() == self.device().raw()
+        })
+    }
+
+    fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
+        let from = peer.region.downcast::<Self>().filter(|_| self.reaches(peer.region));
+        let from = from.ok_or(RegionError::Apart)?;
+        let bytes = pages.pages() * self.layout.page_bytes();
+        pages.check(&self.layout, self.blocks, bytes)?;
+        let source = PageRange { layers: pages.layers.clone(), blocks: peer.blocks };
+        source.check(&from.layout, from.blocks, bytes)?;
+        if pages.pages() == 0 {
+            return Ok(());
+        }
+        self.carry(pages, from, peer).map_err(|why| broken(&why))
     }
 }
 

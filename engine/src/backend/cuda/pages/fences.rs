@@ -1,6 +1,7 @@
 //! Fences of the stream of steps: numbers for events that come and go.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use kv_cache::Fence;
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ pub struct FenceTable {
     device: Device,
     // Held while an event is recorded or waited for: the driver takes an event as it was recorded
     // last, so the two must not cross.
-    ring: Mutex<Ring<Event>>,
+    ring: Mutex<Ring<Arc<Event>>>,
 }
 
 /// Markers in the order of their fences, the oldest first.
@@ -53,10 +54,11 @@ impl FenceTable {
     /// [`EngineError::Device`] if the driver refuses, or something submitted before has failed.
     pub fn fence(&self, stream: &Stream) -> Result<Fence, EngineError> {
         let mut ring = self.ring.lock();
-        ring.retire(Event::is_done)?;
-        let event = match ring.reuse() {
+        ring.retire(|event| event.is_done())?;
+        // One that a thread waits for stands for its old fence until then.
+        let event = match ring.reuse().filter(|event| Arc::strong_count(event) == 1) {
             Some(event) => event,
-            None => Event::new(&self.device)?,
+            None => Arc::new(Event::patient(&self.device)?),
         };
         stream.record(&event)?;
         Ok(Fence(ring.push(event)))
@@ -68,10 +70,17 @@ impl FenceTable {
     /// [`EngineError::Device`] for a fence that was never given out, or if the driver refuses.
     pub fn wait(&self, stream: &Stream, fence: Fence) -> Result<(), EngineError> {
         let ring = self.ring.lock();
-        if fence.0 > ring.last {
-            return Err(EngineError::Device(format!("there is no fence {} yet", fence.0)));
-        }
-        ring.marker(fence.0).map_or(Ok(()), |event| stream.wait(event))
+        ring.find(fence)?.map_or(Ok(()), |event| stream.wait(event))
+    }
+
+    /// Waits on this thread until `fence` has passed; the thread sleeps meanwhile.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] for a fence that was never given out, or if what was submitted before
+    /// it has failed.
+    pub fn pass(&self, fence: Fence) -> Result<(), EngineError> {
+        let event = self.ring.lock().find(fence)?.cloned();
+        event.map_or(Ok(()), |event| event.synchronize())
     }
 }
 
@@ -105,6 +114,14 @@ impl<E> Ring<E> {
         self.last += 1;
         self.pending.push_back((self.last, marker));
         self.last
+    }
+
+    /// The oldest marker behind a fence; none if it has passed.
+    fn find(&self, fence: Fence) -> Result<Option<&E>, EngineError> {
+        if fence.0 > self.last {
+            return Err(EngineError::Device(format!("there is no fence {} yet", fence.0)));
+        }
+        Ok(self.marker(fence.0))
     }
 
     /// The oldest marker behind `fence`; none if it has passed.

@@ -1,4 +1,4 @@
-//! The way of pages between the pool and the host: streams, and pinned memory by the piece.
+//! The ways of pages: streams, and to and from the host pinned memory by the piece.
 
 use parking_lot::{Condvar, Mutex};
 
@@ -24,7 +24,8 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) stream: Stream,
-    pub(super) stagings: [Staging; STAGINGS],
+    /// None where pages stay on the device.
+    pub(super) stagings: Vec<Staging>,
     list: PinnedMemory,
     device_list: DeviceMemory,
 }
@@ -47,15 +48,35 @@ pub(super) struct Borrowed<'a> {
 // === impl Lanes ===
 
 impl Lanes {
+    /// Lanes to and from the host.
+    ///
     /// - `page_bytes`: a buffer holds one page at least.
     /// - `blocks`: of a list, as far as can be told now.
-    pub(super) fn new(
+    pub(super) fn staged(
         device: &Device,
         count: usize,
         page_bytes: usize,
         blocks: usize,
     ) -> Result<Self, EngineError> {
-        let lane = || Lane::new(device, page_bytes, blocks);
+        Self::of(count, || {
+            let mut lane = Lane::new(device, blocks)?;
+            let bytes = STAGING_BYTES.max(page_bytes);
+            let stagings = (0..STAGINGS).map(|_| Staging::new(device, bytes));
+            lane.stagings = stagings.collect::<Result<_, _>>()?;
+            Ok(lane)
+        })
+    }
+
+    /// Lanes from one place on the device to another.
+    pub(super) fn direct(
+        device: &Device,
+        count: usize,
+        blocks: usize,
+    ) -> Result<Self, EngineError> {
+        Self::of(count, || Lane::new(device, blocks))
+    }
+
+    fn of(count: usize, lane: impl Fn() -> Result<Lane, EngineError>) -> Result<Self, EngineError> {
         let lanes = (0..count).map(|_| lane()).collect::<Result<_, _>>()?;
         Ok(Self { free: Mutex::new(lanes), returned: Condvar::new() })
     }
@@ -100,16 +121,21 @@ impl Drop for Borrowed<'_> {
     }
 }
 
+// === impl Staging ===
+
+impl Staging {
+    fn new(device: &Device, bytes: usize) -> Result<Self, EngineError> {
+        Ok(Self { memory: PinnedMemory::new(device, bytes)?, done: Event::new(device)? })
+    }
+}
+
 // === impl Lane ===
 
 impl Lane {
-    fn new(device: &Device, page_bytes: usize, blocks: usize) -> Result<Self, EngineError> {
-        let bytes = STAGING_BYTES.max(page_bytes);
-        let staging =
-            || Ok(Staging { memory: PinnedMemory::new(device, bytes)?, done: Event::new(device)? });
+    fn new(device: &Device, blocks: usize) -> Result<Self, EngineError> {
         Ok(Self {
             stream: Stream::new(device, Priority::High)?,
-            stagings: [staging()?, staging()?],
+            stagings: Vec::new(),
             list: PinnedMemory::new(device, blocks * size_of::<u32>())?,
             device_list: DeviceMemory::new(device, blocks * size_of::<u32>())?,
         })
@@ -124,9 +150,9 @@ impl Lane {
     /// do yet.
     pub(super) fn put_list(
         &mut self,
-        blocks: impl ExactSizeIterator<Item = u32>,
+        blocks: impl Iterator<Item = u32> + Clone,
     ) -> Result<u64, EngineError> {
-        let bytes = blocks.len() * size_of::<u32>();
+        let bytes = blocks.clone().count() * size_of::<u32>();
         if bytes > self.list.bytes() {
             let device = self.stream.device().clone();
             self.list = PinnedMemory::new(&device, bytes)?;
