@@ -25,7 +25,6 @@
 // 128, where W's ring is at least 64 * WARPGROUPS * 128 bytes, because reading a short tile of x may end
 // in it. Maps, innermost first: W {inputs, rows of W} with boxes {64, ROWS or, gated, ROWS / 2}; x {inputs,
 // tokens} with boxes {64, x_rows}, x_rows a multiple of 8 and at most 64 * WARPGROUPS.
-#include "common.cuh"
 
 #ifndef ROWS
 #define ROWS 32
@@ -40,62 +39,14 @@
 #define X_PIECES 4
 #endif
 
+#define WIDTH ROWS
+#include "wgmma.cuh"
+
 #define PIECE 64          // inputs: 128 bytes, the width of the swizzle
 #define STAGES_MAX 32     // of a ring
 #define RING_OFFSET 1024  // the barriers come first
 #define CONSUMERS (WARPGROUPS * 4)  // warps that multiply; then come one that loads W, one that loads x
 #define THREADS (CONSUMERS * 32 + 64)
-
-// === wgmma m64 x ROWS x k16 ===
-
-// Operands of each width; the descriptors come first, so that their names don't depend on it.
-#define SUMS8(i)                                                                              \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-        "+f"(d[i + 6]), "+f"(d[i + 7])
-#define REGISTERS_16 "%2,%3,%4,%5,%6,%7,%8,%9"
-#define REGISTERS_32 REGISTERS_16 ",%10,%11,%12,%13,%14,%15,%16,%17"
-#define REGISTERS_48 REGISTERS_32 ",%18,%19,%20,%21,%22,%23,%24,%25"
-#define REGISTERS_64 REGISTERS_48 ",%26,%27,%28,%29,%30,%31,%32,%33"
-#define REGISTERS_80 REGISTERS_64 ",%34,%35,%36,%37,%38,%39,%40,%41"
-#define REGISTERS_96 REGISTERS_80 ",%42,%43,%44,%45,%46,%47,%48,%49"
-#define REGISTERS_112 REGISTERS_96 ",%50,%51,%52,%53,%54,%55,%56,%57"
-#define REGISTERS_128 REGISTERS_112 ",%58,%59,%60,%61,%62,%63,%64,%65"
-#define REGISTERS_144 REGISTERS_128 ",%66,%67,%68,%69,%70,%71,%72,%73"
-#define REGISTERS_160 REGISTERS_144 ",%74,%75,%76,%77,%78,%79,%80,%81"
-#define REGISTERS_176 REGISTERS_160 ",%82,%83,%84,%85,%86,%87,%88,%89"
-#define REGISTERS_192 REGISTERS_176 ",%90,%91,%92,%93,%94,%95,%96,%97"
-#define REGISTERS_208 REGISTERS_192 ",%98,%99,%100,%101,%102,%103,%104,%105"
-#define REGISTERS_224 REGISTERS_208 ",%106,%107,%108,%109,%110,%111,%112,%113"
-#define REGISTERS_240 REGISTERS_224 ",%114,%115,%116,%117,%118,%119,%120,%121"
-#define REGISTERS_256 REGISTERS_240 ",%122,%123,%124,%125,%126,%127,%128,%129"
-#define SUMS_16 SUMS8(0)
-#define SUMS_32 SUMS_16, SUMS8(8)
-#define SUMS_48 SUMS_32, SUMS8(16)
-#define SUMS_64 SUMS_48, SUMS8(24)
-#define SUMS_80 SUMS_64, SUMS8(32)
-#define SUMS_96 SUMS_80, SUMS8(40)
-#define SUMS_112 SUMS_96, SUMS8(48)
-#define SUMS_128 SUMS_112, SUMS8(56)
-#define SUMS_144 SUMS_128, SUMS8(64)
-#define SUMS_160 SUMS_144, SUMS8(72)
-#define SUMS_176 SUMS_160, SUMS8(80)
-#define SUMS_192 SUMS_176, SUMS8(88)
-#define SUMS_208 SUMS_192, SUMS8(96)
-#define SUMS_224 SUMS_208, SUMS8(104)
-#define SUMS_240 SUMS_224, SUMS8(112)
-#define SUMS_256 SUMS_240, SUMS8(120)
-#define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-
-// d[64 tokens x ROWS] += a[64 x 16] * b[ROWS x 16]^T; both in shared memory.
-__device__ __forceinline__ void multiply(float (&d)[ROWS / 2], u64 a, u64 b) {
-    asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n" TEXT(ROWS) "k16.f32." MMA_TYPE "." MMA_TYPE
-                 " {" JOIN(REGISTERS_, ROWS) "}, %0, %1, p, 1, 1, 0, 0;\n}"
-                 : "+l"(a), "+l"(b), JOIN(SUMS_, ROWS));
-}
 
 // === rings ===
 
@@ -234,7 +185,7 @@ __device__ __forceinline__ void multiply_all(float (&d)[ROWS / 2], const Ring& w
             for (int i = 0; i < X_PIECES; i++)
 #pragma unroll
                 for (int k = 0; k < PIECE / 16; k++)   // descriptors count in 16 bytes
-                    multiply(d, a + i * (x_piece / 16) + k * 2, b + i * (ROWS * 8) + k * 2);
+                    multiply(d, a + i * (x_piece / 16) + k * 2, b + i * (ROWS * 8) + k * 2, 1);
             wgmma_commit();
             wgmma_wait<1>();   // all but these are done, and what they read is free
             if (lane == 0 && t_before >= 0) barrier_arrive(t.empty + t_before * 8);

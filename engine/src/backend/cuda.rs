@@ -35,6 +35,7 @@ pub mod sources;
 mod streams;
 mod tensor;
 pub mod tensor_map;
+pub mod tiled_matmul;
 pub mod upload;
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Products with weights: the kernel for few rows where it wins, the library elsewhere.
+//! Products with weights: the kernels for few rows and for many where they win, the library elsewhere.
 
 use super::CudaBackend;
 use super::compiler::Compiler;
@@ -8,6 +8,7 @@ use super::matmul::{Matmul, Product, Tuning};
 use super::options::CudaOptions;
 use super::skinny_matmul::{SkinnyKind, SkinnyMatmul, SkinnyProduct, SkinnyShape};
 use super::tensor::{CudaBuffer, CudaMatrix, CudaVector};
+use super::tiled_matmul::{TiledKind, TiledMatmul, TiledProduct, TiledShape};
 use crate::backend::Linear;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
@@ -15,6 +16,7 @@ use crate::error::EngineError;
 /// Everything that multiplies by weights.
 pub(super) struct Projections {
     few_rows: SkinnyMatmul,
+    many_rows: TiledMatmul,
     library: Matmul,
 }
 
@@ -32,9 +34,12 @@ impl Projections {
         options: &CudaOptions,
     ) -> Result<Self, EngineError> {
         let shapes = if options.portable { Vec::new() } else { shapes(config) };
+        let many: Vec<_> = shapes.iter().filter_map(tiled).collect();
+        let rows_max = options.step_rows_max as usize;
         let tuning = Tuning::Measured { cache: options.kernel_cache.clone() };
         Ok(Self {
             few_rows: SkinnyMatmul::new(compiler, element, &shapes)?,
+            many_rows: TiledMatmul::new(compiler, element, &many, rows_max)?,
             library: Matmul::new(compiler.device(), tuning)?,
         })
     }
@@ -57,6 +62,10 @@ impl Projections {
             let product = few_rows(x.address(), x.rows, weight, out, shape);
             return self.few_rows.run(stream, &SkinnyProduct { bias, ..product });
         }
+        if let Some(shape) = tiled(&shape).filter(|it| self.many_rows.takes(x.rows, it)) {
+            let product = many_rows(x, weight, out, shape);
+            return self.many_rows.run(stream, &TiledProduct { bias, ..product });
+        }
         let product = product(x.address(), x.rows, x.element, weight, out);
         self.library.run(stream, &Product { bias, ..product })
     }
@@ -74,12 +83,19 @@ impl Projections {
     ) -> Result<bool, EngineError> {
         let whole = shape_of(layer.weight, SkinnyKind::Gated);
         let shape = SkinnyShape { outputs: whole.outputs / 2, ..whole };
-        let takes = layer.bias.is_none() && self.few_rows.takes(x.rows, &shape);
-        if takes {
+        if layer.bias.is_some() {
+            return Ok(false);
+        }
+        if self.few_rows.takes(x.rows, &shape) {
             let product = few_rows(x.address(), x.rows, layer.weight, out, shape);
             self.few_rows.run(stream, &product)?;
+            return Ok(true);
         }
-        Ok(takes)
+        let Some(shape) = tiled(&shape).filter(|it| self.many_rows.takes(x.rows, it)) else {
+            return Ok(false);
+        };
+        self.many_rows.run(stream, &many_rows(x, layer.weight, out, shape))?;
+        Ok(true)
     }
 
     /// Logits of `out.rows` rows of hidden states at `x`.
@@ -124,6 +140,17 @@ fn shape_of(weight: &CudaMatrix, kind: SkinnyKind) -> SkinnyShape {
     SkinnyShape { outputs: weight.rows, inputs: weight.cols, kind }
 }
 
+/// The same for many rows; none for logits, of which there are few rows.
+fn tiled(shape: &SkinnyShape) -> Option<TiledShape> {
+    let SkinnyShape { outputs, inputs, kind } = *shape;
+    let kind = match kind {
+        SkinnyKind::Plain => TiledKind::Plain,
+        SkinnyKind::Gated => TiledKind::Gated,
+        SkinnyKind::F32 => return None,
+    };
+    Some(TiledShape { outputs, inputs, kind })
+}
+
 fn few_rows(
     x: u64,
     rows: usize,
@@ -132,6 +159,16 @@ fn few_rows(
     shape: SkinnyShape,
 ) -> SkinnyProduct {
     SkinnyProduct { x, weight: weight.address(), bias: None, out: out.address(), rows, shape }
+}
+
+fn many_rows(
+    x: &CudaBuffer,
+    weight: &CudaMatrix,
+    out: &CudaBuffer,
+    shape: TiledShape,
+) -> TiledProduct {
+    let (x, rows) = (x.address(), x.rows);
+    TiledProduct { x, weight: weight.address(), bias: None, out: out.address(), rows, shape }
 }
 
 fn product(

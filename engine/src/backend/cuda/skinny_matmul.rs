@@ -15,10 +15,7 @@ use crate::error::EngineError;
 /// The instructions used (wgmma) are of this generation alone.
 const CAPABILITY: (u32, u32) = (9, 0);
 
-/// Inputs of a piece of weights or activations: 128 bytes, a row of the swizzle.
-const PIECE: usize = 64;
-
-/// Bytes of a row of a piece.
+/// Bytes of a row of a piece of weights or activations: 64 inputs, a row of the swizzle.
 const PIECE_BYTES: usize = 128;
 
 /// Tokens of one group of multiplying warps.
@@ -213,7 +210,8 @@ impl SkinnyMatmul {
         let plan = &prepared.plan;
         let rings = Rings::of(plan, bucket, product.rows, self.ahead_bytes);
         let weights = self.weights(plan, product)?;
-        let x = self.map((product.x, product.rows), shape.inputs, rings.x_rows)?;
+        let x = (product.x, product.rows, shape.inputs);
+        let x = TensorMap::of_rows(x, self.element, rings.x_rows)?;
         let launch = Launch {
             grid: [plan.tiles as u32, 1, 1],
             block: bucket.threads(),
@@ -246,26 +244,10 @@ impl SkinnyMatmul {
         if let Some(map) = maps.get(&key) {
             return Ok(*map);
         }
-        let matrix = (product.weight, shape.weight_rows());
-        let map = self.map(matrix, shape.inputs, plan.block_rows / shape.parts())?;
+        let matrix = (product.weight, shape.weight_rows(), shape.inputs);
+        let map = TensorMap::of_rows(matrix, self.element, plan.block_rows / shape.parts())?;
         maps.insert(key, map);
         Ok(map)
-    }
-
-    /// Boxes of `box_rows` rows and a piece's columns of a matrix of `inputs` columns.
-    fn map(
-        &self,
-        (address, rows): (u64, usize),
-        inputs: usize,
-        box_rows: usize,
-    ) -> Result<TensorMap, EngineError> {
-        TensorMap::new(
-            address,
-            self.element,
-            &[inputs as u64, rows as u64],
-            &[(inputs * self.element.bytes()) as u64],
-            &[PIECE as u32, box_rows as u32],
-        )
     }
 }
 

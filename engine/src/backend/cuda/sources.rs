@@ -19,7 +19,7 @@ macro_rules! embed {
 }
 
 /// What kernels include: name and text.
-pub const HEADERS: &[(&str, &str)] = embed!["common.cuh", "sampling.cuh"];
+pub const HEADERS: &[(&str, &str)] = embed!["common.cuh", "sampling.cuh", "wgmma.cuh"];
 
 /// The kernels: name and text.
 pub const SOURCES: &[(&str, &str)] = embed![
@@ -33,6 +33,7 @@ pub const SOURCES: &[(&str, &str)] = embed![
     "sampling.cu",
     "skinny_matmul.cu",
     "softmax.cu",
+    "tiled_matmul.cu",
 ];
 
 /// What the checks compile: every kernel, for a model like Llama 3.1 8B and for a small, odd one.
@@ -76,6 +77,10 @@ pub const VARIANTS: &[Variant] = &[
         "skinny_matmul.cu",
         &["ROWS=128", "WARPGROUPS=2", "W_PIECES=1", "X_PIECES=1", "OUT_F32"],
     ),
+    Variant::hopper("tiled_matmul.cu", &["ROWS=256", "STAGES=4", "SHARED_WEIGHTS", "GATED"]),
+    Variant::hopper("tiled_matmul.cu", &["ROWS=224", "STAGES=4", "GATED"]),
+    Variant::hopper("tiled_matmul.cu", &["ROWS=64", "STAGES=9", "GATED", "ELEMENT_F16"]),
+    Variant::hopper("tiled_matmul.cu", &["ROWS=64", "STAGES=8", "SPLIT_SUM"]),
 ];
 
 /// The text of a kernel file.

@@ -76,6 +76,29 @@ impl TensorMap {
         .map_err(|why| failed(&format!("a tensor map of {}", what()), why))?;
         Ok(Self { words: map.opaque })
     }
+
+    /// Describes a matrix whose rows are contiguous, in tiles of `box_rows` rows and as many columns
+    /// as make one row of the swizzle.
+    ///
+    /// - `matrix`: the address, the rows, the columns.
+    ///
+    /// # Errors
+    /// As [`TensorMap::new`].
+    pub fn of_rows(
+        (address, rows, cols): (u64, usize, usize),
+        element: ElementType,
+        box_rows: usize,
+    ) -> Result<Self, EngineError> {
+        let (row_bytes, box_cols) =
+            (cols * element.bytes(), SWIZZLE_BYTES as usize / element.bytes());
+        Self::new(
+            address,
+            element,
+            &[cols as u64, rows as u64],
+            &[row_bytes as u64],
+            &[box_cols as u32, box_rows as u32],
+        )
+    }
 }
 
 fn check(
