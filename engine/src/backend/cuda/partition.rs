@@ -24,7 +24,10 @@ const AUTO_FIRST: usize = 1;
 
 /// Steps after a change until their mean counts, and how much the newest one makes of it.
 const STEPS_MIN: u32 = 8;
-const NEWEST_SHARE: f64 = 0.1;
+const STEP_SHARE: f64 = 0.1;
+
+/// How much one look at prefill makes of how busy it is: some 200 steps of decode, a few seconds.
+const LOOK_SHARE: f64 = 0.005;
 
 /// How to divide the GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +66,10 @@ struct State {
     /// Made by the first engine that takes its seat; empty where the GPU isn't divided.
     splits: Option<Vec<Split>>,
     partitioner: Option<Partitioner>,
-    decode_step: StepMean,
+    /// Seconds of a decode step in its part, as split now.
+    decode_step: Mean,
+    /// Whether prefill was at work when decode looked.
+    prefill_busy: Mean,
     prefill_queue: Option<PrefillQueue>,
     prefill: Latest,
     decode: Latest,
@@ -79,11 +85,11 @@ struct Split {
     decode: Arc<GreenContext>,
 }
 
-/// The mean time of recent steps.
+/// The mean of recent values.
 #[derive(Clone, Copy, Debug, Default)]
-struct StepMean {
-    seconds: f64,
-    steps: u32,
+struct Mean {
+    value: f64,
+    count: u32,
 }
 
 /// An engine's latest step.
@@ -182,7 +188,9 @@ impl PartitionSeat {
         if state.splits.is_none() && !splits.is_empty() {
             let counts = splits.iter().map(|split| split.decode.multiprocessors()).collect();
             let first = AUTO_FIRST.min(splits.len() - 1);
-            state.partitioner = Some(Partitioner::new(counts, first, self.shared.targets));
+            let targets = self.shared.targets;
+            let all = splits[0].decode.multiprocessors() + splits[0].prefill.multiprocessors();
+            state.partitioner = Some(Partitioner::new(counts, all, first, targets));
         }
         let streams = splits
             .iter()
@@ -201,6 +209,7 @@ impl PartitionSeat {
         let State {
             partitioner: Some(partitioner),
             decode_step,
+            prefill_busy,
             prefill_queue,
             prefill,
             decode,
@@ -215,11 +224,18 @@ impl PartitionSeat {
             Role::Decode => (of_decode, of_prefill),
         };
         let prefill_wait = prefill_queue.as_ref().map_or(Duration::ZERO, |queue| (queue.0)());
-        let load = PartitionLoad { decode_step: decode_step.mean(), prefill_wait };
+        if self.role == Role::Decode {
+            prefill_busy.add(f64::from(u8::from(of_prefill.in_flight)), LOOK_SHARE);
+        }
+        let load = PartitionLoad {
+            decode_step: decode_step.after(STEPS_MIN).map(Duration::from_secs_f64),
+            prefill_wait,
+            prefill_busy: prefill_busy.value,
+        };
         if partitioner.decide(&load, now) {
             let multiprocessors = partitioner.decode_multiprocessors();
             tracing::debug!(multiprocessors, ?load, "decode's part of the GPU has changed");
-            *decode_step = StepMean::default();
+            *decode_step = Mean::default();
         }
         let split = partitioner.split();
         let is_parted = Room::of(self.role, &own, &other) == Room::Part;
@@ -242,7 +258,7 @@ impl PartitionSeat {
         let mut state = self.shared.state.lock();
         let is_present = state.partitioner.as_ref().is_some_and(|it| it.split() == split);
         if self.role == Role::Decode && kind.prompt_tokens == 0 && is_present {
-            state.decode_step.add(elapsed);
+            state.decode_step.add(elapsed.as_secs_f64(), STEP_SHARE);
         }
     }
 }
@@ -312,18 +328,18 @@ impl Split {
     }
 }
 
-// === impl StepMean ===
+// === impl Mean ===
 
-impl StepMean {
-    fn add(&mut self, elapsed: Duration) {
-        self.steps = self.steps.saturating_add(1);
-        // The plain mean of the first few.
-        let share = NEWEST_SHARE.max(1.0 / f64::from(self.steps));
-        self.seconds += share * (elapsed.as_secs_f64() - self.seconds);
+impl Mean {
+    /// - `share`: of the newest value, once there are some; of the first few it is the plain mean.
+    fn add(&mut self, value: f64, share: f64) {
+        self.count = self.count.saturating_add(1);
+        self.value += share.max(1.0 / f64::from(self.count)) * (value - self.value);
     }
 
-    fn mean(&self) -> Option<Duration> {
-        (self.steps >= STEPS_MIN).then(|| Duration::from_secs_f64(self.seconds))
+    /// The mean, if it is one of so many values.
+    fn after(&self, count: u32) -> Option<f64> {
+        (self.count >= count).then_some(self.value)
     }
 }
 
@@ -346,12 +362,12 @@ mod tests {
 
     #[test]
     fn a_step_counts_once_there_are_some() {
-        let mut mean = StepMean::default();
-        (1..STEPS_MIN).for_each(|_| mean.add(Duration::from_millis(10)));
-        assert_eq!(mean.mean(), None);
-        (0..20).for_each(|_| mean.add(Duration::from_millis(20)));
-        let mean = mean.mean().unwrap();
-        assert!((17..20).contains(&mean.as_millis()), "{mean:?}");
+        let mut mean = Mean::default();
+        (1..STEPS_MIN).for_each(|_| mean.add(10.0, STEP_SHARE));
+        assert_eq!(mean.after(STEPS_MIN), None);
+        (0..20).for_each(|_| mean.add(20.0, STEP_SHARE));
+        let mean = mean.after(STEPS_MIN).unwrap();
+        assert!((17.0..20.0).contains(&mean), "{mean}");
     }
 
     #[test]
