@@ -75,6 +75,12 @@ pub trait Backend: Send + Sized + 'static {
     /// [`EngineError::Device`] if memory runs out.
     fn logit_buffer(&mut self, vocab: usize) -> Result<Self::Buffer, EngineError>;
 
+    /// An empty activation buffer for as many rows as a step has sequences.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if memory runs out.
+    fn kept_buffer(&mut self, cols: usize) -> Result<Self::Buffer, EngineError>;
+
     /// Called once, when weights and activations have their memory: what is left is for KV.
     ///
     /// # Errors
@@ -159,6 +165,31 @@ pub trait Backend: Send + Sized + 'static {
     /// # Errors
     /// [`EngineError::Device`].
     fn attention(
+        &mut self,
+        batch: &Self::Batch,
+        attention: &Attention<'_, Self>,
+        qkv: &Self::Buffer,
+        out: &mut Self::Buffer,
+    ) -> Result<(), EngineError>;
+
+    /// The rows of the batch that are kept ([`StepBatch::kept_rows`]): `out[i] = x[kept[i]]`.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn keep(
+        &mut self,
+        batch: &Self::Batch,
+        x: &Self::Buffer,
+        out: &mut Self::Buffer,
+    ) -> Result<(), EngineError>;
+
+    /// As [`Backend::attention`], of the rows that are kept.
+    ///
+    /// - `qkv`, `out`: `[kept, ..]`.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn attention_of_kept(
         &mut self,
         batch: &Self::Batch,
         attention: &Attention<'_, Self>,

@@ -25,6 +25,44 @@ pub struct StepBatch<'a> {
     pub scores: Vec<ScoreRow>,
 }
 
+// === impl StepBatch ===
+
+impl StepBatch<'_> {
+    /// The rows that anything is wanted of beside their keys and values, ascending: past the last layer's
+    /// cache write nobody reads the others. None where narrowing the step to them isn't worth it: where
+    /// it has no chunks, or where more rows are wanted than there are sequences.
+    ///
+    /// For a prompt that is one layer's MLP and output projection saved, and one layer's attention.
+    pub(crate) fn kept_rows(&self) -> Option<Vec<usize>> {
+        let samples = self.samples.iter().map(|sample| sample.row);
+        let mut rows: Vec<_> = samples.chain(self.scores.iter().map(|score| score.row)).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let has_chunks = self.sequences.iter().any(|sequence| sequence.rows.len() > 1);
+        (has_chunks && rows.len() <= self.sequences.len()).then_some(rows)
+    }
+
+    /// Rows of this step as sequences of one row each: what attention of them alone is about.
+    ///
+    /// - `rows`: ascending.
+    pub(crate) fn as_single_rows(&self, rows: &[usize]) -> Vec<SequenceRows> {
+        let mut sequences = self.sequences.iter();
+        let mut sequence = sequences.next();
+        let mut singles = Vec::with_capacity(rows.len());
+        for (index, &row) in rows.iter().enumerate() {
+            while sequence.is_some_and(|sequence| sequence.rows.end <= row) {
+                sequence = sequences.next();
+            }
+            singles.extend(sequence.map(|sequence| SequenceRows {
+                rows: index..index + 1,
+                context_tokens: self.positions[row] + 1,
+                blocks: sequence.blocks.clone(),
+            }));
+        }
+        singles
+    }
+}
+
 /// A row whose token is one that the step before has chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FedRow {

@@ -12,7 +12,7 @@ use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::{CudaBackend, CudaOptions};
 use crate::backend::{Attention, Backend, Linear, Norm, Pass};
-use crate::batch::{StepBatch, StepOutput};
+use crate::batch::{ScoreRow, StepBatch, StepOutput};
 use crate::config::{ModelConfig, WeightDtype};
 use crate::error::EngineError;
 use crate::rope::Rope;
@@ -74,6 +74,9 @@ struct Scratch<B: Backend> {
     attended: B::Buffer,
     /// `[tokens, hidden]`: what attention or MLP adds.
     delta: B::Buffer,
+    /// `[kept, hidden]`, `[kept, qkv width]`: of the rows that go on past the last layer's cache write.
+    kept_hidden: B::Buffer,
+    kept_qkv: B::Buffer,
     /// `[tokens, 2 * intermediate]`.
     gate_up: B::Buffer,
     /// `[tokens, intermediate]`.
@@ -237,7 +240,9 @@ impl<B: Backend> Model<B> {
             return Ok(pending);
         }
         let Self { backend, config, weights, rope, scratch, layer_group, .. } = self;
-        let mut forward = Forward { config, weights, scratch, layer_group: *layer_group };
+        let kept = batch.kept_rows();
+        let mut forward =
+            Forward { config, weights, scratch, layer_group: *layer_group, kept, is_narrow: false };
         backend.run(|backend| {
             let prepared = backend.prepare(batch, rope)?;
             let pass = backend.layers(&prepared, |backend, pass| match pass {
@@ -301,7 +306,14 @@ impl<B: Backend> Model<B> {
         batch: &StepBatch<'_>,
         rows: &[usize],
     ) -> Result<Vec<f32>, EngineError> {
-        self.step(batch, &mut |_, _| ())?;
+        // Rows that nothing is wanted of have no logits.
+        let scores = rows.iter().map(|&row| ScoreRow { row, next: 0, top: 0 });
+        let batch = StepBatch { scores: scores.collect(), ..batch.clone() };
+        self.step(&batch, &mut |_, _| ())?;
+        let rows: Vec<usize> = match batch.kept_rows() {
+            Some(kept) => rows.iter().map(|&row| place(&kept, row)).collect(),
+            None => rows.to_vec(),
+        };
         let Self { backend, weights, scratch, .. } = self;
         let mut logits = Vec::with_capacity(rows.len() * self.config.vocab_size as usize);
         for group in rows.chunks(B::LOGIT_ROWS_MAX) {
@@ -339,6 +351,8 @@ impl<B: Backend> Scratch<B> {
             qkv: backend.buffer(shape.qkv_width())?,
             attended: backend.buffer(shape.q_width())?,
             delta: backend.buffer(hidden)?,
+            kept_hidden: backend.kept_buffer(hidden)?,
+            kept_qkv: backend.kept_buffer(shape.qkv_width())?,
             gate_up: backend.buffer(2 * intermediate)?,
             activated: backend.buffer(intermediate)?,
             logits: backend.logit_buffer(config.vocab_size as usize)?,
@@ -352,12 +366,17 @@ struct Forward<'a, B: Backend> {
     weights: &'a Weights<B>,
     scratch: &'a mut Scratch<B>,
     layer_group: u32,
+    /// See [`StepBatch::kept_rows`].
+    kept: Option<Vec<usize>>,
+    /// Whether only kept rows are left.
+    is_narrow: bool,
 }
 
 // === impl Forward ===
 
 impl<B: Backend> Forward<'_, B> {
-    /// Embeds the tokens and runs all layers; leaves the normed last hidden state in `normed`.
+    /// Embeds the tokens and runs all layers; leaves the normed last hidden state in `normed`, of the
+    /// rows that are kept.
     fn layers(
         &mut self,
         backend: &mut B,
@@ -369,50 +388,83 @@ impl<B: Backend> Forward<'_, B> {
         backend.embed(batch, &weights.embedding, &mut self.scratch.hidden)?;
         for (index, layer) in (0u32..).zip(&weights.layers) {
             self.norm(backend, index > 0, Norm { weight: &layer.attention_norm, eps })?;
-            self.attention(backend, batch, index, layer, on_layers.as_deref_mut())?;
+            let attention = self.attention_of(index, layer);
+            self.write_kv(backend, batch, &attention, layer, on_layers.as_deref_mut())?;
+            match &self.kept {
+                Some(kept) if index + 1 == self.config.layers => {
+                    if kept.is_empty() {
+                        return Ok(());
+                    }
+                    self.attend_kept(backend, batch, &attention)?;
+                }
+                _ => {
+                    let Scratch { qkv, attended, .. } = &mut *self.scratch;
+                    backend.attention(batch, &attention, qkv, attended)?;
+                }
+            }
+            let Scratch { attended, delta, .. } = &mut *self.scratch;
+            backend.linear(attended, layer.output.as_linear(), delta)?;
             self.norm(backend, true, Norm { weight: &layer.mlp_norm, eps })?;
             self.mlp(backend, layer)?;
         }
         self.norm(backend, true, Norm { weight: &weights.norm, eps })
     }
 
-    /// `hidden`, with `delta` added to it if that is pending, to `normed`.
+    /// The residual stream, with `delta` added to it if that is pending, to `normed`.
     fn norm(
         &mut self,
         backend: &mut B,
         pending: bool,
         norm: Norm<'_, B>,
     ) -> Result<(), EngineError> {
-        let Scratch { hidden, normed, delta, .. } = &mut *self.scratch;
+        let Scratch { hidden, kept_hidden, normed, delta, .. } = &mut *self.scratch;
+        let hidden = if self.is_narrow { kept_hidden } else { hidden };
         backend.add_norm(hidden, pending.then_some(&*delta), norm, normed)
     }
 
-    /// `normed` to `delta`, writing the layer's pages on the way.
-    fn attention(
-        &mut self,
-        backend: &mut B,
-        batch: &B::Batch,
-        index: u32,
-        layer: &Layer<B>,
-        on_layers: Option<&mut OnLayers<'_>>,
-    ) -> Result<(), EngineError> {
+    /// What is particular to a layer's attention.
+    fn attention_of<'l>(&self, index: u32, layer: &'l Layer<B>) -> Attention<'l, B> {
         let eps = self.config.rms_norm_eps;
-        let attention = Attention {
+        Attention {
             layer: index,
             shape: self.config.head_shape(),
             window: self.config.windows[index as usize],
             q_norm: layer.q_norm.as_ref().map(|weight| Norm { weight, eps }),
             k_norm: layer.k_norm.as_ref().map(|weight| Norm { weight, eps }),
-        };
-        let written = self.group_ending_with(index);
-        let Scratch { normed, qkv, attended, delta, .. } = &mut *self.scratch;
+        }
+    }
+
+    /// `normed` to `qkv`, and keys and values on to the layer's pages.
+    fn write_kv(
+        &mut self,
+        backend: &mut B,
+        batch: &B::Batch,
+        attention: &Attention<'_, B>,
+        layer: &Layer<B>,
+        on_layers: Option<&mut OnLayers<'_>>,
+    ) -> Result<(), EngineError> {
+        let written = self.group_ending_with(attention.layer);
+        let Scratch { normed, qkv, .. } = &mut *self.scratch;
         backend.linear(normed, layer.qkv.as_linear(), qkv)?;
-        backend.rope_and_cache(batch, &attention, qkv)?;
+        backend.rope_and_cache(batch, attention, qkv)?;
         if let (Some(written), Some(on_layers)) = (written, on_layers) {
             on_layers(written, backend.fence()?);
         }
-        backend.attention(batch, &attention, qkv, attended)?;
-        backend.linear(attended, layer.output.as_linear(), delta)
+        Ok(())
+    }
+
+    /// `qkv` to `attended`, of the rows that are kept; from here on there are no others.
+    fn attend_kept(
+        &mut self,
+        backend: &mut B,
+        batch: &B::Batch,
+        attention: &Attention<'_, B>,
+    ) -> Result<(), EngineError> {
+        let Scratch { hidden, kept_hidden, qkv, kept_qkv, attended, .. } = &mut *self.scratch;
+        self.is_narrow = true;
+        backend.keep(batch, hidden, kept_hidden)?;
+        backend.keep(batch, qkv, kept_qkv)?;
+        backend.attention_of_kept(batch, attention, kept_qkv, attended)
     }
 
     /// `normed` to `delta`.
@@ -463,7 +515,11 @@ impl<B: Backend> Forward<'_, B> {
         rows.sort_unstable();
         rows.dedup();
         let Scratch { normed, logits, .. } = &mut *self.scratch;
-        backend.logits(normed, &rows, self.weights.head(), logits)?;
+        let computed: Vec<usize> = match &self.kept {
+            Some(kept) => rows.iter().map(|&row| place(kept, row)).collect(),
+            None => rows.clone(),
+        };
+        backend.logits(normed, &computed, self.weights.head(), logits)?;
         Ok(rows)
     }
 }

@@ -48,6 +48,15 @@ pub struct CpuBatch {
     sequences: Vec<SequenceRows>,
     slots: Vec<Slot>,
     rope: RopeRows,
+    kept: Option<Kept>,
+}
+
+/// The rows that go on past the last layer's cache write.
+#[derive(Debug)]
+struct Kept {
+    rows: Vec<usize>,
+    positions: Vec<u32>,
+    sequences: Vec<SequenceRows>,
 }
 
 // === impl CpuBackend ===
@@ -66,6 +75,38 @@ impl CpuBackend {
     ) -> Result<Self, EngineError> {
         let (crew, kv) = (Arc::new(Crew::new(threads)?), Arc::new(CpuKv::new(layout, kv_blocks)));
         Ok(Self { isa: Isa::detect(), crew, kv })
+    }
+
+    /// Attention of the rows of `qkv`.
+    fn attend(
+        &self,
+        attention: &Attention<'_, Self>,
+        (sequences, positions): (&[SequenceRows], &[u32]),
+        qkv: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) {
+        out.resize(qkv.rows());
+        let paged = PagedAttention {
+            isa: self.isa,
+            crew: &self.crew,
+            shape: attention.shape,
+            window: attention.window,
+            pages: self.kv.page_shape(),
+            sequences,
+            positions,
+        };
+        let layer = self.kv.layer(attention.layer).read();
+        with_elements!(&*layer, layer => paged.run(qkv, layer, out));
+    }
+}
+
+// === impl CpuBatch ===
+
+impl CpuBatch {
+    fn kept(&self) -> Result<&Kept, EngineError> {
+        self.kept.as_ref().ok_or_else(|| {
+            EngineError::Device("a step that keeps all its rows was narrowed".to_owned())
+        })
     }
 }
 
@@ -99,6 +140,10 @@ impl Backend for CpuBackend {
         Ok(CpuBuffer::new(vocab))
     }
 
+    fn kept_buffer(&mut self, cols: usize) -> Result<CpuBuffer, EngineError> {
+        Ok(CpuBuffer::new(cols))
+    }
+
     fn finish_loading(&mut self, _: &ModelConfig, _: &Rope) -> Result<(), EngineError> {
         Ok(())
     }
@@ -111,12 +156,18 @@ impl Backend for CpuBackend {
                 offset: position as usize % block_tokens,
             })
         });
+        let kept = batch.kept_rows().map(|rows| Kept {
+            positions: rows.iter().map(|&row| batch.positions[row]).collect(),
+            sequences: batch.as_single_rows(&rows),
+            rows,
+        });
         Ok(CpuBatch {
             tokens: batch.tokens.clone(),
             positions: batch.positions.clone(),
             slots: slots.collect(),
             sequences: batch.sequences.clone(),
             rope: rope.rows(&batch.positions),
+            kept,
         })
     }
 
@@ -202,18 +253,33 @@ impl Backend for CpuBackend {
         qkv: &CpuBuffer,
         out: &mut CpuBuffer,
     ) -> Result<(), EngineError> {
-        out.resize(qkv.rows());
-        let paged = PagedAttention {
-            isa: self.isa,
-            crew: &self.crew,
-            shape: attention.shape,
-            window: attention.window,
-            pages: self.kv.page_shape(),
-            sequences: &batch.sequences,
-            positions: &batch.positions,
-        };
-        let layer = self.kv.layer(attention.layer).read();
-        with_elements!(&*layer, layer => paged.run(qkv, layer, out));
+        self.attend(attention, (&batch.sequences, &batch.positions), qkv, out);
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        batch: &CpuBatch,
+        x: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        let Kept { rows, .. } = batch.kept()?;
+        out.resize(rows.len());
+        for (&row, out) in rows.iter().zip(out.data.chunks_exact_mut(x.cols)) {
+            out.copy_from_slice(x.row(row));
+        }
+        Ok(())
+    }
+
+    fn attention_of_kept(
+        &mut self,
+        batch: &CpuBatch,
+        attention: &Attention<'_, Self>,
+        qkv: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) -> Result<(), EngineError> {
+        let Kept { sequences, positions, .. } = batch.kept()?;
+        self.attend(attention, (sequences, positions), qkv, out);
         Ok(())
     }
 

@@ -45,7 +45,7 @@ use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
 use scheduler::TokenLogprob;
 
 use self::attention::PagedAttention;
-use self::batch::{BatchMemory, Shape, StepLimits, WordRing};
+use self::batch::{BatchMemory, KeptRows, Shape, StepLimits, WordRing};
 use self::compiler::Compiler;
 use self::device::{Device, Stream};
 use self::element::ElementType;
@@ -274,6 +274,13 @@ impl Backend for CudaBackend {
         Ok(buffer)
     }
 
+    fn kept_buffer(&mut self, cols: usize) -> Result<CudaBuffer, EngineError> {
+        let rows = (self.options.sequences_max as usize).next_multiple_of(batch::ROWS_STEP);
+        let buffer = CudaBuffer::new(&self.device, self.element, rows, cols)?;
+        self.taken_bytes += buffer.memory.bytes() as u64;
+        Ok(buffer)
+    }
+
     fn finish_loading(&mut self, config: &ModelConfig, rope: &Rope) -> Result<(), EngineError> {
         if let Some(loader) = self.loader.take() {
             loader.finish()?;
@@ -426,6 +433,31 @@ impl Backend for CudaBackend {
         };
         let view = (attention.layer, attention.window);
         ready.attention.run(&stream, batch, view, qkv, out)
+    }
+
+    fn keep(
+        &mut self,
+        batch: &CudaBatch,
+        x: &CudaBuffer,
+        out: &mut CudaBuffer,
+    ) -> Result<(), EngineError> {
+        let KeptRows { rows, alone } = batch.kept()?;
+        out.resize(alone.count);
+        let operands = (x.address(), *rows, out.address());
+        self.rows.gather(&self.stream, operands, alone.count, x.cols)
+    }
+
+    fn attention_of_kept(
+        &mut self,
+        batch: &CudaBatch,
+        attention: &Attention<'_, Self>,
+        qkv: &CudaBuffer,
+        out: &mut CudaBuffer,
+    ) -> Result<(), EngineError> {
+        let kept = batch.kept()?;
+        out.resize(kept.alone.count);
+        let view = (attention.layer, attention.window);
+        self.ready()?.attention.run_kept(&self.stream, kept, view, qkv, out)
     }
 
     fn gated(

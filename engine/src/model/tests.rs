@@ -90,6 +90,34 @@ fn a_row_does_not_depend_on_its_neighbours() {
 }
 
 #[test]
+fn rows_that_nothing_is_wanted_of_do_not_change_the_others() {
+    let mut model = dummy_model(&tiny_json(), &options());
+    let [a, b, c] = [1, 2, 3].map(|seed| some_tokens(seed, CONTEXT, VOCAB));
+    let blocks = [0, 12, 24].map(blocks_from);
+    let alone = logits_in_chunks(&mut model, &a, &blocks[0], &[CONTEXT]);
+    let other = logits_in_chunks(&mut model, &c, &blocks[2], &[CONTEXT]);
+    logits_in_chunks(&mut model, &c, &blocks[2], &[CONTEXT - 1]);
+
+    // A prompt's last chunk, a chunk that isn't the last, a decode row.
+    let batch = step_of(&[
+        Part { tokens: &a, from: 0, blocks: &blocks[0] },
+        Part { tokens: &b[..20], from: 0, blocks: &blocks[1] },
+        Part { tokens: &c, from: CONTEXT - 1, blocks: &blocks[2] },
+    ]);
+    let wanted = [CONTEXT - 1, CONTEXT + 20];
+    assert!(batch.kept_rows().is_some_and(|kept| kept.is_empty()), "nothing is wanted yet");
+    let narrow = to_bits(&model.logits(&batch, &wanted).unwrap());
+    let last = (CONTEXT - 1) * VOCAB as usize..;
+    assert_eq!(narrow, [&alone[last.clone()], &other[last]].concat());
+
+    // The chunk that wanted nothing has written all its keys and values.
+    let rest = Part { tokens: &b, from: 20, blocks: &blocks[1] };
+    let narrow = to_bits(&model.logits(&step_of(&[rest]), &[CONTEXT - 21]).unwrap());
+    let whole = logits_in_chunks(&mut model, &b, &blocks[1], &[CONTEXT]);
+    assert_eq!(narrow, whole[(CONTEXT - 1) * VOCAB as usize..]);
+}
+
+#[test]
 fn threads_and_block_size_do_not_change_a_bit() {
     // Large enough that products, attention and norms are in fact shared.
     let config =

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::batch::{self, Chunk, CudaBatch, DecodeRows, PrefillRows};
+use super::batch::{self, Chunk, CudaBatch, DecodeRows, KeptRows, PrefillRows};
 use super::compiler::Compiler;
 use super::decode_attention::{DecodeAttention, DecodeRead, DecodeShape};
 use super::device::Stream;
@@ -105,7 +105,7 @@ impl PagedAttention {
     ) -> Result<(), EngineError> {
         let view = View { qkv: qkv.address(), rows: batch.rows, layer, out: out.address(), window };
         if let Some(rows) = &batch.decode {
-            self.run_decode(stream, view, rows)?;
+            self.run_decode(stream, view, rows, true)?;
         }
         if let Some(rows) = &batch.prefill {
             self.run_prefill(stream, view, rows)?;
@@ -113,11 +113,33 @@ impl PagedAttention {
         Ok(())
     }
 
+    /// Attention of the rows that are kept, in one layer. Unlike a decode row's, a chunk's keys were just
+    /// written.
+    ///
+    /// - `qkv`, `out`: of these rows alone.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the launch fails.
+    pub(super) fn run_kept(
+        &self,
+        stream: &Stream,
+        kept: &KeptRows,
+        (layer, window): (u32, Option<u32>),
+        qkv: &CudaBuffer,
+        out: &CudaBuffer,
+    ) -> Result<(), EngineError> {
+        let rows = &kept.alone;
+        let (qkv, out) = (qkv.address(), out.address());
+        let view = View { qkv, rows: rows.count, layer, out, window };
+        self.run_decode(stream, view, rows, false)
+    }
+
     fn run_decode(
         &self,
         stream: &Stream,
         view: View,
         rows: &DecodeRows,
+        overlaps: bool,
     ) -> Result<(), EngineError> {
         let View { qkv, layer, out, window, .. } = view;
         let pages = self.kv.layer(layer);
@@ -134,6 +156,7 @@ impl PagedAttention {
             table_stride,
             window,
             scale,
+            overlaps,
         };
         self.decode.run(stream, &read)
     }

@@ -79,6 +79,8 @@ pub struct CudaBatch {
     pub(super) decode: Option<DecodeRows>,
     /// The others.
     pub(super) prefill: Option<PrefillRows>,
+    /// The rows that go on past the last layer's cache write; `None` where all do.
+    pub(super) kept: Option<KeptRows>,
     /// What a recording of it is found by; `None` if it isn't to be recorded.
     pub(super) shape: Option<Shape>,
 }
@@ -102,6 +104,15 @@ pub(super) struct DecodeRows {
     /// `i32 [count, table_stride]`: blocks.
     pub(super) tables: u64,
     pub(super) table_stride: usize,
+}
+
+/// Some rows of a step, as those of a step of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeptRows {
+    /// `u32 [alone.count]`: which rows of the step they are.
+    pub(super) rows: u64,
+    /// One after the other.
+    pub(super) alone: DecodeRows,
 }
 
 /// Sequences with several rows in the step.
@@ -148,8 +159,8 @@ impl BatchMemory {
         let rows = limits.rows_max.next_multiple_of(ROWS_STEP);
         // Padded decode rows have tables, too.
         let sequences = limits.sequences_max.next_multiple_of(ROWS_STEP);
-        let tables = 2 * (sequences * stride(limits.table_max) + ALIGN_WORDS);
-        let words = 4 * (rows + ALIGN_WORDS) + 5 * (sequences + ALIGN_WORDS) + tables;
+        let tables = 3 * (sequences * stride(limits.table_max) + ALIGN_WORDS);
+        let words = 4 * (rows + ALIGN_WORDS) + 8 * (sequences + ALIGN_WORDS) + tables;
         Ok(Self { limits, ring: WordRing::new(device, words)? })
     }
 
@@ -221,6 +232,18 @@ impl WordRing {
     }
 }
 
+// === impl CudaBatch ===
+
+impl CudaBatch {
+    /// # Errors
+    /// [`EngineError::Device`] if all rows are kept.
+    pub(super) fn kept(&self) -> Result<&KeptRows, EngineError> {
+        self.kept.as_ref().ok_or_else(|| {
+            EngineError::Device("a step that keeps all its rows was narrowed".to_owned())
+        })
+    }
+}
+
 fn describe(writer: &mut Writer<'_>, batch: &StepBatch<'_>, limits: &StepLimits) -> CudaBatch {
     let (decode, prefill): (Vec<_>, Vec<_>) =
         batch.sequences.iter().partition(|sequence| sequence.rows.len() == 1);
@@ -240,13 +263,14 @@ fn describe(writer: &mut Writer<'_>, batch: &StepBatch<'_>, limits: &StepLimits)
         writer.words[first + fed.row] = fed.sample as u32;
     }
     let sources = (!batch.fed.is_empty()).then_some(sources);
+    let kept = batch.kept_rows().map(|rows| kept_rows(writer, batch, &rows));
     let decode_count = if is_recorded { padded } else { decode.len() };
     let decode = (!decode.is_empty()).then(|| decode_rows(writer, &decode, decode_count));
     let prefill = (!prefill.is_empty()).then(|| prefill_rows(writer, &prefill));
     let shape = decode
         .filter(|_| is_recorded)
         .map(|decode| Shape { rows: padded, table_stride: decode.table_stride });
-    CudaBatch { rows: padded, tokens, positions, slots, sources, decode, prefill, shape }
+    CudaBatch { rows: padded, tokens, positions, slots, sources, decode, prefill, kept, shape }
 }
 
 fn slots_of<'a>(
@@ -267,6 +291,13 @@ fn decode_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows], count: usiz
     let contexts = writer.rows(&contexts, count, 0);
     let (tables, table_stride) = writer.tables(sequences, count);
     DecodeRows { count, rows, contexts, tables, table_stride }
+}
+
+fn kept_rows(writer: &mut Writer<'_>, batch: &StepBatch<'_>, rows: &[usize]) -> KeptRows {
+    let singles = batch.as_single_rows(rows);
+    let alone = decode_rows(writer, &singles.iter().collect::<Vec<_>>(), rows.len());
+    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    KeptRows { rows: writer.rows(&rows, rows.len(), 0), alone }
 }
 
 fn prefill_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows]) -> PrefillRows {
@@ -402,6 +433,7 @@ mod tests {
         assert_eq!(at(&words, prefill.first_rows, 1), [1]);
         assert_eq!(at(&words, prefill.tables, 3), [5, 3, 0]);
         assert_eq!(batch.decode.expect("a decode row").count, 1);
+        assert_eq!(batch.kept.expect("nothing is wanted of any row").alone.count, 0);
     }
 
     #[rstest]

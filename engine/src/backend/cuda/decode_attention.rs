@@ -76,6 +76,9 @@ pub struct DecodeRead {
     pub window: Option<u32>,
     /// Of the scores.
     pub scale: f32,
+    /// Whether the operation before may still run while keys and values are read: it may where each
+    /// row's newest token is all that was written in this layer.
+    pub overlaps: bool,
 }
 
 /// How the kernel is compiled and launched. What decides the order of sums (`warps`, `splits_max`)
@@ -155,7 +158,7 @@ impl DecodeAttention {
             block: (32 * (self.plan.warps + COMBINERS)) as u32,
             shared_bytes: self.plan.shared_bytes as u32,
             cluster: 1,
-            overlaps: true,
+            overlaps: read.overlaps,
         };
         let parts = self.shape.workspace(self.plan.splits_max);
         let partials = self.workspace.address();
