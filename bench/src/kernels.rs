@@ -3,6 +3,8 @@
 //! The CPU backend is the reference: each operation runs on both, on the same fresh random numbers,
 //! and what comes out is compared. Then it is timed on the GPU alone. A bound is the time that the
 //! card's own rates allow for the operation's bytes or for its multiplications, whichever is longer.
+//!
+//! [`Extent::Small`] is for a sanitizer, under which a kernel takes some thousand times as long.
 
 pub(crate) mod attention;
 pub(crate) mod memory;
@@ -31,8 +33,21 @@ pub struct KernelBench {
     pub only: Option<String>,
     /// Of the random numbers.
     pub seed: u64,
-    /// Checks alone.
-    pub quick: bool,
+    /// How many cases, and whether they are timed.
+    pub extent: Extent,
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// All cases, checked and timed.
+    #[default]
+    Timed,
+    /// All cases, checked alone.
+    Checked,
+    /// Few and small cases, checked alone: every path through a kernel, and no call of the library that
+    /// can do without.
+    Small,
 }
 
 /// Hears of each row.
@@ -53,7 +68,7 @@ const GROUPS: [Group; 6] = [
 /// What all checks work with.
 pub(crate) struct Lab<'a> {
     bench: &'a KernelBench,
-    ceilings: Ceilings,
+    ceilings: Option<Ceilings>,
     rng: ChaCha8Rng,
     report: KernelReport,
     on_row: &'a mut OnRow<'a>,
@@ -74,7 +89,9 @@ impl KernelBench {
         ensure!(GROUPS.iter().any(|(name, _)| wanted(name)), "--only wants one of {names}");
         // Stays open, so that no check has to open it anew.
         let device = Device::open(self.cuda.ordinal, &self.cuda.library_folders)?;
-        let ceilings = ceilings::measure(&device, &self.cuda)?;
+        // Without times nothing is compared with them.
+        let is_timed = self.extent == Extent::Timed;
+        let ceilings = is_timed.then(|| ceilings::measure(&device, &self.cuda)).transpose()?;
         let name = device.properties().name.clone();
         let report = KernelReport { device: name, seed: self.seed, ceilings, rows: Vec::new() };
         let rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -94,7 +111,12 @@ impl Lab<'_> {
     }
 
     fn is_timed(&self) -> bool {
-        !self.bench.quick
+        self.bench.extent == Extent::Timed
+    }
+
+    /// Whether cases are to be few and small.
+    fn is_small(&self) -> bool {
+        self.bench.extent == Extent::Small
     }
 
     /// A key for random numbers that nobody has had.

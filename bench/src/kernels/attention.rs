@@ -36,8 +36,14 @@ type Part = (usize, usize);
 const HEADS: [(u32, u32, u32); 6] =
     [(32, 8, 128), (16, 8, 128), (14, 2, 64), (4, 2, 32), (9, 3, 24), (16, 1, 256)];
 
+/// Of [`HEADS`], those that take every path through the kernels.
+const HEADS_SMALL: [(u32, u32, u32); 3] = [HEADS[0], HEADS[2], HEADS[4]];
+
 /// Checks and times all.
 pub(super) fn run(lab: &mut Lab<'_>) -> Result<()> {
+    if lab.is_small() {
+        return small(lab);
+    }
     let contexts = [1, 15, 16, 17, 129, 333, 1120, 4097];
     let decode: Vec<Part> = contexts.iter().map(|&context| (context, context - 1)).collect();
     let prefill: [Part; 5] = [(300, 0), (1000, 512), (77, 76), (17, 15), (2300, 2000)];
@@ -53,6 +59,24 @@ pub(super) fn run(lab: &mut Lab<'_>) -> Result<()> {
     }
     if lab.is_timed() {
         times(lab)?;
+    }
+    Ok(())
+}
+
+/// Short contexts, and so many that a block has several items.
+fn small(lab: &mut Lab<'_>) -> Result<()> {
+    let contexts = (1..=48).map(|i| i * 5 % 49).chain([300, 700]);
+    let decode: Vec<Part> = contexts.map(|context| (context, context - 1)).collect();
+    let prefill: [Part; 4] = [(300, 0), (700, 300), (77, 76), (17, 15)];
+    for (heads, kv_heads, head_dim) in HEADS_SMALL {
+        let llama = config_of("llama-3.1-8b")?;
+        let config = ModelConfig { layers: 2, heads, kv_heads, head_dim, ..llama };
+        for window in [None, Some(128)] {
+            let what = window.map_or(String::new(), |window| format!(", window {window}"));
+            let case = format!("{heads}/{kv_heads} of {head_dim}{what}");
+            check(lab, &config, ("decode_attention", case.clone()), &decode, window)?;
+            check(lab, &config, ("prefill_attention", case), &prefill, window)?;
+        }
     }
     Ok(())
 }

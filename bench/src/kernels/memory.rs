@@ -16,13 +16,15 @@ use super::report::{Cost, KernelRow};
 use super::rig::{BLOCK_TOKENS, Rig, Room};
 use super::{Lab, config_of, error};
 
-/// Blocks of the pool, and of a copy.
+/// Blocks of the pool, and of a copy; and where cases are small.
 const BLOCKS: usize = 512;
 const COPIED: usize = 128;
+const COPIED_SMALL: usize = 8;
 
 /// Columns and rows of a softmax, threads of its block: as it is compiled without constants.
 const COLS: usize = 8192;
 const ROWS: usize = 4096;
+const ROWS_SMALL: usize = 64;
 const THREADS: u32 = 512;
 
 /// Exponentials by the fast instruction.
@@ -41,7 +43,8 @@ pub(super) fn pages(lab: &mut Lab<'_>) -> Result<()> {
     gpu.finish()?;
     let region = gpu.backend.region();
     let reference = |block| BlockRef { block: BlockId(block), generation: Generation(0) };
-    let blocks: Vec<_> = (0..COPIED as u32).map(|i| reference(i * 37 % BLOCKS as u32)).collect();
+    let copied = if lab.is_small() { COPIED_SMALL } else { COPIED };
+    let blocks: Vec<_> = (0..copied as u32).map(|i| reference(i * 37 % BLOCKS as u32)).collect();
     let range = PageRange { layers: 0..config.layers, blocks: &blocks };
     let mut bytes = vec![0; range.pages() * region.layout().page_bytes()];
     lab.rng.fill_bytes(&mut bytes);
@@ -59,7 +62,7 @@ pub(super) fn pages(lab: &mut Lab<'_>) -> Result<()> {
     }
     let share = wrong as f64 / bytes.len() as f64;
     for (kernel, us) in [("scatter_pages", in_us), ("gather_pages", out_us)] {
-        let mut row = KernelRow::new(kernel, format!("{COPIED} blocks, to the host's memory"))
+        let mut row = KernelRow::new(kernel, format!("{copied} blocks, to the host's memory"))
             .with_error(share, 0.0);
         row.us = Some(us);
         row.gb_per_s = Some(bytes.len() as f64 / us / 1e3);
@@ -100,15 +103,16 @@ pub(super) fn softmax(lab: &mut Lab<'_>) -> Result<()> {
     let device = Device::open(options.ordinal, &options.library_folders)?;
     let stream = Stream::new(&device, Priority::High)?;
     let compiler = Compiler::new(&device, options.kernel_cache)?;
-    let softmax = Softmax::new(&device, &compiler)?;
-    let x: Vec<f32> = (0..ROWS * COLS).map(|_| lab.rng.random_range(-8.0..8.0)).collect();
+    let rows = if lab.is_small() { ROWS_SMALL } else { ROWS };
+    let softmax = Softmax::with_rows(&device, &compiler, rows)?;
+    let x: Vec<f32> = (0..rows * COLS).map(|_| lab.rng.random_range(-8.0..8.0)).collect();
     stream.write(softmax.x.address(), &x)?;
     stream.fill(softmax.out.address(), 0xFF, softmax.out.bytes())?;
     softmax.run(&stream)?;
-    let mut got = vec![0.0_f32; ROWS * COLS];
+    let mut got = vec![0.0_f32; rows * COLS];
     stream.read(&mut got, softmax.out.address())?;
     let wanted: Vec<f32> = x.chunks_exact(COLS).flat_map(softmax_of).collect();
-    let mut row = KernelRow::new("softmax", format!("{ROWS} x {COLS}, f32"))
+    let mut row = KernelRow::new("softmax", format!("{rows} x {COLS}, f32"))
         .with_error(error(&got, &wanted), SOFTMAX_ERROR_MAX);
     if lab.is_timed() {
         let us = softmax.time_us(&stream)?;
@@ -128,20 +132,25 @@ fn softmax_of(row: &[f32]) -> Vec<f32> {
 /// The kernel with its memory.
 pub(crate) struct Softmax {
     kernel: engine::backend::cuda::kernel::Kernel,
+    rows: usize,
     x: DeviceMemory,
     out: DeviceMemory,
 }
 
 impl Softmax {
     pub(crate) fn new(device: &Device, compiler: &Compiler) -> Result<Self> {
+        Self::with_rows(device, compiler, ROWS)
+    }
+
+    fn with_rows(device: &Device, compiler: &Compiler, rows: usize) -> Result<Self> {
         let module = compiler.module("softmax.cu", &Defines::new())?;
-        let memory = || DeviceMemory::new(device, ROWS * COLS * 4);
-        Ok(Self { kernel: module.kernel("softmax_rows")?, x: memory()?, out: memory()? })
+        let memory = || DeviceMemory::new(device, rows * COLS * 4);
+        Ok(Self { kernel: module.kernel("softmax_rows")?, rows, x: memory()?, out: memory()? })
     }
 
     fn run(&self, stream: &Stream) -> Result<(), engine::EngineError> {
         let launch = Launch {
-            grid: [ROWS as u32, 1, 1],
+            grid: [self.rows as u32, 1, 1],
             block: THREADS,
             shared_bytes: 0,
             cluster: 1,

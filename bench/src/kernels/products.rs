@@ -48,6 +48,9 @@ pub(crate) enum Kind {
 
 /// Checks and times all.
 pub(super) fn run(lab: &mut Lab<'_>) -> Result<()> {
+    if lab.is_small() {
+        return small(lab);
+    }
     let config = config_of("llama-3.1-8b")?;
     for weight in weights(&config) {
         check(lab, &config, weight, &[1, 8, 33, 64, 128, 200, 256, 2048])?;
@@ -56,6 +59,29 @@ pub(super) fn run(lab: &mut Lab<'_>) -> Result<()> {
     let odd = config_of("tiny")?;
     for weight in weights(&odd) {
         check(lab, &odd, weight, &[1, 5, 77])?;
+    }
+    Ok(())
+}
+
+/// Those that the project's own kernels compute: none of the portable ones.
+fn small(lab: &mut Lab<'_>) -> Result<()> {
+    if lab.options().portable {
+        return Ok(());
+    }
+    let config = ModelConfig {
+        hidden_size: 2048,
+        heads: 16,
+        kv_heads: 8,
+        head_dim: 128,
+        intermediate_size: 8192,
+        vocab_size: 4096,
+        ..config_of("llama-3.1-8b")?
+    };
+    for weight in weights(&config) {
+        // More rows are the library's, but for gates and long sums.
+        let has_more = weight.kind != Kind::Plain || weight.inputs >= 8192;
+        let sizes: &[usize] = if has_more { &[1, 33, 64, 100] } else { &[1, 33, 64] };
+        check(lab, &config, weight, sizes)?;
     }
     Ok(())
 }

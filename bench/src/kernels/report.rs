@@ -38,8 +38,8 @@ pub struct KernelReport {
     pub device: String,
     /// Of the random numbers.
     pub seed: u64,
-    /// The card's rates.
-    pub ceilings: Ceilings,
+    /// The card's rates, where something was timed.
+    pub ceilings: Option<Ceilings>,
     /// In the order they were checked.
     pub rows: Vec<KernelRow>,
 }
@@ -68,8 +68,9 @@ impl KernelRow {
 
     /// Timed.
     pub(super) fn with_time(mut self, lab: &Lab<'_>, us: f64, cost: Cost) -> Self {
-        let bound_us =
-            1e3 * lab.ceilings.read_ms(cost.bytes).max(lab.ceilings.product_ms(cost.flops));
+        let bound_us = lab.ceilings.map_or(0.0, |ceilings| {
+            1e3 * ceilings.read_ms(cost.bytes).max(ceilings.product_ms(cost.flops))
+        });
         self.us = Some(us);
         self.gb_per_s = (cost.bytes > 0.0).then_some(cost.bytes / us / 1e3);
         self.tflop_per_s = (cost.flops > 0.0).then_some(cost.flops / us / 1e6);
@@ -118,10 +119,33 @@ impl KernelReport {
 
 impl fmt::Display for KernelReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, seed {}: {}", self.device, self.seed, self.ceilings)?;
+        write!(f, "{}, seed {}", self.device, self.seed)?;
+        if let Some(ceilings) = self.ceilings {
+            write!(f, ": {ceilings}")?;
+        }
+        writeln!(f)?;
         let checked = self.rows.iter().filter(|row| row.error.is_some()).count();
         let wrong: Vec<_> = self.wrong().collect();
         write!(f, "{checked} cases checked against the CPU, {} wrong", wrong.len())?;
         wrong.iter().try_for_each(|row| write!(f, "\n{row}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_told_only_where_they_were_measured() {
+        let report = |ceilings| KernelReport {
+            device: "a GPU".to_owned(),
+            seed: 7,
+            ceilings,
+            rows: vec![KernelRow::new("softmax", "64 rows").with_error(1e-6, 1e-4)],
+        };
+        let checked = "1 cases checked against the CPU, 0 wrong";
+        assert_eq!(report(None).to_string(), format!("a GPU, seed 7\n{checked}"));
+        let timed = report(Some(Ceilings::H200)).to_string();
+        assert!(timed.starts_with("a GPU, seed 7: reads 4300 GB/s"), "{timed}");
     }
 }

@@ -16,8 +16,9 @@ use super::report::{Cost, KernelRow};
 use super::rig::{Piece, Rig, Room, step};
 use super::{Lab, config_of, error};
 
-/// Rows of logits: more than a vocabulary's worth of ways to choose.
+/// Rows of logits: more than a vocabulary's worth of ways to choose; and where cases are small.
 const ROWS: usize = 64;
+const ROWS_SMALL: usize = 8;
 
 /// Inputs of the logits: few, since only the logits matter here.
 const HIDDEN: u32 = 64;
@@ -46,11 +47,15 @@ struct Logits {
     hidden: <CudaBackend as Backend>::Buffer,
     head: <CudaBackend as Backend>::Matrix,
     vocab: usize,
+    rows: usize,
 }
 
 /// Checks and times all.
 pub(super) fn run(lab: &mut Lab<'_>) -> Result<()> {
-    for (shape, vocab) in [("llama-3.1-8b", 128_256), ("qwen3-0.6b", 151_936), ("tiny", 1003)] {
+    let all = [("llama-3.1-8b", 128_256), ("qwen3-0.6b", 151_936), ("tiny", 1003)];
+    // One, two and eight blocks to a row. Logits of a smaller vocabulary would be the library's product.
+    let small = [("llama-3.1-8b", 128_256), ("qwen3-0.6b", 32_000), ("tiny", 2003)];
+    for (shape, vocab) in if lab.is_small() { small } else { all } {
         let config = ModelConfig {
             hidden_size: HIDDEN,
             intermediate_size: HIDDEN,
@@ -76,7 +81,8 @@ impl Logits {
     fn new(lab: &mut Lab<'_>, config: &ModelConfig) -> Result<Self> {
         let (cols, vocab) = (HIDDEN as usize, config.vocab_size as usize);
         let most = CudaBackend::LOGIT_ROWS_MAX;
-        let room = Room { sequences: most, ..Room::for_rows(config, most.max(ROWS)) };
+        let count = if lab.is_small() { ROWS_SMALL } else { ROWS };
+        let room = Room { sequences: most, ..Room::for_rows(config, most.max(count)) };
         let mut gpu = Rig::gpu(&room, lab.options())?;
         let table = gpu.matrix((most, cols), lab.key(), 1.0)?;
         // Logits of a deviation of two: some stand out, as a model's do.
@@ -86,7 +92,7 @@ impl Logits {
         gpu.finish()?;
         let batch = gpu.batch(&[Piece::rows((0..most as u32).collect())])?;
         gpu.load(&batch, &table, &mut hidden)?;
-        let rows: Vec<usize> = (0..ROWS).collect();
+        let rows: Vec<usize> = (0..count).collect();
         gpu.backend.logits(&hidden, &rows, &head, &mut on_gpu)?;
         let numbers = gpu.download(&on_gpu)?;
         ensure!(numbers.iter().all(|x| x.is_finite()), "logits that are no numbers");
@@ -94,13 +100,13 @@ impl Logits {
         let mut cpu = Rig::cpu(&room)?;
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         let data = TensorData::Stored(&bytes);
-        let tensor = Tensor { dtype: WeightDtype::F32, rows: ROWS, cols: vocab, data };
+        let tensor = Tensor { dtype: WeightDtype::F32, rows: count, cols: vocab, data };
         let table = cpu.backend.matrix(&[tensor])?;
         let mut on_cpu = cpu.backend.logit_buffer(vocab)?;
         cpu.finish()?;
-        let batch = cpu.batch(&[Piece::rows((0..ROWS as u32).collect())])?;
+        let batch = cpu.batch(&[Piece::rows((0..count as u32).collect())])?;
         cpu.load(&batch, &table, &mut on_cpu)?;
-        Ok(Self { cpu, gpu, on_cpu, on_gpu, hidden, head, vocab })
+        Ok(Self { cpu, gpu, on_cpu, on_gpu, hidden, head, vocab, rows: count })
     }
 
     fn choose(&mut self, requests: &[SampleRow<'_>]) -> Result<[Vec<Chosen>; 2]> {
@@ -115,11 +121,11 @@ impl Logits {
     fn choices(&mut self, lab: &mut Lab<'_>) -> Result<()> {
         let seed = lab.key();
         for (name, sampling) in ways(seed) {
-            let requests: Vec<_> = (0..ROWS).map(|row| request(row, &sampling)).collect();
+            let requests: Vec<_> = (0..self.rows).map(|row| request(row, &sampling)).collect();
             let [got, wanted] = self.choose(&requests)?;
             let differ =
                 got.iter().zip(&wanted).filter(|(got, wanted)| token(got) != token(wanted));
-            let share = differ.count() as f64 / ROWS as f64;
+            let share = differ.count() as f64 / self.rows as f64;
             let share_max = if sampling.temperature == 0.0 { 0.0 } else { DRAWN_SHARE_MAX };
             let case = format!("{name}, {} tokens", self.vocab);
             lab.row(KernelRow::new("sample", case.clone()).with_error(share, share_max));
@@ -139,7 +145,7 @@ impl Logits {
 
     fn scores(&mut self, lab: &mut Lab<'_>) -> Result<()> {
         let vocab = self.vocab as u32;
-        let requests: Vec<ScoreRow> = (0..ROWS)
+        let requests: Vec<ScoreRow> = (0..self.rows)
             .map(|row| ScoreRow { row, next: lab.rng.random_range(0..vocab), top: 3 })
             .collect();
         let requests: Vec<_> = requests.iter().map(|request| (request.row, request)).collect();
@@ -151,7 +157,7 @@ impl Logits {
             scores.iter().flatten().flat_map(logprobs_of).collect()
         };
         let off = error(&numbers(&got), &numbers(&wanted));
-        let row = KernelRow::new("score", format!("{ROWS} rows, {vocab} tokens"));
+        let row = KernelRow::new("score", format!("{} rows, {vocab} tokens", self.rows));
         lab.row(row.with_error(off, LOGPROB_ERROR_MAX));
         Ok(())
     }
@@ -159,27 +165,27 @@ impl Logits {
     /// A step's rows are the tokens that the step before has chosen.
     fn fed(&mut self, lab: &mut Lab<'_>) -> Result<()> {
         let greedy = Sampling::greedy();
-        let requests: Vec<_> = (0..ROWS).map(|row| request(row, &greedy)).collect();
+        let requests: Vec<_> = (0..self.rows).map(|row| request(row, &greedy)).collect();
         let plain: Vec<_> = requests.iter().map(|request| (request.row, request)).collect();
         let pending = self.gpu.backend.sample(&self.on_gpu, 0, &plain)?;
         // One sequence's rows; the last ones are fed, and are those of some samples.
-        let known = ROWS / 2;
-        let mut fed = step(&[Piece::rows((0..ROWS as u32).collect())]);
-        fed.fed = (known..ROWS).map(|row| FedRow { row, sample: (7 * row) % ROWS }).collect();
+        let (count, known) = (self.rows, self.rows / 2);
+        let mut fed = step(&[Piece::rows((0..count as u32).collect())]);
+        fed.fed = (known..count).map(|row| FedRow { row, sample: (7 * row) % count }).collect();
         let batch = self.gpu.prepare(&fed)?;
         let mut rows = self.gpu.backend.buffer(HIDDEN as usize)?;
         self.gpu.backend.embed(&batch, &self.head, &mut rows)?;
         let got = self.gpu.download(&rows)?;
         let chosen = self.gpu.backend.sampled(pending)?;
-        let tokens = (0..ROWS).map(|row| match row {
+        let tokens = (0..count).map(|row| match row {
             row if row < known => row as u32,
-            row => token(&chosen[(7 * row) % ROWS]).unwrap_or(0),
+            row => token(&chosen[(7 * row) % count]).unwrap_or(0),
         });
         // The same rows with tokens that the host knows.
         let batch = self.gpu.batch(&[Piece::rows(tokens.collect())])?;
         self.gpu.backend.embed(&batch, &self.head, &mut rows)?;
         let wanted = self.gpu.download(&rows)?;
-        let row = KernelRow::new("advance", format!("{known} of {ROWS} rows fed"));
+        let row = KernelRow::new("advance", format!("{known} of {count} rows fed"));
         lab.row(row.with_error(error(&got, &wanted), 0.0));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use bench::kernels::KernelBench;
+use bench::kernels::{Extent, KernelBench};
 use clap::Args;
 
 use super::device::DeviceArgs;
@@ -22,6 +22,9 @@ pub(super) struct KernelArgs {
     /// Check, and don't time.
     #[arg(long)]
     quick: bool,
+    /// Check a few small cases of Baton's own kernels: what a sanitizer gets through.
+    #[arg(long, conflicts_with = "quick")]
+    check: bool,
     /// Write the report as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -37,7 +40,12 @@ pub(super) async fn run(args: KernelArgs) -> Result<()> {
     let fresh = now.map_or(0, |since| since.as_micros() as u64);
     let seed = args.seed.unwrap_or(fresh);
     println!("seed {seed}");
-    let bench = KernelBench { cuda, only: args.only, seed, quick: args.quick };
+    let extent = match (args.check, args.quick) {
+        (true, _) => Extent::Small,
+        (false, true) => Extent::Checked,
+        (false, false) => Extent::Timed,
+    };
+    let bench = KernelBench { cuda, only: args.only, seed, extent };
     let report =
         tokio::task::spawn_blocking(move || bench.run(&mut |row| println!("{row}"))).await??;
     println!("{report}");
