@@ -442,6 +442,7 @@ __device__ __forceinline__ void consume(Shared& s, elem* out, i64 out_stride, in
         softmax(scores, maximum, total, correction, scale);
     };
     auto leave_queries = [&] {
+        __syncwarp();  // every lane has read `work`: the arrival is for all of them
         if (lane == 0) barrier_arrive(shared_address(&s.q_empty[qr.stage]));
         qr.next();
     };

@@ -330,7 +330,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / 
         if (chosen == 0) status = NO_CANDIDATE;
         token = ~(u32)chosen;
     }
-    // No block reads another's memory after the last reduction, so each may end by itself.
+    // No block reads another's memory after the row's last barrier, so each may end by itself.
     if (rank != 0) return;
     const auto logprob = [&](float y) { return (y - best) - log_sum; };
     Choice& choice = choices[blockIdx.y];

@@ -463,6 +463,7 @@ struct Row {
             }
             after = token + 1;
         }
-        __syncthreads();
+        // The list is whole, and all have read the first block's count: it may end before they do.
+        row_sync();
     }
 };
