@@ -11,7 +11,8 @@
 //   S^T [16 tokens x 8 heads] = K q^T,  O^T [HEAD_DIM x 8 heads] += V^T P^T
 // by mma, the query heads as the narrow side: a group of 4 wastes half of a product, not three quarters.
 // At the item's end it leaves (max, sum, O) in shared memory and reads on; COMBINERS other warps put the
-// states together. Rows of several chunks go through `partials` and `sums`: the last to arrive combines.
+// states together, and fold a row's chunks into one as they come. Where a row's chunks are spread over
+// blocks, they go through `partials` and `sums`, and the last to arrive folds them in the same order.
 //
 // Layout. pages `[blocks][2][kv_heads][BLOCK_TOKENS][HEAD_DIM]` of one layer; qkv rows
 // `[heads*d | ...]`; out `[rows, heads*d]`; partials `[rows][kv_heads][SLICES][SPLITS_MAX][SLICE_HEADS]
@@ -57,17 +58,15 @@ constexpr int O_STRIDE = (STEPS * 16 + 31) / 32 * 32 + 4;  // floats; 4 more: no
 constexpr float NEVER = -1e30f;  // a maximum of nothing; finite, so that differences are never NaN
 
 static_assert(BLOCK_TOKENS % TILE == 0 && HEAD_DIM % 8 == 0 && HEAD_DIM <= 256, "shape");
-static_assert(SPLITS_MAX % 16 == 0, "combine_chunks takes 16 at a time");
 
 // Shared memory after the ring.
 struct Tail {
     float o[WARPS][SLICE_HEADS][O_STRIDE];
     float max[WARPS][COLUMNS * 8];
     float sum[WARPS][COLUMNS * 8];
-    float weights[SLICE_HEADS][SPLITS_MAX];
     int warp_tiles[WARPS + COMBINERS];
     int bounds[2][3];  // the block's first item and the one after its last: row, head, chunk
-    int last;
+    int folded;
 };
 
 struct Parameters {
@@ -410,86 +409,118 @@ struct Target {
     int count;        // heads in the slice
 };
 
-// Combines the warps' states into `out`, or, if the row has several chunks, into this one's place.
-__device__ __forceinline__ void combine_warps(Tail& tail, const Target& to, bool whole, int chunk) {
-    for (int i = threadIdx.x - WARPS * 32; i < to.count * HEAD_DIM; i += COMBINERS * 32) {
-        int head = i / HEAD_DIM, d = i % HEAD_DIM;
-        float top = tail.max[0][head], sum = 0, o = 0;
+// What the combiners have of a slice after some of its chunks: each thread VECTORS times 4 elements, and
+// their head's maximum and sum.
+constexpr int VECTORS = (SLICE_HEADS * HEAD_DIM / 4 + COMBINERS * 32 - 1) / (COMBINERS * 32);
+
+struct Sums {
+    float4 o[VECTORS];
+    float max[VECTORS], sum[VECTORS];
+};
+
+// The element of a slice that a thread's vector begins at.
+__device__ __forceinline__ int element_of(int vector) {
+    return (vector * COMBINERS * 32 + threadIdx.x - WARPS * 32) * 4;
+}
+
+// Adds the next chunk. Always by the same operations, whether it was just computed or is read from memory:
+// the result doesn't depend on who computed which chunk.
+__device__ __forceinline__ void fold(float4& o, float& max, float& sum, float4 next, float next_max,
+                                     float next_sum) {
+    float top = fmaxf(max, next_max), keep = exp2_fast(max - top), add = exp2_fast(next_max - top);
+    max = top;
+    sum = __fmaf_rn(next_sum, add, __fmul_rn(sum, keep));
+    o.x = __fmaf_rn(next.x, add, __fmul_rn(o.x, keep));
+    o.y = __fmaf_rn(next.y, add, __fmul_rn(o.y, keep));
+    o.z = __fmaf_rn(next.z, add, __fmul_rn(o.z, keep));
+    o.w = __fmaf_rn(next.w, add, __fmul_rn(o.w, keep));
+}
+
+// Combines the warps' states of a chunk.
+__device__ __forceinline__ void combine_warps(Sums& chunk, const Tail& tail) {
+#pragma unroll
+    for (int v = 0; v < VECTORS; v++) {
+        int i = element_of(v), head = i / HEAD_DIM;
+        if (i >= SLICE_HEADS * HEAD_DIM) break;
+        float top = tail.max[0][head], sum = 0;
+        float4 o = make_float4(0, 0, 0, 0);
 #pragma unroll
         for (int w = 1; w < WARPS; w++) top = fmaxf(top, tail.max[w][head]);
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
             float weight = exp2_fast(tail.max[w][head] - top);
+            float4 x = *(const float4*)&tail.o[w][head][i % HEAD_DIM];
             sum += weight * tail.sum[w][head];
-            o += weight * tail.o[w][head][d];
+            o.x += weight * x.x, o.y += weight * x.y, o.z += weight * x.z, o.w += weight * x.w;
         }
-        if (whole) {
-            to.out[i] = to_elem(o / sum);
-        } else {
-            to.partials[(i64)chunk * SLICE_HEADS * HEAD_DIM + i] = o;
-            if (d == 0) to.sums[chunk * SLICE_HEADS + head] = make_float2(top, sum);
-        }
+        chunk.o[v] = o, chunk.max[v] = top, chunk.sum[v] = sum;
     }
 }
 
-// Whether this block is the last of `chunks` to arrive; then the others' results are visible to it.
-__device__ __forceinline__ bool arrive_last(Tail& tail, int* arrivals, int chunks) {
+__device__ __forceinline__ void fold_chunk(Sums& sums, const Sums& next) {
+#pragma unroll
+    for (int v = 0; v < VECTORS; v++)
+        fold(sums.o[v], sums.max[v], sums.sum[v], next.o[v], next.max[v], next.sum[v]);
+}
+
+__device__ __forceinline__ void store_chunk(const Target& to, const Sums& sums, int chunk) {
+#pragma unroll
+    for (int v = 0; v < VECTORS; v++) {
+        int i = element_of(v), head = i / HEAD_DIM;
+        if (head >= to.count) break;
+        *(float4*)(to.partials + (i64)chunk * SLICE_HEADS * HEAD_DIM + i) = sums.o[v];
+        if (i % HEAD_DIM == 0) to.sums[chunk * SLICE_HEADS + head] = make_float2(sums.max[v], sums.sum[v]);
+    }
+}
+
+__device__ __forceinline__ void store_out(const Target& to, float4 o, float sum, int i) {
+    float scale = 1 / sum;
+    *(uint2*)(to.out + i) = make_uint2(pack2(o.x * scale, o.y * scale), pack2(o.z * scale, o.w * scale));
+}
+
+// Says that `chunks` more of a slice's `all` are stored, of which `folded` in the first place (0: each in
+// its own). Returns how many are in the first place if all have arrived, and are visible, else 0.
+__device__ __forceinline__ int arrive(Tail& tail, int* arrivals, int chunks, int folded, int all) {
     barrier_sync<COMBINERS * 32>(COMBINING);
     if (threadIdx.x == WARPS * 32) {
-        int before;
-        asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;"
-                     : "=r"(before) : "l"(arrivals) : "memory");
-        tail.last = before == chunks - 1;
-        if (tail.last) *arrivals = 0;
+        int now, mine = chunks + (folded << 16);
+        asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], %2;"
+                     : "=r"(now) : "l"(arrivals), "r"(mine) : "memory");
+        now += mine;
+        bool is_last = (now & 0xffff) == all;
+        tail.folded = is_last ? now >> 16 : 0;
+        if (is_last) *arrivals = 0;
     }
     barrier_sync<COMBINERS * 32>(COMBINING);
-    return tail.last;
+    return tail.folded;
 }
 
-__device__ __forceinline__ void combine_chunks(Tail& tail, const Target& to, int chunks) {
-    constexpr int AHEAD = 16;  // loads in flight
-    constexpr int CHUNK = SLICE_HEADS * HEAD_DIM / 4;
-    const int thread = threadIdx.x - WARPS * 32, lane = thread % 32;
-    float4 x[AHEAD];
-    const float4* from = (const float4*)to.partials;
-    // The first loads start before the weights are known.
-    if (thread * 4 < to.count * HEAD_DIM) {
+// Folds what is stored: the first `folded` chunks in one, the others one by one.
+__device__ __forceinline__ void combine_chunks(const Target& to, int folded, int chunks) {
+    constexpr int AHEAD = 8;  // loads in flight
+    constexpr int CHUNK = SLICE_HEADS * HEAD_DIM;
+#pragma unroll 1
+    for (int v = 0; v < VECTORS; v++) {
+        int i = element_of(v), head = i / HEAD_DIM;
+        if (head >= to.count) break;
+        float4 o = __ldcg((const float4*)(to.partials + i));
+        float2 s = __ldcg(to.sums + head);
+        for (int first = folded; first < chunks; first += AHEAD) {
+            float4 x[AHEAD];
+            float2 y[AHEAD];
 #pragma unroll
-        for (int c = 0; c < AHEAD; c++) x[c] = c < chunks ? __ldcg(from + thread + c * CHUNK) : float4{};
-    }
-    for (int head = thread / 32; head < to.count; head += COMBINERS) {
-        float top = NEVER, sum = 0;
-        for (int c = lane; c < chunks; c += 32) top = fmaxf(top, __ldcg(&to.sums[c * SLICE_HEADS + head]).x);
-        top = warp_max(top);
-        for (int c = lane; c < chunks; c += 32) {
-            float2 s = __ldcg(&to.sums[c * SLICE_HEADS + head]);
-            float weight = exp2_fast(s.x - top);
-            sum += weight * s.y;
-            tail.weights[head][c] = weight;
-        }
-        sum = 1 / warp_sum(sum);
-        for (int c = lane; c < SPLITS_MAX; c += 32) {
-            tail.weights[head][c] = c < chunks ? tail.weights[head][c] * sum : 0;
-        }
-    }
-    barrier_sync<COMBINERS * 32>(COMBINING);
-    for (int i = thread; i * 4 < to.count * HEAD_DIM; i += COMBINERS * 32) {
-        const float* weights = tail.weights[i * 4 / HEAD_DIM];
-        float4 o = make_float4(0, 0, 0, 0);
-        for (int first = 0; first < chunks; first += AHEAD) {
-            if (first > 0 || i > thread) {
-#pragma unroll
-                for (int c = 0; c < AHEAD; c++) {
-                    x[c] = first + c < chunks ? __ldcg(from + i + (i64)(first + c) * CHUNK) : float4{};
-                }
+            for (int c = 0; c < AHEAD; c++) {
+                if (first + c >= chunks) break;
+                x[c] = __ldcg((const float4*)(to.partials + (i64)(first + c) * CHUNK + i));
+                y[c] = __ldcg(to.sums + (first + c) * SLICE_HEADS + head);
             }
 #pragma unroll
             for (int c = 0; c < AHEAD; c++) {
-                float w = weights[first + c];
-                o.x += w * x[c].x, o.y += w * x[c].y, o.z += w * x[c].z, o.w += w * x[c].w;
+                if (first + c >= chunks) break;
+                fold(o, s.x, s.y, x[c], y[c].x, y[c].y);
             }
         }
-        *(uint2*)(to.out + i * 4) = make_uint2(pack2(o.x, o.y), pack2(o.z, o.w));
+        store_out(to, o, s.y, i);
     }
 }
 
@@ -562,17 +593,43 @@ __device__ __forceinline__ void combine_items(Tail& tail, const int* contexts, c
     Item item = {tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
     item.open(contexts, in);
     grid_wait();
-    for (bool first = true; !item.is(tail.bounds[1]); item.next(contexts, in), first = false) {
+    Sums sums;
+    int folded = 0, apart = 0;  // chunks of this slice so far: in `sums`; stored one by one
+    for (bool first = true; !item.is(tail.bounds[1]); first = false) {
         const i64 slice = (i64)item.row * (in.kv_heads * SLICES) + item.head;
         const i64 head = (i64)in.row_of[item.row] * (in.kv_heads * GROUP) + first_head(item.head);
         constexpr int PLACES = SPLITS_MAX * SLICE_HEADS;
         const Target to = {in.out + head * HEAD_DIM, in.partials + slice * (PLACES * HEAD_DIM),
                            in.sums + slice * PLACES, in.arrivals + slice, head_count(item.head)};
-        const int chunks = (item.span.end - item.span.first + item.span.chunk - 1) / item.span.chunk;
         if (!first) barrier_leave(EMPTY);
         barrier_sync<THREADS>(FULL);
-        combine_warps(tail, to, chunks == 1, item.chunk);
-        if (chunks > 1 && arrive_last(tail, to.arrivals, chunks)) combine_chunks(tail, to, chunks);
+        Sums next;
+        combine_warps(next, tail);
+        if (item.chunk == 0) {
+            sums = next;
+            folded = 1;
+        } else if (folded > 0) {
+            fold_chunk(sums, next);
+            folded++;
+        } else {
+            store_chunk(to, next, item.chunk);
+            apart++;
+        }
+        const bool is_whole = folded > 0 && item.end == item.span.end;
+        const int chunks = (item.span.end - item.span.first + item.span.chunk - 1) / item.span.chunk;
+        item.next(contexts, in);
+        if (is_whole) {
+#pragma unroll
+            for (int v = 0; v < VECTORS; v++) {
+                int i = element_of(v);
+                if (i < to.count * HEAD_DIM) store_out(to, sums.o[v], sums.sum[v], i);
+            }
+        } else if (item.chunk == 0 || item.is(tail.bounds[1])) {
+            if (folded > 0) store_chunk(to, sums, 0);
+            int all_folded = arrive(tail, to.arrivals, folded + apart, folded, chunks);
+            if (all_folded > 0) combine_chunks(to, all_folded, chunks);
+        }
+        if (item.chunk == 0) folded = apart = 0;
     }
 }
 

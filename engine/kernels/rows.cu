@@ -12,6 +12,9 @@
 // one trip to memory (about 2 us) for a few rows. So each thread has all its loads in flight at once,
 // and weights are loaded before the wait for the kernel before.
 //
+// Rows of a long step are taken from the last to the first: the last ones that the kernel before wrote are
+// still in the second-level cache, and the kernel after begins with the first.
+//
 // A row's sums are taken in one order whatever the number of rows: results don't depend on the batch.
 //
 // -DHIDDEN, -DNORM_THREADS: elements of a hidden row; threads of add_norm.
@@ -77,6 +80,9 @@ extern "C" __global__ void __launch_bounds__(128) gather_rows(const uint4* __res
         if (first + i * 128 < vectors) to[first + i * 128] = v[i];
 }
 
+// The row that a block takes, where there is one block for each.
+__device__ __forceinline__ int last_first() { return gridDim.x - 1 - blockIdx.x; }
+
 // === add_norm ===
 
 // The sum over all threads of a block, the same for each.
@@ -108,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
         if (VECTORS % NORM_THREADS == 0 || v < VECTORS) w[i] = weight[v];
     }
     grid_wait();
-    const u64 row = (u64)blockIdx.x * VECTORS;
+    const u64 row = (u64)last_first() * VECTORS;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const int v = threadIdx.x + i * NORM_THREADS;
@@ -238,14 +244,14 @@ extern "C" __global__ void __launch_bounds__(ROPE_THREADS)
     const int first = (blockIdx.y * ROPE_GROUPS * ROPE_HEADS) + threadIdx.x / GROUP;
     const bool active = lane < LANES;
     float c[SPAN], s[SPAN];
-    const int slot = slots[blockIdx.x];
+    const int token = last_first(), slot = slots[token];
     if (active) {
-        const u64 angles = (u64)positions[blockIdx.x] * HALF + lane * SPAN;
+        const u64 angles = (u64)positions[token] * HALF + lane * SPAN;
         load_span(c, cos + angles);
         load_span(s, sin + angles);
     }
     grid_wait();
-    elem* row = qkv + (u64)blockIdx.x * (ALL_HEADS * HEAD_DIM) + lane * SPAN;
+    elem* row = qkv + (u64)token * (ALL_HEADS * HEAD_DIM) + lane * SPAN;
     HeadPart parts[ROPE_HEADS];
 #pragma unroll
     for (int i = 0; i < ROPE_HEADS; i++) {

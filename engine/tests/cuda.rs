@@ -13,6 +13,7 @@ use engine::backend::cuda::matmul::{Matmul, Product, Tuning};
 use engine::backend::cuda::memory::{DeviceMemory, PinnedMemory};
 use engine::backend::cuda::random::RandomFill;
 use engine::backend::cuda::tensor_map::{ElementType, TensorMap};
+use engine::backend::cuda::tiled_matmul::{TiledKind, TiledMatmul, TiledProduct, TiledShape};
 use engine::backend::cuda::upload::Uploader;
 use engine::config::WeightDtype;
 use engine::sampler::philox::Philox;
@@ -353,6 +354,92 @@ impl Case {
                 );
             }
         }
+    }
+}
+
+/// Every kind of tile, as the shapes call for it, and rows that no tile divides.
+#[test]
+fn products_of_many_rows_equal_those_of_the_host() {
+    use TiledKind::{Gated, Plain};
+    let Some(gpu) = Gpu::open() else { return };
+    let cases = [
+        (Gated, 1000, 520, vec![65, 200]),
+        (Gated, 4872, 136, vec![66, 128, 300]),
+        (Gated, 14336, 136, vec![65, 128, 129, 256, 1000, 2100]),
+        (Plain, 4096, 8200, vec![65, 100, 128]),
+        (Plain, 4000, 8192, vec![128]),
+    ];
+    let mut checked = 0;
+    for (kind, outputs, inputs, all_rows) in cases {
+        let shape = TiledShape { outputs, inputs, kind };
+        let tiled = TiledMatmul::new(&gpu.compiler, ElementType::Bf16, &[shape], 2100).unwrap();
+        for rows in all_rows {
+            if !tiled.takes(rows, &shape) {
+                println!("not on this GPU: {rows} rows of {shape:?}");
+                continue;
+            }
+            check_many_rows(&gpu, shape, rows, |product| tiled.run(&gpu.stream, product).unwrap());
+            check_many_rows(&gpu, shape, rows, |product| {
+                let graph = gpu.stream.capture(|| tiled.run(&gpu.stream, product)).unwrap();
+                graph.launch(&gpu.stream).unwrap();
+            });
+            checked += 1;
+        }
+    }
+    println!("{checked} products");
+}
+
+fn check_many_rows(gpu: &Gpu, shape: TiledShape, rows: usize, run: impl FnOnce(&TiledProduct)) {
+    let TiledShape { outputs, inputs, kind } = shape;
+    let is_gated = kind == TiledKind::Gated;
+    let weight_rows = if is_gated { 2 * outputs } else { outputs };
+    let x = gpu.memory(rows * inputs * 2);
+    let weight = gpu.memory(weight_rows * inputs * 2);
+    let bias = gpu.memory(outputs * 2);
+    // One row more than there are.
+    let out = gpu.memory((rows + 1) * outputs * 2);
+    gpu.random(x.address(), rows * inputs, 1, (0.0, 1.0));
+    gpu.random(weight.address(), weight_rows * inputs, 2, (0.0, 0.2));
+    gpu.random(bias.address(), outputs, 3, (0.0, 1.0));
+    gpu.stream.fill(out.address(), 0xFF, out.bytes()).unwrap();
+    run(&TiledProduct {
+        x: x.address(),
+        weight: weight.address(),
+        bias: (!is_gated).then_some(bias.address()),
+        out: out.address(),
+        rows,
+        shape,
+    });
+    let got = gpu.bf16s(out.address(), (rows + 1) * outputs);
+    let (got, after) = got.split_at(rows * outputs);
+    assert!(got.iter().all(|x| x.is_finite()), "{rows} rows of {shape:?}: something isn't written");
+    assert!(after.iter().all(|x| x.is_nan()), "{rows} rows of {shape:?}: written past the end");
+    let x = gpu.bf16s(x.address(), rows * inputs);
+    let weight = gpu.bf16s(weight.address(), weight_rows * inputs);
+    let bias = gpu.bf16s(bias.address(), outputs);
+    let sum = |row: usize, output: usize| {
+        let terms = x[row * inputs..][..inputs].iter().zip(&weight[output * inputs..][..inputs]);
+        terms.map(|(x, w)| f64::from(x * w)).sum::<f64>()
+    };
+    // Every output of some rows, of which each warp of a tile has some; every row of some outputs.
+    let some_rows = [0, 17, 63, 64, rows / 2, rows - 1].map(|row| row.min(rows - 1));
+    let by_row = some_rows.iter().flat_map(|&row| (0..outputs).step_by(7).map(move |o| (row, o)));
+    let by_output = [0, outputs / 2, outputs - 1].into_iter();
+    let by_output = by_output.flat_map(|output| (0..rows).map(move |row| (row, output)));
+    for (row, output) in by_row.chain(by_output) {
+        let want = if is_gated {
+            let (gate, up) = (sum(row, output), sum(row, outputs + output));
+            gate / (1.0 + (-gate).exp()) * up
+        } else {
+            sum(row, output) + f64::from(bias[output])
+        };
+        let got = f64::from(got[row * outputs + output]);
+        // A unit of bf16's last place, and the order of the sum.
+        let bound = want.abs() / 128.0 + 2e-3;
+        assert!(
+            (got - want).abs() <= bound,
+            "{rows} rows of {shape:?}: {row} {output}: {got}, {want}"
+        );
     }
 }
 

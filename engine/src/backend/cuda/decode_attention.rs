@@ -262,7 +262,7 @@ impl Plan {
     fn new(shape: &DecodeShape, warps: usize, stages: usize, resident: usize) -> Self {
         let slices = shape.heads.kv_heads * shape.slices().count;
         let splits_max = (ITEMS / slices).next_power_of_two().clamp(32, 128);
-        let shared_bytes = shared_bytes(shape, warps, stages, splits_max);
+        let shared_bytes = shared_bytes(shape, warps, stages);
         Self { warps, stages, resident, splits_max, shared_bytes }
     }
 
@@ -280,7 +280,7 @@ impl Plan {
 }
 
 /// What the kernel lays out in shared memory: the warps' rings, its `Tail`, the contexts.
-fn shared_bytes(shape: &DecodeShape, warps: usize, stages: usize, splits_max: usize) -> usize {
+fn shared_bytes(shape: &DecodeShape, warps: usize, stages: usize) -> usize {
     let head_dim = shape.heads.head_dim;
     let heads = shape.slices().heads;
     let steps = head_dim.div_ceil(16);
@@ -288,9 +288,8 @@ fn shared_bytes(shape: &DecodeShape, warps: usize, stages: usize, splits_max: us
     let ring = warps * stages * 2 * TILE * row;
     let states = warps * heads * ((steps * 16).next_multiple_of(32) + 4);
     let maxima_and_sums = 2 * warps * heads.next_multiple_of(8);
-    let weights = heads * splits_max;
     let division = (warps + COMBINERS) + 2 * 3 + 1;
-    let words = states + maxima_and_sums + weights + division + shape.rows_max;
+    let words = states + maxima_and_sums + division + shape.rows_max;
     ring + words * 4
 }
 
