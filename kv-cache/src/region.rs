@@ -19,6 +19,18 @@ pub trait KvRegion: Any + Send + Sync {
     /// The shape of every page in this region.
     fn layout(&self) -> &KvLayout;
 
+    /// Waits until `fence` has passed; what was written before it is then read without a wait.
+    ///
+    /// So that whoever reads takes buffers and turns only for what is there.
+    ///
+    /// # Errors
+    /// [`RegionError::Device`] for a fence that was never given out, or if what was submitted before
+    /// it has failed.
+    fn settle(&self, fence: Fence) -> Result<(), RegionError> {
+        let _ = fence;
+        Ok(())
+    }
+
     /// Copies `pages` out, after `fence` has passed.
     ///
     /// - `out`: `pages.pages() * layout.page_bytes()` bytes, layer first, then block.

@@ -24,8 +24,9 @@ const THREADS: u32 = 512;
 /// hardly notices.
 const LINK_BLOCKS: usize = 16;
 
-/// Calls that copy to and from the host at the same time: one each way.
-const LANES: usize = 2;
+/// Calls that copy to and from the host at the same time: while one fills or empties its buffer, the
+/// next has the link.
+const LANES: usize = 4;
 
 /// Blocks of a copy on the device: enough to draw all of its bandwidth.
 const DEVICE_BLOCKS: usize = 132;
@@ -208,8 +209,10 @@ impl CudaKv {
         out: &mut [u8],
     ) -> Result<(), EngineError> {
         self.device().bind()?;
+        // Before there is a lane: a lane that waits for one prompt's step is one that no other prompt's
+        // finished pages go by.
+        self.fences.pass(fence)?;
         let mut lane = self.lanes.borrow();
-        self.fences.wait(&lane.stream, fence)?;
         let copy = self.begin(&mut lane, Way::Out, pages)?;
         copy.submit(&lane, 0)?;
         let pieces = out.chunks_mut(copy.staged * self.layout.page_bytes());
@@ -275,6 +278,11 @@ impl CudaKv {
 impl KvRegion for CudaKv {
     fn layout(&self) -> &KvLayout {
         &self.layout
+    }
+
+    fn settle(&self, fence: Fence) -> Result<(), RegionError> {
+        let passed = self.device().bind().and_then(|()| self.fences.pass(fence));
+        passed.map_err(|why| broken(&why))
     }
 
     fn gather(

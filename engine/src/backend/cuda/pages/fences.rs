@@ -64,15 +64,6 @@ impl FenceTable {
         Ok(Fence(ring.push(event)))
     }
 
-    /// Lets what is submitted to `stream` from here on wait for `fence`, on the device.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`] for a fence that was never given out, or if the driver refuses.
-    pub fn wait(&self, stream: &Stream, fence: Fence) -> Result<(), EngineError> {
-        let ring = self.ring.lock();
-        ring.find(fence)?.map_or(Ok(()), |event| stream.wait(event))
-    }
-
     /// Waits on this thread until `fence` has passed; the thread sleeps meanwhile.
     ///
     /// # Errors
