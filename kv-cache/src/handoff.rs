@@ -99,6 +99,13 @@ impl PageSpan {
             || (within(&self.layers, &other.layers) && within(&self.blocks, &other.blocks))
     }
 
+    /// Whether any page is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let meet = |a: &Range<u32>, b: &Range<u32>| a.start.max(b.start) < a.end.min(b.end);
+        meet(&self.layers, &other.layers) && meet(&self.blocks, &other.blocks)
+    }
+
     /// Each page as (layer, logical block), in order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
         let blocks = self.blocks.clone();

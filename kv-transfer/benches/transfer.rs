@@ -1,12 +1,16 @@
 //! How fast pages move, beside how fast memory does.
 //!
-//! `cargo bench -p kv-transfer`: each transport at several message sizes, one hand-off of 64 MiB.
+//! `cargo bench -p kv-transfer`: each transport at several message sizes, one hand-off of 64 MiB; then
+//! eight at once, and what they cost the processor.
+
+#![allow(clippy::print_stdout)]
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use futures::future::join_all;
 use kv_cache::{BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion};
 use kv_transfer::transport::{
     GrpcTransport, InProcessTransport, KvTransferService, LocalReceivers, Target, Transport,
@@ -25,7 +29,10 @@ const LAYOUT: KvLayout =
 /// A prompt of 1024 tokens.
 const BLOCKS: u32 = 64;
 const TOKENS: u32 = BLOCKS * LAYOUT.block_tokens;
+/// HTTP/2's, as `cluster` has it.
 const WINDOW: u32 = 8 << 20;
+/// Hand-offs at once, where there are several.
+const AT_ONCE: u32 = 8;
 
 /// One worker's memory.
 struct Memory {
@@ -35,27 +42,29 @@ struct Memory {
 
 impl Memory {
     fn new() -> Self {
-        let pool = BlockPool::new(BLOCKS, LAYOUT.block_tokens).with_prefix_cache(false);
-        Self { pool, region: Arc::new(HostRegion::new(LAYOUT, BLOCKS)) }
+        let blocks = AT_ONCE * BLOCKS;
+        let pool = BlockPool::new(blocks, LAYOUT.block_tokens).with_prefix_cache(false);
+        Self { pool, region: Arc::new(HostRegion::new(LAYOUT, blocks)) }
     }
 }
 
 fn handoffs(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let memory = Memory::new();
-    let config = ReceiverConfig { window_bytes: u64::from(WINDOW), ..ReceiverConfig::default() };
+    let config = ReceiverConfig::default();
     let receiver = Receiver::new(memory.pool.clone(), memory.region.clone(), config);
     let local = LocalReceivers::default();
     let _registration = local.register("inproc://decode", receiver.clone());
     let uri = serve(&runtime, receiver.clone());
-    let ways: [(Arc<dyn Transport>, String); 2] = [
-        (Arc::new(InProcessTransport::new(local)), "inproc://decode".into()),
-        (Arc::new(GrpcTransport::new(1)), uri),
+    let ways: [(&str, Arc<dyn Transport>, String); 3] = [
+        ("in place", Arc::new(InProcessTransport::new(local)), "inproc://decode".into()),
+        ("grpc", Arc::new(GrpcTransport::new(1)), uri.clone()),
+        ("grpc, 4 connections", Arc::new(GrpcTransport::new(4)), uri),
     ];
     let mut group = criterion.benchmark_group("hand-off");
     group.throughput(Throughput::Bytes(u64::from(BLOCKS) * LAYOUT.block_bytes() as u64));
     group.sample_size(10).measurement_time(Duration::from_secs(4));
-    for (transport, uri) in ways {
+    for (way, transport, uri) in &ways {
         for kib in [128, 256, 512, 1024] {
             let config = SenderConfig {
                 message_bytes: kib << 10,
@@ -64,7 +73,7 @@ fn handoffs(criterion: &mut Criterion) {
             };
             let sender = Sender::new(Transports::new(vec![transport.clone()]), config);
             let target = Target { uri: uri.clone(), incarnation: 0 };
-            let id = BenchmarkId::new(transport.name(), format!("{kib} KiB"));
+            let id = BenchmarkId::new(*way, format!("{kib} KiB"));
             let source = Memory::new();
             group.bench_function(id, |bencher| {
                 bencher.iter(|| {
@@ -74,6 +83,39 @@ fn handoffs(criterion: &mut Criterion) {
         }
     }
     group.finish();
+    let mut group = criterion.benchmark_group("hand-offs at once");
+    let bytes = u64::from(AT_ONCE * BLOCKS) * LAYOUT.block_bytes() as u64;
+    group.throughput(Throughput::Bytes(bytes));
+    group.sample_size(10).measurement_time(Duration::from_secs(4));
+    for (way, transport, uri) in &ways {
+        let sender = Sender::new(Transports::new(vec![transport.clone()]), SenderConfig::default());
+        let target = Target { uri: uri.clone(), incarnation: 0 };
+        let source = Memory::new();
+        let (mut processor, mut rounds) = (Duration::ZERO, 0);
+        group.bench_function(*way, |bencher| {
+            bencher.iter(|| {
+                let before = processor_time();
+                let one = |_| hand_over(&receiver, &memory, &sender, &source, &target);
+                runtime.block_on(join_all((0..AT_ONCE).map(one)));
+                processor += processor_time() - before;
+                rounds += 1;
+            });
+        });
+        let gigabytes = f64::from(rounds) * bytes as f64 / 1e9;
+        if gigabytes > 0.0 {
+            println!("{way}: {:.2} s of a core for 1 GB", processor.as_secs_f64() / gigabytes);
+        }
+    }
+    group.finish();
+}
+
+/// Time that this process has had of all cores; zero where there is no `/proc`.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name, which may have spaces: user and kernel time are the 12th and 13th, in 10 ms.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(10 * ticks)
 }
 
 async fn hand_over(

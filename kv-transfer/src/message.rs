@@ -19,6 +19,8 @@ pub struct Open {
     pub kv_layout: String,
     /// Counts the sender's streams of this hand-off, from 1.
     pub epoch: u64,
+    /// Payload of the whole hand-off: what a transport chooses its connections by. Not on the wire.
+    pub bytes: u64,
 }
 
 /// Sender to receiver, after [`Open`].

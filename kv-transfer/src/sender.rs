@@ -8,6 +8,7 @@ mod transfer;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use kv_cache::{BlockHandle, Fence, HandoffId, KvRegion};
@@ -33,6 +34,8 @@ pub struct Sender {
     transports: Transports,
     buffers: Buffers,
     tasks: TaskTracker,
+    /// Hand-offs begun.
+    started: Arc<AtomicU64>,
     stats: Arc<TransferStats>,
 }
 
@@ -43,7 +46,7 @@ pub struct SenderConfig {
     pub message_bytes: usize,
     /// Pages of one message that says where they are, in bytes; at least one page.
     pub in_place_bytes: usize,
-    /// Staging memory of all hand-offs together.
+    /// Staging memory of all hand-offs together; the oldest one's first where it is short.
     pub buffer_bytes_max: usize,
     /// Payload that one hand-off may have gathered and not acknowledged, if the receiver lets it.
     pub window_bytes: u64,
@@ -134,6 +137,7 @@ impl Sender {
             config,
             transports,
             tasks: TaskTracker::new(),
+            started: Arc::default(),
             stats: Arc::default(),
         }
     }
@@ -191,8 +195,9 @@ impl Default for SenderConfig {
         Self {
             message_bytes: MESSAGE_BYTES,
             in_place_bytes: IN_PLACE_BYTES,
-            buffer_bytes_max: 256 << 20,
-            window_bytes: 8 << 20,
+            // 20 ms at 6 GB/s. What waits beyond that waits where the oldest comes first.
+            buffer_bytes_max: 128 << 20,
+            window_bytes: 16 << 20,
             stall: Duration::from_secs(5),
             open_timeout: Duration::from_secs(3),
             opens_max: 3,

@@ -10,6 +10,7 @@ pub struct TransferStats {
     pub(crate) bytes: AtomicU64,
     pub(crate) pages: AtomicU64,
     pub(crate) in_place_pages: AtomicU64,
+    pub(crate) copy_us: AtomicU64,
     pub(crate) resent_pages: AtomicU64,
     pub(crate) duplicate_pages: AtomicU64,
     pub(crate) corrupt_pages: AtomicU64,
@@ -29,6 +30,8 @@ pub struct TransferCounts {
     pub pages: u64,
     /// Those of them that went from memory to memory.
     pub in_place_pages: u64,
+    /// Time that messages took between memory and buffer, hashed on the way, added up; several do at once.
+    pub copy_us: u64,
     /// Pages sent again, because the receiver missed them or a stream was cut.
     pub resent_pages: u64,
     /// Pages that arrived although they were there already.
@@ -57,6 +60,7 @@ impl TransferStats {
             bytes: self.bytes.load(Relaxed),
             pages: self.pages.load(Relaxed),
             in_place_pages: self.in_place_pages.load(Relaxed),
+            copy_us: self.copy_us.load(Relaxed),
             resent_pages: self.resent_pages.load(Relaxed),
             duplicate_pages: self.duplicate_pages.load(Relaxed),
             corrupt_pages: self.corrupt_pages.load(Relaxed),

@@ -19,7 +19,7 @@ const TOKENS: u32 = 20 * BLOCK_TOKENS + 1;
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_page_arrives_as_it_was_sent(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
     #[values(
         Fault::None,
         Fault::Drop,
@@ -59,7 +59,7 @@ async fn every_page_arrives_as_it_was_sent(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_prefix_is_not_sent(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
     #[values(Fault::None, Fault::All)] fault: Fault,
     #[values(1, 17, 20, 21)] held_blocks: u32,
 ) {
@@ -75,7 +75,7 @@ async fn a_held_prefix_is_not_sent(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_hand_offs_at_once_dont_mix(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
     #[values(Fault::None, Fault::All)] fault: Fault,
 ) {
     let world = World::new(via, fault.faults(3));
@@ -93,7 +93,7 @@ async fn many_hand_offs_at_once_dont_mix(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_the_seed_all_pages_arrive(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     for seed in 0..24 {
         let world = World::new(via, Fault::All.faults(seed));
@@ -107,7 +107,7 @@ async fn whatever_the_seed_all_pages_arrive(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_ends_both_sides_and_returns_all_blocks(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let time = Duration::from_millis(200);
@@ -139,7 +139,7 @@ async fn a_deadline_ends_both_sides_and_returns_all_blocks(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_gives_up_stops_the_sender(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let sent = world.sending.table(TOKENS, 1);
@@ -162,7 +162,7 @@ async fn a_receiver_that_gives_up_stops_the_sender(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_that_gives_up_lets_its_blocks_go(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let sent = world.sending.table(TOKENS, 1);
@@ -184,7 +184,7 @@ async fn a_sender_that_gives_up_lets_its_blocks_go(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_life_of_the_receiver_refuses(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
@@ -198,7 +198,7 @@ async fn another_life_of_the_receiver_refuses(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_layout_is_refused_on_both_sides(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
@@ -214,7 +214,7 @@ async fn another_layout_is_refused_on_both_sides(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_that_never_arrive_right_are_never_read(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let mut world = World::new(via, Faults { corrupt: 1.0, ..Faults::default() });
     // One page a message, so that the one flipped bit hits every page.
@@ -243,7 +243,7 @@ async fn pages_that_never_arrive_right_are_never_read(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_answers_nothing_is_given_up(
-    #[values(Via::InPlace, Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InPlace, Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let mut world = World::new(via, Faults { drop: 1.0, ..Faults::default() });
     let stall = Duration::from_millis(20);

@@ -53,7 +53,8 @@ fn record(byte: u8) -> CommitRecord {
 }
 
 async fn open(world: &World, id: HandoffId, epoch: u64) -> Result<Link, OpenError> {
-    let open = Open { id, incarnation: INCARNATION, kv_layout: KV_LAYOUT.into(), epoch };
+    let kv_layout = KV_LAYOUT.into();
+    let open = Open { id, incarnation: INCARNATION, kv_layout, epoch, bytes: u64::MAX };
     world.transport.open(&world.target, open).await
 }
 
@@ -82,7 +83,7 @@ fn reason(reply: &Reply) -> RejectReason {
 #[rstest]
 #[tokio::test]
 async fn a_commit_names_what_is_missing_until_nothing_is(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
@@ -103,7 +104,7 @@ async fn a_commit_names_what_is_missing_until_nothing_is(
 #[rstest]
 #[tokio::test]
 async fn blocks_are_bound_only_when_their_pages_come(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
@@ -122,7 +123,7 @@ async fn blocks_are_bound_only_when_their_pages_come(
 #[rstest]
 #[tokio::test]
 async fn a_later_stream_takes_over_and_the_earlier_one_cannot_write(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
@@ -146,7 +147,7 @@ async fn a_later_stream_takes_over_and_the_earlier_one_cannot_write(
 #[rstest]
 #[tokio::test]
 async fn a_sender_that_missed_the_answer_can_ask_again(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
     #[values(false, true)] taken: bool,
 ) {
     let world = World::new(via, Faults::default());
@@ -179,7 +180,7 @@ async fn a_sender_that_missed_the_answer_can_ask_again(
 #[case::other_layers(Push::Commit(CommitRecord { layers: 1, ..record(5) }))]
 #[tokio::test]
 async fn what_was_not_promised_room_ends_the_hand_off(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
     #[case] push: Push,
 ) {
     let world = World::new(via, Faults::default());
@@ -202,7 +203,7 @@ fn pages(edit: impl Fn(&mut PageChunk)) -> Push {
 #[rstest]
 #[tokio::test]
 async fn a_set_that_differs_from_its_record_is_refused(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
@@ -217,7 +218,9 @@ async fn a_set_that_differs_from_its_record_is_refused(
 
 #[rstest]
 #[tokio::test]
-async fn pages_in_the_wrong_place_are_corrupt(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn pages_in_the_wrong_place_are_corrupt(
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
+) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
     let mut link = open(&world, pending.id(), 1).await.unwrap();
@@ -231,7 +234,9 @@ async fn pages_in_the_wrong_place_are_corrupt(#[values(Via::InProcess, Via::Grpc
 
 #[rstest]
 #[tokio::test]
-async fn a_page_that_is_there_is_not_written_again(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn a_page_that_is_there_is_not_written_again(
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
+) {
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
     let mut link = open(&world, pending.id(), 1).await.unwrap();
@@ -254,7 +259,9 @@ async fn a_page_that_is_there_is_not_written_again(#[values(Via::InProcess, Via:
 
 #[rstest]
 #[tokio::test]
-async fn nobody_knows_a_made_up_hand_off(#[values(Via::InProcess, Via::Grpc)] via: Via) {
+async fn nobody_knows_a_made_up_hand_off(
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
+) {
     let world = World::new(via, Faults::default());
     let refused = open(&world, HandoffId([1; 16]), 1).await;
     let Err(OpenError::Rejected(why)) = refused else { panic!("{refused:?}") };
@@ -406,7 +413,7 @@ fn gated(via: Via) -> (World, Arc<Gated>) {
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocks_under_a_writers_hands_are_freed_when_it_has_ended(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let (world, region) = gated(via);
     region.set_closed(true);
@@ -430,7 +437,7 @@ async fn blocks_under_a_writers_hands_are_freed_when_it_has_ended(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_takes_over_waits_for_the_writer_of_the_one_before(
-    #[values(Via::InProcess, Via::Grpc)] via: Via,
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
 ) {
     let (world, region) = gated(via);
     region.set_closed(true);

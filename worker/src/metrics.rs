@@ -7,7 +7,7 @@ use engine::EngineHandle;
 use engine::backend::cuda::PartitionSeat;
 use kv_transfer::TransferStats;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
@@ -120,6 +120,12 @@ impl Collector for WorkerCollector {
         counter(&mut encoder, "baton_engine_steps", "Batches through the model", stats.steps)?;
         counter(
             &mut encoder,
+            "baton_engine_host_seconds",
+            "Time in which the engine's thread worked for batches, not waited for the device",
+            stats.host_s,
+        )?;
+        counter(
+            &mut encoder,
             "baton_preemptions",
             "Sequences set back for want of KV blocks",
             stats.preemptions,
@@ -151,11 +157,11 @@ fn gauge(
     metric.encode(encoder)
 }
 
-fn counter(
+fn counter<N: EncodeCounterValue + std::fmt::Debug>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    value: u64,
+    value: N,
 ) -> std::fmt::Result {
     let metric = ConstCounter::new(value);
     let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
@@ -184,6 +190,7 @@ impl Collector for TransferCollector {
             ("bytes", "KV bytes", counts.bytes),
             ("pages", "KV pages", counts.pages),
             ("in_place_pages", "KV pages copied from memory to memory", counts.in_place_pages),
+            ("copy_microseconds", "Time of messages between memory and buffer", counts.copy_us),
             ("resent_pages", "KV pages sent again", counts.resent_pages),
             ("duplicate_pages", "KV pages that were there already", counts.duplicate_pages),
             ("corrupt_pages", "KV pages refused for a wrong digest", counts.corrupt_pages),

@@ -173,7 +173,7 @@ impl Entry {
 
     /// Turns complete pages into a table.
     fn complete(&self, state: &mut State) {
-        debug_assert_eq!(state.writers, 0, "a stream writes one chunk at a time");
+        debug_assert_eq!(state.writers, 0, "a stream's commit comes after its writes");
         let phase = std::mem::replace(&mut state.phase, Phase::Closed(Closed::Abandoned));
         state.phase = match phase {
             Phase::Receiving(receiving) => {

@@ -2,6 +2,7 @@
 //! second.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use kv_cache::{BlockHandle, BlockRef, PageRange, PeerPages, RegionError, RejectReason};
 
@@ -38,6 +39,7 @@ pub(super) fn write(
         add(&shared.stats.duplicate_pages, chunk.span.pages());
         return Ok(());
     };
+    let begun = Instant::now();
     let page_bytes = shared.region.layout().page_bytes();
     let verdicts = judge(&pass, chunk, page_bytes);
     shared.count(entry, chunk, &verdicts);
@@ -47,6 +49,7 @@ pub(super) fn write(
     })?;
     let places: Vec<(u32, u32)> = chunk.span.iter().collect();
     let written = verdicts.good.iter().map(|&page| (places[page], chunk.digests[page]));
+    add(&shared.stats.copy_us, begun.elapsed().as_micros() as usize);
     add(&shared.stats.bytes, verdicts.good.len() * page_bytes);
     add(&shared.stats.pages, verdicts.good.len());
     if matches!(chunk.payload, Payload::InPlace(_)) {

@@ -1,6 +1,7 @@
 //! Out of the region: pages into a buffer, each with its digest; or the word where they are.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kv_cache::{BlockHandle, Fence, KvRegion, PageRange, PageSpan};
 
@@ -25,27 +26,48 @@ pub(super) struct Gathered {
     /// `[pages]`
     pub(super) digests: Vec<u64>,
     pub(super) resent: bool,
+    /// Time of the copy and the hash.
+    pub(super) took_us: usize,
+}
+
+/// Waits until `fence` has passed, and returns it.
+pub(super) async fn settled(
+    region: Arc<dyn KvRegion>,
+    fence: Fence,
+) -> Result<Fence, TransferError> {
+    blocking(move || Ok(region.settle(fence).map(|()| fence)?)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
+) -> Result<T, TransferError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(TransferError::Internal(panic.to_string())))
 }
 
 // === impl Gather ===
 
 impl Gather {
     /// Reads the pages on a blocking thread, once there is a buffer.
+    ///
+    /// - `turn`: of the hand-off, among those that wait for buffers.
     pub(super) async fn run(
         self,
         region: Arc<dyn KvRegion>,
         buffers: Buffers,
+        turn: u64,
     ) -> Result<Gathered, TransferError> {
         let bytes = self.span.pages() * region.layout().page_bytes();
-        let mut buffer = buffers.take(bytes).await;
+        let mut buffer = buffers.take(turn, bytes).await;
         let read = move || {
+            let begun = Instant::now();
             let out = buffer.first_mut(bytes);
             let digests = self.read(region.as_ref(), out)?;
             let payload = Payload::Bytes(buffer.freeze(bytes));
-            Ok(Gathered { span: self.span, payload, digests, resent: self.resent })
+            let took_us = begun.elapsed().as_micros() as usize;
+            Ok(Gathered { span: self.span, payload, digests, resent: self.resent, took_us })
         };
-        let read = tokio::task::spawn_blocking(read).await;
-        read.unwrap_or_else(|panic| Err(TransferError::Internal(panic.to_string())))
+        blocking(read).await
     }
 
     /// Leaves the pages where they are.
@@ -53,7 +75,8 @@ impl Gather {
         let Self { span, blocks, fence, resent } = self;
         let source = PagesInPlace { region, blocks, fence };
         let digests = source.digests(&span).collect();
-        Gathered { span, payload: Payload::InPlace(Arc::new(source)), digests, resent }
+        let payload = Payload::InPlace(Arc::new(source));
+        Gathered { span, payload, digests, resent, took_us: 0 }
     }
 
     fn read(&self, region: &dyn KvRegion, out: &mut [u8]) -> Result<Vec<u64>, TransferError> {

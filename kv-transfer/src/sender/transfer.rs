@@ -2,16 +2,18 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use kv_cache::{KvRegion, PageSpan};
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
+use kv_cache::{Fence, KvRegion, PageSpan};
 use tokio::sync::mpsc::{self, Permit};
 use tokio::time::Instant;
 
 use super::connect::Connector;
-use super::gather::Gathered;
+use super::gather::{Gathered, settled};
 use super::outbox::Outbox;
 use super::{Order, SendJob, SendReport, Sender};
 use crate::buffers::Buffers;
@@ -26,12 +28,18 @@ pub(super) struct Transfer {
     /// The receiver copies pages from `region` itself.
     in_place: bool,
     buffers: Buffers,
+    /// Its turn for buffers: the number of hand-offs begun before.
+    turn: u64,
     stats: Arc<TransferStats>,
     connector: Connector,
     outbox: Outbox,
     orders: mpsc::Receiver<Order>,
     /// The pages being read. Outlives the stream, so that what is read is not read twice.
-    gathering: Option<BoxFuture<'static, Result<Gathered, TransferError>>>,
+    gathering: FuturesOrdered<BoxFuture<'static, Result<Gathered, TransferError>>>,
+    /// Waits until the next pages are filled: they take no buffer before.
+    settling: Option<BoxFuture<'static, Result<Fence, TransferError>>>,
+    /// Every fence up to this one has passed.
+    settled: Fence,
     window_bytes: u64,
     stall: Duration,
     deadline: Instant,
@@ -45,6 +53,7 @@ pub(super) struct Transfer {
 enum Event<'a> {
     Reply(Option<Result<Reply, Cut>>),
     Gathered(Result<Gathered, TransferError>),
+    Settled(Result<Fence, TransferError>),
     Writable(Option<Permit<'a, Push>>),
     Order(Option<Order>),
     Stalled,
@@ -71,15 +80,17 @@ impl Transfer {
         let layout = job.region.layout();
         let blocks = job.blocks.len() as u32;
         let span = PageSpan { layers: 0..layout.layers, blocks: job.blocks };
+        let bytes = (span.pages() * layout.page_bytes()) as u64;
         let message_bytes = if in_place { config.in_place_bytes } else { config.message_bytes };
         let outbox = Outbox::new(span, job.tokens, layout.page_bytes(), message_bytes);
         let incarnation = job.target.incarnation;
-        let open = Open { id: job.id, incarnation, kv_layout: job.kv_layout, epoch: 0 };
+        let open = Open { id: job.id, incarnation, kv_layout: job.kv_layout, epoch: 0, bytes };
         Self {
             outbox,
             region: job.region,
             in_place,
             buffers: sender.buffers.clone(),
+            turn: sender.started.fetch_add(1, Ordering::Relaxed),
             stats: sender.stats.clone(),
             connector: Connector::new(
                 job.target,
@@ -89,7 +100,9 @@ impl Transfer {
                 config.opens_max,
             ),
             orders,
-            gathering: None,
+            gathering: FuturesOrdered::new(),
+            settling: None,
+            settled: Fence::default(),
             window_bytes: config.window_bytes,
             stall: config.stall,
             deadline: job.deadline.into(),
@@ -133,7 +146,8 @@ impl Transfer {
                 permit = link.pushes.reserve(), if !ending && self.outbox.has_ready() => {
                     Event::Writable(permit.ok())
                 }
-                gathered = poll(&mut self.gathering) => Event::Gathered(gathered),
+                Some(gathered) = self.gathering.next() => Event::Gathered(gathered),
+                settled = poll(&mut self.settling) => Event::Settled(settled),
                 order = self.orders.recv(), if !self.orders.is_closed() => Event::Order(order),
                 () = tokio::time::sleep_until(stalled_at), if owed => Event::Stalled,
             };
@@ -160,9 +174,10 @@ impl Transfer {
                 }
             }
             Event::Writable(None) => {}
-            Event::Gathered(gathered) => {
-                self.gathering = None;
-                self.outbox.gathered(gathered?);
+            Event::Gathered(gathered) => self.outbox.gathered(gathered?),
+            Event::Settled(settled) => {
+                self.settling = None;
+                self.settled = self.settled.max(settled?);
             }
             Event::Order(Some(Order::Push(pages))) => {
                 self.first_push.get_or_insert_with(Instant::now);
@@ -203,16 +218,26 @@ impl Transfer {
         Ok(Next::GoOn)
     }
 
-    /// Begins to read the next pages, if there are any and the window has room. Pages in place take
-    /// no memory on their way, so no window holds them up.
+    /// Begins to read the next pages, if there are any, they are filled and the window has room. Pages
+    /// in place take no memory on their way, so no window holds them up, and the receiver waits.
     fn gather(&mut self, window_bytes: u64) {
         if self.in_place {
             while let Some(gather) = self.outbox.next_gather(u64::MAX) {
                 self.outbox.gathered(gather.in_place(self.region.clone()));
             }
-        } else if let Some(gather) = self.outbox.next_gather(window_bytes) {
-            let gather = gather.run(self.region.clone(), self.buffers.clone());
-            self.gathering = Some(Box::pin(gather));
+            return;
+        }
+        while let Some(fence) = self.outbox.next_fence() {
+            if fence > self.settled {
+                let settling = || settled(self.region.clone(), fence).boxed();
+                self.settling.get_or_insert_with(settling);
+                return;
+            }
+            let Some(gather) = self.outbox.next_gather(window_bytes) else { return };
+            let gather = gather.run(self.region.clone(), self.buffers.clone(), self.turn);
+            let stats = self.stats.clone();
+            let counted = gather.inspect_ok(move |read| add(&stats.copy_us, read.took_us));
+            self.gathering.push_back(counted.boxed());
         }
     }
 

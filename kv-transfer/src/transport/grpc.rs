@@ -1,5 +1,6 @@
 //! Over gRPC: works wherever the workers' addresses do.
 
+mod lanes;
 mod service;
 mod wire;
 
@@ -9,16 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, stream};
+use futures::future::{ready, try_join_all};
+use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use proto::v1;
 use proto::v1::kv_transfer_client::KvTransferClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
+use self::lanes::deal;
+use self::wire::{LANES_MAX, LaneOpen};
 use super::{CHUNKS_QUEUED_MAX, Cut, Link, OpenError, Target, Transport};
-use crate::message::Open;
+use crate::message::{Open, Push};
 
 pub use service::KvTransferService;
 
@@ -35,14 +40,19 @@ const CHANNELS_MAX: usize = 1024;
 /// Finds the connection to a receiver for one of several parallel lanes.
 pub type Dial = Arc<dyn Fn(&Target, usize) -> Result<Channel, String> + Send + Sync>;
 
+/// Payload for each connection of a stream, at least: what is shorter takes fewer. Two milliseconds of
+/// one connection, beside which opening another stream (0.1 ms) is little.
+const LANE_BYTES: u64 = 4 << 20;
+
 /// Streams over HTTP/2.
 ///
-/// One connection is one core's work on each side (2 GB/s measured, four reach 11), so hand-offs
-/// take turns over several lanes.
+/// One connection is one core's work on each side (2 GB/s measured, four reach 11), so a large hand-off's
+/// messages are dealt over all lanes, and small ones take turns.
 #[derive(Clone)]
 pub struct GrpcTransport {
     dial: Dial,
     lanes: usize,
+    lane_bytes: u64,
     next_lane: Arc<AtomicUsize>,
 }
 
@@ -77,13 +87,32 @@ impl GrpcTransport {
     /// at each stream.
     #[must_use]
     pub fn with_dial(lanes: usize, dial: Dial) -> Self {
-        Self { dial, lanes: lanes.max(1), next_lane: Arc::default() }
+        let lanes = lanes.clamp(1, LANES_MAX);
+        Self { dial, lanes, lane_bytes: LANE_BYTES, next_lane: Arc::default() }
     }
 
-    fn client(&self, target: &Target) -> Result<KvTransferClient<Channel>, OpenError> {
-        let lane = self.next_lane.fetch_add(1, Ordering::Relaxed) % self.lanes;
-        let channel = (self.dial)(target, lane).map_err(OpenError::Unreachable)?;
-        Ok(KvTransferClient::new(channel))
+    /// The same, with a connection for every `lane_bytes` of a hand-off, as far as there are.
+    #[must_use]
+    pub fn with_lane_bytes(self, lane_bytes: u64) -> Self {
+        Self { lane_bytes: lane_bytes.max(1), ..self }
+    }
+
+    /// Begins one lane of a stream, on connection `connection`.
+    async fn call(
+        &self,
+        target: &Target,
+        connection: usize,
+        lane: LaneOpen,
+        pushes: mpsc::Receiver<Push>,
+    ) -> Result<Streaming<v1::PushResponse>, OpenError> {
+        let channel = (self.dial)(target, connection % self.lanes);
+        let channel = channel.map_err(OpenError::Unreachable)?;
+        let open = v1::PushRequest::from(lane);
+        let requests =
+            stream::once(async { open }).chain(ReceiverStream::new(pushes).map(Into::into));
+        let response = KvTransferClient::new(channel).push(requests).await;
+        let response = response.map_err(|status| OpenError::Unreachable(describe(&status)))?;
+        Ok(response.into_inner())
     }
 }
 
@@ -108,19 +137,39 @@ impl Transport for GrpcTransport {
     }
 
     async fn open(&self, target: &Target, open: Open) -> Result<Link, OpenError> {
-        let mut client = self.client(target)?;
+        let lanes = open.bytes.div_ceil(self.lane_bytes).clamp(1, self.lanes as u64) as usize;
+        let first = self.next_lane.fetch_add(1, Ordering::Relaxed);
         let (pushes, pushed) = mpsc::channel(CHUNKS_QUEUED_MAX);
-        let open = v1::PushRequest::from(open);
-        let requests =
-            stream::once(async { open }).chain(ReceiverStream::new(pushed).map(Into::into));
-        let response = client.push(requests).await;
-        let response = response.map_err(|status| OpenError::Unreachable(describe(&status)))?;
-        let replies = response.into_inner().map(|reply| match reply {
-            Ok(reply) => reply.try_into().map_err(|error| Cut(format!("bad reply: {error}"))),
-            Err(status) => Err(Cut(describe(&status))),
+        let (dealt, ends): (Vec<_>, Vec<_>) =
+            (0..lanes).map(|_| mpsc::channel(CHUNKS_QUEUED_MAX)).unzip();
+        let calls = ends.into_iter().enumerate().map(|(lane, end)| {
+            let lane_open = LaneOpen { open: open.clone(), lane, lanes };
+            self.call(target, first.wrapping_add(lane), lane_open, end)
         });
+        let mut replies = try_join_all(calls).await?.into_iter().map(|replies| {
+            replies.map(|reply| match reply {
+                Ok(reply) => reply.try_into().map_err(|error| Cut(format!("bad reply: {error}"))),
+                Err(status) => Err(Cut(describe(&status))),
+            })
+        });
+        // Nothing comes on the other lanes but word that they are broken. The first one's end is the
+        // stream's; theirs may be heard of earlier.
+        let first = replies.next().expect("one lane at least").boxed();
+        let dealing = stream::once(deal(pushed, dealt)).filter_map(async |()| None).boxed();
+        let others = replies.map(futures::StreamExt::boxed).chain([dealing]);
+        let replies = until_first_ends(first, stream::select_all(others));
         Link::establish(pushes, replies.boxed()).await
     }
+}
+
+/// Both, until `first` has ended.
+fn until_first_ends<T: Send + Sync + 'static>(
+    first: impl Stream<Item = T> + Send + Unpin + 'static,
+    others: impl Stream<Item = T> + Send + Unpin + 'static,
+) -> impl Stream<Item = T> + Send {
+    let first = first.map(Some).chain(stream::once(ready(None)));
+    let both = stream::select(first, others.map(Some));
+    both.take_while(|it| ready(it.is_some())).filter_map(ready)
 }
 
 fn describe(status: &tonic::Status) -> String {

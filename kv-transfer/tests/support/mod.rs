@@ -38,6 +38,8 @@ pub enum Via {
     /// Through a buffer: the sender's memory is one that the receiver doesn't reach.
     InProcess,
     Grpc,
+    /// Over gRPC, each stream dealt over three connections.
+    Lanes,
 }
 
 /// What goes wrong.
@@ -213,13 +215,17 @@ impl World {
                 let (uri, server) = serve(receiver.clone());
                 (Arc::new(GrpcTransport::new(2)), uri, Some(server))
             }
+            Via::Lanes => {
+                let (uri, server) = serve(receiver.clone());
+                (Arc::new(GrpcTransport::new(3).with_lane_bytes(1)), uri, Some(server))
+            }
         };
         let transport: Arc<dyn Transport> = Arc::new(Faulty::new(transport, faults));
         let sender = Sender::new(Transports::new(vec![transport.clone()]), sender_config());
         let target = Target { uri, incarnation: INCARNATION };
         let sending = match via {
             Via::InPlace => Memory::new(512),
-            Via::InProcess | Via::Grpc => {
+            Via::InProcess | Via::Grpc | Via::Lanes => {
                 Memory::over(Arc::new(Apart(HostRegion::new(layout(), 512))), 512)
             }
         };

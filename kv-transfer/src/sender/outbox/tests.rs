@@ -40,6 +40,7 @@ fn read(gather: &Gather) -> Gathered {
             .map(|(layer, block)| page_digest(layer, block, &page))
             .collect(),
         resent: gather.resent,
+        took_us: 0,
     }
 }
 

@@ -10,33 +10,52 @@ use proto::v1::push_response::Message as Response;
 
 use crate::message::{Open, PageChunk, Payload, Push, Rejection, Reply};
 
-// === impl Open ===
+/// Lanes of a stream, at most.
+pub(super) const LANES_MAX: usize = 64;
 
-impl From<Open> for v1::PushRequest {
-    fn from(open: Open) -> Self {
+/// How one lane of a stream begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LaneOpen {
+    pub(super) open: Open,
+    pub(super) lane: usize,
+    pub(super) lanes: usize,
+}
+
+// === impl LaneOpen ===
+
+impl From<LaneOpen> for v1::PushRequest {
+    fn from(LaneOpen { open, lane, lanes }: LaneOpen) -> Self {
         let open = v1::Open {
             handoff_id: open.id.to_vec(),
             incarnation: open.incarnation,
             kv_layout: open.kv_layout,
             epoch: open.epoch,
+            lanes: lanes as u32,
+            lane: lane as u32,
         };
         Self { message: Some(Request::Open(open)) }
     }
 }
 
-impl TryFrom<v1::PushRequest> for Open {
+impl TryFrom<v1::PushRequest> for LaneOpen {
     type Error = WireError;
 
     fn try_from(wire: v1::PushRequest) -> Result<Self, WireError> {
         let Request::Open(open) = required("message", wire.message)? else {
             return Err(WireError::invalid("message", "must be `open` first"));
         };
-        Ok(Self {
+        let (lane, lanes) = (open.lane as usize, open.lanes.max(1) as usize);
+        if lane >= lanes || lanes > LANES_MAX {
+            return Err(WireError::invalid("lane", format!("{lane} of {lanes}")));
+        }
+        let open = Open {
             id: handoff_id(&open.handoff_id)?,
             incarnation: open.incarnation,
             kv_layout: open.kv_layout,
             epoch: open.epoch,
-        })
+            bytes: 0,
+        };
+        Ok(Self { open, lane, lanes })
     }
 }
 
@@ -156,14 +175,20 @@ mod tests {
         PageSpan { layers: 1..3, blocks: 4..9 }
     }
 
-    fn open() -> Open {
-        Open { id: HandoffId([3; 16]), incarnation: 5, kv_layout: "l".into(), epoch: 2 }
+    fn open(lane: usize, lanes: usize) -> LaneOpen {
+        let (id, kv_layout) = (HandoffId([3; 16]), "l".into());
+        LaneOpen { open: Open { id, incarnation: 5, kv_layout, epoch: 2, bytes: 0 }, lane, lanes }
     }
 
     #[test]
     fn an_open_survives_the_wire() {
-        assert_eq!(Open::try_from(v1::PushRequest::from(open())), Ok(open()));
-        let second = Push::try_from(v1::PushRequest::from(open()));
+        assert_eq!(LaneOpen::try_from(v1::PushRequest::from(open(3, 4))), Ok(open(3, 4)));
+        for (lane, lanes) in [(4, 4), (1, 0), (0, LANES_MAX + 1)] {
+            let odd = LaneOpen::try_from(v1::PushRequest::from(open(lane, lanes)));
+            assert_eq!(odd.unwrap_err().field, "lane", "{lane} of {lanes}");
+        }
+        assert_eq!(LaneOpen::try_from(v1::PushRequest::from(open(0, 0))), Ok(open(0, 1)));
+        let second = Push::try_from(v1::PushRequest::from(open(0, 1)));
         assert_eq!(second.unwrap_err().field, "message", "only the first message opens");
     }
 
@@ -177,7 +202,7 @@ mod tests {
     #[case(Push::Commit(CommitRecord { tokens: 70, blocks: 4..9, layers: 3, digest: 9 }))]
     fn a_push_survives_the_wire(#[case] push: Push) {
         assert_eq!(Push::try_from(v1::PushRequest::from(push.clone())), Ok(push.clone()));
-        let first = Open::try_from(v1::PushRequest::from(push));
+        let first = LaneOpen::try_from(v1::PushRequest::from(push));
         assert_eq!(first.unwrap_err().field, "message", "the first message must open");
     }
 
