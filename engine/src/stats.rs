@@ -25,6 +25,9 @@ pub struct EngineStats {
     pub decode_step_s: f64,
     /// Steps that ran. This and what follows are counts since the start.
     pub steps: u64,
+    /// Seconds in which the engine's thread worked for steps: planned, submitted and delivered, not
+    /// waited. By steps that is what one costs the host.
+    pub host_s: f64,
     /// Steps that failed on the device.
     pub failed_steps: u64,
     /// Sequences that gave their blocks back to an older one.

@@ -1,6 +1,7 @@
 //! Steady decoding: milliseconds of a step, by batch.
 
 use anyhow::Result;
+use engine::EngineStats;
 
 use super::driver::{Driver, Steady, median};
 use super::{BLOCK_TOKENS, Group, Row, Run};
@@ -32,6 +33,7 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
         // Small batches are quick to repeat.
         let pairs = if batch <= 32 { 3 * sizes.pairs } else { sizes.pairs };
         let mut differences_ms = Vec::with_capacity(pairs);
+        let before = driver.stats();
         for _ in 0..pairs {
             let short_ms = driver.run(batch, prompt, short)?.total_ms();
             let long_ms = driver.run(batch, prompt, long)?.total_ms();
@@ -45,13 +47,20 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
             }
         };
         let Some(Steady { step_ms, generated }) = steady else { continue };
+        let host_us = host_us_a_step(&before, &driver.stats());
         let context = prompt as f64 + generated;
         let rate = batch as f64 / step_ms * 1e3;
         let row = Row::time(Group::Decode, name, step_ms, "ms/step")
             .with_floor(run.floor.decode_ms(batch, context))
             .with_peer(run.peer(&VLLM, batch))
-            .with_note(format!("{rate:.0} tok/s, context {context:.0}"));
+            .with_note(format!("{rate:.0} tok/s, context {context:.0}, host {host_us:.0} us"));
         run.row(row);
     }
     Ok(())
+}
+
+/// What a step cost the engine's thread between two moments, microseconds.
+fn host_us_a_step(before: &EngineStats, after: &EngineStats) -> f64 {
+    let steps = after.steps.saturating_sub(before.steps).max(1);
+    (after.host_s - before.host_s) * 1e6 / steps as f64
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use engine::{
-    Engine, EngineConfig, EngineHandle, EngineInfo, Event, EventStream, Mode, Submission,
+    Engine, EngineConfig, EngineHandle, EngineInfo, EngineStats, Event, EventStream, Mode,
+    Submission,
 };
 use futures::future::join_all;
 use rand::{RngExt as _, SeedableRng as _};
@@ -68,6 +69,10 @@ impl Driver {
 
     pub(super) fn info(&self) -> &EngineInfo {
         self.handle.info()
+    }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        self.handle.stats()
     }
 
     /// Whether sequences of so many tokens in all fit at once.

@@ -49,6 +49,8 @@ pub(super) struct Core<M: StepModel> {
     submitted: u64,
     /// When the results of the latest step were there.
     collected_at: Instant,
+    /// How long the device was waited for since the thread last took in commands.
+    waited: Duration,
     /// Blocks whose copy was submitted since the latest step.
     copied_from: Vec<BlockHandle>,
 }
@@ -67,6 +69,7 @@ impl<M: StepModel> Core<M> {
             flight: None,
             submitted: 0,
             collected_at: Instant::now(),
+            waited: Duration::ZERO,
             copied_from: Vec::new(),
         }
     }
@@ -75,9 +78,14 @@ impl<M: StepModel> Core<M> {
     pub(super) fn run(&mut self, commands: &Receiver<Command>) {
         let mut moved = true;
         while self.take_commands(commands, moved) {
-            self.sweep(Instant::now());
+            let began = Instant::now();
+            self.sweep(began);
             moved = self.step();
             self.publish();
+            let waited = std::mem::take(&mut self.waited);
+            if moved {
+                self.meter.stats.host_s += began.elapsed().saturating_sub(waited).as_secs_f64();
+            }
         }
         if let Some(flight) = self.flight.take() {
             self.collect(flight);
@@ -281,7 +289,14 @@ impl<M: StepModel> Core<M> {
     fn submit(&mut self, rows: &[PlannedRow]) -> Option<Flight<M::Ticket>> {
         self.submitted += 1;
         let copied_from = std::mem::take(&mut self.copied_from);
-        match Step::new(&self.roster, rows).submit(&mut self.model, self.submitted) {
+        let step = Step::new(&self.roster, rows);
+        let began = Instant::now();
+        let submitted = step.submit(&mut self.model, self.submitted);
+        if !self.model.overlaps() {
+            // The device is the host, and this was its work.
+            self.waited += began.elapsed();
+        }
+        match submitted {
             Ok(mut flight) => {
                 flight.copied_from = copied_from;
                 flight.parts.iter().for_each(|part| self.note_submitted(part));
@@ -311,7 +326,9 @@ impl<M: StepModel> Core<M> {
     fn collect(&mut self, flight: Flight<M::Ticket>) {
         let (number, submitted) = (flight.number, flight.submitted);
         let prefill_tokens = flight.prefill_tokens();
+        let waiting_since = Instant::now();
         let (parts, result) = flight.collect(&mut self.model);
+        self.waited += waiting_since.elapsed();
         let began = submitted.max(self.collected_at);
         self.collected_at = Instant::now();
         self.roster.note_collected(number);

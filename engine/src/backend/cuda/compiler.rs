@@ -1,8 +1,9 @@
 //! Kernels, compiled for the GPU at hand and for a model's constants, and kept on disk.
 //!
 //! A kernel file takes the compiler about a second, and a cubin loads in less than a millisecond.
-//! So cubins are kept in a folder, under the hash of everything they were made from but the
-//! compiler's version: a second start finds them all and doesn't even need the compiler.
+//! So cubins are kept in a folder, under the hash of everything they were made from. The compiler's
+//! version is kept with them: where there is another one now, it compiles them again, and where there is none
+//! they serve as they are.
 #![allow(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,8 +24,9 @@ use super::nvrtc::{Compiled, Nvrtc, Unit};
 use super::sources::{self, HEADERS};
 use crate::error::EngineError;
 
-/// Precedes the cubin in a cached file: a mark with a version, then the cubin's hash.
-const CACHE_MARK: &[u8; 8] = b"baton\0c1";
+/// Begins a cached file, with the format's version. A hash of all that follows it comes next, then the
+/// compiler's version, two words, then the cubin.
+const CACHE_MARK: &[u8; 8] = b"baton\0c2";
 
 /// Compiles and loads kernels for one device.
 #[derive(Debug)]
@@ -171,37 +173,53 @@ impl Compiler {
             let stem = unit.name.trim_end_matches(".cu");
             folder.join(format!("{stem}-{}.cubin", &key.to_hex()[..32]))
         });
-        if let Some(cubin) = file.as_deref().and_then(read_cached) {
-            return Ok(cubin);
+        let nvrtc = self.device.libraries().nvrtc();
+        if let Some(kept) = file.as_deref().and_then(read_cached)
+            && nvrtc.as_ref().map_or(true, |nvrtc| nvrtc.version() == kept.version)
+        {
+            return Ok(kept.cubin);
         }
-        let nvrtc = self.device.libraries().nvrtc()?;
+        let nvrtc = nvrtc?;
         let start = Instant::now();
         let Compiled { cubin, .. } = nvrtc.compile(unit)?;
+        let made = Kept { version: nvrtc.version(), cubin };
         tracing::debug!(
             kernel = unit.name,
             milliseconds = start.elapsed().as_millis() as u64,
             "compiled"
         );
         if let Some(file) = file
-            && let Err(why) = write_cached(&file, &cubin)
+            && let Err(why) = write_cached(&file, &made)
         {
             // The next start compiles again; nothing else is lost.
             tracing::warn!(file = %file.display(), %why, "a compiled kernel can't be kept");
         }
-        Ok(cubin)
+        Ok(made.cubin)
     }
 }
 
-/// The cubin in a cached file; nothing if there is none or it is damaged.
-fn read_cached(file: &Path) -> Option<Vec<u8>> {
-    let bytes = fs::read(file).ok()?;
-    let (hash, cubin) = bytes.strip_prefix(CACHE_MARK)?.split_at_checked(blake3::OUT_LEN)?;
-    (blake3::hash(cubin).as_bytes() == hash).then(|| cubin.to_vec())
+/// What a cached file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    /// Of the compiler: major, minor.
+    version: (i32, i32),
+    cubin: Vec<u8>,
 }
 
-fn write_cached(file: &Path, cubin: &[u8]) -> std::io::Result<()> {
-    let bytes = [CACHE_MARK, blake3::hash(cubin).as_bytes().as_slice(), cubin].concat();
-    write_whole(file, &bytes)
+/// Nothing if there is no such file or it is damaged.
+fn read_cached(file: &Path) -> Option<Kept> {
+    let bytes = fs::read(file).ok()?;
+    let (hash, made) = bytes.strip_prefix(CACHE_MARK)?.split_at_checked(blake3::OUT_LEN)?;
+    let (major, rest) = made.split_first_chunk()?;
+    let (minor, cubin) = rest.split_first_chunk()?;
+    let version = (i32::from_le_bytes(*major), i32::from_le_bytes(*minor));
+    (blake3::hash(made).as_bytes() == hash).then(|| Kept { version, cubin: cubin.to_vec() })
+}
+
+fn write_cached(file: &Path, kept: &Kept) -> std::io::Result<()> {
+    let (major, minor) = kept.version;
+    let made = [&major.to_le_bytes(), &minor.to_le_bytes(), kept.cubin.as_slice()].concat();
+    write_whole(file, &[CACHE_MARK, blake3::hash(&made).as_bytes().as_slice(), &made].concat())
 }
 
 // === impl Defines ===

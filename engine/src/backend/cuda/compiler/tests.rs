@@ -29,8 +29,9 @@ fn a_damaged_entry_is_no_entry() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("deep/kernel.cubin");
     assert_eq!(read_cached(&file), None);
-    write_cached(&file, b"machine code").unwrap();
-    assert_eq!(read_cached(&file).as_deref(), Some(b"machine code".as_slice()));
+    let kept = Kept { version: (13, 1), cubin: b"machine code".to_vec() };
+    write_cached(&file, &kept).unwrap();
+    assert_eq!(read_cached(&file), Some(kept));
     let whole = fs::read(&file).unwrap();
     for damaged in [&whole[..whole.len() - 1], &whole[..20], b"", b"something else entirely"] {
         fs::write(&file, damaged).unwrap();
