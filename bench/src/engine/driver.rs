@@ -75,6 +75,11 @@ impl Driver {
         self.handle.stats()
     }
 
+    /// Leaves the engine alone for a while.
+    pub(super) fn rest(&self, lasts: Duration) {
+        self.runtime.block_on(tokio::time::sleep(lasts));
+    }
+
     /// Whether sequences of so many tokens in all fit at once.
     pub(super) fn fits(&self, sequences: usize, tokens: usize) -> bool {
         let info = self.info();

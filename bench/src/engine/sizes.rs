@@ -15,6 +15,9 @@ pub(super) struct Sizes {
     pub(super) pairs: usize,
     /// Prefill: tokens of single prompts, with how often each is measured.
     pub(super) prompts: &'static [(usize, usize)],
+    /// Prefill: before each of them. One request meets a server that is idle; a card that has computed for
+    /// seconds is at its power limit and runs at a lower clock.
+    pub(super) rest: Duration,
     /// Prefill: prompts at once, and their tokens.
     pub(super) batched: (usize, usize),
     /// Offline: requests, tokens in, tokens out.
@@ -43,6 +46,7 @@ impl Sizes {
                 decode_tokens: (32, 160),
                 pairs: 1,
                 prompts: &[(512, 9), (2048, 7), (8192, 5), (32_768, 3)],
+                rest: Duration::from_secs(1),
                 batched: (32, 2048),
                 offline: (512, 1024, 128),
                 has_offline: true,
@@ -53,7 +57,7 @@ impl Sizes {
             },
             (true, true) => Self {
                 pairs: 0,
-                prompts: &[(512, 3), (2048, 3), (8192, 2), (32_768, 1)],
+                prompts: &[(512, 3), (2048, 3), (8192, 3), (32_768, 2)],
                 has_offline: false,
                 mixed_for: Duration::from_secs(3),
                 product_rows: &[1, 8, 64, 128, 256, 2048],
@@ -65,6 +69,7 @@ impl Sizes {
                 decode_tokens: (4, 12),
                 pairs: usize::from(!quick),
                 prompts: &[(64, 2), (256, 2)],
+                rest: Duration::ZERO,
                 batched: (4, 64),
                 offline: (8, 32, 8),
                 has_offline: true,
