@@ -1,5 +1,6 @@
 //! Over gRPC: works wherever the workers' addresses do.
 
+mod framing;
 mod lanes;
 mod service;
 mod wire;
@@ -12,13 +13,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::{ready, try_join_all};
 use futures::{Stream, StreamExt as _, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use parking_lot::Mutex;
 use proto::v1;
-use proto::v1::kv_transfer_client::KvTransferClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::body::Body;
+use tonic::codec::Codec as _;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower::ServiceExt as _;
 
 use self::lanes::deal;
 use self::wire::{LANES_MAX, LaneOpen};
@@ -110,9 +116,8 @@ impl GrpcTransport {
         let open = v1::PushRequest::from(lane);
         let requests =
             stream::once(async { open }).chain(ReceiverStream::new(pushes).map(Into::into));
-        let response = KvTransferClient::new(channel).push(requests).await;
-        let response = response.map_err(|status| OpenError::Unreachable(describe(&status)))?;
-        Ok(response.into_inner())
+        let replies = push(channel, requests).await;
+        replies.map_err(|status| OpenError::Unreachable(describe(&status)))
     }
 }
 
@@ -160,6 +165,31 @@ impl Transport for GrpcTransport {
         let replies = until_first_ends(first, stream::select_all(others));
         Link::establish(pushes, replies.boxed()).await
     }
+}
+
+/// What a generated client does, but for how messages become frames.
+async fn push(
+    channel: Channel,
+    requests: impl Stream<Item = v1::PushRequest> + Send + 'static,
+) -> Result<Streaming<v1::PushResponse>, Status> {
+    let frames = requests.flat_map(|message| stream::iter(framing::encode(message)));
+    let body = StreamBody::new(frames.map(|frame| Ok::<_, Status>(Frame::data(frame))));
+    let mut request = http::Request::post(service::PUSH).version(http::Version::HTTP_2);
+    let headers = [(http::header::TE, "trailers"), (http::header::CONTENT_TYPE, service::GRPC)];
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request =
+        request.body(Body::new(body)).map_err(|error| Status::internal(error.to_string()))?;
+    let response =
+        channel.oneshot(request).await.map_err(|error| Status::from_error(error.into()))?;
+    let (head, body) = response.into_parts();
+    match Status::from_header_map(&head.headers) {
+        Some(status) if status.code() != Code::Ok => return Err(status),
+        _ => {}
+    }
+    let decoder = ProstCodec::<v1::PushRequest, v1::PushResponse>::default().decoder();
+    Ok(Streaming::new_response(decoder, body, head.status, None, None))
 }
 
 /// Both, until `first` has ended.
