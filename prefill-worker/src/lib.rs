@@ -20,7 +20,7 @@ use worker::node::BoundWorker;
 use worker::{Node, NodeServices, WorkerError};
 
 use crate::local::LocalDecode;
-use crate::outgoing::Outgoing;
+use crate::outgoing::{OUTGOING_BYTES_MAX, Outgoing};
 use crate::service::PrefillService;
 
 /// Runs a bound prefill worker until `leave` resolves and its work is done.
@@ -42,7 +42,8 @@ pub async fn run(
 
 fn services(node: &Node, metrics: &Metrics, sender: Sender) -> NodeServices {
     worker::metrics::register_transfers(metrics, "sent", sender.stats());
-    let outgoing = Arc::new(Outgoing::default());
+    let block_bytes = node.engine.region().layout().block_bytes();
+    let outgoing = Arc::new(Outgoing::new(OUTGOING_BYTES_MAX / block_bytes));
     let prefill = PrefillService::new(node.clone(), sender, outgoing.clone());
     let prefill = PrefillServer::new(prefill).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let decode = DecodeServer::new(LocalDecode::new(node.clone()))

@@ -105,6 +105,7 @@ impl Destination {
 
 impl Prompt {
     async fn run(self, responses: Responses<v1::PrefillResponse>) -> Result<(), WorkerError> {
+        self.outgoing.room().await;
         let mut events = self.node.engine.submit(Submission {
             work: self.work.clone(),
             mode: Mode::Prefill,
