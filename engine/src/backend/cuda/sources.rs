@@ -19,7 +19,8 @@ macro_rules! embed {
 }
 
 /// What kernels include: name and text.
-pub const HEADERS: &[(&str, &str)] = embed!["common.cuh", "sampling.cuh", "wgmma.cuh"];
+pub const HEADERS: &[(&str, &str)] =
+    embed!["common.cuh", "decode_combine.cuh", "sampling.cuh", "wgmma.cuh"];
 
 /// The kernels: name and text.
 pub const SOURCES: &[(&str, &str)] = embed![
