@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use cluster::{Membership, MemoryMembership};
 use console::style;
-use engine::backend::cuda::SmPartition;
+use engine::backend::cuda::{SmPartition, SmSplit};
+use futures::future::OptionFuture;
 use kv_transfer::transport::LocalReceivers;
 use scheduler::{HandoffPolicy, Role, WorkerId};
 use tokio_util::sync::CancellationToken;
@@ -42,11 +43,13 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     ran
 }
 
-/// A router and two workers whose ports are bound.
+/// A router and its workers, whose ports are bound.
 struct House {
     router: BoundRouter,
-    prefill: BoundWorker,
+    /// None where no prompt is handed over: then it would take memory for nothing.
+    prefill: Option<BoundWorker>,
     decode: BoundWorker,
+    policy: HandoffPolicy,
     ports: Ports,
 }
 
@@ -54,22 +57,27 @@ struct House {
 
 impl House {
     async fn bind(settings: &Settings, model: &LocalModel) -> Result<Self> {
-        let partition = settings.partition()?;
-        let config = |role| worker_config(settings, role, model, &partition);
-        let prefill = BoundWorker::bind(config(Role::Prefill)?).await?;
+        let (partition, policy) = (settings.partition()?, policy(settings, model)?);
+        let has_prefill = policy != HandoffPolicy::Never;
+        let shared = has_prefill.then_some(&partition);
+        let config = |role| worker_config(settings, role, model, shared);
+        let prefill = match has_prefill {
+            true => Some(BoundWorker::bind(config(Role::Prefill)?).await?),
+            false => None,
+        };
         let decode = BoundWorker::bind(config(Role::Decode)?).await?;
         let router = BoundRouter::bind(settings, model.clone()).await?;
         let ports = Ports {
             http: Some(router.http()),
             grpc: Some(router.grpc()),
             admin: None,
-            prefill_admin: prefill.admin_addr(),
+            prefill_admin: prefill.as_ref().and_then(BoundWorker::admin_addr),
             decode_admin: decode.admin_addr(),
         };
-        Ok(Self { router, prefill, decode, ports })
+        Ok(Self { router, prefill, decode, policy, ports })
     }
 
-    /// Runs the three until `leave`, or until one of them fails. The router leaves first, so that
+    /// Runs all until `leave`, or until one of them fails. The router leaves first, so that
     /// running answers end on workers that are still there.
     async fn run(
         self,
@@ -77,23 +85,21 @@ impl House {
         model: &LocalModel,
         leave: CancellationToken,
     ) -> Result<()> {
-        let Self { router, prefill, decode, ports } = self;
-        // Two workers on one GPU share its time, so a hand-off has to pay there.
-        let shares_gpu = decode.config().engine.model.cuda.is_some();
-        let usual = if shares_gpu { HandoffPolicy::Auto } else { HandoffPolicy::Always };
+        let Self { router, prefill, decode, policy, ports } = self;
+        let workers = 1 + usize::from(prefill.is_some());
         let membership = MemoryMembership::new();
         let shared: Arc<dyn Membership> = Arc::new(membership.clone());
         let receivers = LocalReceivers::default();
         let progress = progress::loading(&format!("Loading {}", model.name));
         let workers_leave = CancellationToken::new();
         let (left, also_left) = (workers_leave.clone(), workers_leave.clone());
-        let prefill = prefill_worker::run(
-            prefill,
-            shared.clone(),
-            sender(Some(receivers.clone())),
-            |_| {},
-            left.cancelled_owned(),
-        );
+        let (registry, local) = (shared.clone(), receivers.clone());
+        let prefill: OptionFuture<_> = prefill
+            .map(|prefill| {
+                let leave = left.cancelled_owned();
+                prefill_worker::run(prefill, registry, sender(Some(local)), |_| {}, leave)
+            })
+            .into();
         let decode = decode_worker::run(
             decode,
             shared,
@@ -101,8 +107,7 @@ impl House {
             progress,
             also_left.cancelled_owned(),
         );
-        let policy = settings.handoff(usual)?;
-        let welcome = welcome(&membership, &ports, model);
+        let welcome = welcome(&membership, workers, &ports, model);
         let router = async {
             let leave = async {
                 tokio::select! {
@@ -114,22 +119,36 @@ impl House {
             workers_leave.cancel();
             ran
         };
-        let prefill = async { prefill.await.context("the prefill worker") };
+        let prefill = async { prefill.await.transpose().context("the prefill worker") };
         let decode = async { decode.await.context("the decode worker") };
         tokio::try_join!(router, prefill, decode)?;
         Ok(())
     }
 }
 
+/// Where prompts are computed. Two workers without a GPU show the whole path of a hand-off. On one GPU they
+/// share its time, and one engine that computes prompts beside its sequences answers sooner, unless
+/// the GPU was to be divided.
+fn policy(settings: &Settings, model: &LocalModel) -> Result<HandoffPolicy> {
+    let is_gpu = settings.worker(Role::Decode, model)?.engine.model.cuda.is_some();
+    let usual = match settings.split()? {
+        _ if !is_gpu => HandoffPolicy::Always,
+        SmSplit::Off => HandoffPolicy::Never,
+        SmSplit::Auto | SmSplit::Decode(_) => HandoffPolicy::Auto,
+    };
+    settings.handoff(usual)
+}
+
+/// - `shared`: how the worker and another one share a GPU; `None` where it is alone.
 fn worker_config(
     settings: &Settings,
     role: Role,
     model: &LocalModel,
-    partition: &SmPartition,
+    shared: Option<&SmPartition>,
 ) -> Result<WorkerConfig> {
     let id = WorkerId(format!("{role}-0").into());
     let mut config = settings.worker(role, model)?;
-    if let Some(cuda) = &mut config.engine.model.cuda {
+    if let (Some(cuda), Some(partition)) = (&mut config.engine.model.cuda, shared) {
         // The other half is the other worker's.
         cuda.memory_share /= 2.0;
         cuda.partition = Some(partition.seat(role));
@@ -137,22 +156,24 @@ fn worker_config(
     Ok(WorkerConfig { id, ..config })
 }
 
-/// Waits until both workers serve, then says what to try.
-async fn welcome(membership: &MemoryMembership, ports: &Ports, model: &LocalModel) {
+/// Waits until all workers serve, then says what to try.
+async fn welcome(membership: &MemoryMembership, workers: usize, ports: &Ports, model: &LocalModel) {
     let mut view = membership.view();
     // The view never closes while the membership lives.
-    let _ = view.wait_for(|members| members.workers.len() == 2).await;
+    let _ = view.wait_for(|members| members.workers.len() == workers).await;
     let (Some(http), Some(grpc)) = (ports.http, ports.grpc) else { return };
-    let admin = |addr: Option<std::net::SocketAddr>| {
-        addr.map_or_else(String::new, |addr| format!("http://{addr}/metrics"))
-    };
     let dim = |text: &str| style(text.to_owned()).dim();
     println!("{} serves {}\n", style("Baton").bold(), style(&model.name).bold());
     println!("  {}   http://{http}/v1", dim("OpenAI API"));
     println!("  {}         {grpc}", dim("gRPC"));
     println!("  {}      http://{http}/metrics", dim("metrics"));
-    println!("  {}      {}", dim("prefill"), admin(ports.prefill_admin));
-    println!("  {}       {}\n", dim("decode"), admin(ports.decode_admin));
+    if let Some(addr) = ports.prefill_admin {
+        println!("  {}      http://{addr}/metrics", dim("prefill"));
+    }
+    if let Some(addr) = ports.decode_admin {
+        println!("  {}       http://{addr}/metrics", dim("decode"));
+    }
+    println!();
     println!("{}", dim("Try, in another terminal:"));
     println!("  baton chat --url http://{http}");
     println!(

@@ -79,7 +79,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "DTYPE")]
     pub kv_dtype: Option<String>,
     /// Tokens of a step, prefill chunks and decode rows together [default: 512; on a GPU
-    /// 8192, for a decode worker 1024]
+    /// 8192, for a decode worker 512]
     #[arg(long, value_name = "TOKENS")]
     pub batch_tokens_max: Option<u32>,
     /// Sequences that run at once [default: 64; on a GPU 256]
@@ -114,7 +114,8 @@ pub(crate) struct GatewayArgs {
     /// Where the gRPC service listens [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
     pub grpc: Option<SocketAddr>,
-    /// When a prompt is computed on a prefill worker: auto, always or never [default: auto]
+    /// When a prompt is computed on a prefill worker: auto, always or never [default: auto; of
+    /// `up`: always without a GPU, never on one, auto on a divided one]
     #[arg(long, value_name = "POLICY")]
     pub handoff: Option<String>,
     /// Clients must send `Authorization: Bearer KEY`.
