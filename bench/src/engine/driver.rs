@@ -77,7 +77,7 @@ impl Driver {
 
     /// Leaves the engine alone for a while.
     pub(super) fn rest(&self, lasts: Duration) {
-        self.runtime.block_on(tokio::time::sleep(lasts));
+        self.runtime.block_on(async { tokio::time::sleep(lasts).await });
     }
 
     /// Whether sequences of so many tokens in all fit at once.
