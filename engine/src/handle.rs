@@ -2,6 +2,7 @@
 
 mod events;
 mod live;
+mod outbox;
 mod queue;
 mod submission;
 
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 pub use self::events::{Event, EventStream, FilledPages, SequenceError};
 pub(crate) use self::events::{EventSender, event_channel};
 pub(crate) use self::live::LiveBlocks;
+pub(crate) use self::outbox::Outbox;
 pub(crate) use self::queue::{Queue, QueuePlace, Waiting};
 pub use self::submission::{Mode, Submission, SubmitError};
 use crate::stats::EngineStats;
@@ -68,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) pool: BlockPool,
     pub(crate) live: LiveBlocks,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) outbox: Arc<Outbox>,
     pub(crate) stats: Mutex<EngineStats>,
     pub(crate) healthy: AtomicBool,
     /// Events that one step can bring a submission besides those of its choices.
@@ -154,7 +157,8 @@ impl EngineHandle {
         let place = self.take_place(&submission)?;
         let (choices, request) =
             (submission.work.choices.len(), shared.next_request.fetch_add(1, Ordering::Relaxed));
-        let (events, stream) = event_channel(choices, shared.step_events_max + 2 * choices);
+        let step_events_max = shared.step_events_max + 2 * choices;
+        let (events, stream) = event_channel(&shared.outbox, choices, step_events_max);
         let hasher = self.hasher(&submission.work.salt);
         let hashes = self.hash(&hasher, &submission);
         let key = SequenceKey { request, choice: submission.work.choices[0] };
@@ -275,6 +279,7 @@ impl Shared {
             pool,
             live: LiveBlocks::default(),
             queue: Arc::default(),
+            outbox: Arc::default(),
             stats: Mutex::default(),
             healthy: AtomicBool::new(true),
             step_events_max,

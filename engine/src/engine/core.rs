@@ -90,6 +90,7 @@ impl<M: StepModel> Core<M> {
         if let Some(flight) = self.flight.take() {
             self.collect(flight);
         }
+        self.shared.outbox.flush();
     }
 
     /// Ends everything that is outstanding, or on its way here.
@@ -105,6 +106,7 @@ impl<M: StepModel> Core<M> {
     /// Takes in what has arrived; waits only where there is nothing to do. `false` means stop.
     fn take_commands(&mut self, commands: &Receiver<Command>, moved: bool) -> bool {
         let is_stopping = self.shared.stop_at().is_some();
+        self.shared.outbox.flush();
         self.await_planning(commands);
         let first = if !moved {
             none_if(commands.recv_timeout(STALLED_WAIT), &RecvTimeoutError::Timeout)
@@ -475,6 +477,7 @@ impl<M: StepModel> Core<M> {
             }
         }
         *self.shared.stats.lock() = stats;
+        self.shared.outbox.flush();
     }
 }
 

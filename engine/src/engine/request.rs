@@ -141,7 +141,7 @@ impl Request {
         if !self.prefill_only || blocks.len() <= self.announced_blocks {
             return;
         }
-        self.events.send(Event::PagesFilled(FilledPages {
+        self.events.send_now(Event::PagesFilled(FilledPages {
             layers: pages.layers,
             first_block: self.announced_blocks as u32,
             blocks: blocks[self.announced_blocks..].to_vec(),

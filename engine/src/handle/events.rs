@@ -1,12 +1,15 @@
 //! What a submission's owner hears, and the channel it hears it through.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kv_cache::{BlockHandle, BlockTable, Fence};
 use scheduler::{FinishReason, PromptLogprob, SampledToken};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
+
+use super::outbox::{Outbox, Parcel};
 
 /// Steps whose tokens a reader may leave unread before its sequences are paused.
 ///
@@ -99,9 +102,11 @@ pub struct EventStream {
 /// The engine's end.
 ///
 /// It never waits: before a sequence is scheduled, the engine asks whether there is room for all
-/// that one step can bring. Room for the last event is kept from the start.
+/// that one step can bring. Room for the last event is kept from the start. What is sent leaves with the
+/// outbox.
 #[derive(Debug)]
 pub(crate) struct EventSender {
+    outbox: Arc<Outbox>,
     messages: mpsc::Sender<Message>,
     last: Option<OwnedPermit<Message>>,
     step_events_max: usize,
@@ -109,7 +114,7 @@ pub(crate) struct EventSender {
 
 /// What goes through the channel. One that closes before a last message has lost its engine.
 #[derive(Debug)]
-enum Message {
+pub(super) enum Message {
     Event(Event),
     /// Nothing follows; without an event where everything had been told elsewhere before.
     Last(Option<Event>),
@@ -117,13 +122,19 @@ enum Message {
 
 /// A channel for a submission.
 ///
+/// - `outbox`: the engine's.
 /// - `choices`: sequences that send tokens.
 /// - `step_events_max`: events that one step can bring at most, the last one aside.
-pub(crate) fn event_channel(choices: usize, step_events_max: usize) -> (EventSender, EventStream) {
+pub(crate) fn event_channel(
+    outbox: &Arc<Outbox>,
+    choices: usize,
+    step_events_max: usize,
+) -> (EventSender, EventStream) {
     let size = step_events_max + STEPS_UNREAD_MAX * choices + 1;
     let (sender, receiver) = mpsc::channel(size);
     let last = sender.clone().try_reserve_owned().ok();
-    let sender = EventSender { messages: sender, last, step_events_max };
+    let outbox = Arc::clone(outbox);
+    let sender = EventSender { outbox, messages: sender, last, step_events_max };
     (sender, EventStream { messages: receiver, has_ended: false })
 }
 
@@ -188,9 +199,23 @@ impl EventSender {
     /// # Panics
     /// If the channel is full, which [`EventSender::has_room`] excludes.
     pub(crate) fn send(&self, event: Event) {
-        if let Err(TrySendError::Full(message)) = self.messages.try_send(Message::Event(event)) {
-            panic!("no room for {message:?} after {} were kept free", self.step_events_max);
+        match self.messages.clone().try_reserve_owned() {
+            Ok(room) => self.outbox.put(Parcel { room, message: Message::Event(event) }),
+            Err(TrySendError::Full(_)) => {
+                panic!("no room for {event:?} after {} were kept free", self.step_events_max)
+            }
+            // Nobody listens.
+            Err(TrySendError::Closed(_)) => {}
         }
+    }
+
+    /// As [`EventSender::send`], for what somebody works with while the step goes on.
+    ///
+    /// # Panics
+    /// As there.
+    pub(crate) fn send_now(&self, event: Event) {
+        self.send(event);
+        self.outbox.flush();
     }
 
     /// Sends the last event.
@@ -204,8 +229,8 @@ impl EventSender {
     }
 
     fn close(mut self, event: Option<Event>) {
-        if let Some(permit) = self.last.take() {
-            permit.send(Message::Last(event));
+        if let Some(room) = self.last.take() {
+            self.outbox.put(Parcel { room, message: Message::Last(event) });
         }
     }
 }
