@@ -1,6 +1,7 @@
 //! What a reader heard, and what it should have heard.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use kv_cache::{BlockTable, TokenId};
@@ -23,9 +24,28 @@ pub(super) struct Transcript {
     /// Of all tokens, in order of arrival.
     pub(super) indices: Vec<u32>,
     pub(super) scores: Vec<(u32, TokenLogprob)>,
-    pub(super) pages: Vec<FilledPages>,
+    pub(super) pages: Vec<Announced>,
     pub(super) prefilled: Option<(BlockTable, Vec<SampledToken>)>,
     pub(super) failed: Option<SequenceError>,
+}
+
+/// Pages that were told of. Their handles are let go of, as a sender does once it has sent them: whoever
+/// kept them could leave the others without memory for ever.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub(super) layers: Range<u32>,
+    pub(super) blocks: Range<u32>,
+    pub(super) last_chunk: bool,
+}
+
+// === impl Announced ===
+
+impl Announced {
+    fn of(pages: &FilledPages) -> Self {
+        let FilledPages { layers, first_block, blocks, last_chunk, .. } = pages;
+        let blocks = *first_block..first_block + blocks.len() as u32;
+        Self { layers: layers.clone(), blocks, last_chunk: *last_chunk }
+    }
 }
 
 // === impl Transcript ===
@@ -44,7 +64,7 @@ impl Transcript {
                         "started twice"
                     );
                 }
-                Event::PagesFilled(pages) => transcript.pages.push(pages),
+                Event::PagesFilled(pages) => transcript.pages.push(Announced::of(&pages)),
                 Event::PromptLogprobs(scores) => {
                     transcript.scores.extend(scores.into_iter().map(|s| (s.index, s.logprob)));
                 }
