@@ -33,7 +33,8 @@ impl StepBatch<'_> {
     /// it has no chunks, or where more rows are wanted than there are sequences.
     ///
     /// For a prompt that is one layer's MLP and output projection saved, and one layer's attention.
-    pub(crate) fn kept_rows(&self) -> Option<Vec<usize>> {
+    #[must_use]
+    pub fn kept_rows(&self) -> Option<Vec<usize>> {
         let samples = self.samples.iter().map(|sample| sample.row);
         let mut rows: Vec<_> = samples.chain(self.scores.iter().map(|score| score.row)).collect();
         rows.sort_unstable();
