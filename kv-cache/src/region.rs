@@ -90,6 +90,35 @@ impl dyn KvRegion {
     pub fn downcast<T: KvRegion>(&self) -> Option<&T> {
         (self as &dyn Any).downcast_ref()
     }
+
+    /// The region as a `T`, if it is one other than `region`, with pages of the same shape.
+    #[must_use]
+    pub fn twin_of<T: KvRegion>(&self, region: &T) -> Option<&T> {
+        let twin = self.downcast::<T>()?;
+        (!std::ptr::eq(twin, region) && twin.layout() == region.layout()).then_some(twin)
+    }
+}
+
+// === impl PeerPages ===
+
+impl PeerPages<'_> {
+    /// Checks that two regions of one layout have the pages to copy, as many on either side.
+    ///
+    /// - `blocks`: of the region that `pages` are of, and of the peer.
+    ///
+    /// # Errors
+    /// As [`PageRange::check`].
+    pub fn check(
+        &self,
+        pages: &PageRange<'_>,
+        layout: &KvLayout,
+        blocks: (u32, u32),
+    ) -> Result<(), RegionError> {
+        let bytes = pages.pages() * layout.page_bytes();
+        pages.check(layout, blocks.0, bytes)?;
+        let source = PageRange { layers: pages.layers.clone(), blocks: self.blocks };
+        source.check(layout, blocks.1, bytes)
+    }
 }
 
 impl std::fmt::Debug for PeerPages<'_> {

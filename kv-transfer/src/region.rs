@@ -59,18 +59,13 @@ impl KvRegion for HostRegion {
     }
 
     fn reaches(&self, peer: &dyn KvRegion) -> bool {
-        let peer = peer.downcast::<Self>();
-        peer.is_some_and(|peer| !std::ptr::eq(self, peer) && peer.layout == self.layout)
+        peer.twin_of(self).is_some()
     }
 
     fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
-        let from = peer.region.downcast::<Self>().filter(|_| self.reaches(peer.region));
-        let from = from.ok_or(RegionError::Apart)?;
+        let from = peer.region.twin_of(self).ok_or(RegionError::Apart)?;
+        peer.check(pages, &self.layout, (self.blocks, from.blocks))?;
         let page_bytes = self.layout.page_bytes();
-        let bytes = pages.pages() * page_bytes;
-        pages.check(&self.layout, self.blocks, bytes)?;
-        let source = PageRange { layers: pages.layers.clone(), blocks: peer.blocks };
-        source.check(&from.layout, from.blocks, bytes)?;
         let mut page = vec![0; page_bytes];
         for layer in pages.layers.clone() {
             let layer = layer as usize;

@@ -273,6 +273,11 @@ impl CudaKv {
         self.kernels.carry.launch(&lane.stream, launch, arguments)?;
         lane.stream.synchronize()
     }
+
+    /// Another pool's memory on the same device, with pages of the same shape.
+    fn twin<'a>(&self, region: &'a dyn KvRegion) -> Option<&'a Self> {
+        region.twin_of(self).filter(|twin| twin.device().raw() == self.device().raw())
+    }
 }
 
 impl KvRegion for CudaKv {
@@ -301,19 +306,12 @@ impl KvRegion for CudaKv {
     }
 
     fn reaches(&self, peer: &dyn KvRegion) -> bool {
-        peer.downcast::<Self>().is_some_and(|peer| {
-            let is_other = !std::ptr::eq(self, peer);
-            is_other && peer.layout == self.layout && peer.device().raw() == self.device().raw()
-        })
+        self.twin(peer).is_some()
     }
 
     fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
-        let from = peer.region.downcast::<Self>().filter(|_| self.reaches(peer.region));
-        let from = from.ok_or(RegionError::Apart)?;
-        let bytes = pages.pages() * self.layout.page_bytes();
-        pages.check(&self.layout, self.blocks, bytes)?;
-        let source = PageRange { layers: pages.layers.clone(), blocks: peer.blocks };
-        source.check(&from.layout, from.blocks, bytes)?;
+        let from = self.twin(peer.region).ok_or(RegionError::Apart)?;
+        peer.check(pages, &self.layout, (self.blocks, from.blocks))?;
         if pages.pages() == 0 {
             return Ok(());
         }
