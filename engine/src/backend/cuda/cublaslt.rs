@@ -327,7 +327,7 @@ impl Drop for Owned {
 
 // SAFETY: the library's descriptions are plain memory; its handle may be used from any thread.
 unsafe impl Send for Owned {}
-// SAFETY: as above; nothing changes a description once it is made.
+// SAFETY: as above; only [`Handle::run`] changes a description, and who shares one calls it behind a lock.
 unsafe impl Sync for Owned {}
 
 // === impl Handle ===

@@ -7,6 +7,7 @@
 
 mod choices;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use parking_lot::Mutex;
@@ -38,6 +39,9 @@ const ADVANTAGE_MIN: f32 = 1.02;
 /// memory, as they do in a step.
 const FLUSH_CACHES: u64 = 2;
 
+/// Products that are kept ready to run. Decode steps need few kinds; prompts have any number of rows.
+const READY_MAX: usize = 1024;
+
 /// Computes `x * weight^T` on one device. Its workspace serves one stream at a time.
 #[derive(Debug)]
 pub struct Matmul {
@@ -47,6 +51,15 @@ pub struct Matmul {
     tunes: bool,
     sums: Sums,
     choices: Mutex<Choices>,
+    /// As they ran before: the library takes some 20 us to describe one.
+    ready: Mutex<HashMap<Key, Ready>>,
+}
+
+/// A product that has been described to the library, and how it is computed.
+#[derive(Debug)]
+struct Ready {
+    problem: Problem,
+    algorithm: Algorithm,
 }
 
 /// One product: `out[rows, outputs] = x[rows, inputs] * weight[outputs, inputs]^T (+ bias)`.
@@ -108,7 +121,8 @@ impl Matmul {
         let maker = format!("{}, cublasLt {}", device.properties().name, handle.version());
         let choices = Mutex::new(Choices::open(cache.as_deref(), &maker));
         let sums = Sums::Split;
-        Ok(Self { device: device.clone(), handle, workspace, tunes, sums, choices })
+        let (device, ready) = (device.clone(), Mutex::default());
+        Ok(Self { device, handle, workspace, tunes, sums, choices, ready })
     }
 
     /// Uses only algorithms that take each sum in one piece and in order, so that a row's result
@@ -127,18 +141,30 @@ impl Matmul {
         let Some(shape) = product.shape()? else {
             return Ok(());
         };
-        let problem = self.handle.problem(&shape)?;
-        let run = |algorithm| {
-            self.handle.run(stream, &problem, product.operands(), algorithm, self.workspace())
+        let key = Key { shape, alignment: product.alignment(), sums: self.sums };
+        let run = |problem: &Problem, algorithm| {
+            self.handle.run(stream, problem, product.operands(), algorithm, self.workspace())
         };
-        if let Some(tuned) = self.tuned(stream, product, &shape)?
-            && run(tuned).is_ok()
+        // Held to the end: a bias's address becomes part of the description.
+        let mut ready = self.ready.lock();
+        if let Some(Ready { problem, algorithm }) = ready.get(&key)
+            && run(problem, *algorithm).is_ok()
         {
+            return Ok(());
+        }
+        let problem = self.handle.problem(&shape)?;
+        if let Some(algorithm) = self.tuned(stream, product, &shape)?
+            && run(&problem, algorithm).is_ok()
+        {
+            if ready.len() >= READY_MAX {
+                ready.clear();
+            }
+            ready.insert(key, Ready { problem, algorithm });
             return Ok(());
         }
         let suggestions = self.suggestions(&problem, 1, product)?;
         let favourite = suggestions.first().ok_or_else(|| none_for(product))?;
-        run(*favourite)
+        run(&problem, *favourite)
     }
 
     /// Chooses algorithms for products of this kind with up to `product.rows` rows, so that none has
