@@ -1,5 +1,6 @@
 //! One step's work and its result: the words between the loop and the model.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use kv_cache::{BlockId, TokenId};
@@ -18,7 +19,7 @@ pub struct StepBatch<'a> {
     /// `[num_tokens]`: each row's position in its sequence, from 0.
     pub positions: Vec<u32>,
     /// What belongs to which sequence.
-    pub sequences: Vec<SequenceRows>,
+    pub sequences: Vec<SequenceRows<'a>>,
     /// The rows a token is wanted for.
     pub samples: Vec<SampleRow<'a>>,
     /// The rows whose given next token is to be scored (prompt logprobs).
@@ -28,6 +29,18 @@ pub struct StepBatch<'a> {
 // === impl StepBatch ===
 
 impl StepBatch<'_> {
+    /// An empty one, with room for a row of each of `sequences` sequences.
+    pub(crate) fn for_sequences(sequences: usize) -> Self {
+        Self {
+            tokens: Vec::with_capacity(sequences),
+            fed: Vec::with_capacity(sequences),
+            positions: Vec::with_capacity(sequences),
+            sequences: Vec::with_capacity(sequences),
+            samples: Vec::with_capacity(sequences),
+            scores: Vec::new(),
+        }
+    }
+
     /// The rows that anything is wanted of beside their keys and values, ascending: past the last layer's
     /// cache write nobody reads the others. None where narrowing the step to them isn't worth it: where
     /// it has no chunks, or where more rows are wanted than there are sequences.
@@ -35,18 +48,20 @@ impl StepBatch<'_> {
     /// For a prompt that is one layer's MLP and output projection saved, and one layer's attention.
     #[must_use]
     pub fn kept_rows(&self) -> Option<Vec<usize>> {
+        if self.sequences.iter().all(|sequence| sequence.rows.len() == 1) {
+            return None;
+        }
         let samples = self.samples.iter().map(|sample| sample.row);
         let mut rows: Vec<_> = samples.chain(self.scores.iter().map(|score| score.row)).collect();
         rows.sort_unstable();
         rows.dedup();
-        let has_chunks = self.sequences.iter().any(|sequence| sequence.rows.len() > 1);
-        (has_chunks && rows.len() <= self.sequences.len()).then_some(rows)
+        (rows.len() <= self.sequences.len()).then_some(rows)
     }
 
     /// Rows of this step as sequences of one row each: what attention of them alone is about.
     ///
     /// - `rows`: ascending.
-    pub(crate) fn as_single_rows(&self, rows: &[usize]) -> Vec<SequenceRows> {
+    pub(crate) fn as_single_rows(&self, rows: &[usize]) -> Vec<SequenceRows<'_>> {
         let mut sequences = self.sequences.iter();
         let mut sequence = sequences.next();
         let mut singles = Vec::with_capacity(rows.len());
@@ -57,7 +72,7 @@ impl StepBatch<'_> {
             singles.extend(sequence.map(|sequence| SequenceRows {
                 rows: index..index + 1,
                 context_tokens: self.positions[row] + 1,
-                blocks: sequence.blocks.clone(),
+                blocks: Cow::Borrowed(&*sequence.blocks),
             }));
         }
         singles
@@ -75,13 +90,24 @@ pub struct FedRow {
 
 /// One sequence's share of a step.
 #[derive(Clone, Debug)]
-pub struct SequenceRows {
+pub struct SequenceRows<'a> {
     /// Its rows in [`StepBatch::tokens`]; consecutive positions ending at `context_tokens - 1`.
     pub rows: Range<usize>,
     /// Tokens in its context once these rows are written; attention row `i` sees those up to its own position.
     pub context_tokens: u32,
     /// Its block table: logical block `i` is `blocks[i]`; covers `context_tokens`.
-    pub blocks: Vec<BlockId>,
+    pub blocks: Cow<'a, [BlockId]>,
+}
+
+// === impl SequenceRows ===
+
+impl SequenceRows<'_> {
+    /// The same, with a block table of its own.
+    #[must_use]
+    pub fn into_owned(self) -> SequenceRows<'static> {
+        let Self { rows, context_tokens, blocks } = self;
+        SequenceRows { rows, context_tokens, blocks: Cow::Owned(blocks.into_owned()) }
+    }
 }
 
 /// One token to choose.

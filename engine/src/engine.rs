@@ -1,6 +1,7 @@
 //! A model at work: one thread that owns it, batching whatever is submitted.
 
 mod core;
+mod ordered;
 mod request;
 mod roster;
 mod step;

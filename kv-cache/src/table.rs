@@ -9,6 +9,8 @@ use crate::{BlockHandle, BlockId};
 #[derive(Debug)]
 pub struct BlockTable {
     blocks: Vec<BlockHandle>,
+    /// Of `blocks`: what a step reads each time.
+    ids: Vec<BlockId>,
     tokens: usize,
     block_tokens: usize,
 }
@@ -23,7 +25,7 @@ impl BlockTable {
     #[must_use]
     pub fn new(block_tokens: u32) -> Self {
         assert!(block_tokens > 0, "a block has at least one token slot");
-        Self { blocks: Vec::new(), tokens: 0, block_tokens: block_tokens as usize }
+        Self { blocks: Vec::new(), ids: Vec::new(), tokens: 0, block_tokens: block_tokens as usize }
     }
 
     /// A table over a matched prefix: full blocks, all filled.
@@ -31,12 +33,14 @@ impl BlockTable {
     pub fn from_prefix(block_tokens: u32, prefix: Vec<BlockHandle>) -> Self {
         let mut table = Self::new(block_tokens);
         table.tokens = prefix.len() * table.block_tokens;
+        table.ids = prefix.iter().map(BlockHandle::id).collect();
         table.blocks = prefix;
         table
     }
 
     /// Adds a block after the last one.
     pub fn push(&mut self, block: BlockHandle) {
+        self.ids.push(block.id());
         self.blocks.push(block);
     }
 
@@ -48,8 +52,8 @@ impl BlockTable {
 
     /// The blocks' ids, in logical order: what a batch carries.
     #[must_use]
-    pub fn ids(&self) -> Vec<BlockId> {
-        self.blocks.iter().map(BlockHandle::id).collect()
+    pub fn ids(&self) -> &[BlockId] {
+        &self.ids
     }
 
     /// Filled token slots.
@@ -94,7 +98,7 @@ impl BlockTable {
     /// If the blocks don't reach that far.
     #[must_use]
     pub fn slot(&self, position: usize) -> usize {
-        let block = self.blocks[position / self.block_tokens].id();
+        let block = self.ids[position / self.block_tokens];
         block.index() * self.block_tokens + position % self.block_tokens
     }
 
@@ -112,13 +116,19 @@ impl BlockTable {
     /// If there is no such block.
     #[must_use = "dropping the old block frees it, perhaps before it has been copied"]
     pub fn replace_block(&mut self, index: usize, block: BlockHandle) -> BlockHandle {
+        self.ids[index] = block.id();
         std::mem::replace(&mut self.blocks[index], block)
     }
 
     /// A second sequence that begins with the same tokens in the same blocks.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { blocks: self.blocks.clone(), tokens: self.tokens, block_tokens: self.block_tokens }
+        Self {
+            blocks: self.blocks.clone(),
+            ids: self.ids.clone(),
+            tokens: self.tokens,
+            block_tokens: self.block_tokens,
+        }
     }
 
     /// Keeps the first `tokens` tokens and the blocks they need; does nothing if there are fewer.
@@ -131,6 +141,7 @@ impl BlockTable {
         while self.blocks.len() > blocks {
             self.blocks.pop();
         }
+        self.ids.truncate(blocks);
     }
 }
 

@@ -67,7 +67,7 @@ impl Outgoing {
         let key = tables.next;
         tables.next += 1;
         tables.blocks += table.blocks().len();
-        tables.by_key.insert(key, table.ids());
+        tables.by_key.insert(key, table.ids().to_vec());
         OutgoingTable { outgoing: self.clone(), key, table: Some(table) }
     }
 

@@ -254,7 +254,7 @@ pub(crate) fn step(pieces: &[Piece]) -> StepBatch<'static> {
         step.sequences.push(SequenceRows {
             rows: first..step.tokens.len(),
             context_tokens: piece.positions.last().map_or(0, |last| last + 1),
-            blocks: piece.blocks.clone(),
+            blocks: piece.blocks.clone().into(),
         });
     }
     step

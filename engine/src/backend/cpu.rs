@@ -45,7 +45,7 @@ pub struct CpuBackend {
 pub struct CpuBatch {
     tokens: Vec<u32>,
     positions: Vec<u32>,
-    sequences: Vec<SequenceRows>,
+    sequences: Vec<SequenceRows<'static>>,
     slots: Vec<Slot>,
     rope: RopeRows,
     kept: Option<Kept>,
@@ -56,7 +56,7 @@ pub struct CpuBatch {
 struct Kept {
     rows: Vec<usize>,
     positions: Vec<u32>,
-    sequences: Vec<SequenceRows>,
+    sequences: Vec<SequenceRows<'static>>,
 }
 
 // === impl CpuBackend ===
@@ -81,7 +81,7 @@ impl CpuBackend {
     fn attend(
         &self,
         attention: &Attention<'_, Self>,
-        (sequences, positions): (&[SequenceRows], &[u32]),
+        (sequences, positions): (&[SequenceRows<'_>], &[u32]),
         qkv: &CpuBuffer,
         out: &mut CpuBuffer,
     ) {
@@ -158,14 +158,18 @@ impl Backend for CpuBackend {
         });
         let kept = batch.kept_rows().map(|rows| Kept {
             positions: rows.iter().map(|&row| batch.positions[row]).collect(),
-            sequences: batch.as_single_rows(&rows),
+            sequences: batch
+                .as_single_rows(&rows)
+                .into_iter()
+                .map(SequenceRows::into_owned)
+                .collect(),
             rows,
         });
         Ok(CpuBatch {
             tokens: batch.tokens.clone(),
             positions: batch.positions.clone(),
             slots: slots.collect(),
-            sequences: batch.sequences.clone(),
+            sequences: batch.sequences.iter().cloned().map(SequenceRows::into_owned).collect(),
             rope: rope.rows(&batch.positions),
             kept,
         })

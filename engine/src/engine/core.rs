@@ -96,7 +96,7 @@ impl<M: StepModel> Core<M> {
     /// Ends everything that is outstanding, or on its way here.
     pub(super) fn fail_all(&mut self, failure: &SequenceError, commands: &Receiver<Command>) {
         self.enter_all(commands.try_iter());
-        let requests: Vec<u64> = self.roster.requests.keys().copied().collect();
+        let requests: Vec<u64> = self.roster.requests.keys().to_vec();
         for request in requests {
             self.fail(request, failure.clone());
         }
@@ -160,7 +160,7 @@ impl<M: StepModel> Core<M> {
     /// Ends what nobody waits for any more, and sees who has stalled.
     fn sweep(&mut self, now: Instant) {
         let (mut cancelled, mut late) = (Vec::new(), Vec::new());
-        for (&number, request) in &mut self.roster.requests {
+        for (number, request) in self.roster.requests.iter_mut() {
             request.paused = !request.events.has_room();
             if request.events.is_closed() {
                 cancelled.push(number);
@@ -230,23 +230,48 @@ impl<M: StepModel> Core<M> {
     /// Binds blocks for the planned rows, and returns those that got them.
     fn bind_rows(&mut self, plan: &Plan) -> Vec<PlannedRow> {
         let mut bound = Vec::with_capacity(plan.rows.len());
+        let mut failed = false;
         for row in &plan.rows {
             match self.bind(row) {
                 Ok(true) => bound.push(*row),
                 Ok(false) => {}
-                Err(error) => self.fail_on_device(row.key.request, &error),
+                Err(error) => {
+                    self.fail_on_device(row.key.request, &error);
+                    failed = true;
+                }
             }
         }
-        // A request that failed on a later choice's copy takes its earlier rows with it.
-        bound.retain(|row| self.roster.sequences.contains_key(&row.key));
+        if failed {
+            // A request that failed on a later choice's copy takes its earlier rows with it.
+            bound.retain(|row| self.roster.sequences.contains(row.key));
+        }
         bound
     }
 
-    /// Gives a sequence the blocks for its row, its own copy of the block it writes included.
+    /// Gives a sequence what it needs for its row.
     ///
-    /// `false` if the pool has given them to somebody else meanwhile.
+    /// `false` if the pool has given its blocks to somebody else meanwhile.
     fn bind(&mut self, row: &PlannedRow) -> Result<bool, EngineError> {
-        let Some(sequence) = self.roster.sequences.get_mut(&row.key) else { return Ok(false) };
+        let Some(sequence) = self.roster.sequences.get_mut(row.key) else { return Ok(false) };
+        let starts = sequence.standing == Standing::Waiting;
+        debug_assert!(
+            row.blocks > 0
+                || !sequence.table.needs_copy()
+                    && sequence.table.blocks_missing(row.tokens as usize) == 0,
+            "{row:?} was planned without what it needs",
+        );
+        if row.blocks > 0 && !self.bind_blocks(row)? {
+            return Ok(false);
+        }
+        if starts {
+            self.start(row.key);
+        }
+        Ok(true)
+    }
+
+    /// Gives a sequence the blocks for its row, its own copy of the block it writes included.
+    fn bind_blocks(&mut self, row: &PlannedRow) -> Result<bool, EngineError> {
+        let Some(sequence) = self.roster.sequences.get_mut(row.key) else { return Ok(false) };
         let table = &mut sequence.table;
         let (missing, copies) = (table.blocks_missing(row.tokens as usize), table.needs_copy());
         let blocks = missing as u32 + u32::from(copies);
@@ -262,12 +287,7 @@ impl<M: StepModel> Core<M> {
             self.model.copy_block(from, to)?;
         }
         (0..missing).for_each(|_| table.push(bind()));
-        if blocks > 0 || sequence.standing == Standing::Waiting {
-            self.shared.live.set(row.key, &sequence.table);
-        }
-        if sequence.standing == Standing::Waiting {
-            self.start(row.key);
-        }
+        self.shared.live.set(row.key, &sequence.table);
         Ok(true)
     }
 
@@ -275,6 +295,7 @@ impl<M: StepModel> Core<M> {
     fn start(&mut self, key: SequenceKey) {
         let Some((request, sequence)) = self.roster.pair_mut(key) else { return };
         sequence.standing = Standing::Running;
+        self.shared.live.set(key, &sequence.table);
         let cached_tokens = sequence.table.tokens();
         if !request.has_started() && !request.resumed {
             self.meter.stats.cached_tokens += cached_tokens as u64;
@@ -356,28 +377,19 @@ impl<M: StepModel> Core<M> {
     }
 
     fn deliver(&mut self, parts: &[Part], outcome: Outcome) {
-        for part in parts {
-            self.note_written(part);
-        }
         self.deliver_scores(outcome.scores);
         for (request, reason) in outcome.faults {
             self.fail(request, SequenceError::Logits(reason.to_string()));
         }
-        let mut samples: HashMap<SequenceKey, Vec<(u32, Sampled)>> = HashMap::new();
-        for (key, choice, sampled) in outcome.samples {
-            samples.entry(key).or_default().push((choice, sampled));
-        }
-        for part in parts.iter().filter(|part| part.completes) {
-            self.conclude(part.row.key, samples.remove(&part.row.key).unwrap_or_default());
-        }
-    }
-
-    /// The part's tokens have KV now; full blocks can be found by others.
-    fn note_written(&mut self, part: &Part) {
-        let Some((request, sequence)) = self.roster.pair_mut(part.row.key) else { return };
-        if self.shared.info.prefix_cache {
-            let prompt = &request.work.prompt;
-            sequence.seal(&self.shared.pool, &request.hasher, prompt, part.written_tokens);
+        // They come in the order of the parts.
+        let mut samples = outcome.samples.into_iter().peekable();
+        let mut of_part = Vec::new();
+        for part in parts {
+            while let Some((_, choice, sampled)) = samples.next_if(|it| it.0 == part.row.key) {
+                of_part.push((choice, sampled));
+            }
+            self.conclude(part, &mut of_part);
+            of_part.clear();
         }
     }
 
@@ -387,58 +399,64 @@ impl<M: StepModel> Core<M> {
             by_request.entry(request).or_default().push(score);
         }
         for (number, scores) in by_request {
-            if let Some(request) = self.roster.requests.get_mut(&number) {
+            if let Some(request) = self.roster.requests.get_mut(number) {
                 request.scored += scores.len();
                 request.events.send(Event::PromptLogprobs(scores));
             }
         }
     }
 
-    /// What follows for a sequence whose context is computed.
-    fn conclude(&mut self, key: SequenceKey, sampled: Vec<(u32, Sampled)>) {
-        let Some((request, sequence)) = self.roster.pair(key) else { return };
-        let index = sequence.output.len() as u32;
-        let prefill_only = request.prefill_only;
+    /// What follows for a sequence whose part of a step is done: full blocks can be found by others,
+    /// and where its context is computed, its readers hear of tokens.
+    fn conclude(&mut self, part: &Part, sampled: &mut Vec<(u32, Sampled)>) {
+        let key = part.row.key;
+        let Some((request, sequence)) = self.roster.pair_mut(key) else { return };
+        if self.shared.info.prefix_cache {
+            let prompt = &request.work.prompt;
+            sequence.seal(&self.shared.pool, &request.hasher, prompt, part.written_tokens);
+        }
+        if !part.completes {
+            return;
+        }
         self.meter.stats.decode_tokens += sampled.len() as u64;
-        let tokens: Vec<SampledToken> = sampled
-            .into_iter()
-            .map(|(choice, Sampled { token, logprob })| SampledToken {
-                choice,
-                index,
-                token,
-                logprob,
-            })
-            .collect();
-        if prefill_only {
+        let index = sequence.output.len() as u32;
+        let mut tokens = sampled.drain(..).map(|(choice, Sampled { token, logprob })| {
+            SampledToken { choice, index, token, logprob }
+        });
+        if request.prefill_only {
+            let tokens = tokens.collect();
             self.meter.stats.finished += 1;
             self.roster.hand_over(key, tokens);
-        } else if tokens.is_empty() {
-            for choice in sequence.choices.clone() {
-                self.finish(key, choice, FinishReason::Length);
+        } else if sequence.choices.len() > 1 {
+            self.part_choices(key, tokens.collect());
+        } else if let Some(token) = tokens.next() {
+            let choice = token.choice;
+            sequence.append(token.token);
+            if let Some(reason) = request.hear(token, sequence.output.len()) {
+                self.finish(key, choice, reason);
             }
         } else {
-            self.append(key, tokens);
+            let choice = sequence.choices[0];
+            self.finish(key, choice, FinishReason::Length);
         }
     }
 
-    /// Appends each choice's token and sends it; a sequence of many choices parts into one each.
-    fn append(&mut self, key: SequenceKey, tokens: Vec<SampledToken>) {
-        if let [token] = &tokens[..]
-            && let Some(sequence) = self.roster.sequences.get_mut(&key)
-        {
-            sequence.append(token.token);
-        } else {
-            let first: Vec<_> = tokens.iter().map(|token| (token.choice, token.token)).collect();
-            self.roster.part_choices(key, &first);
+    /// Parts a sequence of many choices into one for each, after the first token of each; where no
+    /// token was wanted all of them end.
+    fn part_choices(&mut self, key: SequenceKey, tokens: Vec<SampledToken>) {
+        if tokens.is_empty() {
+            let choices = self.roster.sequences.get(key).map(|it| it.choices.clone());
+            for choice in choices.into_iter().flatten() {
+                self.finish(key, choice, FinishReason::Length);
+            }
         }
+        let first: Vec<_> = tokens.iter().map(|token| (token.choice, token.token)).collect();
+        self.roster.part_choices(key, &first);
         for token in tokens {
             let choice = token.choice;
-            // A single choice's sequence is named after it, so this holds for both cases.
             let key = SequenceKey { request: key.request, choice };
             let Some((request, sequence)) = self.roster.pair(key) else { continue };
-            let reason = request.finish_reason(token.token, sequence.output.len());
-            request.send_token(token);
-            if let Some(reason) = reason {
+            if let Some(reason) = request.hear(token, sequence.output.len()) {
                 self.finish(key, choice, reason);
             }
         }
@@ -449,7 +467,7 @@ impl<M: StepModel> Core<M> {
     }
 
     fn fail(&mut self, request: u64, failure: SequenceError) {
-        if self.roster.requests.contains_key(&request) {
+        if self.roster.requests.contains(request) {
             self.meter.stats.failed += 1;
             self.roster.fail(request, failure);
         }
@@ -461,21 +479,7 @@ impl<M: StepModel> Core<M> {
 
     fn publish(&self) {
         let mut stats = self.meter.stats.clone();
-        for view in self.roster.views() {
-            let has_started = self.roster.requests[&view.key.request].has_started();
-            let width = if has_started { view.width } else { 0 };
-            stats.paused += if view.paused { view.width } else { 0 };
-            match view.standing {
-                Standing::Running => stats.running += width,
-                // The rest are counted by the queue.
-                Standing::Waiting => stats.waiting += width,
-            }
-            if has_started {
-                stats.context_tokens += u64::from(view.filled_tokens);
-                let remaining = view.remaining_tokens();
-                stats.queued_prefill_tokens += if remaining > 1 { u64::from(remaining) } else { 0 };
-            }
-        }
+        self.roster.count(&mut stats);
         *self.shared.stats.lock() = stats;
         self.shared.outbox.flush();
     }

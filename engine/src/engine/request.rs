@@ -130,8 +130,11 @@ impl Request {
         self.place.is_none()
     }
 
-    pub(super) fn send_token(&self, token: SampledToken) {
+    /// Sends a choice's token, its `count`th; says why the choice ends with it, if it does.
+    pub(super) fn hear(&self, token: SampledToken, count: usize) -> Option<FinishReason> {
+        let reason = self.finish_reason(token.token, count);
         self.events.send(Event::Token(token));
+        reason
     }
 
     /// Announces pages of blocks that weren't before.

@@ -1,21 +1,22 @@
 //! Who is here: the requests, their sequences, and how they leave.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use kv_cache::{BlockTable, TokenId};
 use scheduler::batching::{PrefixHit, SequenceKey, SequenceView, Standing};
 use scheduler::{FinishReason, SampledToken};
 
+use super::ordered::OrderedMap;
 use super::request::{Request, Terms};
 use crate::handle::{Accepted, Event, Mode, SequenceError, Shared, Submission};
 use crate::sequence::Sequence;
+use crate::stats::EngineStats;
 
 /// All requests and sequences. Every sequence has its request, every request a sequence.
 pub(super) struct Roster {
-    pub(super) requests: HashMap<u64, Request>,
+    pub(super) requests: OrderedMap<u64, Request>,
     /// Oldest first.
-    pub(super) sequences: BTreeMap<SequenceKey, Sequence>,
+    pub(super) sequences: OrderedMap<SequenceKey, Sequence>,
     /// Blocks of sequences that have left and that a step in flight may still write to.
     limbo: Vec<(SequenceKey, Sequence)>,
     /// Steps up to this one have ended.
@@ -28,8 +29,8 @@ pub(super) struct Roster {
 impl Roster {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            requests: HashMap::new(),
-            sequences: BTreeMap::new(),
+            requests: OrderedMap::new(),
+            sequences: OrderedMap::new(),
             limbo: Vec::new(),
             collected: 0,
             shared,
@@ -88,18 +89,39 @@ impl Roster {
     /// What the planner sees, oldest first.
     pub(super) fn views(&self) -> Vec<SequenceView> {
         let view = |sequence: &Sequence| {
-            let request = &self.requests[&sequence.key.request];
+            let request = self.request_of(sequence);
             sequence.view(&request.work.prompt, request.paused)
         };
         self.sequences.values().map(view).collect()
     }
 
+    /// Adds what is here to `stats`.
+    pub(super) fn count(&self, stats: &mut EngineStats) {
+        for sequence in self.sequences.values() {
+            let request = self.request_of(sequence);
+            let width = sequence.choices.len() as u32;
+            stats.paused += if request.paused { width } else { 0 };
+            if !request.has_started() {
+                // The queue counts it.
+                continue;
+            }
+            match sequence.standing {
+                Standing::Running => stats.running += width,
+                Standing::Waiting => stats.waiting += width,
+            }
+            let filled = sequence.table.tokens();
+            let remaining = sequence.context_tokens(&request.work.prompt) - filled;
+            stats.context_tokens += filled as u64;
+            stats.queued_prefill_tokens += if remaining > 1 { remaining as u64 } else { 0 };
+        }
+    }
+
     pub(super) fn pair(&self, key: SequenceKey) -> Option<(&Request, &Sequence)> {
-        Some((self.requests.get(&key.request)?, self.sequences.get(&key)?))
+        Some((self.requests.get(key.request)?, self.sequences.get(key)?))
     }
 
     pub(super) fn pair_mut(&mut self, key: SequenceKey) -> Option<(&mut Request, &mut Sequence)> {
-        Some((self.requests.get_mut(&key.request)?, self.sequences.get_mut(&key)?))
+        Some((self.requests.get_mut(key.request)?, self.sequences.get_mut(key)?))
     }
 
     /// Pins what the prefix cache has for a waiting sequence.
@@ -120,7 +142,7 @@ impl Roster {
     /// Gives back what was pinned for sequences that weren't admitted after all.
     pub(super) fn unpin<'a>(&mut self, probed: impl Iterator<Item = &'a SequenceKey>) {
         for key in probed {
-            if let Some(sequence) = self.sequences.get_mut(key)
+            if let Some(sequence) = self.sequences.get_mut(*key)
                 && sequence.standing == Standing::Waiting
             {
                 sequence.release();
@@ -130,7 +152,7 @@ impl Roster {
 
     /// Takes a sequence's blocks and place.
     pub(super) fn preempt(&mut self, key: SequenceKey) {
-        if let Some(sequence) = self.sequences.get_mut(&key) {
+        if let Some(sequence) = self.sequences.get_mut(key) {
             sequence.preempt();
             self.shared.live.remove(key);
         }
@@ -138,7 +160,7 @@ impl Roster {
 
     /// Replaces a sequence whose prompt is computed by one for each of its choices.
     pub(super) fn part_choices(&mut self, key: SequenceKey, first: &[(u32, TokenId)]) {
-        if let Some(sequence) = self.sequences.remove(&key) {
+        if let Some(sequence) = self.sequences.remove(key) {
             self.part(&sequence, first.iter().copied());
         }
     }
@@ -152,14 +174,14 @@ impl Roster {
         reason: Option<FinishReason>,
     ) -> bool {
         self.drop_sequence(key);
-        let Some(request) = self.requests.get_mut(&key.request) else { return false };
+        let Some(request) = self.requests.get_mut(key.request) else { return false };
         request.open_choices -= 1;
         let event = reason.map(|reason| Event::Finished { choice, reason });
         if request.open_choices > 0 {
             event.into_iter().for_each(|event| request.events.send(event));
             return false;
         }
-        if let Some(request) = self.requests.remove(&key.request) {
+        if let Some(request) = self.requests.remove(key.request) {
             match event {
                 Some(event) => request.events.finish(event),
                 None => request.events.end(),
@@ -170,8 +192,8 @@ impl Roster {
 
     /// Ends a prompt-only request: its blocks go to whoever listens.
     pub(super) fn hand_over(&mut self, key: SequenceKey, first: Vec<SampledToken>) {
-        let Some(sequence) = self.sequences.remove(&key) else { return };
-        if let Some(request) = self.requests.remove(&key.request) {
+        let Some(sequence) = self.sequences.remove(key) else { return };
+        if let Some(request) = self.requests.remove(key.request) {
             let count = sequence.output.len() + 1;
             for &choice in &sequence.choices {
                 let token = first.iter().find(|token| token.choice == choice);
@@ -198,7 +220,12 @@ impl Roster {
         for key in self.keys_of(request) {
             self.drop_sequence(key);
         }
-        self.requests.remove(&request)
+        self.requests.remove(request)
+    }
+
+    /// Every sequence has one.
+    fn request_of(&self, sequence: &Sequence) -> &Request {
+        self.requests.get(sequence.key.request).expect("a sequence leaves before its request")
     }
 
     fn add(&mut self, sequence: Sequence) {
@@ -240,11 +267,11 @@ impl Roster {
 
     fn keys_of(&self, request: u64) -> Vec<SequenceKey> {
         let key = |choice| SequenceKey { request, choice };
-        self.sequences.range(key(0)..=key(u32::MAX)).map(|(key, _)| *key).collect()
+        self.sequences.keys_within(key(0), key(u32::MAX)).to_vec()
     }
 
     fn drop_sequence(&mut self, key: SequenceKey) {
-        let Some(sequence) = self.sequences.remove(&key) else { return };
+        let Some(sequence) = self.sequences.remove(key) else { return };
         if sequence.is_written_after(self.collected) {
             self.limbo.push((key, sequence));
         } else {

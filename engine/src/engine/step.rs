@@ -1,5 +1,6 @@
 //! One batch: how it is put together from sequences, and what comes back to whom.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use kv_cache::{BlockHandle, Fence};
@@ -15,11 +16,11 @@ use crate::sequence::Sequence;
 
 /// A batch, and whose each of its wishes is.
 pub(super) struct Step<'a> {
-    roster: &'a Roster,
-    rows: &'a [PlannedRow],
     batch: StepBatch<'a>,
     wishes: Wishes,
     parts: Vec<Part>,
+    /// Prompts whose pages somebody waits for.
+    announced: Vec<Announced<'a>>,
 }
 
 /// Who asked for a step's samples and scores.
@@ -41,6 +42,14 @@ pub(super) struct Part {
     pub(super) completes: bool,
     /// Its first sample among the step's, if it has any.
     pub(super) sample: Option<usize>,
+}
+
+/// A chunk of a prompt that is computed for somebody else.
+#[derive(Debug)]
+struct Announced<'a> {
+    request: &'a Request,
+    sequence: &'a Sequence,
+    last_chunk: bool,
 }
 
 /// A step that was submitted and whose results haven't been seen.
@@ -72,11 +81,10 @@ impl<'a> Step<'a> {
     /// Puts together the batch for `rows`, whose sequences have blocks for them.
     pub(super) fn new(roster: &'a Roster, rows: &'a [PlannedRow]) -> Self {
         let mut step = Self {
-            roster,
-            rows,
-            batch: StepBatch::default(),
+            batch: StepBatch::for_sequences(rows.len()),
             wishes: Wishes::default(),
             parts: Vec::with_capacity(rows.len()),
+            announced: Vec::new(),
         };
         for row in rows {
             if let Some((request, sequence)) = roster.pair(row.key) {
@@ -95,10 +103,11 @@ impl<'a> Step<'a> {
         model: &mut M,
         number: u64,
     ) -> Result<Flight<M::Ticket>, EngineError> {
-        let (roster, rows) = (self.roster, self.rows);
         let submitted = std::time::Instant::now();
-        let ticket = model
-            .submit(&self.batch, &mut |layers, fence| announce(roster, rows, &layers, fence))?;
+        let announced = self.announced;
+        let ticket = model.submit(&self.batch, &mut |layers, fence| {
+            announced.iter().for_each(|it| it.announce(&layers, fence));
+        })?;
         let (parts, wishes, copied_from) = (self.parts, self.wishes, Vec::new());
         Ok(Flight { number, parts, submitted, copied_from, wishes, ticket })
     }
@@ -117,12 +126,15 @@ impl<'a> Step<'a> {
         self.batch.sequences.push(SequenceRows {
             rows: first_row..first_row + tokens,
             context_tokens: end as u32,
-            blocks: sequence.table.ids(),
+            blocks: Cow::Borrowed(sequence.table.ids()),
         });
         self.add_scores(request, sequence.key.request, start..end, first_row);
         let completes = end == sequence.context_tokens(prompt);
         let sample = (completes && request.wants_token(sequence.generated_tokens()))
             .then(|| self.add_samples(request, sequence, first_row + tokens - 1));
+        if request.prefill_only {
+            self.announced.push(Announced { request, sequence, last_chunk: completes });
+        }
         self.parts.push(Part { row, written_tokens: end, completes, sample });
     }
 
@@ -160,6 +172,17 @@ impl<'a> Step<'a> {
             });
         }
         first
+    }
+}
+
+// === impl Announced ===
+
+impl Announced<'_> {
+    /// Says which pages the step has written of it.
+    fn announce(&self, layers: &Range<u32>, fence: Fence) {
+        let pages = Pages { layers: layers.clone(), fence, last_chunk: self.last_chunk };
+        // Chunks end where a block ends or where the context does, and all blocks are for this one.
+        self.request.announce(self.sequence.table.blocks(), pages);
     }
 }
 
@@ -215,17 +238,5 @@ impl Outcome {
             Ok(logprob) => self.scores.push((request, PromptLogprob { index, logprob })),
             Err(fault) => self.faults.push((request, fault)),
         }
-    }
-}
-
-/// Tells each prompt-only request which of its pages the step has written.
-fn announce(roster: &Roster, rows: &[PlannedRow], layers: &Range<u32>, fence: Fence) {
-    for row in rows {
-        let Some((request, sequence)) = roster.pair(row.key) else { continue };
-        let end = sequence.table.tokens() + row.tokens as usize;
-        let last_chunk = end == sequence.context_tokens(&request.work.prompt);
-        // Chunks end where a block ends or where the context does, and all blocks are for this one.
-        request
-            .announce(sequence.table.blocks(), Pages { layers: layers.clone(), fence, last_chunk });
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct LiveBlocks(Mutex<HashMap<SequenceKey, Vec<BlockId>>>);
 
 impl LiveBlocks {
     pub(crate) fn set(&self, key: SequenceKey, table: &BlockTable) {
-        let blocks = table.ids();
+        let blocks = table.ids().to_vec();
         self.0.lock().insert(key, blocks);
     }
 

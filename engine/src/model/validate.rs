@@ -61,7 +61,7 @@ fn refuse(reason: String) -> Result<(), EngineError> {
 }
 
 fn check_sequence(
-    sequence: &SequenceRows,
+    sequence: &SequenceRows<'_>,
     positions: &[u32],
     config: &ModelConfig,
     layout: &KvLayout,
@@ -103,11 +103,11 @@ mod tests {
             fed: Vec::new(),
             positions: vec![0, 1, 5],
             sequences: vec![
-                SequenceRows { rows: 0..2, context_tokens: 2, blocks: vec![BlockId(0)] },
+                SequenceRows { rows: 0..2, context_tokens: 2, blocks: vec![BlockId(0)].into() },
                 SequenceRows {
                     rows: 2..3,
                     context_tokens: 6,
-                    blocks: vec![BlockId(1), BlockId(2)],
+                    blocks: vec![BlockId(1), BlockId(2)].into(),
                 },
             ],
             samples: Vec::new(),
@@ -135,8 +135,8 @@ mod tests {
     #[case::jump(|b: &mut StepBatch<'_>| b.positions[1] = 2, "positions")]
     #[case::context_too_short(|b: &mut StepBatch<'_>| b.sequences[0].context_tokens = 1, "positions")]
     #[case::too_long(|b: &mut StepBatch<'_>| b.sequences[1].context_tokens = 5000, "exceed")]
-    #[case::too_few_blocks(|b: &mut StepBatch<'_>| { b.sequences[1].blocks.pop(); }, "1 blocks for 6")]
-    #[case::foreign_block(|b: &mut StepBatch<'_>| b.sequences[0].blocks[0] = BlockId(3), "block b3")]
+    #[case::too_few_blocks(|b: &mut StepBatch<'_>| { b.sequences[1].blocks.to_mut().pop(); }, "1 blocks for 6")]
+    #[case::foreign_block(|b: &mut StepBatch<'_>| b.sequences[0].blocks.to_mut()[0] = BlockId(3), "block b3")]
     #[case::foreign_score_row(
         |b: &mut StepBatch<'_>| b.scores.push(ScoreRow { row: 3, next: 0, top: 0 }),
         "row 3 of 3"

@@ -222,7 +222,7 @@ fn step_in_blocks(parts: &[Part<'_>], block_tokens: u32) -> StepBatch<'static> {
         batch.sequences.push(SequenceRows {
             rows: start..batch.tokens.len(),
             context_tokens: part.tokens.len() as u32,
-            blocks: part.blocks[..blocks].to_vec(),
+            blocks: part.blocks[..blocks].to_vec().into(),
         });
     }
     batch

@@ -29,13 +29,13 @@ pub(super) struct PagedAttention<'a> {
     pub(super) shape: HeadShape,
     pub(super) window: Option<u32>,
     pub(super) pages: PageShape,
-    pub(super) sequences: &'a [SequenceRows],
+    pub(super) sequences: &'a [SequenceRows<'a>],
     pub(super) positions: &'a [u32],
 }
 
 /// Some rows of one sequence, for one key/value head.
 struct Task<'a> {
-    sequence: &'a SequenceRows,
+    sequence: &'a SequenceRows<'a>,
     rows: Range<usize>,
     kv_head: usize,
 }

@@ -275,7 +275,7 @@ fn describe(writer: &mut Writer<'_>, batch: &StepBatch<'_>, limits: &StepLimits)
 
 fn slots_of<'a>(
     batch: &'a StepBatch<'_>,
-    sequence: &'a SequenceRows,
+    sequence: &'a SequenceRows<'_>,
     limits: &'a StepLimits,
 ) -> impl Iterator<Item = u32> + 'a {
     batch.positions[sequence.rows.clone()].iter().map(move |&position| {
@@ -284,7 +284,11 @@ fn slots_of<'a>(
     })
 }
 
-fn decode_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows], count: usize) -> DecodeRows {
+fn decode_rows(
+    writer: &mut Writer<'_>,
+    sequences: &[&SequenceRows<'_>],
+    count: usize,
+) -> DecodeRows {
     let rows: Vec<u32> = sequences.iter().map(|sequence| sequence.rows.start as u32).collect();
     let contexts: Vec<u32> = sequences.iter().map(|sequence| sequence.context_tokens).collect();
     let rows = writer.rows(&rows, count, 0);
@@ -300,7 +304,7 @@ fn kept_rows(writer: &mut Writer<'_>, batch: &StepBatch<'_>, rows: &[usize]) -> 
     KeptRows { rows: writer.rows(&rows, rows.len(), 0), alone }
 }
 
-fn prefill_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows]) -> PrefillRows {
+fn prefill_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows<'_>]) -> PrefillRows {
     let chunks: Vec<Chunk> = sequences
         .iter()
         .map(|sequence| Chunk {
@@ -309,7 +313,7 @@ fn prefill_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows]) -> Prefill
             context: sequence.context_tokens as usize,
         })
         .collect();
-    let mut part = |value: fn(&SequenceRows) -> u32| {
+    let mut part = |value: fn(&SequenceRows<'_>) -> u32| {
         let values: Vec<u32> = sequences.iter().map(|sequence| value(sequence)).collect();
         writer.rows(&values, values.len(), 0)
     };
@@ -365,7 +369,7 @@ impl Writer<'_> {
     }
 
     /// Writes the blocks that each context covers, `count` rows of the returned stride.
-    fn tables(&mut self, sequences: &[&SequenceRows], count: usize) -> (u64, usize) {
+    fn tables(&mut self, sequences: &[&SequenceRows<'_>], count: usize) -> (u64, usize) {
         let longest = sequences.iter().map(|sequence| sequence.blocks.len()).max().unwrap_or(0);
         let stride = stride(longest);
         let part = self.begin(count * stride);

@@ -115,13 +115,13 @@ impl ScriptModel {
         Self { slots, block_tokens, overlaps, sampled: Vec::new(), control }
     }
 
-    fn slot(&self, sequence: &SequenceRows, position: usize) -> usize {
+    fn slot(&self, sequence: &SequenceRows<'_>, position: usize) -> usize {
         let block = sequence.blocks[position / self.block_tokens];
         block.index() * self.block_tokens + position % self.block_tokens
     }
 
     /// The sequence's tokens up to `position`, as its pages have them.
-    fn read(&self, sequence: &SequenceRows, position: usize) -> Vec<TokenId> {
+    fn read(&self, sequence: &SequenceRows<'_>, position: usize) -> Vec<TokenId> {
         let token = |at| self.slots[self.slot(sequence, at)].expect("a slot that was written");
         (0..=position).map(token).collect()
     }
@@ -214,7 +214,7 @@ impl StepModel for ScriptModel {
     }
 }
 
-fn owner<'a>(batch: &'a StepBatch<'_>, row: usize) -> &'a SequenceRows {
+fn owner<'a>(batch: &'a StepBatch<'_>, row: usize) -> &'a SequenceRows<'a> {
     batch.sequences.iter().find(|sequence| sequence.rows.contains(&row)).expect("a row's sequence")
 }
 
