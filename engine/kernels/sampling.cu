@@ -209,48 +209,159 @@ struct Edit {
 __device__ __forceinline__ float edited(float y, const Edit& edit) {
     if (edit.bias == -INFINITY) return -INFINITY;
     y = y < 0.0f ? __fmul_rn(y, edit.repetition) : __fdiv_rn(y, edit.repetition);
-    return __fadd_rn(__fsub_rn(y, edit.subtract), edit.bias);
+    y = __fadd_rn(__fsub_rn(y, edit.subtract), edit.bias);
+    // The difference of two infinities can't be chosen.
+    return y == y ? y : -INFINITY;
 }
 
-// Loads this block's share. Returns the key of this thread's likeliest token, whose logit becomes `most`.
-__device__ __forceinline__ u64 load_share(const Row& row, const float* logits, float& most) {
-    float best = -INFINITY;
-    u32 at = 0;
-    bool nan = false;
-#pragma unroll 8
-    for (int i = threadIdx.x; i < SHARE; i += THREADS) {
-        const u32 token = (row.first + i) * 4;
-        float4 v;
-        if (ALIGNED && token + 4 <= VOCAB) {
-            v = *(const float4*)(logits + token);
-        } else {
-            v.x = token < VOCAB ? logits[token] : -INFINITY;
-            v.y = token + 1 < VOCAB ? logits[token + 1] : -INFINITY;
-            v.z = token + 2 < VOCAB ? logits[token + 2] : -INFINITY;
-            v.w = token + 3 < VOCAB ? logits[token + 3] : -INFINITY;
-        }
-        row.values[i] = v;
-        nan |= v.x != v.x || v.y != v.y || v.z != v.z || v.w != v.w;
-        const float quad = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
-        if (quad > best) {
-            best = quad;
-            at = token + (v.x == quad ? 0 : v.y == quad ? 1 : v.z == quad ? 2 : 3);
-        }
+// Four logits of this block's share, which are kept in `values`.
+__device__ __forceinline__ float4 load_quad(const Row& row, const float* logits, int i) {
+    const u32 token = (row.first + i) * 4;
+    float4 v;
+    if (ALIGNED && token + 4 <= VOCAB) {
+        v = *(const float4*)(logits + token);
+    } else {
+        v.x = token < VOCAB ? logits[token] : -INFINITY;
+        v.y = token + 1 < VOCAB ? logits[token + 1] : -INFINITY;
+        v.z = token + 2 < VOCAB ? logits[token + 2] : -INFINITY;
+        v.w = token + 3 < VOCAB ? logits[token + 3] : -INFINITY;
     }
-    most = best;
-    return nan ? NAN_KEY : choice_key(best, at);
+    row.values[i] = v;
+    return v;
+}
+
+__device__ __forceinline__ bool has_top_k(const Request& request) {
+    return request.top_k > 0 && request.top_k < VOCAB;
+}
+
+// log2(e) / temperature.
+__device__ __forceinline__ float inverse_of(const Request& request) {
+    return fminf(LOG2_E / request.temperature, 3e38f);
+}
+
+// How many alternatives to return.
+__device__ __forceinline__ u32 alternatives(const Request& request) {
+    return max(min(min(request.top, TOP_MAX), VOCAB), 0);
+}
+
+// Whether the sum of all weights is worth having from the start.
+__device__ __forceinline__ bool needs_total(const Request& request) {
+    return request.mode == CHOOSE && request.temperature > 0.0f && request.top_p < 1.0f &&
+           !has_top_k(request);
+}
+
+// The key of the token that is chosen from a list of `count` candidates, by all threads of the first
+// block: each candidate is compared with each. 0 if they don't have the nucleus.
+//
+// - total: of all weights of the row, if there is no top-k.
+// - bound: all tokens that are as likely as this one are listed.
+// - commit(): called when it is certain that there will be a result, or that there won't.
+template <typename Commit>
+__device__ u64 choose_listed(Row& row, const Draw& draw, u32 count, float total, float bound, Commit commit) {
+    const Request& request = draw.request;
+    const List& list = row.list();
+    u64* weights = (u64*)row.shared.bins[0];
+    float* scaled = (float*)row.shared.bins[2];
+    const bool limited = has_top_k(request), nuclear = request.top_p < 1.0f;
+    const float top_p = fmaxf(request.top_p, 0.0f);
+    if (count > LIST_MAX) return commit(false), 0;
+    u64 weight = 0;
+    if (threadIdx.x < count) {
+        const float logit = key_logit(list.keys[threadIdx.x]), x = draw.scaled(logit);
+        weight = __float2ull_rn(twice_exp2(x, LOG2_E) * (WEIGHT_UNIT / 2.0f));
+        scaled[threadIdx.x] = x;
+        if (limited) bound = -INFINITY;
+        if (logit < bound) weight = 0;
+    }
+    double wanted = (double)top_p * total * WEIGHT_UNIT;
+    if (nuclear && !limited && (double)row.reduce_block(0, weight, Add()) < wanted) return commit(false), 0;
+    commit(true);
+    if (threadIdx.x < count) weights[threadIdx.x] = weight;
+    __syncthreads();
+    // Threads that share a candidate, side by side.
+    const u32 shift = count <= 32 ? 4 : count <= 64 ? 3 : count <= 128 ? 2 : count <= 256 ? 1 : 0;
+    const u32 i = threadIdx.x >> shift, sharers = 1u << shift, share = threadIdx.x & (sharers - 1);
+    const float x = i < count ? scaled[i] : INFINITY;
+    u32 larger = 0;
+    u64 before = 0;
+#pragma unroll 4
+    for (u32 j = share; j < count; j += sharers)
+        if (scaled[j] > x) larger++, before += weights[j];
+    for (u32 lanes = sharers / 2; lanes > 0; lanes /= 2) {
+        larger += __shfl_xor_sync(~0u, larger, lanes);
+        before += __shfl_xor_sync(~0u, before, lanes);
+    }
+    bool kept = i < count && share == 0 && (!limited || larger < request.top_k);
+    if (nuclear) {
+        if (limited) wanted = (double)top_p * (double)row.reduce_block(1, kept ? weights[i] : 0, Add());
+        kept &= larger == 0 || (double)before < wanted;
+    }
+    if (request.min_p > 0.0f) kept &= x >= logf(fminf(request.min_p, 1.0f));
+    u64 chosen = 0;
+    if (kept) {
+        const u32 token = ~(u32)list.keys[i];
+        const uint4 words = draw.words(token / 4);
+        const u32 low = token & 1 ? words.y : words.x, high = token & 1 ? words.w : words.z;
+        const float noise = gumbel(uniform(token & 2 ? high : low));
+        chosen = choice_key(__fadd_rn(x, noise), token);
+    }
+    return row.reduce_block(0, chosen, Max());
+}
+
+// Tries to choose from a list. Returns whether that is done, and if so, in the first block, the key.
+__device__ __forceinline__ bool choose_by_list(Row& row, const Draw& draw, u64& chosen) {
+    const Request& request = draw.request;
+    const bool limited = has_top_k(request);
+    if (limited ? request.top_k > PLACES_MAX : request.top_p >= 1.0f) return false;
+    float total = 0.0f, wanted = INFINITY;
+    if (!limited) {
+        const float2 totals = row.totals(draw.best, draw.inverse);
+        total = totals.x, wanted = fmaxf(request.top_p * total, 1e-30f);
+        // A list, of about two tokens to a part, won't have the nucleus.
+        if (wanted > 3.0f * totals.y) return false;
+    }
+    const float bound = row.find_bound(draw.best, limited ? request.top_k : PLACES_MAX, wanted, draw.inverse);
+    // Logits that are equal once divided are listed together: those of about the same distance to the
+    // best, and, where it is hot, those whose quotients aren't normal numbers.
+    const float slack = fmaxf(draw.best - bound, fabsf(bound)) * 0x1p-21f + request.temperature * 0x1p-147f;
+    const u32 count = row.list_from(bound == -INFINITY ? bound : bound - slack);
+    if (row.rank != 0) {
+        cluster_arrive();
+        cluster_wait();
+        return row.shared.finishes;
+    }
+    bool done = false;
+    chosen = choose_listed(row, draw, count, total, bound, [&](bool finishes) {
+        done = finishes;
+        if (threadIdx.x < CLUSTER && threadIdx.x > 0)
+            peer_store(peer_address(shared_address(&row.shared.finishes), threadIdx.x), (u32)finishes);
+        cluster_arrive();
+    });
+    cluster_wait();
+    return done;
 }
 
 // The value a logit must reach to pass top-k, top-p and min-p, each seeing what the one before left.
-__device__ __forceinline__ float threshold(Row& row, const Draw& draw, float most) {
+__device__ __forceinline__ float threshold(Row& row, const Draw& draw) {
     const Request& request = draw.request;
     float cut = -INFINITY;
-    if (request.top_k > 0 && request.top_k < VOCAB) {
-        const float last = draw.scaled(row.kth_largest(request.top_k, most));
+    if (has_top_k(request)) {
+        const float last = draw.scaled(row.kth_largest(request.top_k));
         // Logits that are equal once divided stand or fall together.
         cut = lowest([&](float y) { return draw.scaled(y) >= last; }, draw.best);
     }
-    if (request.top_p < 1.0f) cut = row.nucleus(draw.best, draw.inverse, cut, request.top_p);
+    if (request.top_p < 1.0f) {
+        float total;
+        if (has_top_k(request)) {
+            float mine = 0.0f;
+            row.each([&](float y) { mine += y >= cut ? twice_exp2(y - draw.best, draw.inverse) : 0.0f; });
+            total = row.reduce(mine, Sum()) / 2.0f;
+        } else {
+            total = row.totals(draw.best, draw.inverse).x;
+        }
+        const float last = draw.scaled(row.nucleus(draw.best, draw.inverse, cut, total, request.top_p));
+        cut = fmaxf(cut, lowest([&](float y) { return draw.scaled(y) >= last; }, draw.best));
+    }
     if (request.min_p > 0.0f) {
         const float least = logf(fminf(request.min_p, 1.0f));
         cut = fmaxf(cut, lowest([&](float y) { return draw.scaled(y) >= least; }, draw.best));
@@ -258,12 +369,14 @@ __device__ __forceinline__ float threshold(Row& row, const Draw& draw, float mos
     return cut;
 }
 
-// The key of the chosen token, 0 if there is none.
-__device__ __forceinline__ u64 choose_token(Row& row, const Request& request, u64 likeliest, float most) {
-    const float best = from_ordered((u32)(likeliest >> 32));
+// The key of the chosen token, 0 if there is none; for the first block.
+__device__ __forceinline__ u64 choose_token(Row& row, const Request& request, u64 likeliest) {
+    const float best = key_logit(likeliest);
     if (likeliest == 0 || request.temperature <= 0.0f || best == INFINITY) return likeliest;
-    const Draw draw = {request, best, fminf(LOG2_E / request.temperature, 1e30f)};
-    return draw.draw(row, threshold(row, draw, most), ~(u32)likeliest);
+    const Draw draw = {request, best, inverse_of(request)};
+    u64 chosen = 0;
+    if (choose_by_list(row, draw, chosen)) return chosen;
+    return draw.draw(row, threshold(row, draw), ~(u32)likeliest);
 }
 
 // Applies penalties, bias and bans to this block's copy.
@@ -295,7 +408,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / 
     __shared__ ChooseShared shared;
     grid_launch();
     for (int i = threadIdx.x; i < BINS; i += THREADS) shared.bins[0][i] = 0;
-    if (threadIdx.x == 0) shared.listed = 0;
+    if (threadIdx.x == 0) {
+        shared.listed = shared.found = shared.candidates = 0;
+        shared.bound = ordered(-INFINITY);
+        shared.most = shared.log_sum = __int_as_float(0x7fffffff);
+    }
     cluster_arrive();
     const Request& request = requests[blockIdx.y];
     const bool skipped = request.row < 0 || request.mode == GREEDY;
@@ -304,36 +421,35 @@ extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / 
 
     const u32 rank = cluster_rank();
     float4* values = RESIDENT ? resident : scratch + (u64)blockIdx.y * QUADS;
-    Row row = {shared, values, rank, rank * SHARE, 0, 0};
+    Row row = {shared, values, rank, rank * SHARE, 0, 0, 0};
     const float* from = logits + request.row * stride;
-    float most;
-    const u64 mine = load_share(row, from, most);
-    // All blocks have begun and cleared their bins.
-    cluster_wait();
-    u64 likeliest = row.reduce(mine, Max());
-    u32 status = likeliest == NAN_KEY ? NOT_A_NUMBER : OK, token = request.given, listed = 0;
-    const float best = from_ordered((u32)(likeliest >> 32));
-    float log_sum = 0.0f;
-    if (status == OK && request.top >= 0) {
+    u64 likeliest = row.survey([&](int i) { return load_quad(row, from, i); }, inverse_of(request),
+                               request.edits == 0 && needs_total(request), true);
+    const bool nan = likeliest == NAN_KEY;
+    if (!nan && request.top >= 0) {
+        const float most = key_logit(likeliest);
         float sum = 0.0f;
-        row.each([&](float y) { sum += exp2f((y - best) * LOG2_E); });
-        log_sum = logf(row.reduce(sum, Sum()));
-        listed = min(min((u32)request.top, (u32)TOP_MAX), (u32)VOCAB);
-        if (listed > 0) row.list_likeliest(listed, most);
+        row.each([&](float y) { sum += exp2f((y - most) * LOG2_E); });
+        sum = row.reduce(sum, Sum());
+        if (threadIdx.x == 0) shared.most = most, shared.log_sum = logf(sum);
+        if (request.top > 0) row.list_likeliest(alternatives(request));
     }
-    if (status == OK && request.mode == CHOOSE) {
+    u32 status = nan ? NOT_A_NUMBER : OK, token = request.given;
+    if (!nan && request.mode == CHOOSE) {
         if (request.edits > 0) {
             apply_edits(row, edits + request.first_edit, request.edits);
-            likeliest = row.likeliest(most);
+            likeliest = row.survey([&](int i) { return row.values[i]; }, inverse_of(request),
+                                   needs_total(request), false);
         }
-        const u64 chosen = choose_token(row, request, likeliest, most);
+        const u64 chosen = choose_token(row, request, likeliest);
         if (chosen == 0) status = NO_CANDIDATE;
         token = ~(u32)chosen;
     }
     // No block reads another's memory after the row's last barrier, so each may end by itself.
     if (rank != 0) return;
-    const auto logprob = [&](float y) { return (y - best) - log_sum; };
+    const auto logprob = [&](float y) { return (y - shared.most) - shared.log_sum; };
     Choice& choice = choices[blockIdx.y];
+    const u32 listed = nan ? 0 : alternatives(request);
     if (threadIdx.x == 0) {
         // A faulty row feeds token 0 to the next step, whose output nobody reads.
         if (status != OK) token = 0;
@@ -343,11 +459,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / 
         choice.top = listed;
     }
     if (threadIdx.x < listed) {
-        const u64 own = choice_order(shared.list_logits[threadIdx.x], shared.list_tokens[threadIdx.x]);
+        // From the last on: an address of its own needs no register until here.
+        const u32 entry = listed - 1 - threadIdx.x;
+        const u64 own = total_order(shared.list_logits[entry], shared.list_tokens[entry]);
         u32 place = 0;
         for (u32 i = 0; i < listed; i++)
-            place += choice_order(shared.list_logits[i], shared.list_tokens[i]) > own;
-        choice.top_tokens[place] = shared.list_tokens[threadIdx.x];
-        choice.top_logprobs[place] = logprob(shared.list_logits[threadIdx.x]);
+            place += total_order(shared.list_logits[i], shared.list_tokens[i]) > own;
+        choice.top_tokens[place] = shared.list_tokens[entry];
+        choice.top_logprobs[place] = logprob(shared.list_logits[entry]);
     }
 }

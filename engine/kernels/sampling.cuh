@@ -1,9 +1,10 @@
 // A row of logits in the shared memory of a cluster: reductions and searches over it.
 //
-// Each of CLUSTER blocks keeps a share of the row. Nothing is sorted: the k-th largest logit, and the
-// last one of a nucleus, are found by counting keys in bins, 11, 11 and 10 bits at a time. Counts
-// and weights are summed as integers within a bin and in one fixed order across bins, so a row's
-// result depends on nothing else.
+// Each of CLUSTER blocks keeps a share of the row. Nothing is sorted. Mostly the few tokens that may
+// pass the filters are listed in one block, which compares each with each (see `List`). Where they
+// are too many, the k-th largest logit, and the last one of a nucleus, are found by counting keys in
+// bins, 11, 11 and 10 bits at a time. Counts and weights are summed as integers or in one fixed
+// order, so a row's result depends on nothing else.
 //
 // -DVOCAB: logits of a row. -DCLUSTER, -DRESIDENT, -DALIGNED, -DCHOOSE_THREADS: see below.
 #pragma once
@@ -39,7 +40,18 @@ constexpr int THREADS = CHOOSE_THREADS, WARPS = THREADS / 32;
 constexpr int QUADS = (VOCAB + 3) / 4;
 constexpr int SHARE = (QUADS + CLUSTER - 1) / CLUSTER;
 // Quads that a thread has loaded at once: as many as there are registers for.
-constexpr int QUADS_AT_ONCE = CLUSTER == 8 ? 4 : 2;
+constexpr int QUADS_AT_ONCE = CLUSTER == 8 ? 3 : 2;
+// The same where the row is first looked at.
+constexpr int TURNS = (SHARE + THREADS - 1) / THREADS, CHUNKS = (TURNS + 7) / 8;
+constexpr int CHUNK = (TURNS + CHUNKS - 1) / CHUNKS;
+// Parts of a row whose likeliest tokens all blocks know, and lanes that look at one of them.
+constexpr u32 PARTS = 128, PART_LANES = CLUSTER * THREADS / PARTS;
+static_assert(PART_LANES <= 32 && PART_LANES >= CLUSTER, "lanes of one warp, of which each tells a peer");
+// Which of the parts' likeliest tokens, in descending order, sets the floor of a list at most: about
+// 270 tokens of the row are as likely as the 112th, where tokens are in no order.
+constexpr u32 PLACES_MAX = 112;
+// Candidates that a list holds: one for each thread.
+constexpr u32 LIST_MAX = THREADS;
 
 // Bins of a level of the radix search; three levels see all 32 bits of a key.
 constexpr int BINS = 2048, BINS_EACH = BINS / THREADS;
@@ -53,11 +65,29 @@ constexpr float LOG2_E = 1.4426950408889634f;
 // The most alternatives that are listed beside a token.
 constexpr int TOP_MAX = 20;
 
+// What each part of the row has come to: the key of its likeliest token, and four times the sum of its
+// weights relative to that.
+struct Parts {
+    u64 keys[PARTS];
+    float sums[PARTS];
+};
+
 struct alignas(16) ChooseShared {
     u32 bins[3][BINS];
     float groups[2][CLUSTER][GROUPS];
     u64 slots[2][CLUSTER];
+    Parts parts[2];
     u64 warps[2][WARPS];
+    u64 own_warps[2][WARPS];
+    // Of the list: what this block has found, where that begins, and all; see `List`.
+    u32 found, begin, candidates;
+    // Whether the first block goes on by itself.
+    u32 finishes;
+    // Its floor, see `find_bound`; as `ordered`.
+    u32 bound;
+    // Of the row as the model computed it: the largest logit, and the logarithm of the sum of
+    // exponentials relative to it. NaN if nobody asked, or the row has one.
+    float most, log_sum;
     u32 listed;
     u32 list_tokens[TOP_MAX];
     float list_logits[TOP_MAX];
@@ -65,11 +95,14 @@ struct alignas(16) ChooseShared {
 
 // === the order of logits ===
 
-// Maps floats to integers of the same order; -0 and 0 are one number.
-__device__ __forceinline__ u32 ordered(float x) {
-    const u32 bits = __float_as_uint(x + 0.0f);
+// Maps floats to integers of the same order; -0 is less than 0.
+__device__ __forceinline__ u32 totally_ordered(float x) {
+    const u32 bits = __float_as_uint(x);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
+
+// The same, but -0 and 0 are one number.
+__device__ __forceinline__ u32 ordered(float x) { return totally_ordered(x + 0.0f); }
 
 constexpr u64 NAN_KEY = ~0ull;
 
@@ -78,7 +111,12 @@ __device__ __forceinline__ u64 choice_order(float logit, u32 token) {
     return (u64)ordered(logit) << 32 | (u32)~token;
 }
 
-// The same, but 0 for what can't be chosen, and the most for a NaN.
+// The order of alternatives, in which -0 is less than 0.
+__device__ __forceinline__ u64 total_order(float logit, u32 token) {
+    return (u64)totally_ordered(logit) << 32 | (u32)~token;
+}
+
+// As `choice_order`, but 0 for what can't be chosen, and the most for a NaN.
 __device__ __forceinline__ u64 choice_key(float logit, u32 token) {
     return logit != logit ? NAN_KEY : logit == -INFINITY ? 0 : choice_order(logit, token);
 }
@@ -167,6 +205,15 @@ struct Sum {
 struct Max {
     __device__ u64 operator()(u64 a, u64 b) const { return a > b ? a : b; }
 };
+struct Add {
+    __device__ u64 operator()(u64 a, u64 b) const { return a + b; }
+};
+// Of both halves of a word.
+struct Ends {
+    __device__ u64 operator()(u64 a, u64 b) const {
+        return (u64)max((u32)(a >> 32), (u32)(b >> 32)) << 32 | max((u32)a, (u32)b);
+    }
+};
 struct Min {
     __device__ float operator()(float a, float b) const { return fminf(a, b); }
 };
@@ -193,6 +240,12 @@ __device__ float lowest(Passes passes, float top) {
     }
     return from_ordered(high);
 }
+
+// A key that a search has found: what the weights of all smaller ones sum to, and the content of its bin.
+struct Found {
+    u32 key;
+    float before, count;
+};
 
 // A level of the radix search: bins by `bits` bits of keys that begin with `prefix`.
 struct Level {
@@ -225,6 +278,36 @@ __device__ __forceinline__ float warp_scan(float x) {
     return x;
 }
 
+// 2^x, of small results 0.
+__device__ __forceinline__ float exp2_or_zero(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 2 * 2^(x * by), of small results 0. Exactly 2 for an exponent too small to count, of which the
+// instruction makes a little less than 1.
+__device__ __forceinline__ float twice_exp2(float x, float by) { return exp2_or_zero(__fmaf_rn(x, by, 1.0f)); }
+
+__device__ __forceinline__ float quad_max(float4 v) { return fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)); }
+
+// The logit of a token that can be chosen, by its key; minus infinity if there is none.
+__device__ __forceinline__ float key_logit(u64 key) {
+    return key == 0 ? -INFINITY : from_ordered((u32)(key >> 32));
+}
+
+// The tokens that may pass the filters, in the first block.
+//
+// They are those from a floor on. It is taken from what all blocks know already: there are k tokens
+// at or above the k-th of the parts' likeliest, and few more.
+struct List {
+    u64 keys[LIST_MAX];
+};
+static_assert(sizeof(List) <= BINS * 4, "it fits into unused bins");
+
+// Weights of a list are summed as integers, whose sums don't depend on an order.
+constexpr float WEIGHT_UNIT = 0x1p40f;
+
 struct Row {
     ChooseShared& shared;
     // This block's share of the row: `SHARE` quads from quad `first` on, minus infinity past the end.
@@ -233,6 +316,8 @@ struct Row {
     // Which of the shared arrays the next reduction and the next level of a search use. Peers may
     // still read those of the one before, but none older: there was a barrier of the row since.
     u32 turn, level;
+    // Which of `shared.parts` is valid.
+    u32 view;
 
     // Calls `visit(quad, values)` for each quad of this thread.
     template <typename Visit>
@@ -281,18 +366,162 @@ struct Row {
         return x;
     }
 
-    // The key of the likeliest token; `most` becomes the largest logit of this thread.
-    __device__ u64 likeliest(float& most) {
-        float best = -INFINITY;
+    // Joins a value of each thread of the block, all of which get the result. Successive ones must have
+    // another `pair`, or a barrier between them.
+    template <typename Op>
+    __device__ u64 reduce_block(u32 pair, u64 x, Op op) {
+#pragma unroll
+        for (int lanes = 16; lanes > 0; lanes /= 2) x = op(x, __shfl_xor_sync(~0u, x, lanes));
+        if (threadIdx.x % 32 == 0) shared.own_warps[pair][threadIdx.x / 32] = x;
+        __syncthreads();
+        x = shared.own_warps[pair][threadIdx.x % WARPS];
+#pragma unroll
+        for (int lanes = WARPS / 2; lanes > 0; lanes /= 2) x = op(x, __shfl_xor_sync(~0u, x, lanes));
+        return x;
+    }
+
+    // Looks at the whole row once. Returns the key of the likeliest token; see `parts`, `total`.
+    //
+    // - load(quad): four logits of this block's share; `values` has them from then on.
+    // - inverse: log2(e) / temperature. Weights are summed only if `sums`.
+    // - begins: whether this is the row's first barrier, at which the blocks have arrived before.
+    template <typename Load>
+    __device__ __forceinline__ u64 survey(Load load, float inverse, bool sums, bool begins) {
+        float best = -INFINITY, sum = 0.0f;
         int at = 0;
+        bool nan = false;
+#pragma unroll 1
+        for (int base = threadIdx.x; base < SHARE; base += CHUNK * THREADS) {
+            float4 v[CHUNK];
+#pragma unroll
+            for (int i = 0; i < CHUNK; i++) {
+                v[i] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+                if (base + i * THREADS < SHARE) v[i] = load(base + i * THREADS);
+            }
+            const float before = best;
+#pragma unroll
+            for (int i = 0; i < CHUNK; i++) {
+                nan |= v[i].x != v[i].x || v[i].y != v[i].y || v[i].z != v[i].z || v[i].w != v[i].w;
+                const float quad = quad_max(v[i]);
+                if (quad > best) best = quad, at = base + i * THREADS;
+            }
+            if (!sums || best == -INFINITY) continue;
+            sum *= 0.5f * twice_exp2(before - best, inverse);
+            const auto weight = [&](float y) { return twice_exp2(y - best, inverse); };
+#pragma unroll
+            for (int i = 0; i < CHUNK; i++)
+                sum += (weight(v[i].x) + weight(v[i].y)) + (weight(v[i].z) + weight(v[i].w));
+        }
+        u64 key = nan ? NAN_KEY : 0;
+        if (!nan && best > -INFINITY) {
+            const float4 v = values[at];
+            const u32 token = (first + at) * 4 + (v.x == best ? 0 : v.y == best ? 1 : v.z == best ? 2 : 3);
+            key = choice_key(best, token);
+        }
+        // Peers may still read those of the first.
+        view = begins ? 0 : 1;
+        Parts& parts = shared.parts[view];
+#pragma unroll
+        for (int lanes = PART_LANES / 2; lanes > 0; lanes /= 2)
+            key = max_u64(key, __shfl_xor_sync(~0u, key, lanes));
+        if (sums) {
+            sum = best == -INFINITY ? 0.0f : sum * twice_exp2(best - key_logit(key), inverse);
+#pragma unroll
+            for (int lanes = PART_LANES / 2; lanes > 0; lanes /= 2)
+                sum += __shfl_xor_sync(~0u, sum, lanes);
+        }
+        // All blocks have begun and cleared their bins.
+        if (begins) cluster_wait();
+        const u32 part = (rank * THREADS + threadIdx.x) / PART_LANES, peer = threadIdx.x % PART_LANES;
+        if (peer < CLUSTER) {
+            peer_store(peer_address(shared_address(&parts.keys[part]), peer), key);
+            peer_store(peer_address(shared_address(&parts.sums[part]), peer), __float_as_uint(sum));
+        }
+        row_sync();
+        const u32 lane = threadIdx.x % 32;
+        key = 0;
+#pragma unroll
+        for (u32 i = 0; i < PARTS; i += 32) key = max_u64(key, parts.keys[i + lane]);
+        return warp_max_u64(key);
+    }
+
+    // The sum of all weights, 2^((logit - best) * inverse), if the survey has summed them; and of the
+    // parts' likeliest tokens alone.
+    __device__ __forceinline__ float2 totals(float best, float inverse) const {
+        const Parts& parts = shared.parts[view];
+        float total = 0.0f, firsts = 0.0f;
+#pragma unroll
+        for (u32 i = threadIdx.x % 32; i < PARTS; i += 32) {
+            const float weight = twice_exp2(key_logit(parts.keys[i]) - best, inverse);
+            firsts += weight;
+            total += weight * parts.sums[i];
+        }
+        return make_float2(warp_sum(total) / 8.0f, warp_sum(firsts) / 2.0f);
+    }
+
+    // The floor of a list: the logit of a part's likeliest token. Minus infinity if there are fewer.
+    //
+    // - places: at least so many tokens are to be there;
+    // - wanted: or fewer, once their weights sum to this. Rounding may have two parts say that it is
+    //   they that reach it: the likelier one does.
+    __device__ float find_bound(float best, u32 places, float wanted, float inverse) {
+        static_assert(THREADS == 4 * PARTS, "four threads to a part");
+        const Parts& parts = shared.parts[view];
+        const u64 own = parts.keys[threadIdx.x / 4];
+        u32 place = 0;
+        float larger = 0.0f;
+#pragma unroll 8
+        for (u32 i = threadIdx.x % 4; i < PARTS; i += 4) {
+            const u64 other = parts.keys[i];
+            if (other <= own) continue;
+            place++;
+            larger += exp2_or_zero((key_logit(other) - best) * inverse);
+        }
+#pragma unroll
+        for (int lanes = 2; lanes > 0; lanes /= 2) {
+            place += __shfl_xor_sync(~0u, place, lanes);
+            larger += __shfl_xor_sync(~0u, larger, lanes);
+        }
+        const float upto = larger + exp2_or_zero((key_logit(own) - best) * inverse);
+        const bool last = place + 1 == places, reached = place + 1 < places && upto >= wanted;
+        if (own != 0 && threadIdx.x % 4 == 0 && larger * (1.0f - 0x1p-16f) < wanted && (last || reached))
+            atomicMax(&shared.bound, (u32)(own >> 32));
+        __syncthreads();
+        return from_ordered(shared.bound);
+    }
+
+    __device__ __forceinline__ List& list() const { return *(List*)shared.bins[1]; }
+
+    // Lists all logits from `floor` on in the first block, which learns how many there are: more than
+    // it has listed if they are too many.
+    __device__ u32 list_from(float floor) {
+        List& own = list();
+        // The first block lists its own in place.
+        u32& found = rank == 0 ? shared.candidates : shared.found;
         each_quad([&](int i, float4 v) {
-            const float quad = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
-            if (quad > best) best = quad, at = i;
+            if (quad_max(v) < floor) return;
+            const float logits[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                if (logits[j] < floor || logits[j] == -INFINITY) continue;
+                const u32 at = atomicAdd(&found, 1);
+                if (at < LIST_MAX) own.keys[at] = choice_order(logits[j], (first + i) * 4 + j);
+            }
         });
-        most = best;
-        const float4 v = values[at];
-        const u32 token = (first + at) * 4 + (v.x == best ? 0 : v.y == best ? 1 : v.z == best ? 2 : 3);
-        return reduce(choice_key(best, token), Max());
+        if (CLUSTER > 1 && rank != 0) {
+            __syncthreads();
+            const u32 count = shared.found;
+            if (count > 0) {
+                if (threadIdx.x == 0)
+                    shared.begin = peer_add(peer_address(shared_address(&shared.candidates), 0), count);
+                __syncthreads();
+                const u32 begin = shared.begin, to = peer_address(shared_address(own.keys), 0);
+                for (u32 i = threadIdx.x; i < min(count, LIST_MAX) && begin + i < LIST_MAX; i += THREADS)
+                    peer_store(to + (begin + i) * 8, own.keys[i]);
+            }
+        }
+        row_sync();
+        return shared.candidates;
     }
 
     // The smallest key such that the weights of tokens with that key or a smaller one sum to `target`,
@@ -302,9 +531,9 @@ struct Row {
     // - scale(key): what a bin's content is to be multiplied with; `key` is the smallest of the bin.
     // - range(from, to): a range of logits that has all those with keys in `from..=to`.
     template <typename Count, typename Scale, typename Range>
-    __device__ u32 smallest_key(float target, Count count_tokens, Scale scale, Range range) {
+    __device__ Found smallest_key(float target, Count count_tokens, Scale scale, Range range) {
         u32 prefix = 0;
-        float before = 0.0f;
+        float before = 0.0f, content = 0.0f;
         const u32 lane = threadIdx.x % 32;
 #pragma unroll 1
         for (int shift = 21; shift >= 0; shift = shift == 21 ? 10 : shift - 10) {
@@ -357,23 +586,38 @@ struct Row {
             reached = __ballot_sync(~0u, upto >= target);
             at = reached ? __ffs(reached) - 1 : 31;
             if (at > 0) before = __shfl_sync(~0u, upto, at - 1);
+            content = __shfl_sync(~0u, count, at);
             prefix = prefix << bits | min(group * 32 + at, (1u << bits) - 1);
         }
-        return prefix;
+        return {prefix, before, content};
     }
 
-    // The `k`-th largest logit. `most` is the largest of this thread, `k` at most `VOCAB`.
-    __device__ float kth_largest(u32 k, float most) {
-        // Each warp, or each thread, has a logit at least as large as the least of their maxima: few
+    // The `k`-th largest logit, `k` at most `VOCAB`.
+    __device__ float kth_largest(u32 k) {
+        // Each part, or each thread, has a logit at least as large as the least of their maxima: few
         // others need counting.
-        float bound = -INFINITY;
-        if (k <= CLUSTER * WARPS) bound = reduce(warp_max(most), Min());
-        else if (k <= CLUSTER * THREADS) bound = reduce(most, Min());
+        float bound = INFINITY;
+        if (k <= PARTS) {
+            const Parts& parts = shared.parts[view];
+            for (u32 i = threadIdx.x % 32; i < PARTS; i += 32) bound = fminf(bound, key_logit(parts.keys[i]));
+            bound = -warp_max(-bound);
+        } else if (k <= CLUSTER * THREADS) {
+            float most = -INFINITY;
+            each_quad([&](int, float4 v) { most = fmaxf(most, quad_max(v)); });
+            bound = reduce(most, Min());
+        } else {
+            bound = -INFINITY;
+        }
+        return kth_between(k, bound, INFINITY);
+    }
+
+    // The `k`-th largest of the logits from `low` to `high`, of which there must be as many.
+    __device__ float kth_between(u32 k, float low, float high) {
         const auto count = [&](const Level& level) {
-            each_quad_between(fmaxf(level.low, bound), level.high, [&](int, float4 v) {
+            each_quad_between(fmaxf(level.low, low), fminf(level.high, high), [&](int, float4 v) {
                 each_of(v, [&](float y) {
                     const u32 key = ~ordered(y);
-                    if (y >= bound && level.sees(key)) atomicAdd(&level.bins[level.bin(key)], 1u);
+                    if (y >= low && y <= high && level.sees(key)) atomicAdd(&level.bins[level.bin(key)], 1u);
                 });
             });
         };
@@ -383,23 +627,21 @@ struct Row {
             const u32 most = ~ordered(INFINITY), least = ~ordered(-INFINITY);
             return make_float2(from_ordered(~min(to, least)), from_ordered(~max(from, most)));
         };
-        return from_ordered(~smallest_key((float)k, count, scale, range));
+        return from_ordered(~smallest_key((float)k, count, scale, range).key);
     }
 
     // The smallest logit of the likeliest tokens at or above `cut` whose probabilities sum to at least
-    // `top_p`, to within 2^-32 of the range that is searched.
+    // `top_p`.
     //
     // - inverse: log2(e) / temperature.
-    __device__ float nucleus(float best, float inverse, float cut, float top_p) {
-        float mine = 0.0f;
-        each([&](float y) { mine += y >= cut ? exp2f((y - best) * inverse) : 0.0f; });
-        const float total = reduce(mine, Sum());
+    // - total: of all weights at or above `cut`.
+    __device__ float nucleus(float best, float inverse, float cut, float total, float top_p) {
         const float target = fmaxf(fmaxf(top_p, 0.0f) * total, 1e-30f);
         // All tokens less likely than 2^-range together don't hold half of what may be left out.
         const float left_out = fmaxf(total - target, total * 1e-7f);
         const float range = fmaxf(log2f(2.0f * VOCAB / left_out), 1.0f);
-        const float to_key = inverse * (4294967296.0f / range), to_log2 = range / 4294967296.0f;
-        const auto key_of = [&](float y) { return __float2uint_rz((best - y) * to_key); };
+        const float to_key = 4294967296.0f / range, to_log2 = range / 4294967296.0f;
+        const auto key_of = [&](float y) { return __float2uint_rz((best - y) * inverse * to_key); };
         const auto count = [&](const Level& level) {
             each_quad_between(fmaxf(level.low, cut), level.high, [&](int, float4 v) {
                 each_of(v, [&](float y) {
@@ -415,18 +657,36 @@ struct Row {
         const auto scale = [&](u32 key) { return exp2f(-(key * to_log2) - WEIGHT_BITS); };
         const auto logits = [&](u32 from, u32 to) {
             // A little more than the keys say, for rounding.
-            const float slack = fabsf(best) * 0x1p-22f, unit = to_log2 / inverse;
-            return make_float2(best - to * unit * (1.0f + 0x1p-20f) - slack,
-                               best - from * unit * (1.0f - 0x1p-20f) + slack);
+            const float slack = fabsf(best) * 0x1p-22f + 0x1p-140f;
+            return make_float2(best - (to + 1.0f) * to_log2 / inverse * (1.0f + 0x1p-20f) - slack,
+                               best - from * to_log2 / inverse * (1.0f - 0x1p-20f) + slack);
         };
-        const u32 last = smallest_key(target, count, scale, logits);
-        if (last == ~0u) return cut;
-        return fmaxf(cut, lowest([&](float y) { return y >= best || key_of(y) <= last; }, best));
+        const Found last = smallest_key(target, count, scale, logits);
+        if (last.key == ~0u) return cut;
+        // Where it is hot, many logits have one key: what differs between their weights is lost in the
+        // sum. Of these, the likeliest are kept.
+        const double wanted = ((double)fmaxf(top_p, 0.0f) * total - last.before) * exp2f(last.key * to_log2);
+        const double have = rintf(last.count * exp2f(-WEIGHT_BITS));
+        const u32 kept = (u32)fmax(fmin(ceil(wanted), have), 1.0);
+        u64 ends = 0;
+        const float2 near = logits(last.key, last.key);
+        each_quad_between(fmaxf(near.x, cut), near.y, [&](int, float4 v) {
+            each_of(v, [&](float y) {
+                if (y >= cut && key_of(y) == last.key)
+                    ends = Ends()(ends, (u64)ordered(y) << 32 | (u32)~ordered(y));
+            });
+        });
+        ends = reduce(ends, Ends());
+        // By rounding, the sum may say it is reached after the last token of a bin.
+        if (ends == 0) return fmaxf(cut, lowest([&](float y) { return y >= best || key_of(y) <= last.key; }, best));
+        const float most = from_ordered((u32)(ends >> 32)), least = from_ordered(~(u32)ends);
+        if (most == least) return most;
+        return kth_between(kept, least, most);
     }
 
     // The `wanted` likeliest tokens to the list of the first block, in any order.
-    __device__ void list_likeliest(u32 wanted, float most) {
-        const float last = kth_largest(wanted, most);
+    __device__ void list_likeliest(u32 wanted) {
+        const float last = kth_largest(wanted);
         const u32 listed = peer_address(shared_address(&shared.listed), 0);
         const u32 tokens = peer_address(shared_address(shared.list_tokens), 0);
         const u32 logits = peer_address(shared_address(shared.list_logits), 0);
@@ -444,7 +704,8 @@ struct Row {
             if (v.w > last) list(token + 3, v.w);
         });
         row_sync();
-        // Fewer than wanted; the lowest ids among the equals of the last make up the rest.
+        // Fewer than wanted; the first among the equals of the last make up the rest: those of 0 come
+        // before those of -0, lower ids before others.
         u32 have = peer_load(listed), after = 0;
         for (; have < wanted; have++) {
             u32 next = ~0u;
@@ -452,16 +713,17 @@ struct Row {
                 const u32 token = (first + i) * 4;
                 const float logits[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-                for (u32 j = 0; j < 4; j++)
-                    if (logits[j] == last && token + j >= after && token + j < VOCAB)
-                        next = min(next, token + j);
+                for (u32 j = 0; j < 4; j++) {
+                    const u32 place = (__float_as_uint(logits[j]) & 0x80000000u) | (token + j);
+                    if (logits[j] == last && place >= after && token + j < VOCAB) next = min(next, place);
+                }
             });
-            const u32 token = ~(u32)reduce((u64)~next, Max());
+            next = ~(u32)reduce((u64)~next, Max());
             if (rank == 0 && threadIdx.x == 0) {
-                shared.list_tokens[have] = token;
-                shared.list_logits[have] = last;
+                shared.list_tokens[have] = next & 0x7fffffffu;
+                shared.list_logits[have] = copysignf(last, next & 0x80000000u ? -1.0f : 1.0f);
             }
-            after = token + 1;
+            after = next + 1;
         }
         // The list is whole, and all have read the first block's count: it may end before they do.
         row_sync();

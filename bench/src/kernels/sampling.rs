@@ -263,7 +263,10 @@ fn ways(seed: u64) -> Vec<(&'static str, Sampling)> {
         ("drawn", plain.clone()),
         ("top-k", Sampling { top_k: 50, ..plain.clone() }),
         ("top-p", Sampling { top_p: 0.8, ..plain.clone() }),
-        ("min-p", Sampling { min_p: 0.1, ..plain }),
+        ("min-p", Sampling { min_p: 0.1, ..plain.clone() }),
+        // All are about equally likely: their order decides.
+        ("top-p, hot", Sampling { temperature: 1e25, top_p: 0.5, ..plain.clone() }),
+        ("top-k, top-p, hot", Sampling { temperature: 1e25, top_k: 300, top_p: 0.5, ..plain }),
         ("all filters", Sampling { logprobs: Some(2), ..filters.clone() }),
         (
             "filters, penalties",

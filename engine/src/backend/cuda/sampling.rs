@@ -35,7 +35,7 @@ const QUAD_BYTES: usize = 16;
 const SHARE_BYTES: usize = 66 << 10;
 
 /// Static shared memory of `choose`, with some to spare.
-const STATIC_BYTES: usize = 30 << 10;
+const STATIC_BYTES: usize = 33 << 10;
 
 /// Shared memory that a block has without being granted more. The driver counts static memory, too,
 /// and [`Kernel::launch`] asks for the grant when the dynamic part alone is larger: so it is made so.
