@@ -1,16 +1,10 @@
-// Moves KV pages between the pool and contiguous memory, and from block to block.
+// Moves KV pages on the device, between pools and from block to block. To and from the host the copy
+// engines move them.
 //
-//   gather_pages   staging[i] = pool[layer(i)][blocks[block(i)]]
-//   scatter_pages  pool[layer(i)][blocks[block(i)]] = staging[i]
 //   carry_pages    pool[layer(i)][blocks[block(i)]] = peer[layer(i)][peer_blocks[block(i)]]
 //   copy_block     pool[layer][to] = pool[layer][from], all layers
 //
-// The pool is [layers][pool_blocks][page]. Staged pages are in order: layer first, then block as
-// listed. Staging may be device memory or pinned host memory, which the device writes and reads over
-// its link. The floor is bytes / link bandwidth (about 50 GB/s), or twice the bytes / copy bandwidth.
-//
-// A link is filled by few blocks, so a launch has as few as it is asked to, each going over many
-// pages; transfers then leave the other multiprocessors to the step that runs beside them.
+// A pool is [layers][pool_blocks][page]. The floor is twice the bytes / copy bandwidth.
 #include "common.cuh"
 
 constexpr int THREADS = 512;
@@ -44,26 +38,6 @@ __device__ __forceinline__ void copy_vectors(uint4* __restrict__ to, const uint4
         for (int i = 0; i < EACH; i++)
             if (first + i * THREADS < vectors) __stcs(to + first + i * THREADS, v[i]);
     }
-}
-
-// - pool: see above; staging: `count` pages.
-// - blocks: u32 [listed]; first_page: of all pages, the one that `staging` begins with.
-// Grid: any, 512 threads.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    gather_pages(const uint4* __restrict__ pool, uint4* __restrict__ staging, const u32* __restrict__ blocks,
-                 int listed, int pool_blocks, int first_layer, int page_vectors, int first_page, int count) {
-    const Pages pages = {blocks, listed, pool_blocks, first_layer, page_vectors};
-    for (int i = blockIdx.x; i < count; i += gridDim.x)
-        copy_vectors(staging + (u64)i * page_vectors, pool + pages.at(first_page + i), page_vectors);
-}
-
-// As gather_pages, the other way. No block may be listed twice.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    scatter_pages(uint4* __restrict__ pool, const uint4* __restrict__ staging, const u32* __restrict__ blocks,
-                  int listed, int pool_blocks, int first_layer, int page_vectors, int first_page, int count) {
-    const Pages pages = {blocks, listed, pool_blocks, first_layer, page_vectors};
-    for (int i = blockIdx.x; i < count; i += gridDim.x)
-        copy_vectors(pool + pages.at(first_page + i), staging + (u64)i * page_vectors, page_vectors);
 }
 
 // From another pool on the same device, whose layers have `peer_pool_blocks` blocks.

@@ -207,6 +207,14 @@ impl BlockPool {
         let reference = self.lock().bind();
         BlockHandle::adopt(self.clone(), reference)
     }
+
+    pub(crate) fn bind_credits(&self, blocks: u32) -> Vec<BlockHandle> {
+        let mut state = self.lock();
+        let mut bound: Vec<_> = (0..blocks).map(|_| state.bind()).collect();
+        drop(state);
+        bound.sort_unstable_by_key(|reference| reference.block);
+        bound.into_iter().map(|reference| BlockHandle::adopt(self.clone(), reference)).collect()
+    }
 }
 
 impl fmt::Debug for BlockPool {

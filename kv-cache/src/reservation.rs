@@ -45,6 +45,16 @@ impl Reservation {
         Some(self.pool.bind_credit())
     }
 
+    /// Turns `blocks` credits into blocks, as [`Reservation::bind`]; `None`, and nothing is bound, if
+    /// fewer remain.
+    ///
+    /// In the order of their ids: pages that lie side by side are copied as one. A prompt's blocks
+    /// are evicted from the last to the first, so they are found as neighbours once more.
+    pub fn bind_many(&mut self, blocks: u32) -> Option<Vec<BlockHandle>> {
+        self.credits = self.credits.checked_sub(blocks)?;
+        Some(self.pool.bind_credits(blocks))
+    }
+
     /// Adds `blocks` credits, all or none.
     ///
     /// # Errors

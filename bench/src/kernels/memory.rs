@@ -41,19 +41,32 @@ pub(super) fn pages(lab: &mut Lab<'_>) -> Result<()> {
     room.kv_tokens = BLOCKS * BLOCK_TOKENS;
     let mut gpu = Rig::gpu(&room, lab.options())?;
     gpu.finish()?;
+    for (order, step) in [("in a row", 1), ("here and there", 37)] {
+        to_and_from_host(lab, &config, &mut gpu, (order, step))?;
+    }
+    copy_block(lab, &config, &mut gpu)
+}
+
+/// - `order`: of the blocks, and from one to the next.
+fn to_and_from_host(
+    lab: &mut Lab<'_>,
+    config: &ModelConfig,
+    gpu: &mut Rig<engine::backend::cuda::CudaBackend>,
+    (order, step): (&str, u32),
+) -> Result<()> {
     let region = gpu.backend.region();
     let reference = |block| BlockRef { block: BlockId(block), generation: Generation(0) };
     let copied = if lab.is_small() { COPIED_SMALL } else { COPIED };
-    let blocks: Vec<_> = (0..copied as u32).map(|i| reference(i * 37 % BLOCKS as u32)).collect();
+    let blocks: Vec<_> = (0..copied as u32).map(|i| reference(i * step % BLOCKS as u32)).collect();
     let range = PageRange { layers: 0..config.layers, blocks: &blocks };
     let mut bytes = vec![0; range.pages() * region.layout().page_bytes()];
     lab.rng.fill_bytes(&mut bytes);
+    let mut back = vec![1; bytes.len()];
     let (mut in_us, mut out_us, mut wrong) = (f64::INFINITY, f64::INFINITY, 0);
     for _ in 0..3 {
         let begun = Instant::now();
         region.scatter(&range, &bytes)?;
         in_us = in_us.min(begun.elapsed().as_secs_f64() * 1e6);
-        let mut back = vec![0; bytes.len()];
         let fence = gpu.backend.fence()?;
         let begun = Instant::now();
         region.gather(&range, fence, &mut back)?;
@@ -61,14 +74,14 @@ pub(super) fn pages(lab: &mut Lab<'_>) -> Result<()> {
         wrong += bytes.iter().zip(&back).filter(|(sent, back)| sent != back).count();
     }
     let share = wrong as f64 / bytes.len() as f64;
-    for (kernel, us) in [("scatter_pages", in_us), ("gather_pages", out_us)] {
-        let mut row = KernelRow::new(kernel, format!("{copied} blocks, to the host's memory"))
+    for (way, us) in [("pages in", in_us), ("pages out", out_us)] {
+        let mut row = KernelRow::new(way, format!("{copied} blocks {order}, host's memory"))
             .with_error(share, 0.0);
         row.us = Some(us);
         row.gb_per_s = Some(bytes.len() as f64 / us / 1e3);
         lab.row(row);
     }
-    copy_block(lab, &config, &mut gpu)
+    Ok(())
 }
 
 fn copy_block(

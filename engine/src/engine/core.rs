@@ -276,17 +276,17 @@ impl<M: StepModel> Core<M> {
         let (missing, copies) = (table.blocks_missing(row.tokens as usize), table.needs_copy());
         let blocks = missing as u32 + u32::from(copies);
         let Ok(mut credit) = self.shared.pool.reserve(blocks) else { return Ok(false) };
-        let mut bind = || credit.bind().expect("as many blocks were reserved");
-        if copies {
+        let bound = credit.bind_many(blocks).expect("as many blocks were reserved");
+        let mut bound = bound.into_iter();
+        if copies && let Some(own) = bound.next() {
             let index = table.tokens() / self.limits.block_tokens as usize;
-            let own = bind();
             let to = own.id();
             let old = table.replace_block(index, own);
             let from = old.id();
             self.copied_from.push(old);
             self.model.copy_block(from, to)?;
         }
-        (0..missing).for_each(|_| table.push(bind()));
+        bound.for_each(|block| table.push(block));
         self.shared.live.set(row.key, &sequence.table);
         Ok(true)
     }

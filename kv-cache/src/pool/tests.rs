@@ -46,6 +46,25 @@ fn dropping_everything_returns_every_block() {
 }
 
 #[test]
+fn blocks_bound_together_are_in_order_however_they_came_free() {
+    let pool = BlockPool::new(6, BLOCK_TOKENS);
+    let ids = |blocks: &[BlockHandle]| blocks.iter().map(|it| it.id().0).collect::<Vec<_>>();
+    let mut credits = pool.reserve(6).expect("room");
+    let mut blocks = credits.bind_many(6).expect("six credits");
+    assert_eq!(ids(&blocks), [0, 1, 2, 3, 4, 5]);
+    // As a prompt's are: from the last on.
+    while let Some(block) = blocks.pop() {
+        drop(block);
+    }
+    let mut credits = pool.reserve(5).expect("room");
+    assert!(credits.bind_many(6).is_none());
+    assert_eq!(credits.remaining(), 5, "nothing was bound");
+    let blocks = credits.bind_many(4).expect("five credits");
+    assert!(blocks.windows(2).all(|pair| pair[1].id().0 == pair[0].id().0 + 1), "{blocks:?}");
+    assert_eq!(pool.counts(), BlockCounts { free: 2, reserved: 1, active: 4, cached: 0 });
+}
+
+#[test]
 fn a_reservation_is_all_or_nothing_and_says_what_is_missing() {
     let pool = BlockPool::new(4, BLOCK_TOKENS);
     let mut first = pool.reserve(3).expect("room");

@@ -293,10 +293,12 @@ impl Entry {
 impl Receiving {
     /// The blocks in `slots`, counted from the first to come; binds those that aren't yet.
     fn bind(&mut self, slots: Range<u32>) -> Vec<BlockRef> {
-        let credit = &mut self.credit;
         let slots = &mut self.bound[slots.start as usize..slots.end as usize];
-        let mut bind = || credit.bind().expect("one credit for each block was checked");
-        slots.iter_mut().map(|slot| slot.get_or_insert_with(&mut bind).reference()).collect()
+        let missing = slots.iter().filter(|slot| slot.is_none()).count() as u32;
+        let bound = self.credit.bind_many(missing).expect("one credit for each block was checked");
+        let mut bound = bound.into_iter();
+        let mut next = || bound.next().expect("as many as there are slots without");
+        slots.iter_mut().map(|slot| slot.get_or_insert_with(&mut next).reference()).collect()
     }
 
     /// The table over complete pages; spare credits go back.

@@ -20,10 +20,6 @@ use lanes::{Lane, Lanes, STAGINGS};
 /// Threads of the kernels.
 const THREADS: u32 = 512;
 
-/// Blocks of a copy over the host's link: enough to fill it, few enough that a step beside it
-/// hardly notices.
-const LINK_BLOCKS: usize = 16;
-
 /// Calls that copy to and from the host at the same time: while one fills or empties its buffer, the
 /// next has the link.
 const LANES: usize = 4;
@@ -59,8 +55,6 @@ pub struct CudaKv {
 
 #[derive(Debug)]
 struct PageKernels {
-    gather: Kernel,
-    scatter: Kernel,
     carry: Kernel,
     copy_block: Kernel,
 }
@@ -74,16 +68,12 @@ enum Way {
     In,
 }
 
-/// What one call copies, and how far it is.
+/// What one call copies to or from the host.
 struct Copy<'a> {
     kv: &'a CudaKv,
     way: Way,
-    /// Block numbers on the device, and how many.
-    list: u64,
-    listed: usize,
-    first_layer: u32,
-    /// Pages in all, and in a buffer.
-    pages: usize,
+    pages: &'a PageRange<'a>,
+    /// Pages that fit a buffer.
     staged: usize,
 }
 
@@ -114,8 +104,6 @@ impl CudaKv {
         stream.fill(memory.address(), 0, memory.bytes())?;
         let module = compiler.module("pages.cu", &Defines::new())?;
         let kernels = PageKernels {
-            gather: module.kernel("gather_pages")?,
-            scatter: module.kernel("scatter_pages")?,
             carry: module.kernel("carry_pages")?,
             copy_block: module.kernel("copy_block")?,
         };
@@ -125,7 +113,7 @@ impl CudaKv {
             blocks,
             memory,
             fences: FenceTable::new(device),
-            lanes: Lanes::staged(device, LANES, page, blocks as usize)?,
+            lanes: Lanes::staged(device, LANES, page)?,
             direct: Lanes::direct(device, DIRECT_LANES, blocks as usize)?,
             kernels,
         })
@@ -183,25 +171,6 @@ impl CudaKv {
         (self.layout.page_bytes() / VECTOR_BYTES) as i32
     }
 
-    /// Tells the device which pages a call is about.
-    fn begin(
-        &self,
-        lane: &mut Lane,
-        way: Way,
-        pages: &PageRange<'_>,
-    ) -> Result<Copy<'_>, EngineError> {
-        let list = lane.put_list(pages.blocks.iter().map(|block| block.block.0))?;
-        Ok(Copy {
-            kv: self,
-            way,
-            list,
-            listed: pages.blocks.len(),
-            first_layer: pages.layers.start,
-            pages: pages.pages(),
-            staged: lane.staged_pages(self.layout.page_bytes()),
-        })
-    }
-
     fn copy_out(
         &self,
         pages: &PageRange<'_>,
@@ -212,8 +181,9 @@ impl CudaKv {
         // Before there is a lane: a lane that waits for one prompt's step is one that no other prompt's
         // finished pages go by.
         self.fences.pass(fence)?;
-        let mut lane = self.lanes.borrow();
-        let copy = self.begin(&mut lane, Way::Out, pages)?;
+        let lane = self.lanes.borrow();
+        let staged = lane.staged_pages(self.layout.page_bytes());
+        let copy = Copy { kv: self, way: Way::Out, pages, staged };
         copy.submit(&lane, 0)?;
         let pieces = out.chunks_mut(copy.staged * self.layout.page_bytes());
         for (piece, out) in pieces.enumerate() {
@@ -229,7 +199,8 @@ impl CudaKv {
     fn copy_in(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), EngineError> {
         self.device().bind()?;
         let mut lane = self.lanes.borrow();
-        let copy = self.begin(&mut lane, Way::In, pages)?;
+        let staged = lane.staged_pages(self.layout.page_bytes());
+        let copy = Copy { kv: self, way: Way::In, pages, staged };
         let pieces = bytes.chunks(copy.staged * self.layout.page_bytes());
         for (piece, bytes) in pieces.enumerate() {
             let staging = &mut lane.stagings[piece % STAGINGS];
@@ -337,33 +308,48 @@ fn copy_bytes(to: &mut [u8], from: &[u8]) {
 // === impl Copy ===
 
 impl Copy<'_> {
-    /// Submits the copy between a buffer of the lane and the `piece`-th part of the pages, if there
+    /// Submits the copies between a buffer of the lane and the `piece`-th part of the pages, if there
     /// is one.
+    ///
+    /// The copy engines do it, and no kernel: that would hold multiprocessors for as long as the link
+    /// takes, and where processes share the GPU by time, each would wait for the other's steps.
     fn submit(&self, lane: &Lane, piece: usize) -> Result<(), EngineError> {
         let first = piece * self.staged;
-        let count = self.pages.saturating_sub(first).min(self.staged);
-        if count == 0 {
+        let end = self.pages.pages().min(first + self.staged);
+        if first >= end {
             return Ok(());
         }
-        let kernels = &self.kv.kernels;
         let staging = &lane.stagings[piece % STAGINGS];
-        let (pool, memory) = (self.kv.memory.address(), staging.memory.address());
-        let (kernel, to, from) = match self.way {
-            Way::Out => (&kernels.gather, pool, memory),
-            Way::In => (&kernels.scatter, pool, memory),
-        };
-        let launch = Launch {
-            grid: [count.min(LINK_BLOCKS) as u32, 1, 1],
-            block: THREADS,
-            shared_bytes: 0,
-            cluster: 1,
-            overlaps: false,
-        };
-        let (listed, blocks) = (self.listed as i32, self.kv.blocks as i32);
-        let (layer, vectors) = (self.first_layer as i32, self.kv.page_vectors());
-        let (first, count) = (first as i32, count as i32);
-        let arguments = args![to, from, self.list, listed, blocks, layer, vectors, first, count];
-        kernel.launch(&lane.stream, launch, arguments)?;
+        let mut buffer = staging.memory.address();
+        let bytes = self.kv.layout.page_bytes();
+        let mut next = first;
+        while next < end {
+            let count = self.pages_in_a_row(next, end);
+            let pool = self.page(next);
+            let (to, from) = match self.way {
+                Way::Out => (buffer, pool),
+                Way::In => (pool, buffer),
+            };
+            lane.stream.copy(to, from, count * bytes)?;
+            buffer += (count * bytes) as u64;
+            next += count;
+        }
         lane.stream.record(&staging.done)
+    }
+
+    /// Where the `index`-th page is.
+    fn page(&self, index: usize) -> u64 {
+        let listed = self.pages.blocks.len();
+        let layer = self.pages.layers.start + (index / listed) as u32;
+        let block = self.pages.blocks[index % listed].block;
+        self.kv.layer(layer) + block.index() as u64 * self.kv.layout.page_bytes() as u64
+    }
+
+    /// How many pages from the `first`-th on, before the `end`-th, follow each other in memory.
+    fn pages_in_a_row(&self, first: usize, end: usize) -> usize {
+        let blocks = self.pages.blocks;
+        let first_block = first % blocks.len();
+        let of_layer = &blocks[first_block..blocks.len().min(first_block + end - first)];
+        1 + of_layer.windows(2).take_while(|pair| pair[1].block.0 == pair[0].block.0 + 1).count()
     }
 }

@@ -9,7 +9,7 @@ use crate::error::EngineError;
 /// Pinned buffers of a lane: the device fills one while the host empties the other.
 pub(super) const STAGINGS: usize = 2;
 
-/// Bytes of a pinned buffer, if a page is no larger. Long enough that a launch (4 us) is little
+/// Bytes of a pinned buffer, if a page is no larger. Long enough that waiting for it (20 us) is little
 /// beside the copy (150 us), short enough that the first bytes are on the host soon.
 const STAGING_BYTES: usize = 8 << 20;
 
@@ -51,15 +51,13 @@ impl Lanes {
     /// Lanes to and from the host.
     ///
     /// - `page_bytes`: a buffer holds one page at least.
-    /// - `blocks`: of a list, as far as can be told now.
     pub(super) fn staged(
         device: &Device,
         count: usize,
         page_bytes: usize,
-        blocks: usize,
     ) -> Result<Self, EngineError> {
         Self::of(count, || {
-            let mut lane = Lane::new(device, blocks)?;
+            let mut lane = Lane::new(device, 0)?;
             let bytes = STAGING_BYTES.max(page_bytes);
             let stagings = (0..STAGINGS).map(|_| Staging::new(device, bytes));
             lane.stagings = stagings.collect::<Result<_, _>>()?;
@@ -68,6 +66,8 @@ impl Lanes {
     }
 
     /// Lanes from one place on the device to another.
+    ///
+    /// - `blocks`: of a list, as far as can be told now.
     pub(super) fn direct(
         device: &Device,
         count: usize,
