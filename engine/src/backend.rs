@@ -51,6 +51,12 @@ pub trait Backend: Send + Sized + 'static {
     /// submitted early only delays the tokens of the one before.
     const OVERLAPS: bool;
 
+    /// Whether others that it doesn't know work on the device, too. Then steps should be short, and one
+    /// should end before the next is submitted, so that each has its turn.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Moves matrices of equal width to the device as one, stacked in order.
     ///
     /// # Errors

@@ -65,6 +65,9 @@ pub(crate) trait StepModel: Send + 'static {
     /// See [`Backend::OVERLAPS`].
     fn overlaps(&self) -> bool;
 
+    /// See [`Backend::is_shared`].
+    fn is_shared(&self) -> bool;
+
     /// See [`Model::submit`].
     fn submit(
         &mut self,
@@ -244,7 +247,11 @@ impl<B: Backend> StepModel for Model<B> {
     type Ticket = PendingStep<B>;
 
     fn overlaps(&self) -> bool {
-        B::OVERLAPS
+        B::OVERLAPS && !self.is_shared()
+    }
+
+    fn is_shared(&self) -> bool {
+        Self::is_shared(self)
     }
 
     fn submit(

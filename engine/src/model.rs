@@ -259,6 +259,11 @@ impl<B: Backend> Model<B> {
         })
     }
 
+    /// See [`Backend::is_shared`].
+    pub(crate) fn is_shared(&self) -> bool {
+        self.backend.is_shared()
+    }
+
     /// Whether the device is done with a submitted batch.
     #[must_use]
     pub fn is_done(&self, pending: &PendingStep<B>) -> bool {

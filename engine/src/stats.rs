@@ -28,6 +28,11 @@ pub struct EngineStats {
     /// Seconds in which the engine's thread worked for steps: planned, submitted and delivered, not
     /// waited. By steps that is what one costs the host.
     pub host_s: f64,
+    /// Of [`EngineStats::steps`], those without prefill.
+    pub decode_steps: u64,
+    /// Of [`EngineStats::host_s`], what went into them. Submitting a prompt's many operations may wait
+    /// for the device, so that only this is the host's cost of a step.
+    pub decode_host_s: f64,
     /// Steps that failed on the device.
     pub failed_steps: u64,
     /// Sequences that gave their blocks back to an older one.
@@ -88,6 +93,15 @@ impl Meter {
             self.stats.decode_step_s = elapsed_s;
         } else {
             self.stats.decode_step_s += NEWEST_SHARE * (elapsed_s - self.stats.decode_step_s);
+        }
+    }
+
+    /// Takes into account what a step cost the engine's thread.
+    pub(crate) fn host(&mut self, cost: Duration, decodes: bool) {
+        self.stats.host_s += cost.as_secs_f64();
+        if decodes {
+            self.stats.decode_steps += 1;
+            self.stats.decode_host_s += cost.as_secs_f64();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Steady decoding: milliseconds of a step, by batch.
 
 use anyhow::Result;
+use engine::EngineStats;
 
 use super::driver::{Driver, Steady, median};
 use super::{BLOCK_TOKENS, Group, Row, Run};
@@ -31,12 +32,12 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
         driver.run_each(&prompts, 8)?;
         // Small batches are quick to repeat.
         let pairs = if batch <= 32 { 3 * sizes.pairs } else { sizes.pairs };
-        let (mut differences_ms, mut host_us) = (Vec::with_capacity(pairs), Vec::new());
+        let mut differences_ms = Vec::with_capacity(pairs);
+        let before = driver.stats();
         for _ in 0..pairs {
-            let shorter = Cost::of(driver, batch, prompt, short)?;
-            let longer = Cost::of(driver, batch, prompt, long)?;
-            differences_ms.push((longer.ms - shorter.ms) / steps as f64);
-            host_us.push((longer.host_us - shorter.host_us) / steps as f64);
+            let short_ms = driver.run(batch, prompt, short)?.total_ms();
+            let long_ms = driver.run(batch, prompt, long)?.total_ms();
+            differences_ms.push((long_ms - short_ms) / steps as f64);
         }
         let steady = match pairs {
             0 => driver.run(batch, prompt, long)?.steady(steps),
@@ -46,35 +47,20 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
             }
         };
         let Some(Steady { step_ms, generated }) = steady else { continue };
-        let host = if host_us.is_empty() {
-            String::new()
-        } else {
-            format!(", host {:.0} us", median(host_us))
-        };
+        let host_us = host_us_a_step(&before, &driver.stats());
         let context = prompt as f64 + generated;
         let rate = batch as f64 / step_ms * 1e3;
         let row = Row::time(Group::Decode, name, step_ms, "ms/step")
             .with_floor(run.floor.decode_ms(batch, context))
             .with_peer(run.peer(&VLLM, batch))
-            .with_note(format!("{rate:.0} tok/s, context {context:.0}{host}"));
+            .with_note(format!("{rate:.0} tok/s, context {context:.0}, host {host_us:.0} us"));
         run.row(row);
     }
     Ok(())
 }
 
-/// What a run took.
-struct Cost {
-    ms: f64,
-    /// Of the engine's thread, as far as it worked.
-    host_us: f64,
-}
-
-// === impl Cost ===
-
-impl Cost {
-    fn of(driver: &mut Driver, batch: usize, prompt: usize, tokens: u32) -> Result<Self> {
-        let before_s = driver.stats().host_s;
-        let ms = driver.run(batch, prompt, tokens)?.total_ms();
-        Ok(Self { ms, host_us: (driver.stats().host_s - before_s) * 1e6 })
-    }
+/// What a step without prefill cost the engine's thread between two moments, microseconds.
+fn host_us_a_step(before: &EngineStats, after: &EngineStats) -> f64 {
+    let steps = after.decode_steps.saturating_sub(before.decode_steps).max(1);
+    (after.decode_host_s - before.decode_host_s) * 1e6 / steps as f64
 }

@@ -36,6 +36,7 @@ mod streams;
 mod tensor;
 pub mod tensor_map;
 pub mod tiled_matmul;
+mod turns;
 pub mod upload;
 
 use std::collections::HashMap;
@@ -57,6 +58,7 @@ use self::projection::Projections;
 use self::rows::{AddNorm, HeadNorm, RopeAndCache, RowKernels, RowShape};
 use self::sampling::{Pending, Sampler};
 use self::streams::{StepMark, StepStreams, StreamId};
+use self::turns::Turns;
 use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{SampleRow, Sampled, ScoreRow, StepBatch};
 use crate::config::ModelConfig;
@@ -120,6 +122,17 @@ enum Recording {
     Made(Graph),
 }
 
+/// Turns with other processes' engines that keep their kernels in the same folder. None where MPS lets
+/// them work at the same time, and none with engines of this process, which have a partition.
+fn turns(device: &Device, options: &CudaOptions) -> Option<Turns> {
+    let folder = options.kernel_cache.as_ref().filter(|_| options.partition.is_none())?;
+    if device.is_shared_by_mps() {
+        return None;
+    }
+    let turns = device.uuid().ok().map(|gpu| Turns::open(folder, &gpu))?;
+    turns.inspect_err(|why| tracing::debug!(%why, "no turns with other processes")).ok()
+}
+
 // === impl CudaBackend ===
 
 impl CudaBackend {
@@ -139,7 +152,8 @@ impl CudaBackend {
         let element = load::element_of(layout.dtype)?;
         let device = Device::open(options.ordinal, &options.library_folders)?;
         let compiler = Compiler::new(&device, options.kernel_cache.clone())?;
-        let streams = StepStreams::new(&device, options.partition.as_ref())?;
+        let streams =
+            StepStreams::new(&device, options.partition.as_ref(), turns(&device, options))?;
         let stream = Arc::clone(streams.current());
         let (hidden, vocab) = (config.hidden_size as usize, config.vocab_size as usize);
         let samples_max = (options.sequences_max as usize).max(Self::LOGIT_ROWS_MAX);
@@ -325,7 +339,9 @@ impl Backend for CudaBackend {
     }
 
     fn run<R: Send>(&mut self, step: impl FnOnce(&mut Self) -> R + Send) -> R {
-        step(self)
+        let result = step(self);
+        self.streams.pause();
+        result
     }
 
     fn layers(
@@ -543,6 +559,10 @@ impl Backend for CudaBackend {
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
         self.bind()?;
         self.ready()?.kv.copy_block(&self.stream, from, to)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.streams.are_shared()
     }
 
     fn mark(&mut self) -> Result<StepMark, EngineError> {

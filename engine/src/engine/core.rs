@@ -33,6 +33,10 @@ const PLAN_AHEAD: Duration = Duration::from_millis(1);
 /// The same as a share of the step, since the expectation is an average.
 const PLAN_AHEAD_SHARE: f64 = 0.15;
 
+/// Tokens of a step at most where others work on the device, too, which then wait for it: 11 ms of a
+/// model of 8B on an H100.
+const SHARED_STEP_TOKENS: u32 = 512;
+
 /// How often a step is looked at that may end before it was expected to.
 const LOOK_EVERY: Duration = Duration::from_micros(300);
 
@@ -49,6 +53,8 @@ pub(super) struct Core<M: StepModel> {
     submitted: u64,
     /// When the results of the latest step were there.
     collected_at: Instant,
+    /// Whether the latest step was one without prefill.
+    decodes: bool,
     /// How long the device was waited for since the thread last took in commands.
     waited: Duration,
     /// Blocks whose copy was submitted since the latest step.
@@ -69,6 +75,7 @@ impl<M: StepModel> Core<M> {
             flight: None,
             submitted: 0,
             collected_at: Instant::now(),
+            decodes: false,
             waited: Duration::ZERO,
             copied_from: Vec::new(),
         }
@@ -84,7 +91,7 @@ impl<M: StepModel> Core<M> {
             self.publish();
             let waited = std::mem::take(&mut self.waited);
             if moved {
-                self.meter.stats.host_s += began.elapsed().saturating_sub(waited).as_secs_f64();
+                self.meter.host(began.elapsed().saturating_sub(waited), self.decodes);
             }
         }
         if let Some(flight) = self.flight.take() {
@@ -220,11 +227,20 @@ impl<M: StepModel> Core<M> {
         let views = self.roster.views();
         let available_blocks = self.shared.pool.counts().available();
         let mut probed = Vec::new();
-        let plan = batching::plan(&self.limits, &views, available_blocks, &mut |key| {
+        let plan = batching::plan(&self.step_limits(), &views, available_blocks, &mut |key| {
             probed.push(key);
             self.roster.pin_prefix(key)
         });
         (plan, probed)
+    }
+
+    fn step_limits(&self) -> BatchLimits {
+        let BatchLimits { tokens_max, sequences_max, block_tokens, .. } = self.limits;
+        if !self.model.is_shared() {
+            return self.limits;
+        }
+        let short = SHARED_STEP_TOKENS.max(sequences_max + block_tokens);
+        BatchLimits { tokens_max: tokens_max.min(short), ..self.limits }
     }
 
     /// Binds blocks for the planned rows, and returns those that got them.
@@ -312,6 +328,7 @@ impl<M: StepModel> Core<M> {
     fn submit(&mut self, rows: &[PlannedRow]) -> Option<Flight<M::Ticket>> {
         self.submitted += 1;
         let copied_from = std::mem::take(&mut self.copied_from);
+        self.decodes = rows.iter().all(|row| row.tokens == 1);
         let step = Step::new(&self.roster, rows);
         let began = Instant::now();
         let submitted = step.submit(&mut self.model, self.submitted);

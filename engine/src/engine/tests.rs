@@ -156,6 +156,42 @@ async fn tokens_follow_the_context(#[case] prompt_tokens: u32, #[case] max_token
 }
 
 #[tokio::test]
+async fn steps_are_short_while_others_work_on_the_device() {
+    let sizes = Sizes { blocks: 1024, batch_tokens: 2048, overlaps: true, ..Sizes::default() };
+    let bench = Bench::new(sizes);
+    bench.control.share(true);
+    let work = Arc::new(work(&some_prompt(1500), 30));
+    assert_eq!(bench.generate(&work).await.answers, expected(&work));
+    assert_eq!(bench.control.largest_step(), 512);
+    bench.control.share(false);
+    let other =
+        Arc::new(Generation { salt: TenantSalt(Arc::from(&b"other"[..])), ..(*work).clone() });
+    assert_eq!(bench.generate(&other).await.answers, expected(&other));
+    assert_eq!(bench.control.largest_step(), 1500);
+    bench.settle().await;
+}
+
+/// Steps that overlap and steps that don't follow each other in any order.
+#[tokio::test]
+async fn others_come_and_go() {
+    let bench = Bench::new(Sizes { blocks: 256, overlaps: true, ..Sizes::default() });
+    let works: Vec<_> = (1..=6).map(|n| Arc::new(work(&some_prompt(9 * n), 60))).collect();
+    let control = Arc::clone(&bench.control);
+    let toggling = tokio::spawn(async move {
+        for turn in 0_u32.. {
+            control.share(turn.is_multiple_of(2));
+            tokio::time::sleep(Duration::from_micros(300)).await;
+        }
+    });
+    let streams: Vec<_> = works.iter().map(|work| bench.submit(work, Mode::Generate)).collect();
+    for (work, stream) in works.iter().zip(streams) {
+        assert_eq!(Transcript::of(stream).await.answers, expected(work));
+    }
+    toggling.abort();
+    bench.settle().await;
+}
+
+#[tokio::test]
 async fn choices_share_the_prompt_and_nothing_else() {
     let bench = Bench::new(Sizes::default());
     let mut of_three = work(&some_prompt(10), 9);

@@ -145,6 +145,24 @@ impl Device {
         self.shared.context.synchronize().map_err(|why| failed("waiting for the GPU", why))
     }
 
+    /// Whether processes work on it at the same time, by NVIDIA's Multi-Process Service, rather than by
+    /// turns.
+    #[must_use]
+    pub fn is_shared_by_mps(&self) -> bool {
+        // Drivers that don't know the question know no answer.
+        let enabled = Attribute::CU_DEVICE_ATTRIBUTE_MPS_ENABLED;
+        self.shared.context.attribute(enabled).is_ok_and(|enabled| enabled != 0)
+    }
+
+    /// Its name among all GPUs, 32 hexadecimal digits: the same in every process.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses.
+    pub fn uuid(&self) -> Result<String, EngineError> {
+        let uuid = self.shared.context.uuid().map_err(|why| failed("naming a GPU", why))?;
+        Ok(uuid.bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The driver's handle.
     pub(super) fn raw(&self) -> sys::CUdevice {
         self.shared.context.cu_device()

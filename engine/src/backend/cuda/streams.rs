@@ -2,13 +2,14 @@
 //!
 //! One is over the whole GPU; with a partition there is one more in this engine's part of each split.
 //! Steps stay in order whatever their streams: where one is on another stream than the one before,
-//! it waits for that.
+//! it waits for that. Between processes, engines take turns.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::device::{Device, Event, Priority, Stream};
 use super::partition::{PartitionSeat, StepKind};
+use super::turns::Turns;
 use crate::batch::StepBatch;
 use crate::error::EngineError;
 
@@ -23,6 +24,10 @@ pub(super) struct StepStreams {
     moved: Event,
     kind: StepKind,
     passed_at: Instant,
+    /// With other processes.
+    turns: Option<Turns>,
+    /// Steps that were submitted and haven't been passed.
+    in_flight: usize,
 }
 
 /// Which stream: what is recorded runs on its stream's multiprocessors for good.
@@ -53,7 +58,11 @@ impl StreamId {
 impl StepStreams {
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses, or can't divide the GPU as it should.
-    pub(super) fn new(device: &Device, seat: Option<&PartitionSeat>) -> Result<Self, EngineError> {
+    pub(super) fn new(
+        device: &Device,
+        seat: Option<&PartitionSeat>,
+        turns: Option<Turns>,
+    ) -> Result<Self, EngineError> {
         let parts = seat.map_or(Ok(Vec::new()), |seat| seat.open(device))?;
         // Where both always run everywhere, prefill would get next to nothing behind decode: 124 to 256
         // of 765 TFLOP/s on an H100.
@@ -68,6 +77,8 @@ impl StepStreams {
             moved: Event::new(device)?,
             kind: StepKind::default(),
             passed_at: Instant::now(),
+            turns,
+            in_flight: 0,
         })
     }
 
@@ -81,11 +92,28 @@ impl StepStreams {
         self.current
     }
 
-    /// Chooses the stream for a step, behind all that was submitted before.
+    /// Whether engines of other processes work on the GPU, too.
+    pub(super) fn are_shared(&self) -> bool {
+        self.turns.as_ref().is_some_and(Turns::are_shared)
+    }
+
+    /// Lets others have their turn, if no step is in flight.
+    pub(super) fn pause(&mut self) {
+        if let Some(turns) = &mut self.turns
+            && self.in_flight == 0
+        {
+            turns.end();
+        }
+    }
+
+    /// Waits for a turn, and chooses the stream for a step, behind all that was submitted before.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses, or an earlier step has failed.
     pub(super) fn begin(&mut self, batch: &StepBatch<'_>) -> Result<(), EngineError> {
+        if let Some(turns) = &mut self.turns {
+            turns.begin();
+        }
         let Some(seat) = &self.seat else { return Ok(()) };
         let chunks = batch.sequences.iter().map(|it| it.rows.len()).filter(|&rows| rows > 1);
         self.kind = StepKind {
@@ -106,13 +134,14 @@ impl StepStreams {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub(super) fn mark(&self) -> Result<StepMark, EngineError> {
+    pub(super) fn mark(&mut self) -> Result<StepMark, EngineError> {
         let event = Arc::new(Event::new(self.current().device())?);
         self.current().record(&event)?;
         let (stream, kind, submitted) = (self.current, self.kind, Instant::now());
         if let Some(seat) = &self.seat {
             seat.submitted(&event, kind, submitted);
         }
+        self.in_flight += 1;
         Ok(StepMark { event, stream, kind, submitted })
     }
 
@@ -121,7 +150,10 @@ impl StepStreams {
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
     pub(super) fn pass(&mut self, mark: &StepMark) -> Result<(), EngineError> {
-        mark.event.synchronize()?;
+        let passed = mark.event.synchronize();
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.pause();
+        passed?;
         let began = mark.submitted.max(self.passed_at);
         self.passed_at = Instant::now();
         if let (Some(seat), Some(split)) = (&self.seat, mark.stream.split()) {

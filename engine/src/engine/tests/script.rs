@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion, PageRange, RegionError, TokenId};
 use parking_lot::{Condvar, Mutex};
@@ -39,6 +39,8 @@ pub(super) struct Control {
     largest: AtomicU64,
     /// Steps that may run; `None` for all.
     allowed: Mutex<Option<u64>>,
+    /// Whether others work on the device, too.
+    shared: AtomicBool,
     opened: Condvar,
     fault: Mutex<Option<(u64, Fault)>>,
 }
@@ -62,6 +64,10 @@ impl Control {
 
     pub(super) fn largest_step(&self) -> u64 {
         self.largest.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn share(&self, shared: bool) {
+        self.shared.store(shared, Ordering::SeqCst);
     }
 
     /// Stops the model before its next step.
@@ -172,7 +178,11 @@ impl StepModel for ScriptModel {
     type Ticket = StepOutput;
 
     fn overlaps(&self) -> bool {
-        self.overlaps
+        self.overlaps && !self.is_shared()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.control.shared.load(Ordering::SeqCst)
     }
 
     fn submit(
