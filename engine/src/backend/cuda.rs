@@ -523,7 +523,7 @@ impl Backend for CudaBackend {
             let (wanted, most) = (first + requests.len(), self.samples_max);
             return Err(EngineError::Device(format!("{wanted} samples in a step of {most}")));
         }
-        let mut list = self.sampler.requests();
+        let mut list = self.sampler.requests(requests.len());
         requests.iter().for_each(|(row, request)| list.choose(*row, request));
         let tokens = self.tokens.address() + 4 * first as u64;
         self.sampler.submit(&self.stream, logits.address(), &list, tokens)
@@ -542,7 +542,7 @@ impl Backend for CudaBackend {
         logits: &CudaBuffer,
         requests: &[(usize, &ScoreRow)],
     ) -> Result<Pending, EngineError> {
-        let mut list = self.sampler.requests();
+        let mut list = self.sampler.requests(requests.len());
         requests.iter().for_each(|(row, request)| list.score(*row, request));
         let tokens = self.tokens.address() + 4 * self.samples_max as u64;
         self.sampler.submit(&self.stream, logits.address(), &list, tokens)

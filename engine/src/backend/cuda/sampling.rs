@@ -131,10 +131,10 @@ impl Sampler {
         })
     }
 
-    /// An empty list of requests for this sampler.
+    /// An empty list for `count` requests of this sampler.
     #[must_use]
-    pub fn requests(&self) -> Requests {
-        Requests::new(self.plan.vocab, self.plan.aligned)
+    pub fn requests(&self, count: usize) -> Requests {
+        Requests::new(self.plan.vocab, self.plan.aligned, count)
     }
 
     /// Starts to choose and score.

@@ -89,8 +89,9 @@ enum Change {
 // === impl Requests ===
 
 impl Requests {
-    pub(super) fn new(vocab: usize, aligned: bool) -> Self {
-        Self { vocab, aligned, requests: Vec::new(), edits: Vec::new() }
+    /// - `count`: requests to come.
+    pub(super) fn new(vocab: usize, aligned: bool, count: usize) -> Self {
+        Self { vocab, aligned, requests: Vec::with_capacity(count), edits: Vec::new() }
     }
 
     /// Asks for a token.
@@ -288,7 +289,7 @@ mod tests {
     fn only_plain_rows_are_greedy() {
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
         let modes = |aligned, sampling: &Sampling, banned: &[TokenId]| {
-            let mut requests = Requests::new(10, aligned);
+            let mut requests = Requests::new(10, aligned, 1);
             requests.choose(4, &SampleRow { banned, ..row(sampling, &[]) });
             requests.requests[0].mode
         };
@@ -303,7 +304,7 @@ mod tests {
     #[test]
     fn requests_and_edits_lie_one_after_the_other() {
         let sampling = Sampling { logit_bias: vec![(2, 1.0)], ..Sampling::default() };
-        let mut requests = Requests::new(10, true);
+        let mut requests = Requests::new(10, true, 2);
         requests.score(0, &ScoreRow { row: 0, next: 7, top: 99 });
         requests.choose(1, &row(&sampling, &[]));
         let mut bytes = vec![0; requests.bytes()];
