@@ -199,7 +199,7 @@ impl Run<'_> {
     /// As a worker runs the model, without a prefix cache.
     fn engine_config(&self) -> EngineConfig {
         let is_gpu = self.bench.cuda.is_some();
-        let (batch_tokens, sequences) = if is_gpu { (8192, 256) } else { (512, 64) };
+        let (batch_tokens, sequences) = if is_gpu { (8448, 256) } else { (512, 64) };
         EngineConfig {
             model_dir: self.checkpoint.dir().to_owned(),
             model: ModelOptions {

@@ -29,7 +29,7 @@ pub(super) struct EngineArgs {
     /// Same seed, same weights and prompts.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Tokens of a step. Default: as for serving, 8192 on a GPU and 512 on the CPU.
+    /// Tokens of a step. Default: as for a prefill worker, 8448 on a GPU and 512 on the CPU.
     #[arg(long, value_name = "TOKENS")]
     batch_tokens_max: Option<u32>,
     /// Write the report as JSON, too.
