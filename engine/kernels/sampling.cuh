@@ -8,9 +8,7 @@
 //
 // -DVOCAB: logits of a row. -DCLUSTER, -DRESIDENT, -DALIGNED, -DCHOOSE_THREADS: see below.
 #pragma once
-#include "common.cuh"
-
-#define INFINITY __int_as_float(0x7f800000)
+#include "logits.cuh"
 
 // Threads of a block.
 #ifndef CHOOSE_THREADS
@@ -34,6 +32,7 @@
 #if CLUSTER > 1 && !RESIDENT
 #error "blocks share rows only through shared memory"
 #endif
+#include "cluster.cuh"
 
 constexpr int THREADS = CHOOSE_THREADS, WARPS = THREADS / 32;
 // Four tokens with consecutive ids: one load, one block of random numbers.
@@ -93,153 +92,7 @@ struct alignas(16) ChooseShared {
     float list_logits[TOP_MAX];
 };
 
-// === the order of logits ===
-
-// Maps floats to integers of the same order; -0 is less than 0.
-__device__ __forceinline__ u32 totally_ordered(float x) {
-    const u32 bits = __float_as_uint(x);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-// The same, but -0 and 0 are one number.
-__device__ __forceinline__ u32 ordered(float x) { return totally_ordered(x + 0.0f); }
-
-constexpr u64 NAN_KEY = ~0ull;
-
-// Larger for a larger logit, then for a lower token.
-__device__ __forceinline__ u64 choice_order(float logit, u32 token) {
-    return (u64)ordered(logit) << 32 | (u32)~token;
-}
-
-// The order of alternatives, in which -0 is less than 0.
-__device__ __forceinline__ u64 total_order(float logit, u32 token) {
-    return (u64)totally_ordered(logit) << 32 | (u32)~token;
-}
-
-// As `choice_order`, but 0 for what can't be chosen, and the most for a NaN.
-__device__ __forceinline__ u64 choice_key(float logit, u32 token) {
-    return logit != logit ? NAN_KEY : logit == -INFINITY ? 0 : choice_order(logit, token);
-}
-
-__device__ __forceinline__ float from_ordered(u32 x) {
-    return __uint_as_float(x & 0x80000000u ? x ^ 0x80000000u : ~x);
-}
-
-__device__ __forceinline__ u64 max_u64(u64 a, u64 b) { return a > b ? a : b; }
-
-__device__ __forceinline__ u64 warp_max_u64(u64 x) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) x = max_u64(x, __shfl_xor_sync(~0u, x, lanes));
-    return x;
-}
-
-// === clusters ===
-
-// With one block to a row there are no peers, and the instructions that need sm_90 aren't compiled.
-#if CLUSTER > 1
-#define PEER_SPACE "shared::cluster"
-#else
-#define PEER_SPACE "shared"
-#endif
-
-__device__ __forceinline__ u32 cluster_rank() {
-    u32 rank = 0;
-#if CLUSTER > 1
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-#endif
-    return rank;
-}
-
-// Where the block of another rank has what is at `address` here.
-__device__ __forceinline__ u32 peer_address(u32 address, u32 rank) {
-#if CLUSTER > 1
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(address), "r"(rank));
-#endif
-    return address;
-}
-
-__device__ __forceinline__ u32 peer_load(u32 address) {
-    u32 x;
-    asm volatile("ld." PEER_SPACE ".u32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
-    return x;
-}
-
-__device__ __forceinline__ void peer_store(u32 address, u32 x) {
-    asm volatile("st." PEER_SPACE ".u32 [%0], %1;" ::"r"(address), "r"(x) : "memory");
-}
-
-__device__ __forceinline__ void peer_store(u32 address, u64 x) {
-    asm volatile("st." PEER_SPACE ".u64 [%0], %1;" ::"r"(address), "l"(x) : "memory");
-}
-
-__device__ __forceinline__ u32 peer_add(u32 address, u32 x) {
-    u32 old;
-    asm volatile("atom." PEER_SPACE ".add.u32 %0, [%1], %2;" : "=r"(old) : "r"(address), "r"(x) : "memory");
-    return old;
-}
-
-__device__ __forceinline__ void cluster_arrive() {
-#if CLUSTER > 1
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ void cluster_wait() {
-#if CLUSTER > 1
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-
-// All threads of all blocks that share the row.
-__device__ __forceinline__ void row_sync() {
-    if (CLUSTER == 1) return __syncthreads();
-    cluster_arrive();
-    cluster_wait();
-}
-
 // === the row, as a block sees it ===
-
-struct Sum {
-    __device__ float operator()(float a, float b) const { return a + b; }
-};
-struct Max {
-    __device__ u64 operator()(u64 a, u64 b) const { return a > b ? a : b; }
-};
-struct Add {
-    __device__ u64 operator()(u64 a, u64 b) const { return a + b; }
-};
-// Of both halves of a word.
-struct Ends {
-    __device__ u64 operator()(u64 a, u64 b) const {
-        return (u64)max((u32)(a >> 32), (u32)(b >> 32)) << 32 | max((u32)a, (u32)b);
-    }
-};
-struct Min {
-    __device__ float operator()(float a, float b) const { return fminf(a, b); }
-};
-
-__device__ __forceinline__ u64 to_word(u64 x) { return x; }
-__device__ __forceinline__ u64 to_word(float x) { return __float_as_uint(x); }
-__device__ __forceinline__ void from_word(u64 word, u64& x) { x = word; }
-__device__ __forceinline__ void from_word(u64 word, float& x) { x = __uint_as_float((u32)word); }
-
-// The smallest float up to `top` for which `passes` holds, as it does for `top` and for all larger.
-// Each lane of a warp tries another; all warps do the same.
-template <typename Passes>
-__device__ float lowest(Passes passes, float top) {
-    const u32 lane = threadIdx.x % 32;
-    u32 low = ordered(-INFINITY), high = ordered(top);
-    while (low < high) {
-        const u32 step = (high - low) / 32, rest = (high - low) % 32;
-        const auto tried = [&](u32 lane) { return low + step * lane + rest * lane / 32; };
-        const u32 passing = __ballot_sync(~0u, passes(from_ordered(tried(lane))));
-        const u32 first = passing ? __ffs(passing) - 1 : 32;
-        const u32 fails = first > 0 ? tried(first - 1) + 1 : low;
-        if (first < 32) high = tried(first);
-        low = fails;
-    }
-    return from_ordered(high);
-}
 
 // A key that a search has found: what the weights of all smaller ones sum to, and the content of its bin.
 struct Found {
@@ -262,39 +115,6 @@ struct Level {
     // The smallest key of the bin that `key` is in.
     __device__ __forceinline__ u32 start(u32 key) const { return key >> shift << shift; }
 };
-
-template <typename Visit>
-__device__ __forceinline__ void each_of(float4 v, Visit visit) {
-    visit(v.x), visit(v.y), visit(v.z), visit(v.w);
-}
-
-// The sum up to and including each lane.
-__device__ __forceinline__ float warp_scan(float x) {
-#pragma unroll
-    for (int lanes = 1; lanes < 32; lanes *= 2) {
-        const float other = __shfl_up_sync(~0u, x, lanes);
-        if (threadIdx.x % 32 >= lanes) x += other;
-    }
-    return x;
-}
-
-// 2^x, of small results 0.
-__device__ __forceinline__ float exp2_or_zero(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-// 2 * 2^(x * by), of small results 0. Exactly 2 for an exponent too small to count, of which the
-// instruction makes a little less than 1.
-__device__ __forceinline__ float twice_exp2(float x, float by) { return exp2_or_zero(__fmaf_rn(x, by, 1.0f)); }
-
-__device__ __forceinline__ float quad_max(float4 v) { return fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)); }
-
-// The logit of a token that can be chosen, by its key; minus infinity if there is none.
-__device__ __forceinline__ float key_logit(u64 key) {
-    return key == 0 ? -INFINITY : from_ordered((u32)(key >> 32));
-}
 
 // The tokens that may pass the filters, in the first block.
 //

@@ -122,17 +122,6 @@ enum Recording {
     Made(Graph),
 }
 
-/// Turns with other processes' engines that keep their kernels in the same folder. None where MPS lets
-/// them work at the same time, and none with engines of this process, which have a partition.
-fn turns(device: &Device, options: &CudaOptions) -> Option<Turns> {
-    let folder = options.kernel_cache.as_ref().filter(|_| options.partition.is_none())?;
-    if device.is_shared_by_mps() {
-        return None;
-    }
-    let turns = device.uuid().ok().map(|gpu| Turns::open(folder, &gpu))?;
-    turns.inspect_err(|why| tracing::debug!(%why, "no turns with other processes")).ok()
-}
-
 // === impl CudaBackend ===
 
 impl CudaBackend {
@@ -152,8 +141,11 @@ impl CudaBackend {
         let element = load::element_of(layout.dtype)?;
         let device = Device::open(options.ordinal, &options.library_folders)?;
         let compiler = Compiler::new(&device, options.kernel_cache.clone())?;
-        let streams =
-            StepStreams::new(&device, options.partition.as_ref(), turns(&device, options))?;
+        let streams = StepStreams::new(
+            &device,
+            options.partition.as_ref(),
+            Turns::with_others(&device, options),
+        )?;
         let stream = Arc::clone(streams.current());
         let (hidden, vocab) = (config.hidden_size as usize, config.vocab_size as usize);
         let samples_max = (options.sequences_max as usize).max(Self::LOGIT_ROWS_MAX);

@@ -19,8 +19,14 @@ macro_rules! embed {
 }
 
 /// What kernels include: name and text.
-pub const HEADERS: &[(&str, &str)] =
-    embed!["common.cuh", "decode_combine.cuh", "sampling.cuh", "wgmma.cuh"];
+pub const HEADERS: &[(&str, &str)] = embed![
+    "cluster.cuh",
+    "common.cuh",
+    "decode_combine.cuh",
+    "logits.cuh",
+    "sampling.cuh",
+    "wgmma.cuh"
+];
 
 /// The kernels: name and text.
 pub const SOURCES: &[(&str, &str)] = embed![

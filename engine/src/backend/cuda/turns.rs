@@ -13,11 +13,17 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::device::Device;
+use super::options::CudaOptions;
+
 /// How long a turn is waited for: the other may hang. Steps of engines that share take far less.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How often a lock is tried.
 const LOOK_EVERY: Duration = Duration::from_micros(30);
+
+/// A step may spend this much on asking whether others wait: local file systems take some microseconds.
+const LOCK_TIME_MAX: Duration = Duration::from_micros(200);
 
 /// For how long after the last sign of another engine this one expects it to come again.
 const REMEMBERED: Duration = Duration::from_secs(2);
@@ -34,17 +40,46 @@ pub(super) struct Turns {
 // === impl Turns ===
 
 impl Turns {
+    /// Turns with other processes' engines that keep their kernels in the same folder. None where MPS
+    /// lets them work at the same time, and none with engines of this process, which have a partition.
+    pub(super) fn with_others(device: &Device, options: &CudaOptions) -> Option<Self> {
+        let folder = options.kernel_cache.as_ref().filter(|_| options.partition.is_none())?;
+        if device.is_shared_by_mps() {
+            return None;
+        }
+        let turns = device.uuid().ok().map(|gpu| Self::open(folder, &gpu))?;
+        turns.inspect_err(|why| tracing::debug!(%why, "no turns with other processes")).ok()
+    }
+
     /// Turns on the GPU of this name, with all that use the same folder.
     ///
     /// # Errors
-    /// If the files can't be made.
-    pub(super) fn open(folder: &Path, gpu: &str) -> std::io::Result<Self> {
+    /// If the files can't be made, or locks cost what turns would save: over a network they do.
+    fn open(folder: &Path, gpu: &str) -> std::io::Result<Self> {
         fs::create_dir_all(folder)?;
         let open = |what: &str| {
             let file = folder.join(format!("gpu-{gpu}.{what}"));
             File::options().create(true).truncate(false).write(true).open(file)
         };
-        Ok(Self { door: open("door")?, turn: open("turn")?, is_mine: false, others_seen: None })
+        let turns =
+            Self { door: open("door")?, turn: open("turn")?, is_mine: false, others_seen: None };
+        let took = turns.lock_time();
+        if took > LOCK_TIME_MAX {
+            return Err(std::io::Error::other(format!("a lock takes {took:?} there")));
+        }
+        Ok(turns)
+    }
+
+    /// What a lock and its release take, the best of a few.
+    fn lock_time(&self) -> Duration {
+        let once = |_| {
+            let since = Instant::now();
+            if try_lock(&self.door) {
+                unlock(&self.door);
+            }
+            since.elapsed()
+        };
+        (0..5).map(once).min().unwrap_or_default()
     }
 
     /// Whether another engine has been seen lately.
@@ -67,6 +102,11 @@ impl Turns {
             unlock(&self.door);
         }
         if are_others {
+            if self.others_seen.is_none() {
+                tracing::info!(
+                    "another process works on this GPU: steps take turns, and are short"
+                );
+            }
             self.others_seen = Some(Instant::now());
         }
     }
