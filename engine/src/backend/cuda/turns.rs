@@ -126,7 +126,8 @@ fn try_lock(file: &File) -> bool {
 
 fn lock_within(file: &File, since: Instant) -> bool {
     while since.elapsed() < PATIENCE {
-        std::thread::sleep(LOOK_EVERY);
+        // Nobody wakes a thread that waits for a file's lock for a limited time.
+        std::thread::park_timeout(LOOK_EVERY);
         if try_lock(file) {
             return true;
         }
@@ -176,7 +177,7 @@ mod tests {
                         turns.begin();
                         assert!(turns.is_mine);
                         taken.lock().expect("no panic").push(engine);
-                        thread::sleep(Duration::from_millis(2));
+                        thread::park_timeout(Duration::from_millis(2));
                         turns.end();
                     }
                     assert!(turns.are_shared());
@@ -201,7 +202,7 @@ mod tests {
         let deadline = Instant::now() + PATIENCE / 2;
         while !busy.are_shared() && Instant::now() < deadline {
             busy.begin();
-            thread::sleep(Duration::from_millis(1));
+            thread::park_timeout(Duration::from_millis(1));
         }
         assert!(busy.are_shared());
         busy.end();
