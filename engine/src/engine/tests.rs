@@ -177,7 +177,8 @@ async fn others_come_and_go() {
     let bench = Bench::new(Sizes { blocks: 256, overlaps: true, ..Sizes::default() });
     let works: Vec<_> = (1..=6).map(|n| Arc::new(work(&some_prompt(9 * n), 60))).collect();
     let control = Arc::clone(&bench.control);
-    let toggling = tokio::spawn(async move {
+    let mut toggling = tokio::task::JoinSet::new();
+    toggling.spawn(async move {
         for turn in 0_u32.. {
             control.share(turn.is_multiple_of(2));
             tokio::time::sleep(Duration::from_micros(300)).await;
@@ -187,7 +188,7 @@ async fn others_come_and_go() {
     for (work, stream) in works.iter().zip(streams) {
         assert_eq!(Transcript::of(stream).await.answers, expected(work));
     }
-    toggling.abort();
+    toggling.abort_all();
     bench.settle().await;
 }
 
