@@ -68,6 +68,9 @@ pub(crate) trait StepModel: Send + 'static {
     /// See [`Backend::is_shared`].
     fn is_shared(&self) -> bool;
 
+    /// See [`Backend::expects_others`].
+    fn expects_others(&self) -> bool;
+
     /// See [`Model::submit`].
     fn submit(
         &mut self,
@@ -252,6 +255,10 @@ impl<B: Backend> StepModel for Model<B> {
 
     fn is_shared(&self) -> bool {
         Self::is_shared(self)
+    }
+
+    fn expects_others(&self) -> bool {
+        Self::expects_others(self)
     }
 
     fn submit(

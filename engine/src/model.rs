@@ -264,6 +264,11 @@ impl<B: Backend> Model<B> {
         self.backend.is_shared()
     }
 
+    /// See [`Backend::expects_others`].
+    pub(crate) fn expects_others(&self) -> bool {
+        self.backend.expects_others()
+    }
+
     /// Whether the device is done with a submitted batch.
     #[must_use]
     pub fn is_done(&self, pending: &PendingStep<B>) -> bool {

@@ -557,6 +557,10 @@ impl Backend for CudaBackend {
         self.streams.are_shared()
     }
 
+    fn expects_others(&self) -> bool {
+        self.streams.expect_others()
+    }
+
     fn mark(&mut self) -> Result<StepMark, EngineError> {
         self.streams.mark()
     }

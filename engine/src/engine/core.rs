@@ -33,7 +33,7 @@ const PLAN_AHEAD: Duration = Duration::from_millis(1);
 /// The same as a share of the step, since the expectation is an average.
 const PLAN_AHEAD_SHARE: f64 = 0.15;
 
-/// Tokens of a step at most where others work on the device, too, which then wait for it: 11 ms of a
+/// Tokens of a step at most where others may come to the device, which then wait for it: 11 ms of a
 /// model of 8B on an H100.
 const SHARED_STEP_TOKENS: u32 = 512;
 
@@ -236,7 +236,7 @@ impl<M: StepModel> Core<M> {
 
     fn step_limits(&self) -> BatchLimits {
         let BatchLimits { tokens_max, sequences_max, block_tokens, .. } = self.limits;
-        if !self.model.is_shared() {
+        if !self.model.expects_others() {
             return self.limits;
         }
         let short = SHARED_STEP_TOKENS.max(sequences_max + block_tokens);

@@ -97,6 +97,11 @@ impl StepStreams {
         self.turns.as_ref().is_some_and(Turns::are_shared)
     }
 
+    /// Whether they may come, if they don't now.
+    pub(super) fn expect_others(&self) -> bool {
+        self.turns.as_ref().is_some_and(Turns::expect_others)
+    }
+
     /// Lets others have their turn, if no step is in flight.
     pub(super) fn pause(&mut self) {
         if let Some(turns) = &mut self.turns

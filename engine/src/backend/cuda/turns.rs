@@ -25,8 +25,11 @@ const LOOK_EVERY: Duration = Duration::from_micros(30);
 /// A step may spend this much on asking whether others wait: local file systems take some microseconds.
 const LOCK_TIME_MAX: Duration = Duration::from_micros(200);
 
-/// For how long after the last sign of another engine this one expects it to come again.
-const REMEMBERED: Duration = Duration::from_secs(2);
+/// For how long after the last sign of another engine it is taken to be at work.
+const AT_WORK: Duration = Duration::from_secs(2);
+
+/// For how long it is expected to come again.
+const EXPECTED: Duration = Duration::from_secs(60);
 
 /// One engine's turns.
 #[derive(Debug)]
@@ -82,9 +85,18 @@ impl Turns {
         (0..5).map(once).min().unwrap_or_default()
     }
 
-    /// Whether another engine has been seen lately.
+    /// Whether another engine is at work.
     pub(super) fn are_shared(&self) -> bool {
-        self.others_seen.is_some_and(|seen| seen.elapsed() < REMEMBERED)
+        self.has_seen_within(AT_WORK)
+    }
+
+    /// Whether another engine may come and want a turn.
+    pub(super) fn expect_others(&self) -> bool {
+        self.has_seen_within(EXPECTED)
+    }
+
+    fn has_seen_within(&self, time: Duration) -> bool {
+        self.others_seen.is_some_and(|seen| seen.elapsed() < time)
     }
 
     /// Waits for a turn, or looks whether others wait for this engine's to end.

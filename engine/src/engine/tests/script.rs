@@ -185,6 +185,10 @@ impl StepModel for ScriptModel {
         self.control.shared.load(Ordering::SeqCst)
     }
 
+    fn expects_others(&self) -> bool {
+        self.is_shared()
+    }
+
     fn submit(
         &mut self,
         batch: &StepBatch<'_>,
