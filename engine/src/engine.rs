@@ -65,9 +65,6 @@ pub(crate) trait StepModel: Send + 'static {
     /// See [`Backend::OVERLAPS`].
     fn overlaps(&self) -> bool;
 
-    /// See [`Backend::is_shared`].
-    fn is_shared(&self) -> bool;
-
     /// See [`Backend::expects_others`].
     fn expects_others(&self) -> bool;
 
@@ -251,10 +248,6 @@ impl<B: Backend> StepModel for Model<B> {
 
     fn overlaps(&self) -> bool {
         B::OVERLAPS && !self.is_shared()
-    }
-
-    fn is_shared(&self) -> bool {
-        Self::is_shared(self)
     }
 
     fn expects_others(&self) -> bool {

@@ -90,7 +90,11 @@ async fn preemption_changes_no_token() {
     works.iter_mut().for_each(|work| work.stop.ignore_eos = true);
     // Each needs 6 blocks in the end; 14 hold the prompts of all, and the ends of two.
     let engine = start(Sizes { kv_blocks: 14, ..Sizes::default() });
-    let together = all_at_once(&engine, &works, 0).await;
+    // Nothing starts before all are there: the first could have ended by then.
+    let memory = engine.pool().reserve(14).expect("nobody has any yet");
+    let running = works.iter().map(|work| answers(submit(&engine, work, Mode::Generate))).collect();
+    drop(memory);
+    let together = futures_in_order(running).await;
     assert_eq!(together, one_by_one(&works).await);
     assert!(engine.stats().preemptions > 0, "memory was not short: {:?}", engine.stats());
     assert_idle(&engine).await;

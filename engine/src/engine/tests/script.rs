@@ -178,15 +178,11 @@ impl StepModel for ScriptModel {
     type Ticket = StepOutput;
 
     fn overlaps(&self) -> bool {
-        self.overlaps && !self.is_shared()
-    }
-
-    fn is_shared(&self) -> bool {
-        self.control.shared.load(Ordering::SeqCst)
+        self.overlaps && !self.expects_others()
     }
 
     fn expects_others(&self) -> bool {
-        self.is_shared()
+        self.control.shared.load(Ordering::SeqCst)
     }
 
     fn submit(
