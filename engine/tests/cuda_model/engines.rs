@@ -166,6 +166,10 @@ async fn all_at_once(engine: &EngineHandle, works: &[Generation], seed: u64) -> 
         }
         running.push(answers(submit(engine, work, Mode::Generate)));
     }
+    futures_in_order(running).await
+}
+
+async fn futures_in_order(running: Vec<impl Future<Output = Answers>>) -> Vec<Answers> {
     let mut all = Vec::new();
     for answers in running {
         all.push(answers.await);
@@ -208,7 +212,11 @@ async fn preemption() {
         .collect();
     works.iter_mut().for_each(|work| work.stop.ignore_eos = true);
     let engine = oracle.start(Sizes { kv_blocks: 14, ..Sizes::default() });
-    let together = all_at_once(&engine, &works, 0).await;
+    // Nothing starts before all are there: the first could have ended by then.
+    let memory = engine.pool().reserve(14).expect("nobody has any yet");
+    let running = works.iter().map(|work| answers(submit(&engine, work, Mode::Generate))).collect();
+    drop(memory);
+    let together = futures_in_order(running).await;
     works.iter().zip(&together).for_each(|(work, answers)| oracle.check(work, answers));
     assert!(engine.stats().preemptions > 0, "memory was not short: {:?}", engine.stats());
     assert_idle(&engine).await;
