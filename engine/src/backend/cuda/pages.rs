@@ -1,5 +1,5 @@
-//! KV memory on the device, and the copies into it, out of it and from pool to pool: the twin of
-//! `pages.cu`.
+//! KV memory on the device, and the copies into it and out of it, by the copy engines, and from pool to
+//! pool, by kernels: the twin of `pages.cu`.
 
 mod fences;
 mod lanes;

@@ -19,6 +19,10 @@ use super::options::CudaOptions;
 /// How long a turn is waited for: the other may hang. Steps of engines that share take far less.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// For how long nothing is waited for once that was in vain: who hangs costs the others one wait, not
+/// one a step.
+const IMPATIENT_FOR: Duration = Duration::from_secs(10);
+
 /// How often a lock is tried.
 const LOOK_EVERY: Duration = Duration::from_micros(30);
 
@@ -38,6 +42,8 @@ pub(super) struct Turns {
     turn: File,
     is_mine: bool,
     others_seen: Option<Instant>,
+    /// When a turn was last waited for in vain.
+    gave_up: Option<Instant>,
 }
 
 // === impl Turns ===
@@ -64,8 +70,8 @@ impl Turns {
             let file = folder.join(format!("gpu-{gpu}.{what}"));
             File::options().create(true).truncate(false).write(true).open(file)
         };
-        let turns =
-            Self { door: open("door")?, turn: open("turn")?, is_mine: false, others_seen: None };
+        let (door, turn) = (open("door")?, open("turn")?);
+        let turns = Self { door, turn, is_mine: false, others_seen: None, gave_up: None };
         let took = turns.lock_time();
         if took > LOCK_TIME_MAX {
             return Err(std::io::Error::other(format!("a lock takes {took:?} there")));
@@ -102,16 +108,20 @@ impl Turns {
     /// Waits for a turn, or looks whether others wait for this engine's to end.
     pub(super) fn begin(&mut self) {
         let since = Instant::now();
+        let is_patient = self.gave_up.is_none_or(|when| when.elapsed() >= IMPATIENT_FOR);
         let mut are_others = false;
         let mut lock = |file, waits: bool| {
             let is_free = try_lock(file);
             are_others |= !is_free;
-            is_free || waits && lock_within(file, since)
+            is_free || waits && is_patient && lock_within(file, since)
         };
         let at_door = lock(&self.door, !self.is_mine);
         self.is_mine = self.is_mine || at_door && lock(&self.turn, true);
         if at_door {
             unlock(&self.door);
+        }
+        if !self.is_mine && is_patient {
+            self.gave_up = Some(Instant::now());
         }
         if are_others {
             if self.others_seen.is_none() {
@@ -229,6 +239,9 @@ mod tests {
         let since = Instant::now();
         other.begin();
         assert!(since.elapsed() >= PATIENCE && !other.is_mine);
+        let since = Instant::now();
+        other.begin();
+        assert!(since.elapsed() < PATIENCE / 2 && !other.is_mine, "it waits once, not each time");
         drop(hangs);
         other.begin();
         assert!(other.is_mine);
