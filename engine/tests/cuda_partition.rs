@@ -20,7 +20,8 @@ use kv_cache::{
 };
 use rstest::rstest;
 use scheduler::{
-    Generation, PartitionTargets, RequestId, Role, SampledToken, Sampling, StopRules, TenantSalt,
+    ClientId, Generation, PartitionTargets, RequestId, Role, SampledToken, Sampling, StopRules,
+    TenantSalt,
 };
 use tempfile::TempDir;
 
@@ -116,6 +117,7 @@ fn submit(engine: &EngineHandle, prompt_tokens: u32, mode: Mode) -> EventStream 
         stop: StopRules { max_tokens: ANSWER, ignore_eos: true, ..StopRules::default() },
         prompt_logprobs: None,
         salt: TenantSalt::default(),
+        client: ClientId::default(),
     });
     engine.submit(Submission { work, mode, deadline: None }).expect("a submission that is taken")
 }

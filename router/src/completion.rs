@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use kv_cache::TokenId;
-use scheduler::{PromptLogprob, RequestId, TenantSalt, TokenLogprob};
+use scheduler::{ClientId, PromptLogprob, RequestId, TenantSalt, TokenLogprob};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -47,6 +47,8 @@ pub struct TextRequest {
     pub echo: bool,
     /// Whose prefix cache it may share.
     pub salt: TenantSalt,
+    /// Who asks.
+    pub client: ClientId,
 }
 
 /// What to continue.
@@ -182,6 +184,12 @@ impl TextRequest {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.received + self.timeout
+    }
+
+    /// The same request, asked by `client`.
+    #[must_use]
+    pub fn of(self, client: ClientId) -> Self {
+        Self { client, ..self }
     }
 
     /// Whether the prompt's own tokens have to be scored.

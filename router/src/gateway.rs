@@ -188,6 +188,7 @@ impl Gateway {
                 stop: request.params.stop_rules(count, context, param)?,
                 prompt_logprobs: request.params.sampling.logprobs.filter(|_| request.echo),
                 salt: request.salt.clone(),
+                client: request.client,
             })
         };
         prompts.iter().enumerate().map(generation).collect()

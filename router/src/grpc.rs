@@ -9,7 +9,7 @@ use proto::v1;
 use proto::v1::inference_request::Input as WireInput;
 use proto::v1::inference_response::{ChoiceFinished, Delta, Event, Started, Usage};
 use proto::v1::inference_server::{Inference, InferenceServer};
-use scheduler::{RequestId, TenantSalt, TokenLogprob};
+use scheduler::{ClientId, RequestId, TenantSalt, TokenLogprob};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use crate::metrics::Endpoint;
 use crate::params::{Params, check_token};
 use crate::served_model::ServedModel;
 use crate::text::ChatRender;
-use crate::{Gateway, RequestError};
+use crate::{Gateway, RequestError, client};
 
 /// `baton.v1.Inference`.
 #[derive(Clone, Debug)]
@@ -50,9 +50,11 @@ impl InferenceService {
 
     async fn start(&self, request: Request<v1::InferenceRequest>) -> Result<Answer, RequestError> {
         let received = Instant::now();
-        auth::check(&self.gateway.config.api_keys, request.metadata().as_ref())?;
+        let owner = auth::check(&self.gateway.config.api_keys, request.metadata().as_ref())?;
+        let peer = request.remote_addr().map(|peer| client::of_address(peer.ip()));
+        let client = owner.or(peer).unwrap_or_default();
         let timeout = cluster::rpc::timeout_of(request.metadata());
-        let request = self.read(request.into_inner(), received, timeout)?;
+        let request = self.read(request.into_inner(), received, timeout)?.of(client);
         let (request_id, model) = (request.id.to_string(), request.model.name.clone());
         let stream = self.gateway.start(request).await?;
         let prompt_tokens = stream.usage().prompt_tokens as u32;
@@ -87,6 +89,7 @@ impl InferenceService {
             input,
             echo: false,
             salt: TenantSalt::default(),
+            client: ClientId::default(),
         })
     }
 }

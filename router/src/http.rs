@@ -1,5 +1,6 @@
 //! The HTTP gateway: OpenAI's API, and probes for operators.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any, CorsLayer};
 use tracing::{Instrument as _, field, info_span};
 
-use crate::Gateway;
+use crate::{Gateway, client};
 use error::HttpError;
 use headers::CallIds;
 
@@ -33,6 +34,10 @@ mod shapes;
 mod sse;
 
 pub(crate) use messages::check as check_messages;
+
+/// The address at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// All routes, to be served on the public address.
 pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
@@ -60,7 +65,9 @@ pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
 
 /// Gives the call its id and its span, child of the caller's trace.
 async fn name_call(mut request: Request, next: Next) -> Response {
-    let ids = CallIds::new(request.headers(), Instant::now());
+    let peer = request.extensions().get::<Peer>();
+    let client = peer.map(|peer| client::of_address(peer.0)).unwrap_or_default();
+    let ids = CallIds::new(request.headers(), Instant::now(), client);
     let span = info_span!(
         "http",
         otel.name = format!("{} {}", request.method(), request.uri().path()),
@@ -82,11 +89,17 @@ async fn name_call(mut request: Request, next: Next) -> Response {
 
 async fn authenticate(
     State(gateway): State<Arc<Gateway>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     match auth::check(&gateway.config.api_keys, request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(owner) => {
+            if let (Some(owner), Some(ids)) = (owner, request.extensions_mut().get_mut::<CallIds>())
+            {
+                ids.client = owner;
+            }
+            next.run(request).await
+        }
         Err(error) => HttpError::from(error).into_response(),
     }
 }

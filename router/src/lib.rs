@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 pub mod completion;
 pub mod dispatch;
 pub mod error;

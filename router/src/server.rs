@@ -1,10 +1,11 @@
 //! Composes the gateways and serves them.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use cluster::rpc::{Listener, Server};
 use cluster::telemetry::Metrics;
 use cluster::{ClusterError, Lifecycle};
@@ -15,9 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tower::Layer as _;
 
 use crate::dispatch::Generate;
 use crate::grpc::InferenceService;
+use crate::http::Peer;
 use crate::{Gateway, GatewayConfig, GatewayLimits, RouterError, http};
 use stall::Stalling;
 
@@ -88,9 +91,10 @@ async fn serve_http(listener: TcpListener, app: Router, limits: &GatewayLimits, 
             () = stopped.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _peer)) => {
+            Ok((stream, peer)) => {
                 let stalling = prepare(stream, limits);
-                let connection = serve_connection(stalling, app.clone(), stopped.clone());
+                let connection =
+                    serve_connection(stalling, app.clone(), peer.ip(), stopped.clone());
                 let cut = cut.clone();
                 connections.spawn(async move {
                     let _permit = permit;
@@ -122,12 +126,13 @@ fn prepare(stream: TcpStream, limits: &GatewayLimits) -> Stalling<TcpStream> {
 async fn serve_connection(
     stream: Stalling<TcpStream>,
     app: Router,
+    peer: IpAddr,
     stopped: tokio_util::sync::CancellationToken,
 ) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD_TIMEOUT));
-    let service = TowerToHyperService::new(app);
+    let service = TowerToHyperService::new(Extension(Peer(peer)).layer(app));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -21,8 +21,8 @@ pub use placement::{
     PlacementReason, PlacementRequest, Placer, Refusal, WorkerView,
 };
 pub use request::{
-    FinishReason, Generation, PromptLogprob, RequestId, SampledToken, Sampling, StopRules,
-    TenantSalt, TokenLogprob,
+    ClientId, FinishReason, Generation, PromptLogprob, RequestId, SampledToken, Sampling,
+    StopRules, TenantSalt, TokenLogprob,
 };
 pub use slo::{Goodput, SloTargets, SloWindow};
 pub use worker::{

@@ -13,6 +13,12 @@ pub struct RequestId(pub Arc<str>);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TenantSalt(pub Arc<[u8]>);
 
+/// Says which requests come from one client, and nothing else about it: a hash of its key or address.
+///
+/// The default is the client nobody named, of calls that no router has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
 /// Everything needed to produce a request's tokens, here or on another worker.
 ///
 /// A request that was interrupted is resumed by sending it again with the tokens it already has in
@@ -35,6 +41,8 @@ pub struct Generation {
     pub prompt_logprobs: Option<u32>,
     /// Whose prefix cache this may share.
     pub salt: TenantSalt,
+    /// Who asked: clients share workers equally.
+    pub client: ClientId,
 }
 
 /// How the next token is chosen. Defaults are greedy's neighbours in OpenAI's API: temperature 1.

@@ -17,7 +17,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use scheduler::{
-    FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob,
+    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob,
 };
 
 /// Change it to try others; a failure prints it.
@@ -265,6 +265,7 @@ impl Case {
             stop: self.stop.clone(),
             prompt_logprobs: None,
             salt: TenantSalt::default(),
+            client: ClientId::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use engine::{
 use futures::future::join_all;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use scheduler::{Generation, RequestId, Sampling, StopRules, TenantSalt};
+use scheduler::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -185,6 +185,7 @@ impl Driver {
             stop: StopRules { max_tokens: tokens, ignore_eos: true, ..StopRules::default() },
             prompt_logprobs: None,
             salt: TenantSalt::default(),
+            client: ClientId::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kv_cache::TokenId;
 use rstest::rstest;
-use scheduler::{FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use self::script::{Control, EOS, Fault, NoRegion, POISON, ScriptModel, VOCAB, layout};
 use self::transcript::{Transcript, expected, within};
@@ -134,6 +134,7 @@ fn work(prompt: &[TokenId], max_tokens: u32) -> Generation {
         stop: StopRules { max_tokens, ignore_eos: true, ..StopRules::default() },
         prompt_logprobs: None,
         salt: TenantSalt::default(),
+        client: ClientId::default(),
     }
 }
 

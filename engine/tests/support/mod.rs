@@ -10,7 +10,7 @@ use engine::{
     ModelOptions, Submission,
 };
 use kv_cache::TokenId;
-use scheduler::{FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 /// Tokens of each choice, and its end.
 pub(crate) type Answers = BTreeMap<u32, (Vec<TokenId>, FinishReason)>;
@@ -102,6 +102,7 @@ pub(crate) fn work(prompt: &[TokenId], max_tokens: u32, sampling: Sampling) -> G
         stop: StopRules { max_tokens, ..StopRules::default() },
         prompt_logprobs: None,
         salt: TenantSalt::default(),
+        client: ClientId::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`v1::Generation`] and its parts, in both directions.
 
-use scheduler::{Generation, RequestId, Sampling, StopRules, TenantSalt};
+use scheduler::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use super::{WireError, finite, in_range, non_empty, required};
 use crate::v1;
@@ -25,6 +25,7 @@ impl From<&Generation> for v1::Generation {
             stop: Some((&generation.stop).into()),
             prompt_logprobs: generation.prompt_logprobs,
             tenant_salt: generation.salt.0.to_vec(),
+            client: generation.client.0,
         }
     }
 }
@@ -54,6 +55,7 @@ impl TryFrom<v1::Generation> for Generation {
                 .map(|top| in_range("prompt_logprobs", top, 0..=LOGPROBS_MAX))
                 .transpose()?,
             salt: TenantSalt(wire.tenant_salt.into()),
+            client: ClientId(wire.client),
         })
     }
 }

@@ -1,5 +1,5 @@
 use rstest::rstest;
-use scheduler::{FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use crate::v1;
 
@@ -13,6 +13,7 @@ fn generation() -> Generation {
         stop: StopRules { max_tokens: 8, min_tokens: 2, stop_token_ids: vec![4], ignore_eos: true },
         prompt_logprobs: Some(3),
         salt: TenantSalt([1, 2].into()),
+        client: ClientId(7),
     }
 }
 

@@ -2,17 +2,18 @@
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use scheduler::ClientId;
 
-use crate::RequestError;
+use crate::{RequestError, client};
 
 /// Checks that a request brings one of `keys` as `Authorization: Bearer KEY`; without keys, everyone
-/// may come. gRPC metadata counts as headers.
+/// may come. gRPC metadata counts as headers. Returns the client that owns the key, if one was needed.
 ///
 /// # Errors
 /// [`RequestError::Unauthorized`], saying what to send.
-pub fn check(keys: &[String], headers: &HeaderMap) -> Result<(), RequestError> {
+pub fn check(keys: &[String], headers: &HeaderMap) -> Result<Option<ClientId>, RequestError> {
     if keys.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let value = headers.get(AUTHORIZATION).ok_or(RequestError::Unauthorized(
         "no API key: send one in the header `Authorization: Bearer KEY`",
@@ -23,7 +24,8 @@ pub fn check(keys: &[String], headers: &HeaderMap) -> Result<(), RequestError> {
         .ok_or(RequestError::Unauthorized("the Authorization header is not `Bearer KEY`"))?;
     // Every key is compared, and every byte: the time taken tells nothing about them.
     let known = keys.iter().fold(false, |known, candidate| known | same(candidate.as_bytes(), key));
-    if known { Ok(()) } else { Err(RequestError::Unauthorized("this API key is not known")) }
+    let owner = known.then(|| client::of_key(key));
+    owner.map(Some).ok_or(RequestError::Unauthorized("this API key is not known"))
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {

@@ -136,6 +136,7 @@ fn read(
         input: Input::Chat(Box::new(own.render(messages)?)),
         echo: false,
         salt,
+        client: ids.client,
     };
     Ok(Call { request, stream, include_usage })
 }

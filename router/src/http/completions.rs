@@ -109,6 +109,7 @@ fn read(
         input,
         echo,
         salt,
+        client: ids.client,
     };
     Ok(Call { request, stream, include_usage })
 }

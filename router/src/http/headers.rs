@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use scheduler::RequestId;
+use scheduler::{ClientId, RequestId};
 use uuid::Uuid;
 
 use crate::RequestError;
@@ -38,21 +38,23 @@ pub(super) struct CallIds {
     pub(super) request: RequestId,
     /// When the call came in.
     pub(super) received: Instant,
+    /// Whose it is.
+    pub(super) client: ClientId,
 }
 
 // === impl CallIds ===
 
 impl CallIds {
-    pub(super) fn new(headers: &HeaderMap, received: Instant) -> Self {
+    pub(super) fn new(headers: &HeaderMap, received: Instant, client: ClientId) -> Self {
         let own = Uuid::now_v7().simple().to_string();
         let Some(name) = headers.get(REQUEST_ID).filter(|name| is_sane(name.as_bytes())) else {
             let name = HeaderValue::try_from(&own).unwrap_or(HeaderValue::from_static("-"));
-            return Self { name, request: RequestId(own.into()), received };
+            return Self { name, request: RequestId(own.into()), received, client };
         };
         // Two clients, or one that retries, may send the same name.
         let tail = &own[own.len() - 12..];
         let request = format!("{}.{tail}", name.to_str().unwrap_or_default());
-        Self { name: name.clone(), request: RequestId(request.into()), received }
+        Self { name: name.clone(), request: RequestId(request.into()), received, client }
     }
 }
 

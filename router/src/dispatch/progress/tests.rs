@@ -1,5 +1,5 @@
 use rstest::rstest;
-use scheduler::{RequestId, Sampling, StopRules, TenantSalt};
+use scheduler::{ClientId, RequestId, Sampling, StopRules, TenantSalt};
 
 use super::*;
 
@@ -13,6 +13,7 @@ fn generation(choices: &[u32]) -> Generation {
         stop: StopRules { max_tokens: 10, ..StopRules::default() },
         prompt_logprobs: Some(1),
         salt: TenantSalt::default(),
+        client: ClientId::default(),
     }
 }
 

@@ -124,6 +124,34 @@ async fn with_keys_configured_only_their_owners_come_in() {
 }
 
 #[tokio::test]
+async fn a_client_is_its_key_or_else_its_address() {
+    let keys = TestRouter::configured(vec![says("x")], |config| {
+        config.api_keys = vec!["sk-one".into(), "sk-two".into()];
+    })
+    .await;
+    for key in ["sk-one", "sk-two", "sk-one"] {
+        let request = keys.client.post(keys.at("/v1/chat/completions")).bearer_auth(key);
+        assert_eq!(request.json(&chat(json!({}))).send().await.unwrap().status(), 200);
+    }
+    let [one, two, again] = keys.peer.requests().try_into().unwrap();
+    assert_eq!(one.generation.client, again.generation.client);
+    assert_ne!(one.generation.client, two.generation.client);
+
+    let open = TestRouter::playing(vec![says("x")]).await;
+    // Where nobody has a key, an invented one makes nobody else of its owner.
+    for key in ["sk-one", "sk-two"] {
+        let request = open.client.post(open.at("/v1/chat/completions")).bearer_auth(key);
+        assert_eq!(request.json(&chat(json!({}))).send().await.unwrap().status(), 200);
+    }
+    let mut grpc = InferenceClient::connect(open.grpc_url.clone()).await.unwrap();
+    let input = Some(Input::Text("x".into()));
+    let request = InferenceRequest { input, ..InferenceRequest::default() };
+    drop(grpc.generate(request).await.unwrap());
+    let clients: Vec<_> = open.peer.requests().iter().map(|it| it.generation.client).collect();
+    assert_eq!(clients, [crate::client::of_address([127, 0, 0, 1].into()); 3]);
+}
+
+#[tokio::test]
 async fn pages_of_other_origins_may_call_where_that_is_allowed() {
     for allowed in [true, false] {
         let router = TestRouter::configured(vec![says("x")], |config| config.cors = allowed).await;
