@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod clock;
 pub mod error;
 pub mod error_code;
 pub mod load;

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use tonic::{Request, metadata::MetadataMap};
 
+use crate::clock;
 use crate::telemetry::propagate;
 
 mod accept;
 pub mod channels;
+pub mod net;
 pub mod server;
 
 pub use channels::{Channels, Purpose};
@@ -22,13 +24,13 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 #[must_use]
 pub fn deadline_from(deadline_ms: u64) -> Instant {
     // A year is as good as for ever, and far from what `Instant` can't add.
-    Instant::now() + Duration::from_millis(deadline_ms.min(365 * 24 * 3600 * 1000))
+    clock::now() + Duration::from_millis(deadline_ms.min(365 * 24 * 3600 * 1000))
 }
 
 /// Milliseconds left until `deadline`, as the wire says it; 0 if it has passed.
 #[must_use]
 pub fn remaining_ms(deadline: Instant) -> u64 {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(clock::now());
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -38,7 +40,7 @@ pub fn remaining_ms(deadline: Instant) -> u64 {
 /// An answer that is a stream only has to begin by then: its messages are the caller's to bound.
 pub fn request<T>(message: T, deadline: Instant) -> Request<T> {
     let mut request = request_without_deadline(message);
-    request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    request.set_timeout(deadline.saturating_duration_since(clock::now()));
     request
 }
 

@@ -53,7 +53,7 @@ impl Handoff<'_> {
         responses: &Responses<v1::GenerateResponse>,
         delivered: &mut Vec<SampledToken>,
     ) -> Result<HandedOver, WorkerError> {
-        let started = Instant::now();
+        let started = cluster::clock::now();
         let pending = self.expect().await?;
         let stream = self.call(&pending).await?;
         let told = self.listen(stream, responses, delivered).await?;
@@ -71,7 +71,7 @@ impl Handoff<'_> {
             mode: Mode::Resume { table, first: std::mem::take(delivered) },
             deadline: Some(self.deadline),
         })?;
-        let took = started.elapsed();
+        let took = cluster::clock::now() - started;
         let done = to_router::HandoffDone {
             transport: committed.transport,
             bytes: committed.bytes,

@@ -1,6 +1,7 @@
 //! A model at work: one thread that owns it, batching whatever is submitted.
 
 mod core;
+mod driven;
 mod ordered;
 mod request;
 mod roster;
@@ -19,6 +20,7 @@ use scheduler::batching::BatchLimits;
 use tokio::sync::watch;
 
 use self::core::Core;
+pub use self::driven::{DrivenEngine, Turn};
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::CudaOptions;
@@ -57,8 +59,8 @@ pub struct EngineConfig {
 #[derive(Debug)]
 pub struct Engine;
 
-/// What the loop needs of a model: a [`Model`] on any backend, or in tests a script.
-pub(crate) trait StepModel: Send + 'static {
+/// What the loop needs of a model: a [`Model`] on any backend, or in tests and simulations a script.
+pub trait StepModel: Send + 'static {
     /// A step that was submitted.
     type Ticket: Send;
 
@@ -192,11 +194,8 @@ fn spawn(
     region: Arc<dyn KvRegion>,
     config: &EngineConfig,
 ) -> Result<EngineHandle, EngineError> {
-    let layer_groups = info.layout.layers.div_ceil(config.model.layer_group.max(1));
-    // Of one step: started, cached pages, pages of each layer group, scores.
-    let step_events_max = layer_groups as usize + 3;
-    // As many as may wait, of both kinds, and as many wake-ups again.
-    let (commands, received) = sync_channel(4 * info.queue_max as usize);
+    let step_events_max = step_events_max(&info, config);
+    let (commands, received) = sync_channel(commands_max(&info));
     let (alive, stopped) = watch::channel(());
     let shared = Arc::new(Shared::new(info, region, step_events_max));
     if let Some(seat) = config.model.cuda.as_ref().and_then(|cuda| cuda.partition.as_ref()) {
@@ -218,6 +217,16 @@ fn spawn(
         })
         .map_err(|error| EngineError::Device(format!("no thread for the engine: {error}")))?;
     Ok(EngineHandle::new(shared, commands, stopped, thread))
+}
+
+/// Events of one step besides its tokens: started, cached pages, pages of each layer group, scores.
+fn step_events_max(info: &EngineInfo, config: &EngineConfig) -> usize {
+    info.layout.layers.div_ceil(config.model.layer_group.max(1)) as usize + 3
+}
+
+/// Commands on their way: as many as may wait, of both kinds, and as many wake-ups again.
+fn commands_max(info: &EngineInfo) -> usize {
+    4 * info.queue_max as usize
 }
 
 /// The thread's whole life. Whatever ends it, nobody is left waiting.

@@ -19,7 +19,7 @@ use kv_cache::{
 use parking_lot::Mutex;
 use scheduler::TenantSalt;
 use scheduler::batching::SequenceKey;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use self::events::{Event, EventStream, FilledPages, SequenceError};
 pub(crate) use self::events::{EventSender, event_channel};
@@ -102,6 +102,8 @@ pub(crate) struct Accepted {
 struct Inner {
     shared: Arc<Shared>,
     commands: Option<SyncSender<Command>>,
+    /// Told of each command, where there is no thread that waits for them.
+    arrived: Option<Arc<Notify>>,
     /// Closed by the thread's end.
     stopped: watch::Receiver<()>,
     thread: Option<JoinHandle<()>>,
@@ -116,7 +118,19 @@ impl EngineHandle {
         stopped: watch::Receiver<()>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self(Arc::new(Inner { shared, commands: Some(commands), stopped, thread: Some(thread) }))
+        let (commands, thread) = (Some(commands), Some(thread));
+        Self(Arc::new(Inner { shared, commands, arrived: None, stopped, thread }))
+    }
+
+    /// A handle to an engine without a thread.
+    pub(crate) fn driven(
+        shared: Arc<Shared>,
+        commands: SyncSender<Command>,
+        stopped: watch::Receiver<()>,
+        arrived: Arc<Notify>,
+    ) -> Self {
+        let (commands, arrived) = (Some(commands), Some(arrived));
+        Self(Arc::new(Inner { shared, commands, arrived, stopped, thread: None }))
     }
 
     /// What is fixed about the engine.
@@ -255,7 +269,9 @@ impl EngineHandle {
         commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::QueueFull { retry_after: self.retry_after() },
             TrySendError::Disconnected(_) => SubmitError::ShuttingDown,
-        })
+        })?;
+        self.0.arrived.iter().for_each(|arrived| arrived.notify_one());
+        Ok(())
     }
 }
 
@@ -289,6 +305,11 @@ impl Shared {
         }
     }
 
+    /// The same, with nobody but the engine itself to deliver its events.
+    pub(crate) fn without_courier(self) -> Self {
+        Self { outbox: Arc::new(Outbox::without_courier()), ..self }
+    }
+
     /// See [`EngineHandle::stats`].
     pub(crate) fn stats(&self) -> EngineStats {
         let mut stats = self.stats.lock().clone();
@@ -316,6 +337,7 @@ impl Drop for Inner {
     /// Closing the command channel stops the thread, after the step under way.
     fn drop(&mut self) {
         self.commands = None;
+        self.arrived.iter().for_each(|arrived| arrived.notify_one());
         if let Some(thread) = self.thread.take() {
             // It catches its own panics, so there is no other result to look at.
             drop(thread.join());

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod batch;
+mod clock;
 pub mod config;
 pub mod cuda;
 pub mod engine;
@@ -25,7 +26,7 @@ pub use backend::cpu::CpuBackend;
 pub use backend::cuda::CudaOptions;
 pub use batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
 pub use config::ModelConfig;
-pub use engine::{Engine, EngineConfig};
+pub use engine::{DrivenEngine, Engine, EngineConfig, StepModel, Turn};
 pub use error::{EngineError, LogitsFault};
 pub use handle::{
     EngineHandle, EngineInfo, Event, EventStream, FilledPages, Mode, SequenceError, Submission,

@@ -21,6 +21,6 @@ pub use layout::{KvDtype, KvLayout, PageRange};
 pub use pool::{
     BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt, Sealed,
 };
-pub use region::{Fence, KvRegion, PeerPages, RegionError};
+pub use region::{Fence, KvRegion, Offload, PeerPages, RegionError};
 pub use reservation::{NoCapacity, Reservation};
 pub use table::BlockTable;

@@ -1,6 +1,7 @@
 //! The memory that holds a pool's pages, seen from outside the engine.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use crate::{BlockRef, KvLayout, PageRange};
 
@@ -51,6 +52,12 @@ pub trait KvRegion: Any + Send + Sync {
     /// As [`KvRegion::gather`].
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError>;
 
+    /// Who makes the calls that may block, if the caller's blocking threads shouldn't: in a simulation
+    /// a copy takes virtual time, and no thread.
+    fn offload(&self) -> Option<Offload> {
+        None
+    }
+
     /// Whether [`KvRegion::copy_from`] can copy pages of `peer`: another region in the same memory,
     /// with pages of the same shape.
     fn reaches(&self, peer: &dyn KvRegion) -> bool {
@@ -70,6 +77,9 @@ pub trait KvRegion: Any + Send + Sync {
         Err(RegionError::Apart)
     }
 }
+
+/// Work that may block, and whoever has it done. It goes on to its end, whoever waits for it.
+pub type Offload = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 /// Pages of another region.
 #[derive(Clone, Copy)]

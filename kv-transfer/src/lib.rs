@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blocking;
 pub mod buffers;
 pub mod error;
 pub mod handoff;

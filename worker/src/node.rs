@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use cluster::clock;
 use cluster::node::Permit;
 use cluster::rpc::{Channels, Listener, Server};
 use cluster::telemetry::{AdminServer, Metrics, Probes};
 use cluster::{Lifecycle, Membership, Registration, ReportService, Standing};
-use engine::{Engine, EngineHandle, LoadProgress};
+use engine::{Engine, EngineError, EngineHandle, LoadProgress};
 use kv_cache::BlockId;
 use scheduler::{Address, Capacity, Fingerprint, Incarnation, NodeState, WorkerInfo};
 use tonic::service::Routes;
@@ -57,6 +58,22 @@ pub struct NodeServices {
     pub transports: Vec<String>,
 }
 
+/// Starts a worker's engine.
+pub type EngineStart = Box<dyn FnOnce(&WorkerConfig) -> Result<EngineHandle, EngineError> + Send>;
+
+/// What a worker stands on, where it isn't this machine: the network, the engine and the clock of a
+/// simulation.
+pub struct Ground {
+    /// Where its calls come in.
+    pub grpc: Listener,
+    /// Connections to other nodes.
+    pub channels: Channels,
+    /// Starts the engine, at once.
+    pub engine: EngineStart,
+    /// What its clock says.
+    pub clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
 /// A worker whose ports are bound and whose model is not loaded yet.
 pub struct BoundWorker {
     config: Arc<WorkerConfig>,
@@ -65,6 +82,9 @@ pub struct BoundWorker {
     metrics: Metrics,
     life: Lifecycle,
     channels: Channels,
+    /// `None` for the configured model's, on the configured device.
+    engine: Option<EngineStart>,
+    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
 // === impl BoundWorker ===
@@ -87,7 +107,18 @@ impl BoundWorker {
             metrics: Metrics::new(),
             life: Lifecycle::new(),
             channels: Channels::new(),
+            engine: None,
+            clock: Box::new(SystemTime::now),
         })
+    }
+
+    /// A worker on other ground than this machine.
+    #[must_use]
+    pub fn over(config: WorkerConfig, ground: Ground) -> Self {
+        let Ground { grpc, channels, engine, clock } = ground;
+        let (config, life) = (Arc::new(config), Lifecycle::new());
+        let engine = Some(engine);
+        Self { config, grpc, admin: None, metrics: Metrics::new(), life, channels, engine, clock }
     }
 
     /// The settings.
@@ -135,7 +166,7 @@ impl BoundWorker {
         services: impl FnOnce(&Node, &Metrics) -> NodeServices,
         leave: impl Future<Output = ()>,
     ) -> Result<(), WorkerError> {
-        let Self { config, grpc, admin, metrics, life, channels } = self;
+        let Self { config, grpc, admin, metrics, life, channels, engine, clock } = self;
         let loaded: Arc<OnceLock<EngineHandle>> = Arc::default();
         if let Some(admin) = admin {
             let engine = loaded.clone();
@@ -150,9 +181,13 @@ impl BoundWorker {
                 }
             });
         }
-        let engine = load(&config, progress).await?;
+        let engine = match engine {
+            Some(start) => start(&config).map_err(|error| model(&error))?,
+            None => load(&config, progress).await?,
+        };
         let engine = loaded.get_or_init(|| engine).clone();
-        let node = Node::new(config, engine, &grpc, channels, life);
+        let address = address(&config, &grpc, clock());
+        let node = Node::new(config, engine, address, channels, life);
         let services = services(&node, &metrics);
         node.serve(grpc, services, &metrics, membership, leave).await
     }
@@ -164,16 +199,10 @@ impl Node {
     fn new(
         config: Arc<WorkerConfig>,
         engine: EngineHandle,
-        grpc: &Listener,
+        address: Address,
         channels: Channels,
         life: Lifecycle,
     ) -> Self {
-        let host = config.advertise_host.clone().unwrap_or_else(|| config.listen.ip().to_string());
-        let address = Address {
-            worker: config.id.clone(),
-            incarnation: cluster::node::incarnation(SystemTime::now()),
-            uri: grpc.uri(&host),
-        };
         let fingerprint = fingerprint(&config.model, &engine);
         Self { config, engine, address, fingerprint, channels, life }
     }
@@ -257,7 +286,7 @@ impl Node {
         registration.update(NodeState::Draining);
         self.life.drain(self.config.drain_deadline).await;
         registration.deregister().await;
-        self.engine.shutdown(Instant::now() + STOP_DEADLINE).await;
+        self.engine.shutdown(clock::now() + STOP_DEADLINE).await;
         self.life.stop(STOP_DEADLINE).await;
         reason
     }
@@ -268,6 +297,16 @@ impl Node {
         while self.engine.is_healthy() {
             look.tick().await;
         }
+    }
+}
+
+/// Where a worker that starts `now` can be found.
+fn address(config: &WorkerConfig, grpc: &Listener, now: SystemTime) -> Address {
+    let host = config.advertise_host.clone().unwrap_or_else(|| config.listen.ip().to_string());
+    Address {
+        worker: config.id.clone(),
+        incarnation: cluster::node::incarnation(now),
+        uri: grpc.uri(&host),
     }
 }
 
@@ -292,7 +331,11 @@ async fn load(
     tokio::task::spawn_blocking(load)
         .await
         .map_err(|panic| WorkerError::Engine(format!("loading the model: {panic}")))?
-        .map_err(|error| WorkerError::Model(error.to_string()))
+        .map_err(|error| model(&error))
+}
+
+fn model(error: &EngineError) -> WorkerError {
+    WorkerError::Model(error.to_string())
 }
 
 fn fingerprint(model: &str, engine: &EngineHandle) -> Fingerprint {

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::LoadConfig;
 use super::member::{Member, Seen, Sighting};
 use crate::Members;
+use crate::clock;
 use crate::rpc::Channels;
 
 /// Sightings taken at once, so that a burst costs one snapshot.
@@ -87,7 +88,7 @@ impl Watcher {
             match news {
                 News::None => {}
                 News::Load => {
-                    due.get_or_insert_with(|| Instant::now() + self.config.gather);
+                    due.get_or_insert_with(|| clock::now() + self.config.gather);
                 }
                 News::Health => {
                     due = None;
@@ -191,7 +192,7 @@ impl Tracked {
 
     fn reported(&mut self, state: NodeState, load: Load) -> News {
         let before = (self.view.healthy, self.view.info.state);
-        self.view.observe(self.view.info.address.incarnation, load, Instant::now());
+        self.view.observe(self.view.info.address.incarnation, load, clock::now());
         self.view.healthy = state != NodeState::Gone;
         if self.view.info.state != state {
             Arc::make_mut(&mut self.view.info).state = state;

@@ -6,7 +6,7 @@
 //! the identity to publish and the view to serve.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use scheduler::{NodeState, WorkerInfo};
@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::{Entry, Members, Membership, Registration, Standing, check};
 use crate::ClusterError;
+use crate::clock;
 
 mod config;
 mod registrar;
@@ -65,7 +66,7 @@ impl EtcdMembership {
         config.validate()?;
         let config = Arc::new(config);
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let now = Instant::now();
+        let now = clock::now();
         let (publish, view) =
             watch::channel(Arc::new(Members { stale_since: Some(now), ..Members::default() }));
         let watcher = Watcher::new(config.clone(), publish, now);

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{Entry, Members, Membership, Registration, Standing, check};
 use crate::ClusterError;
+use crate::clock;
 
 /// Members of one process. A clone is another node's handle to the same store.
 pub struct MemoryMembership {
@@ -77,7 +78,7 @@ impl MemoryMembership {
     /// Plays a store that is away: the view is served on as it was and marked stale, changes are
     /// seen when it is back.
     pub fn set_away(&self, away: bool) {
-        self.store.change(|state| state.away_since = away.then(Instant::now));
+        self.store.change(|state| state.away_since = away.then(clock::now));
     }
 
     /// Plays the end of a lease: the worker's entry goes, though nobody took it back.

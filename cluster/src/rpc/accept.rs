@@ -1,11 +1,12 @@
 //! Accepted connections: without Nagle's delay, and cut when the node is gone.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
@@ -13,12 +14,23 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
 
+use super::net::{Accept, Accepted, Connection};
+
 /// After an accept that failed, as it does when descriptors run out: it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where connections come from.
+pub(super) enum Source {
+    /// A TCP port, at this address.
+    Tcp(TcpListener),
+    /// Another network.
+    Other(Box<dyn Accept>),
+}
+
 /// Connections as they come.
 pub(super) struct Incoming {
-    listener: TcpListener,
+    source: Source,
+    addr: SocketAddr,
     cut: CancellationToken,
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -27,15 +39,17 @@ pub(super) struct Incoming {
 ///
 /// tonic waits for ever for connections to close by themselves, and has no way to close them.
 pub(super) struct Cuttable {
-    stream: TcpStream,
+    connection: Box<dyn Connection>,
+    info: TcpConnectInfo,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 // === impl Incoming ===
 
 impl Incoming {
-    pub(super) fn new(listener: TcpListener, cut: CancellationToken) -> Self {
-        Self { listener, cut, pause: None }
+    /// - `addr`: where this node listens.
+    pub(super) fn new(source: Source, addr: SocketAddr, cut: CancellationToken) -> Self {
+        Self { source, addr, cut, pause: None }
     }
 }
 
@@ -43,27 +57,51 @@ impl Stream for Incoming {
     type Item = io::Result<Cuttable>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let (stream, peer) = loop {
+        let Accepted { connection, peer } = loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            match ready!(self.listener.poll_accept(cx)) {
-                Ok(accepted) => break accepted,
-                Err(error) => {
+            match ready!(self.source.poll_accept(cx)) {
+                None => return Poll::Ready(None),
+                Some(Ok(accepted)) => break accepted,
+                Some(Err(error)) => {
                     warn!(%error, "accepting a connection");
                     self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
                 }
             }
         };
-        // tonic's own option is not applied to streams it is given. Without it a hand-off crawls at
-        // an eighth of its speed, for Nagle waits for the peer's delayed acknowledgements.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%peer, %error, "TCP_NODELAY");
-        }
+        let info = TcpConnectInfo { local_addr: Some(self.addr), remote_addr: Some(peer) };
         let cut = Box::pin(self.cut.clone().cancelled_owned());
-        Poll::Ready(Some(Ok(Cuttable { stream, cut })))
+        Poll::Ready(Some(Ok(Cuttable { connection, info, cut })))
     }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Accepted>>> {
+        let listener = match self {
+            Self::Tcp(listener) => listener,
+            Self::Other(accept) => return accept.poll_next_unpin(cx),
+        };
+        let accepted = prepared(ready!(listener.poll_accept(cx)));
+        let accepted =
+            accepted.map(|(stream, peer)| Accepted { connection: Box::new(stream), peer });
+        Poll::Ready(Some(accepted))
+    }
+}
+
+/// An accepted connection, which sends what it is given at once.
+///
+/// tonic's own option is not applied to streams it is given. Without it a hand-off crawls at an
+/// eighth of its speed, for Nagle waits for the peer's delayed acknowledgements.
+fn prepared(accepted: io::Result<(TcpStream, SocketAddr)>) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = accepted?;
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, %error, "TCP_NODELAY");
+    }
+    Ok((stream, peer))
 }
 
 // === impl Cuttable ===
@@ -83,7 +121,7 @@ impl AsyncRead for Cuttable {
         if let Poll::Ready(error) = self.poll_cut(cx) {
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Pin::new(&mut self.connection).poll_read(cx, buf)
     }
 }
 
@@ -93,7 +131,7 @@ impl AsyncWrite for Cuttable {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        Pin::new(&mut self.connection).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -101,19 +139,19 @@ impl AsyncWrite for Cuttable {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        Pin::new(&mut self.connection).poll_write_vectored(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.connection.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.connection).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
 
@@ -121,34 +159,32 @@ impl Connected for Cuttable {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        self.info.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
     use tokio::io::AsyncReadExt;
 
     use super::*;
 
-    async fn accepted() -> (Cuttable, TcpStream, CancellationToken) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let cut = CancellationToken::new();
-        let mut incoming = Incoming::new(listener, cut.clone());
-        (incoming.next().await.unwrap().unwrap(), peer, cut)
-    }
-
     #[tokio::test]
     async fn accepted_connections_do_not_wait_to_fill_segments() {
-        let (accepted, _peer, _cut) = accepted().await;
-        assert!(accepted.stream.nodelay().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = prepared(listener.accept().await).unwrap();
+        assert!(stream.nodelay().unwrap());
     }
 
     #[tokio::test]
     async fn a_cut_wakes_a_connection_that_waits_for_bytes() {
-        let (mut accepted, _peer, cut) = accepted().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let _peer = TcpStream::connect(addr).await.unwrap();
+        let cut = CancellationToken::new();
+        let mut incoming = Incoming::new(Source::Tcp(listener), addr, cut.clone());
+        let mut accepted = incoming.next().await.unwrap().unwrap();
         let (read, ()) = tokio::join!(accepted.read_u8(), async { cut.cancel() });
         let error = read.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);

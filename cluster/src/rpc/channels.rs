@@ -1,19 +1,21 @@
 //! Channels to other nodes, shared by all who call them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryFutureExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use scheduler::Address;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
+use super::net::{Connection, Dial};
 use super::server::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES,
 };
@@ -27,11 +29,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// about five seconds, whether calls are open or not.
 #[derive(Clone, Debug, Default)]
 pub struct Channels {
-    pool: Arc<Mutex<HashMap<(String, Purpose), Channel>>>,
+    pool: Arc<Mutex<BTreeMap<(String, Purpose), Channel>>>,
+    /// How to connect, where it isn't over TCP.
+    dial: Option<Arc<dyn Dial>>,
 }
 
 /// What a channel is for: small messages don't queue behind KV.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// Requests, tokens, reports.
     Control,
@@ -50,6 +54,12 @@ impl Channels {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty pool whose channels connect by `dial`.
+    #[must_use]
+    pub fn over(dial: Arc<dyn Dial>) -> Self {
+        Self { dial: Some(dial), ..Self::default() }
     }
 
     /// The channel for calls with small messages. Must be called within the runtime.
@@ -71,7 +81,7 @@ impl Channels {
     pub fn channel(&self, uri: &str, purpose: Purpose) -> Channel {
         let mut pool = self.pool.lock();
         let key = (uri.to_owned(), purpose);
-        pool.entry(key).or_insert_with(|| connect_lazy(uri, purpose)).clone()
+        pool.entry(key).or_insert_with(|| connect_lazy(uri, purpose, self.dial.as_ref())).clone()
     }
 
     /// Forgets the channels to `uri`. Calls that hold one go on; it closes after the last.
@@ -121,18 +131,30 @@ pub fn check_uri(uri: &str) -> Result<(), ClusterError> {
     endpoint(uri).map(drop)
 }
 
-fn connect_lazy(uri: &str, purpose: Purpose) -> Channel {
-    match endpoint(uri) {
-        Ok(endpoint) => tune(endpoint, purpose).connect_lazy(),
+fn connect_lazy(uri: &str, purpose: Purpose, dial: Option<&Arc<dyn Dial>>) -> Channel {
+    let endpoint = match endpoint(uri) {
+        Ok(endpoint) => tune(endpoint, purpose),
         Err(error) => {
+            let reason = error.to_string();
             let refuse = move |_: Uri| {
-                let error = io::Error::new(io::ErrorKind::InvalidInput, error.to_string());
-                ready(Err::<TokioIo<TcpStream>, _>(error))
+                let error = io::Error::new(io::ErrorKind::InvalidInput, reason.clone());
+                ready(Err::<TokioIo<Box<dyn Connection>>, _>(error))
             };
-            Endpoint::from_static("http://nowhere")
-                .connect_with_connector_lazy(tower::service_fn(refuse))
+            return Endpoint::from_static("http://nowhere")
+                .connect_with_connector_lazy(tower::service_fn(refuse));
         }
+    };
+    match dial.cloned() {
+        Some(dial) => endpoint.connect_with_connector_lazy(tower::service_fn(connector(dial))),
+        None => endpoint.connect_lazy(),
     }
+}
+
+/// `dial`, as tonic wants it.
+fn connector(
+    dial: Arc<dyn Dial>,
+) -> impl Fn(Uri) -> BoxFuture<'static, io::Result<TokioIo<Box<dyn Connection>>>> {
+    move |uri| dial.dial(&uri).map_ok(TokioIo::new).boxed()
 }
 
 fn endpoint(uri: &str) -> Result<Endpoint, ClusterError> {

@@ -1,5 +1,6 @@
 //! A node's gRPC server.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{Span, field, info, info_span};
 
-use super::accept::Incoming;
+use super::accept::{Incoming, Source};
+use super::net::Accept;
 use crate::telemetry::propagate;
 use crate::{ClusterError, Lifecycle};
 
@@ -32,9 +34,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// Bound early, so that the address is known (port 0 picks a free one) before it is published, and
 /// callers queue in the kernel rather than fail while the node still loads.
-#[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    source: Source,
     addr: SocketAddr,
 }
 
@@ -56,7 +57,13 @@ impl Listener {
         let bind = |source| ClusterError::Bind { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(bind)?;
         let addr = listener.local_addr().map_err(bind)?;
-        Ok(Self { listener, addr })
+        Ok(Self { source: Source::Tcp(listener), addr })
+    }
+
+    /// Takes connections from another network, on which this node is `addr`.
+    #[must_use]
+    pub fn over(accept: Box<dyn Accept>, addr: SocketAddr) -> Self {
+        Self { source: Source::Other(accept), addr }
     }
 
     /// The address bound.
@@ -73,6 +80,12 @@ impl Listener {
             return format!("http://[{host}]:{port}");
         }
         format!("http://{host}:{port}")
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
@@ -94,7 +107,7 @@ impl Server {
     /// # Errors
     /// [`ClusterError::Serve`] if the server breaks off.
     pub async fn serve(self, routes: Routes) -> Result<(), ClusterError> {
-        let Self { listener: Listener { listener, addr }, node } = self;
+        let Self { listener: Listener { source, addr }, node } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = with_reflection(routes.add_service(health_service))?;
         let cut = CancellationToken::new();
@@ -102,7 +115,7 @@ impl Server {
         let _cut = cut.clone().drop_guard();
         info!(%addr, "serving gRPC");
         let serve = builder().add_routes(routes).serve_with_incoming_shutdown(
-            Incoming::new(listener, cut.clone()),
+            Incoming::new(source, addr, cut.clone()),
             node.stopped().clone().cancelled_owned(),
         );
         let close = async {

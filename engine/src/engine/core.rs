@@ -5,7 +5,7 @@
 //! device. A sequence that did end has had a row in vain, and its blocks are kept until that row
 //! is done. Whatever needs to see a token first (penalties, parting choices, a preemption) waits.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::request::Pages;
 use super::roster::Roster;
 use super::step::{Flight, Outcome, Part, Step};
 use crate::batch::Sampled;
+use crate::clock;
 use crate::error::EngineError;
 use crate::handle::{Command, Event, SequenceError, Shared};
 use crate::stats::Meter;
@@ -74,7 +75,7 @@ impl<M: StepModel> Core<M> {
             meter: Meter::default(),
             flight: None,
             submitted: 0,
-            collected_at: Instant::now(),
+            collected_at: clock::now(),
             decodes: false,
             waited: Duration::ZERO,
             copied_from: Vec::new(),
@@ -85,15 +86,26 @@ impl<M: StepModel> Core<M> {
     pub(super) fn run(&mut self, commands: &Receiver<Command>) {
         let mut moved = true;
         while self.take_commands(commands, moved) {
-            let began = Instant::now();
-            self.sweep(began);
-            moved = self.step();
-            self.publish();
-            let waited = std::mem::take(&mut self.waited);
-            if moved {
-                self.meter.host(began.elapsed().saturating_sub(waited), self.decodes);
-            }
+            moved = self.turn(clock::now());
         }
+        self.land();
+    }
+
+    /// Goes one step further. Says whether anything moved.
+    pub(super) fn turn(&mut self, began: Instant) -> bool {
+        self.sweep(began);
+        let moved = self.step();
+        self.publish();
+        let waited = std::mem::take(&mut self.waited);
+        if moved {
+            let took = clock::now().saturating_duration_since(began);
+            self.meter.host(took.saturating_sub(waited), self.decodes);
+        }
+        moved
+    }
+
+    /// Takes in the results of the step in flight.
+    pub(super) fn land(&mut self) {
         if let Some(flight) = self.flight.take() {
             self.collect(flight);
         }
@@ -135,7 +147,7 @@ impl<M: StepModel> Core<M> {
         let ahead = PLAN_AHEAD.max(expected.mul_f64(PLAN_AHEAD_SHARE));
         let began = flight.submitted.max(self.collected_at);
         let plan_at = began + expected.saturating_sub(ahead);
-        while let Some(wait) = plan_at.checked_duration_since(Instant::now()) {
+        while let Some(wait) = plan_at.checked_duration_since(clock::now()) {
             match commands.recv_timeout(wait.min(LOOK_EVERY)) {
                 Ok(command) => self.enter_all(std::iter::once(command)),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -147,16 +159,16 @@ impl<M: StepModel> Core<M> {
         }
     }
 
-    fn must_stop(&self) -> bool {
+    pub(super) fn must_stop(&self) -> bool {
         let stop_at = self.shared.stop_at();
-        stop_at.is_some_and(|deadline| self.is_idle() || deadline <= Instant::now())
+        stop_at.is_some_and(|deadline| self.is_idle() || deadline <= clock::now())
     }
 
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.roster.is_empty() && self.flight.is_none()
     }
 
-    fn enter_all(&mut self, commands: impl Iterator<Item = Command>) {
+    pub(super) fn enter_all(&mut self, commands: impl Iterator<Item = Command>) {
         for command in commands {
             if let Command::Submit(accepted) = command {
                 self.meter.stats.finished += self.roster.enter(*accepted);
@@ -330,11 +342,11 @@ impl<M: StepModel> Core<M> {
         let copied_from = std::mem::take(&mut self.copied_from);
         self.decodes = rows.iter().all(|row| row.tokens == 1);
         let step = Step::new(&self.roster, rows);
-        let began = Instant::now();
+        let began = clock::now();
         let submitted = step.submit(&mut self.model, self.submitted);
         if !self.model.overlaps() {
             // The device is the host, and this was its work.
-            self.waited += began.elapsed();
+            self.waited += clock::now().saturating_duration_since(began);
         }
         match submitted {
             Ok(mut flight) => {
@@ -366,11 +378,11 @@ impl<M: StepModel> Core<M> {
     fn collect(&mut self, flight: Flight<M::Ticket>) {
         let (number, submitted) = (flight.number, flight.submitted);
         let prefill_tokens = flight.prefill_tokens();
-        let waiting_since = Instant::now();
+        let waiting_since = clock::now();
         let (parts, result) = flight.collect(&mut self.model);
-        self.waited += waiting_since.elapsed();
+        self.waited += clock::now().saturating_duration_since(waiting_since);
         let began = submitted.max(self.collected_at);
-        self.collected_at = Instant::now();
+        self.collected_at = clock::now();
         self.roster.note_collected(number);
         match result {
             Ok(outcome) => {
@@ -411,7 +423,7 @@ impl<M: StepModel> Core<M> {
     }
 
     fn deliver_scores(&mut self, scores: Vec<(u64, PromptLogprob)>) {
-        let mut by_request: HashMap<u64, Vec<PromptLogprob>> = HashMap::new();
+        let mut by_request: BTreeMap<u64, Vec<PromptLogprob>> = BTreeMap::new();
         for (request, score) in scores {
             by_request.entry(request).or_default().push(score);
         }

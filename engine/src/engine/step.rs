@@ -103,7 +103,7 @@ impl<'a> Step<'a> {
         model: &mut M,
         number: u64,
     ) -> Result<Flight<M::Ticket>, EngineError> {
-        let submitted = std::time::Instant::now();
+        let submitted = crate::clock::now();
         let announced = self.announced;
         let ticket = model.submit(&self.batch, &mut |layers, fence| {
             announced.iter().for_each(|it| it.announce(&layers, fence));

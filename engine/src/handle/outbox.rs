@@ -39,6 +39,11 @@ pub(super) struct Parcel {
 // === impl Outbox ===
 
 impl Outbox {
+    /// One that delivers by itself, however much there is.
+    pub(crate) fn without_courier() -> Self {
+        Self { courier: OnceLock::from(None), ..Self::default() }
+    }
+
     pub(super) fn put(&self, parcel: Parcel) {
         self.parcels.lock().push(parcel);
     }

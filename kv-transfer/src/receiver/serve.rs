@@ -7,11 +7,11 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, FuturesOrdered};
 use futures::{FutureExt as _, StreamExt as _};
 use kv_cache::{PageSpan, RejectReason};
-use tokio::task::JoinError;
 
 use super::Shared;
 use super::entry::{Closed, Entry};
 use super::write::write;
+use crate::blocking::{self, Lost};
 use crate::message::{Open, PageChunk, Payload, Push, Rejection, Reply};
 use crate::stats::add;
 use crate::transport::Cut;
@@ -147,10 +147,10 @@ impl OpenStream {
         self.writing.push_back(chunk.span.clone());
         let sequence = chunk.sequence;
         let (shared, entry, epoch) = (self.shared.clone(), self.entry.clone(), self.epoch);
+        let region = shared.region.clone();
         let write = move || write(&shared, &entry, epoch, &chunk);
-        let written = tokio::task::spawn_blocking(write).map(move |written| {
-            let failed =
-                |panic: JoinError| Err(Rejection::new(RejectReason::Internal, panic.to_string()));
+        let written = blocking::start(region.as_ref(), write).map(move |written| {
+            let failed = |lost: Lost| Err(Rejection::new(RejectReason::Internal, lost));
             written.unwrap_or_else(failed).map(|()| sequence)
         });
         self.writes.push_back(written.boxed());

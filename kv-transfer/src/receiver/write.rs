@@ -2,9 +2,9 @@
 //! second.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use kv_cache::{BlockHandle, BlockRef, PageRange, PeerPages, RegionError, RejectReason};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::entry::{Closed, Entry, WritePass};

@@ -1,10 +1,11 @@
 //! Out of the region: pages into a buffer, each with its digest; or the word where they are.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use kv_cache::{BlockHandle, Fence, KvRegion, PageRange, PageSpan};
+use tokio::time::Instant;
 
+use crate::blocking;
 use crate::buffers::Buffers;
 use crate::message::{PagesInPlace, Payload};
 use crate::{TransferError, page_digest};
@@ -35,14 +36,16 @@ pub(super) async fn settled(
     region: Arc<dyn KvRegion>,
     fence: Fence,
 ) -> Result<Fence, TransferError> {
-    blocking(move || Ok(region.settle(fence).map(|()| fence)?)).await
+    let waited = region.clone();
+    blocking(region.as_ref(), move || Ok(waited.settle(fence).map(|()| fence)?)).await
 }
 
 async fn blocking<T: Send + 'static>(
+    region: &dyn KvRegion,
     work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| Err(TransferError::Internal(panic.to_string())))
+    let done = blocking::start(region, work).await;
+    done.unwrap_or_else(|lost| Err(TransferError::Internal(lost)))
 }
 
 // === impl Gather ===
@@ -59,15 +62,16 @@ impl Gather {
     ) -> Result<Gathered, TransferError> {
         let bytes = self.span.pages() * region.layout().page_bytes();
         let mut buffer = buffers.take(turn, bytes).await;
+        let source = region.clone();
         let read = move || {
             let begun = Instant::now();
             let out = buffer.first_mut(bytes);
-            let digests = self.read(region.as_ref(), out)?;
+            let digests = self.read(source.as_ref(), out)?;
             let payload = Payload::Bytes(buffer.freeze(bytes));
             let took_us = begun.elapsed().as_micros() as usize;
             Ok(Gathered { span: self.span, payload, digests, resent: self.resent, took_us })
         };
-        blocking(read).await
+        blocking(region.as_ref(), read).await
     }
 
     /// Leaves the pages where they are.

@@ -1,8 +1,9 @@
 //! Where requests go: the cluster as this router sees it, and what it has sent there itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cluster::clock;
 use cluster::rpc::Channels;
 use cluster::telemetry::Metrics;
 use cluster::{ErrorCode, LoadWatcher};
@@ -84,7 +85,7 @@ impl Placing {
     ) -> Result<Placement, DispatchError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let request = PlacementRequest::new(&self.model, generation, turn).without(excluded);
-        let placed = self.placer.place(&self.snapshot(), &request, Instant::now());
+        let placed = self.placer.place(&self.snapshot(), &request, clock::now());
         match &placed {
             Ok(placement) => self.metrics.decided(placement),
             Err(refusal) => self.metrics.refused(*refusal),
@@ -94,7 +95,7 @@ impl Placing {
 
     /// Writes a placement down for as long as the request is there.
     pub(super) fn intend(&self, placement: &Placement) -> Intent<'_> {
-        let entry = self.ledger.lock().record(placement, Instant::now());
+        let entry = self.ledger.lock().record(placement, clock::now());
         Intent { placing: self, entry: Some(entry) }
     }
 

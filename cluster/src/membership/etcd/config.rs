@@ -1,12 +1,14 @@
 //! Where etcd is and how to talk to it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Certificate, ConnectOptions, TlsOptions};
 use http::Uri;
 
 use crate::ClusterError;
+use crate::rpc::net::Dial;
 
 /// etcd refuses pings more often than every 5 s with `too_many_pings`.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
@@ -35,6 +37,8 @@ pub struct EtcdConfig {
     pub credentials: Option<Credentials>,
     /// TLS, for `https` endpoints.
     pub tls: Option<EtcdTls>,
+    /// How to connect, where it isn't over TCP.
+    pub dial: Option<Arc<dyn Dial>>,
 }
 
 /// An etcd user.
@@ -82,6 +86,7 @@ impl EtcdConfig {
             retry_limit: Duration::from_secs(2),
             credentials: None,
             tls: None,
+            dial: None,
         }
     }
 

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::config::EtcdConfig;
 use crate::ClusterError;
+use crate::rpc::{Channels, Purpose};
 
 /// Tries at a write that others keep changing under us. Two lives of one worker are two writers.
 const WRITE_ATTEMPTS: usize = 8;
@@ -55,8 +56,8 @@ impl Store {
     /// would hand every other request to a member that is down.
     pub(super) async fn connect(config: &EtcdConfig, attempt: usize) -> Result<Self, ClusterError> {
         let endpoint = &config.endpoints[attempt % config.endpoints.len()];
-        let connect = Client::connect([endpoint], Some(config.options()));
-        let client = within(config.request_timeout, "connecting to etcd", connect).await?;
+        let client =
+            within(config.request_timeout, "connecting to etcd", client(config, endpoint)).await?;
         Ok(Self { client, request_timeout: config.request_timeout })
     }
 
@@ -160,6 +161,13 @@ impl Store {
         let info = decode(kv.key(), kv.value());
         Ok((kv.mod_revision(), info.map(|(_, info)| info.address.incarnation)))
     }
+}
+
+async fn client(config: &EtcdConfig, endpoint: &str) -> Result<Client, Error> {
+    let options = Some(config.options());
+    let Some(dial) = &config.dial else { return Client::connect([endpoint], options).await };
+    let channel = Channels::over(dial.clone()).channel(endpoint, Purpose::Control);
+    Client::from_channel(etcd_client::Channel::Tonic(channel), options).await
 }
 
 /// A key and its value as a worker, if that is what they are.

@@ -12,6 +12,7 @@ use super::config::EtcdConfig;
 use super::store::{Store, decode, etcd};
 use crate::ClusterError;
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::membership::Members;
 use crate::membership::view::View;
 
@@ -52,7 +53,7 @@ impl Watcher {
                 // History was cut before we had read it: read the present instead.
                 Ok(Compacted) => debug!("watch compacted: taking a new snapshot"),
                 Err(error) => {
-                    if self.view.lost(Instant::now()) {
+                    if self.view.lost(clock::now()) {
                         warn!(%error, "etcd is away: serving on the last view");
                         self.publish();
                     }
@@ -72,7 +73,7 @@ impl Watcher {
         let mut store = Store::connect(&self.config, self.attempt).await?;
         let snapshot = store.snapshot(&self.prefix).await?;
         let from = snapshot.revision + 1;
-        self.view.rebuild(snapshot.revision, snapshot.entries, Instant::now());
+        self.view.rebuild(snapshot.revision, snapshot.entries, clock::now());
         self.publish();
         info!(
             revision = from - 1,
@@ -133,13 +134,13 @@ impl Watcher {
             }
             EventType::Delete => {
                 let key = String::from_utf8_lossy(kv.key());
-                self.view.delete(revision, &key, Instant::now());
+                self.view.delete(revision, &key, clock::now());
             }
         }
     }
 
     fn expire(&mut self) {
-        if self.view.expire(Instant::now()) {
+        if self.view.expire(clock::now()) {
             info!("gave up workers that did not come back after the outage");
             self.publish();
         }
