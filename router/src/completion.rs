@@ -156,8 +156,17 @@ struct Source {
     route: Route,
     /// `None` once nothing more is wanted from it.
     stream: Option<GenerationStream>,
-    /// What came before the prompt's log probabilities, while those are waited for.
-    early: Option<Vec<GenerationEvent>>,
+    /// What came while the prompt's log probabilities are waited for.
+    scoring: Option<Scoring>,
+}
+
+/// A prompt that is being scored.
+#[derive(Debug, Default)]
+struct Scoring {
+    /// So far; a long prompt's come in parts.
+    scores: Vec<PromptLogprob>,
+    /// What overtook them.
+    early: Vec<GenerationEvent>,
 }
 
 /// What a stream is made of.
@@ -229,8 +238,9 @@ impl TextStream {
         }
         let scored = request.scores_prompt();
         let sources = sources.into_iter().map(|(prompt, stream, route)| {
-            let early = scored.then(Vec::new);
-            Source { prompt, route, stream: Some(stream), early }
+            // The first token has no score: nothing comes before it.
+            let scoring = (scored && prompt.tokens.len() > 1).then(Scoring::default);
+            Source { prompt, route, stream: Some(stream), scoring }
         });
         let mut stream = Self {
             sources: sources.collect(),
@@ -245,8 +255,10 @@ impl TextStream {
             _permits: permits,
             failed: false,
         };
-        if !scored {
-            (0..stream.sources.len()).for_each(|index| stream.begin(index, &[]));
+        for index in 0..stream.sources.len() {
+            if stream.sources[index].scoring.is_none() {
+                stream.begin(index, &[]);
+            }
         }
         stream
     }
@@ -338,15 +350,16 @@ impl TextStream {
 
     fn apply(&mut self, index: usize, event: GenerationEvent) {
         let source = &mut self.sources[index];
-        match (event, &mut source.early) {
+        match (event, &mut source.scoring) {
             (GenerationEvent::Started(route), _) => source.route = route,
-            (GenerationEvent::PromptLogprobs(scores), early) => {
-                if let Some(early) = early.take() {
-                    self.begin(index, &scores);
-                    early.into_iter().for_each(|event| self.apply(index, event));
+            (GenerationEvent::PromptLogprobs(scores), Some(scoring)) => {
+                scoring.scores.extend(scores);
+                if scoring.scores.len() + 1 >= source.prompt.tokens.len() {
+                    self.end_scoring(index);
                 }
             }
-            (event, Some(early)) => early.push(event),
+            (GenerationEvent::PromptLogprobs(_), None) => {}
+            (event, Some(scoring)) => scoring.early.push(event),
             (GenerationEvent::Tokens(tokens), None) => {
                 let now = Instant::now();
                 // The tokens of one step, several of one choice only with speculation.
@@ -365,6 +378,14 @@ impl TextStream {
                     self.note_end(index, choice);
                 }
             }
+        }
+    }
+
+    /// Gives out a prompt that has all its scores, and what waited for them.
+    fn end_scoring(&mut self, index: usize) {
+        if let Some(Scoring { scores, early }) = self.sources[index].scoring.take() {
+            self.begin(index, &scores);
+            early.into_iter().for_each(|event| self.apply(index, event));
         }
     }
 

@@ -101,6 +101,25 @@ impl RequestError {
         Self::Invalid { param: Some(param.into()), message: message.into(), code }
     }
 
+    /// A prompt, or a prompt and its answer, that don't fit the context: in the sentences by which
+    /// client libraries (litellm, LangChain, coding agents) know that the prompt has to be shortened.
+    ///
+    /// - `context`: tokens of the model's context.
+    /// - `input_most`: tokens that the prompt may have.
+    #[must_use]
+    pub fn context_length(
+        param: &'static str,
+        context: usize,
+        input_most: usize,
+        problem: &str,
+    ) -> Self {
+        let message = format!(
+            "This model's maximum context length is {context} tokens. Input tokens exceed the \
+             configured limit of {input_most} tokens: {problem}"
+        );
+        Self::ContextLength { param, message }
+    }
+
     /// The router takes no new work, or can't finish what it has.
     #[must_use]
     pub fn stopping() -> Self {

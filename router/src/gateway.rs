@@ -30,8 +30,10 @@ pub struct GatewayConfig {
     pub limits: GatewayLimits,
     /// Keys of which clients must send one; empty: everyone may come.
     pub api_keys: Vec<String>,
-    /// Let web pages of any origin call.
+    /// Let web pages of any origin call, not only those of this machine.
     pub cors: bool,
+    /// Refuse fields that have no effect.
+    pub strict_fields: bool,
 }
 
 /// The core of HTTP and gRPC: text in, text out.
@@ -174,11 +176,12 @@ impl Gateway {
             if count == 0 {
                 return Err(RequestError::invalid(param, "the prompt is empty"));
             }
-            if count > limit {
-                let message = format!("the prompt has {count} tokens, at most {limit} are served");
-                return Err(RequestError::ContextLength { param, message });
-            }
             let context = request.model.context_tokens_max;
+            if count > limit {
+                let problem = format!("the prompt has {count}; shorten it");
+                let context = context as usize;
+                return Err(RequestError::context_length(param, context, limit, &problem));
+            }
             Ok(Generation {
                 id: part_id(&request.id, index, prompts.len()),
                 prompt: Arc::clone(&prompt.tokens),

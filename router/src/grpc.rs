@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::completion::{Finish, Input, TextEvent, TextRequest, TextStream};
-use crate::http::auth;
+use crate::http::{Ignored, MessageRules, auth};
 use crate::metrics::Endpoint;
 use crate::params::{Params, check_token};
 use crate::served_model::ServedModel;
@@ -235,7 +235,8 @@ fn input(
         Some(WireInput::Chat(chat)) => {
             let message = |message: v1::ChatMessage| json!({"role": message.role, "content": message.content});
             let messages = chat.messages.into_iter().map(message).collect();
-            let messages = crate::http::check_messages(messages, messages_max)?;
+            let rules = MessageRules { most: messages_max, template: None };
+            let messages = rules.check(messages, &mut Ignored::default())?;
             let render = ChatRender { messages, now: SystemTime::now(), ..ChatRender::default() };
             Ok(Input::Chat(Box::new(render)))
         }

@@ -27,13 +27,17 @@ mod completions;
 mod error;
 mod fields;
 mod headers;
+mod ignored;
+mod integer;
 mod logprobs;
 mod messages;
 mod probes;
 mod shapes;
 mod sse;
+mod surrogates;
 
-pub(crate) use messages::check as check_messages;
+pub(crate) use ignored::Ignored;
+pub(crate) use messages::MessageRules;
 
 /// The address at the other end of a connection.
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,8 @@ pub struct GatewayLimits {
     pub stops: usize,
     /// One stop string.
     pub stop_bytes: usize,
+    /// All stop strings of one request.
+    pub stops_bytes: usize,
     /// Alternatives per token.
     pub top_logprobs: u32,
     /// Messages in one conversation.
@@ -52,8 +54,10 @@ impl Default for GatewayLimits {
             prompts: 64,
             // The wire allows 256 choices a dispatch.
             choices: 128,
-            stops: 16,
+            stops: 256,
             stop_bytes: 1024,
+            // A state of the automaton for each, 40 bytes: well below a MiB a request.
+            stops_bytes: 16 << 10,
             top_logprobs: LOGPROBS_MAX,
             messages: 4096,
             streams: 4096,

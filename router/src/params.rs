@@ -1,12 +1,14 @@
 //! What a client may say about sampling and stopping, checked once for HTTP and gRPC.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use kv_cache::TokenId;
 use scheduler::{Sampling, StopRules};
 use uuid::Uuid;
 
 use crate::served_model::ServedModel;
+use crate::text::StopSet;
 use crate::{GatewayLimits, RequestError};
 
 /// OpenAI's limit on alternatives per token.
@@ -74,7 +76,7 @@ pub struct CheckedParams {
     max_tokens: Option<u32>,
     max_tokens_name: &'static str,
     /// Strings that end the text.
-    pub stop_strings: Vec<String>,
+    pub stop_strings: Arc<StopSet>,
     /// Leave what ended the text in the text.
     pub include_stop: bool,
     /// Special tokens are no text.
@@ -117,7 +119,7 @@ impl Params {
             stop,
             max_tokens,
             max_tokens_name: self.max_tokens_name,
-            stop_strings: self.stop,
+            stop_strings: Arc::new(StopSet::new(self.stop)),
             include_stop: self.include_stop,
             skip_special_tokens: !self.keep_special_tokens,
         })
@@ -227,20 +229,21 @@ impl CheckedParams {
         let room = context.saturating_sub(prompt_tokens);
         let wanted = self.max_tokens.map_or(1, |most| most.max(1)) as usize;
         if room == 0 {
-            let message = format!(
-                "this model's context is {context} tokens, but the prompt has {prompt_tokens}: \
-                 there is no room left for an answer; shorten the prompt"
+            let problem = format!(
+                "the prompt has {prompt_tokens}, which leaves no room for an answer; shorten it"
             );
-            return Err(RequestError::ContextLength { param: prompt_param, message });
+            let input_most = context.saturating_sub(1);
+            return Err(RequestError::context_length(prompt_param, context, input_most, &problem));
         }
         if wanted > room {
             let name = self.max_tokens_name;
-            let message = format!(
-                "this model's context is {context} tokens, but {} were asked for: {prompt_tokens} \
-                 in the prompt and {wanted} with `{name}`; shorten one of them",
+            let problem = format!(
+                "the prompt has {prompt_tokens}, and with the {wanted} of `{name}` that makes {}; \
+                 shorten one of them",
                 prompt_tokens + wanted
             );
-            return Err(RequestError::ContextLength { param: name, message });
+            let input_most = context.saturating_sub(wanted);
+            return Err(RequestError::context_length(name, context, input_most, &problem));
         }
         let most = self.max_tokens.map_or(room, |most| most.max(1) as usize);
         let max_tokens = u32::try_from(most).unwrap_or(u32::MAX);
@@ -271,6 +274,10 @@ fn check_stops(stops: &[String], limits: &GatewayLimits) -> Result<(), RequestEr
     }
     if stops.iter().any(|stop| stop.len() > limits.stop_bytes) {
         let message = format!("a stop string has over {} bytes", limits.stop_bytes);
+        return Err(RequestError::invalid("stop", message));
+    }
+    if stops.iter().map(String::len).sum::<usize>() > limits.stops_bytes {
+        let message = format!("the stop strings have over {} bytes together", limits.stops_bytes);
         return Err(RequestError::invalid("stop", message));
     }
     Ok(())

@@ -26,6 +26,8 @@ pub struct ServedModelConfig {
     pub aliases: Vec<String>,
     /// At most this much of the model's own context.
     pub context_tokens_max: Option<u32>,
+    /// Move system messages to where the chat template takes them.
+    pub merge_system_messages: bool,
 }
 
 /// A model as the router knows it.
@@ -89,7 +91,9 @@ impl ServedModel {
     pub fn load(config: &ServedModelConfig) -> Result<Self, ModelLoadError> {
         let folder = &config.folder;
         let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-        let template = ChatTemplate::from_folder(folder)?;
+        let template = ChatTemplate::from_folder(folder)?.map(|template| {
+            if config.merge_system_messages { template.merging_system_messages() } else { template }
+        });
         let model_json = read_json(&folder.join("config.json"))?.ok_or_else(|| {
             let problem = "missing".to_owned();
             ModelLoadError::File { path: folder.join("config.json"), problem }

@@ -318,6 +318,7 @@ impl TestRouter {
             limits: GatewayLimits { text_threads: 1, ..GatewayLimits::default() },
             api_keys: Vec::new(),
             cors: false,
+            strict_fields: false,
         };
         adjust(&mut gateway);
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -15,6 +15,6 @@ pub mod tokenizer;
 
 pub use detokenizer::Detokenizer;
 pub use pool::{PoolFull, TextPool};
-pub use stop::{StopMatch, StopMatcher};
+pub use stop::{StopMatch, StopMatcher, StopSet};
 pub use template::{ChatRender, ChatTemplate, SpecialTokens, TemplateError};
 pub use tokenizer::{Tokenizer, TokenizerError};

@@ -121,7 +121,15 @@ pub(crate) struct GatewayArgs {
     /// Clients must send `Authorization: Bearer KEY`.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
-    /// Answer browsers of any origin [default: false]
+    /// Refuse requests with fields that have no effect, rather than name those in a header of the
+    /// answer [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub strict_fields: Option<bool>,
+    /// Where the chat template takes no system message in the middle of a conversation, make it part of
+    /// the one at the beginning [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub merge_system_messages: Option<bool>,
+    /// Answer browsers of any origin, not only pages of this machine [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub cors: Option<bool>,
     /// Largest request body, KiB [default: 16384]

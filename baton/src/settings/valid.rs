@@ -221,12 +221,14 @@ impl Settings {
             name: model.name.clone(),
             aliases: Vec::new(),
             context_tokens_max: self.written.engine.context_tokens_max,
+            merge_system_messages: gateway.merge_system_messages.unwrap_or(false),
         })?;
         Ok(GatewayConfig {
             models: ModelCatalog::new(vec![Arc::new(served)])?,
             limits: self.limits()?,
             api_keys: gateway.api_key.iter().cloned().collect(),
             cors: gateway.cors.unwrap_or(false),
+            strict_fields: gateway.strict_fields.unwrap_or(false),
         })
     }
 

@@ -42,7 +42,7 @@ impl Choice {
         Self {
             index,
             detokenizer: Detokenizer::new(tokenizer, &prompt.tokens, params.skip_special_tokens),
-            stops: StopMatcher::new(params.stop_strings.clone(), params.include_stop),
+            stops: StopMatcher::new(Arc::clone(&params.stop_strings), params.include_stop),
             model,
             params,
             clock: ChoiceClock::default(),
@@ -165,7 +165,7 @@ impl Choice {
     fn watch(&mut self, text: &str, out: &mut String) -> Option<String> {
         self.decoded += text.chars().count();
         let found = self.stops.push(text, out)?;
-        self.params.stop_strings.get(found.stop).cloned()
+        self.params.stop_strings.get(found.stop).map(str::to_owned)
     }
 
     fn text_token(&self, token: SampledToken, ends: bool) -> TextToken {
@@ -204,7 +204,7 @@ impl Choice {
 
     /// The prompt's tokens, where they begin in its text, and how likely they were.
     fn prompt_tokens(&self, prompt: &Prompt, scores: &[PromptLogprob]) -> Vec<TextToken> {
-        if scores.is_empty() {
+        if self.params.sampling.logprobs.is_none() {
             return Vec::new();
         }
         let tokenizer = Arc::clone(&self.model.tokenizer);

@@ -199,8 +199,9 @@ impl Flight {
                 let scores =
                     scores.tokens.into_iter().map(TryInto::try_into).collect::<Result<_, _>>();
                 let scores = scores.map_err(|error: proto::WireError| broken(error.to_string()))?;
-                if self.progress.lock().score() {
-                    self.send(GenerationEvent::PromptLogprobs(scores)).await?;
+                let new = self.progress.lock().score(scores);
+                if !new.is_empty() {
+                    self.send(GenerationEvent::PromptLogprobs(new)).await?;
                 }
             }
             Some(Wire::Tokens(tokens)) => self.pass_tokens_on(tokens.tokens).await?,

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use kv_cache::TokenId;
-use scheduler::{Generation, SampledToken};
+use scheduler::{Generation, PromptLogprob, SampledToken};
 
 /// How far each choice of a request has come.
 #[derive(Debug)]
 pub(super) struct Progress {
     choices: BTreeMap<u32, Choice>,
     started: bool,
-    scored: bool,
+    /// Prompt tokens that the client has the scores of; the first token never has one.
+    scored: usize,
 }
 
 #[derive(Debug, Default)]
@@ -38,11 +39,7 @@ impl Progress {
     pub(super) fn new(generation: &Generation) -> Self {
         let tokens = generation.generated.to_vec();
         let choice = |&index: &u32| (index, Choice { tokens: tokens.clone(), finished: false });
-        Self {
-            choices: generation.choices.iter().map(choice).collect(),
-            started: false,
-            scored: false,
-        }
+        Self { choices: generation.choices.iter().map(choice).collect(), started: false, scored: 1 }
     }
 
     /// Whether this is the first start; later ones are of resumed legs.
@@ -55,9 +52,17 @@ impl Progress {
         self.started
     }
 
-    /// Whether these are the first prompt scores.
-    pub(super) fn score(&mut self) -> bool {
-        !std::mem::replace(&mut self.scored, true)
+    /// Takes prompt scores in, and returns those that the client doesn't have yet: a long prompt's
+    /// come in parts, and after a failure from the beginning.
+    pub(super) fn score(&mut self, scores: Vec<PromptLogprob>) -> Vec<PromptLogprob> {
+        let mut new = Vec::with_capacity(scores.len());
+        for score in scores {
+            if score.index as usize == self.scored {
+                self.scored += 1;
+                new.push(score);
+            }
+        }
+        new
     }
 
     /// Takes a token in, if it is the next one.
@@ -103,7 +108,7 @@ impl Progress {
             [only] => self.choices[&only].tokens.clone(),
             _ => Vec::new(),
         };
-        let prompt_logprobs = whole.prompt_logprobs.filter(|_| !self.scored);
+        let prompt_logprobs = whole.prompt_logprobs.filter(|_| self.scored < whole.prompt.len());
         Some(Generation {
             choices: open,
             generated: generated.into(),

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
+use super::surrogates;
 use crate::{GatewayLimits, RequestError};
 
 /// What is read of a body that is too large, so that its sender hears why: as much as a generous
@@ -45,7 +46,7 @@ pub(super) async fn read_object(
             return Err(HttpError::bad(StatusCode::REQUEST_TIMEOUT, Some("timeout"), message));
         }
     };
-    parse_object(&bytes)
+    parse_object(bytes)
 }
 
 /// The whole body; `None` if it has more than `bytes_max` bytes, as announced or as found.
@@ -80,7 +81,16 @@ async fn discard(body: &mut Body) {
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
 }
 
-fn parse_object(bytes: &[u8]) -> Result<Map<String, Json>, HttpError> {
+/// What can't be read is tried again with its halves of characters replaced: looking for them in every
+/// body would cost more than reading few bodies twice.
+fn parse_object(mut bytes: Vec<u8>) -> Result<Map<String, Json>, HttpError> {
+    match parse(&bytes) {
+        Err(_) if surrogates::replace_unpaired(&mut bytes) => parse(&bytes),
+        parsed => parsed,
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Map<String, Json>, HttpError> {
     let bad = |message: String| HttpError::bad(StatusCode::BAD_REQUEST, None, message);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         bad(format!("the body is not valid UTF-8, from byte {} on", error.valid_up_to()))

@@ -11,10 +11,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
-use super::fields::{self, CommonFields};
+use super::fields::{self, CommonFields, StreamUsage};
 use super::headers::{self, CallIds};
+use super::ignored::Ignored;
+use super::integer::Integer;
+use super::messages::MessageRules;
 use super::shapes::{self, ChatShape, Envelope};
-use super::{body, messages, sse};
+use super::{body, sse};
 use crate::completion::{Input, TextRequest};
 use crate::metrics::Endpoint;
 use crate::text::ChatRender;
@@ -37,9 +40,9 @@ const OWN: &[&str] = &[
 
 #[derive(Deserialize)]
 struct ChatFields {
-    max_completion_tokens: Option<i64>,
+    max_completion_tokens: Option<Integer>,
     logprobs: Option<bool>,
-    top_logprobs: Option<i64>,
+    top_logprobs: Option<Integer>,
     response_format: Option<ResponseFormat>,
     tools: Option<Vec<Json>>,
     tool_choice: Option<Json>,
@@ -60,7 +63,8 @@ struct ResponseFormat {
 struct Call {
     request: TextRequest,
     stream: bool,
-    include_usage: bool,
+    usage: StreamUsage,
+    ignored: Ignored,
 }
 
 /// Answers one request.
@@ -88,10 +92,13 @@ async fn answer(gateway: &Gateway, ids: CallIds, request: Request) -> Result<Res
     let object = if call.stream { "chat.completion.chunk" } else { "chat.completion" };
     let envelope = Envelope::new("chatcmpl", object, &call.request);
     let stream = gateway.start(call.request).await?;
-    if call.stream {
-        return Ok(sse::respond(shape, envelope, stream, call.include_usage));
-    }
-    Ok(shapes::respond(&shape, envelope, stream).await)
+    let mut response = if call.stream {
+        sse::respond(shape, envelope, stream, call.usage)
+    } else {
+        shapes::respond(&shape, envelope, stream).await
+    };
+    headers::add_ignored(response.headers_mut(), &call.ignored);
+    Ok(response)
 }
 
 fn read(
@@ -100,7 +107,8 @@ fn read(
     headers: &HeaderMap,
     mut object: Map<String, Json>,
 ) -> Result<Call, RequestError> {
-    fields::check_names(&object, OWN)?;
+    let mut ignored = Ignored::new(gateway.config.strict_fields);
+    fields::check_names(&object, OWN, &mut ignored)?;
     let messages = object.shift_remove("messages").unwrap_or(Json::Null);
     if messages.is_null() {
         return Err(RequestError::invalid("messages", "`messages` is missing"));
@@ -108,15 +116,16 @@ fn read(
     let object = Json::Object(object);
     let common: CommonFields = body::fields(&object)?;
     let own: ChatFields = body::fields(&object)?;
-    let messages = messages::check(messages, gateway.limits().messages)?;
     let model = gateway.models().named(common.model.as_deref())?;
-    let (stream, include_usage) = (common.stream == Some(true), common.include_usage()?);
+    let rules = MessageRules { most: gateway.limits().messages, template: model.template.as_ref() };
+    let messages = rules.check(messages, &mut ignored)?;
+    let (stream, usage) = (common.stream == Some(true), common.stream_usage()?);
     let salt = common.salt()?;
     let mut params = common.params()?;
     params.logprobs = own.logprobs()?;
     params.logprobs_name = "top_logprobs";
     if let Some(most) = own.max_completion_tokens {
-        params.max_tokens = Some(most);
+        params.max_tokens = Some(most.get());
         params.max_tokens_name = "max_completion_tokens";
     }
     if params.max_tokens == Some(0) {
@@ -138,7 +147,7 @@ fn read(
         salt,
         client: ids.client,
     };
-    Ok(Call { request, stream, include_usage })
+    Ok(Call { request, stream, usage, ignored })
 }
 
 // === impl ChatFields ===
@@ -147,8 +156,8 @@ impl ChatFields {
     /// Alternatives per token; `None` for no log probabilities.
     fn logprobs(&self) -> Result<Option<i64>, RequestError> {
         match (self.logprobs, self.top_logprobs) {
-            (Some(true), top) => Ok(Some(top.unwrap_or(0))),
-            (_, None | Some(0)) => Ok(None),
+            (Some(true), top) => Ok(Some(top.map_or(0, Integer::get))),
+            (_, top) if top.is_none_or(|top| top.get() == 0) => Ok(None),
             _ => {
                 let message = "`top_logprobs` goes with `logprobs: true` only";
                 Err(RequestError::invalid("top_logprobs", message))

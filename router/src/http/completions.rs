@@ -11,8 +11,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
-use super::fields::{self, CommonFields};
+use super::fields::{self, CommonFields, StreamUsage};
 use super::headers::{self, CallIds};
+use super::ignored::Ignored;
+use super::integer::Integer;
 use super::shapes::{self, CompletionShape, Envelope};
 use super::{body, sse};
 use crate::completion::{Input, TextRequest};
@@ -29,14 +31,15 @@ const MAX_TOKENS_DEFAULT: u32 = 16;
 #[derive(Deserialize)]
 struct CompletionFields {
     echo: Option<bool>,
-    logprobs: Option<i64>,
+    logprobs: Option<Integer>,
 }
 
 /// A request that has been read, and how to answer it.
 struct Call {
     request: TextRequest,
     stream: bool,
-    include_usage: bool,
+    usage: StreamUsage,
+    ignored: Ignored,
 }
 
 /// Answers one request.
@@ -63,10 +66,13 @@ async fn answer(gateway: &Gateway, ids: CallIds, request: Request) -> Result<Res
     let shape = CompletionShape { model: Arc::clone(&call.request.model), logprobs };
     let envelope = Envelope::new("cmpl", "text_completion", &call.request);
     let stream = gateway.start(call.request).await?;
-    if call.stream {
-        return Ok(sse::respond(shape, envelope, stream, call.include_usage));
-    }
-    Ok(shapes::respond(&shape, envelope, stream).await)
+    let mut response = if call.stream {
+        sse::respond(shape, envelope, stream, call.usage)
+    } else {
+        shapes::respond(&shape, envelope, stream).await
+    };
+    headers::add_ignored(response.headers_mut(), &call.ignored);
+    Ok(response)
 }
 
 fn read(
@@ -79,7 +85,8 @@ fn read(
         let message = "`suffix` is not supported: this model writes forwards only";
         return Err(RequestError::unsupported("suffix", message));
     }
-    fields::check_names(&object, OWN)?;
+    let mut ignored = Ignored::new(gateway.config.strict_fields);
+    fields::check_names(&object, OWN, &mut ignored)?;
     let prompt = object.shift_remove("prompt").unwrap_or(Json::Null);
     let object = Json::Object(object);
     let common: CommonFields = body::fields(&object)?;
@@ -87,11 +94,11 @@ fn read(
     let limits = gateway.limits();
     let model = gateway.models().named(common.model.as_deref())?;
     let input = read_prompt(prompt, model, limits)?;
-    let (stream, include_usage) = (common.stream == Some(true), common.include_usage()?);
+    let (stream, usage) = (common.stream == Some(true), common.stream_usage()?);
     let salt = common.salt()?;
     let echo = own.echo.unwrap_or(false);
     let mut params = common.params()?;
-    params.logprobs = own.logprobs;
+    params.logprobs = own.logprobs.map(Integer::get);
     params.max_tokens_default = Some(MAX_TOKENS_DEFAULT);
     if params.max_tokens == Some(0) && !echo {
         let message = "`max_tokens` can be 0 only with `echo`: there would be no answer";
@@ -111,7 +118,7 @@ fn read(
         salt,
         client: ids.client,
     };
-    Ok(Call { request, stream, include_usage })
+    Ok(Call { request, stream, usage, ignored })
 }
 
 /// The four forms of a prompt: a text, texts, token ids, lists of token ids.
@@ -160,7 +167,7 @@ fn tokens(ids: &[Json], at: &str, model: &ServedModel) -> Result<Vec<TokenId>, R
     }
     let token = |(index, id): (usize, &Json)| {
         let at = format!("{at}[{index}]");
-        let id = id.as_i64().ok_or_else(|| mixed(&at, id, "token ids"))?;
+        let id = Integer::of(id).ok_or_else(|| mixed(&at, id, "token ids"))?;
         check_token(&at, id, model)
     };
     ids.iter().enumerate().map(token).collect()

@@ -1,13 +1,15 @@
 //! Which top-level fields are read, which may be ignored, and which are refused.
 //!
 //! A field that would change the answer is never dropped silently: known ones that aren't served
-//! are refused by name, unknown ones as OpenAI refuses them. Harmless ones that clients send out of
-//! habit are let through.
+//! are refused by name, unknown ones are named in a header of the answer, or refused as OpenAI refuses
+//! them where that is asked for. Harmless ones that clients send out of habit are let through.
 
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+use super::ignored::Ignored;
+use super::integer::Integer;
 use crate::RequestError;
 use crate::params::Params;
 
@@ -83,6 +85,10 @@ const UNSUPPORTED: &[&str] = &[
     "web_search_options",
 ];
 
+/// The fields of `stream_options`. `include_obfuscation` is padding against eavesdroppers, harmless
+/// to leave out.
+const STREAM_OPTIONS: &[&str] = &["continuous_usage_stats", "include_obfuscation", "include_usage"];
+
 /// What both endpoints say about sampling and streaming.
 #[derive(Debug, Deserialize)]
 pub(super) struct CommonFields {
@@ -90,49 +96,65 @@ pub(super) struct CommonFields {
     pub(super) stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     cache_salt: Option<String>,
-    n: Option<i64>,
-    max_tokens: Option<i64>,
-    min_tokens: Option<i64>,
+    n: Option<Integer>,
+    max_tokens: Option<Integer>,
+    min_tokens: Option<Integer>,
     temperature: Option<f64>,
     top_p: Option<f64>,
-    top_k: Option<i64>,
+    top_k: Option<Integer>,
     min_p: Option<f64>,
     repetition_penalty: Option<f64>,
     frequency_penalty: Option<f64>,
     presence_penalty: Option<f64>,
     logit_bias: Option<IndexMap<String, f64>>,
-    seed: Option<i128>,
+    seed: Option<Integer>,
     stop: Option<Json>,
-    stop_token_ids: Option<Vec<i64>>,
+    stop_token_ids: Option<Vec<Integer>>,
     ignore_eos: Option<bool>,
     include_stop_str_in_output: Option<bool>,
     skip_special_tokens: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct StreamOptions {
     include_usage: Option<bool>,
-    /// Padding against eavesdroppers; harmless to leave out.
-    #[serde(rename = "include_obfuscation")]
-    _include_obfuscation: Option<bool>,
+    continuous_usage_stats: Option<bool>,
 }
 
-/// Refuses fields that are not in `own`, not common and not harmless.
-pub(super) fn check_names(object: &Map<String, Json>, own: &[&str]) -> Result<(), RequestError> {
-    let refused = object.iter().find(|(name, value)| {
-        let name = name.as_str();
-        let known = own.contains(&name) || COMMON.contains(&name) || HARMLESS.contains(&name);
-        !(known || UNSUPPORTED.contains(&name) && is_neutral(name, value, object))
+/// Where a stream tells of the tokens used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct StreamUsage {
+    /// In a chunk of its own, at the end.
+    pub(super) last: bool,
+    /// In every chunk, so far.
+    pub(super) running: bool,
+}
+
+/// Notes fields that are not in `own`, not common and not harmless.
+///
+/// # Errors
+/// [`RequestError::Invalid`] for one that would change the answer and isn't served, or that `ignored`
+/// doesn't let through.
+pub(super) fn check_names(
+    object: &Map<String, Json>,
+    own: &[&str],
+    ignored: &mut Ignored,
+) -> Result<(), RequestError> {
+    let unserved = object.iter().find(|(name, value)| {
+        UNSUPPORTED.contains(&name.as_str()) && !is_neutral(name, value, object)
     });
-    let Some((name, _)) = refused else { return Ok(()) };
-    if UNSUPPORTED.contains(&name.as_str()) {
+    if let Some((name, _)) = unserved {
         let message = format!("`{name}` is not supported here; leave it out");
         return Err(RequestError::unsupported(name, message));
     }
-    let message = format!("Unrecognized request argument supplied: {name}");
-    let code = Some("unrecognized_request_argument");
-    Err(RequestError::Invalid { param: Some(name.clone()), message, code })
+    let lists = [own, COMMON, HARMLESS, UNSUPPORTED];
+    ignored.note_all_but("", object, |name| lists.iter().any(|list| list.contains(&name)))?;
+    match object.get("stream_options") {
+        Some(Json::Object(options)) => {
+            ignored.note_all_but("stream_options", options, |name| STREAM_OPTIONS.contains(&name))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the field, as sent, asks for nothing.
@@ -157,14 +179,18 @@ fn is_neutral(name: &str, value: &Json, object: &Map<String, Json>) -> bool {
 // === impl CommonFields ===
 
 impl CommonFields {
-    /// Whether the last chunk of a stream is to bring the usage.
-    pub(super) fn include_usage(&self) -> Result<bool, RequestError> {
+    /// Where a stream is to tell of the tokens used.
+    pub(super) fn stream_usage(&self) -> Result<StreamUsage, RequestError> {
         match &self.stream_options {
-            Some(_) if self.stream != Some(true) => {
+            None => Ok(StreamUsage::default()),
+            Some(options) if self.stream == Some(true) => Ok(StreamUsage {
+                last: options.include_usage == Some(true),
+                running: options.continuous_usage_stats == Some(true),
+            }),
+            Some(_) => {
                 let message = "`stream_options` goes with `stream: true` only";
                 Err(RequestError::invalid("stream_options", message))
             }
-            options => Ok(options.as_ref().and_then(|options| options.include_usage) == Some(true)),
         }
     }
 
@@ -179,14 +205,15 @@ impl CommonFields {
 
     /// The parameters, those that the endpoints name differently left for them to fill in.
     pub(super) fn params(self) -> Result<Params, RequestError> {
+        let stop_token_ids = self.stop_token_ids.unwrap_or_default();
         Ok(Params {
-            n: self.n,
-            max_tokens: self.max_tokens,
+            n: self.n.map(Integer::get),
+            max_tokens: self.max_tokens.map(Integer::get),
             max_tokens_name: "max_tokens",
-            min_tokens: self.min_tokens,
+            min_tokens: self.min_tokens.map(Integer::get),
             temperature: self.temperature,
             top_p: self.top_p,
-            top_k: self.top_k,
+            top_k: self.top_k.map(Integer::get),
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
             frequency_penalty: self.frequency_penalty,
@@ -195,7 +222,7 @@ impl CommonFields {
             seed: self.seed.map(seed).transpose()?,
             logprobs_name: "logprobs",
             stop: stop(self.stop)?,
-            stop_token_ids: self.stop_token_ids.unwrap_or_default(),
+            stop_token_ids: stop_token_ids.into_iter().map(Integer::get).collect(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
             include_stop: self.include_stop_str_in_output.unwrap_or(false),
             keep_special_tokens: self.skip_special_tokens == Some(false),
@@ -230,7 +257,8 @@ fn logit_bias(bias: IndexMap<String, f64>) -> Result<Vec<(u32, f64)>, RequestErr
 }
 
 /// Any 64-bit number, signed or not.
-fn seed(seed: i128) -> Result<u64, RequestError> {
+fn seed(seed: Integer) -> Result<u64, RequestError> {
+    let seed = seed.wide();
     u64::try_from(seed)
         .or_else(|_| i64::try_from(seed).map(i64::cast_unsigned))
         .map_err(|_| RequestError::invalid("seed", "`seed` does not fit 64 bits"))

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use scheduler::{ClientId, RequestId};
 use uuid::Uuid;
 
+use super::ignored::Ignored;
 use crate::RequestError;
 use crate::completion::TextStream;
 
@@ -22,9 +23,19 @@ const PATH: HeaderName = HeaderName::from_static("x-baton-path");
 /// Prompt tokens found in a cache.
 const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens");
 
+/// Fields of the request that had no effect.
+const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-baton-ignored-fields");
+
 /// What pages of other origins may read.
-pub(super) const EXPOSED: [HeaderName; 6] =
-    [REQUEST_ID, DECODE_WORKER, PREFILL_WORKER, PATH, CACHED_TOKENS, http::header::RETRY_AFTER];
+pub(super) const EXPOSED: [HeaderName; 7] = [
+    REQUEST_ID,
+    DECODE_WORKER,
+    PREFILL_WORKER,
+    PATH,
+    CACHED_TOKENS,
+    IGNORED_FIELDS,
+    http::header::RETRY_AFTER,
+];
 
 /// Longer ids are replaced: they go into every log line.
 const NAME_BYTES_MAX: usize = 128;
@@ -90,4 +101,11 @@ pub(super) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
     }
     add(PATH, route.path());
     add(CACHED_TOKENS, &stream.usage().cached_tokens.to_string());
+}
+
+/// Says which fields had no effect, if any.
+pub(super) fn add_ignored(headers: &mut HeaderMap, ignored: &Ignored) {
+    if let Some(names) = ignored.header() {
+        headers.insert(IGNORED_FIELDS, names);
+    }
 }

@@ -2,6 +2,7 @@
 
 use indexmap::IndexMap;
 use kv_cache::TokenId;
+use scheduler::TokenLogprob;
 use serde::Serialize;
 
 use crate::completion::TextToken;
@@ -75,29 +76,32 @@ impl Likely {
 // === impl CompletionLogprobs ===
 
 impl CompletionLogprobs {
-    /// Adds tokens; those that ended the sequence are no part of the text.
+    /// Adds tokens, one that ended the sequence included though it is no part of the text: clients
+    /// that score prompts (lm-eval) count on an entry for each token of the usage.
     pub(super) fn extend(&mut self, tokens: &[TextToken], tokenizer: &Tokenizer) {
-        for token in tokens.iter().filter(|token| !token.ends) {
+        for token in tokens {
             self.tokens.push(text(token.id, tokenizer));
             self.text_offset.push(token.offset);
             let found = token.logprob.as_ref();
             self.token_logprobs.push(found.map(|found| finite(found.logprob)));
-            self.top_logprobs.push(found.map(|found| {
-                let chosen = (token.id, found.logprob);
-                // The token itself is always among them, be it likely or not.
-                let all = found.top.iter().copied().chain(std::iter::once(chosen));
-                let mut top = IndexMap::new();
-                all.for_each(|(id, logprob)| {
-                    top.entry(text(id, tokenizer)).or_insert(finite(logprob));
-                });
-                top
-            }));
+            self.top_logprobs.push(found.map(|found| likeliest(token.id, found, tokenizer)));
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
+}
+
+/// The likeliest tokens by their texts. The token taken is always among them, be it likely or not;
+/// of tokens that read the same, the likeliest counts.
+fn likeliest(taken: TokenId, found: &TokenLogprob, tokenizer: &Tokenizer) -> IndexMap<String, f32> {
+    let mut top = IndexMap::new();
+    for (id, logprob) in found.top.iter().copied().chain([(taken, found.logprob)]) {
+        let known = top.entry(text(id, tokenizer)).or_insert(LOGPROB_MIN);
+        *known = finite(logprob).max(*known);
+    }
+    top
 }
 
 fn text(id: TokenId, tokenizer: &Tokenizer) -> String {

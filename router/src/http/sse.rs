@@ -12,13 +12,18 @@ use serde::Serialize;
 use tracing::{Instrument as _, Span};
 
 use super::error::HttpError;
+use super::fields::StreamUsage;
 use super::headers;
 use super::shapes::{Envelope, Piece, Shape, UsageShape};
 use crate::RequestError;
-use crate::completion::{TextEvent, TextStream};
+use crate::completion::{TextEvent, TextStream, Usage};
 
+/// A sign of life. No empty line follows: to old clients that would be an event without data.
+const SIGN_OF_LIFE: &[u8] = b": keep-alive\n";
 /// Proxies close connections on which nothing happens, often after 60 s; some after 15.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The end of a chunk that could tell of tokens, and doesn't.
+const UNUSED: &[u8] = b"],\"usage\":null}\n\n";
 /// What is there already is sent in one piece, up to about this size.
 const FRAME_BYTES: usize = 16 << 10;
 /// nginx buffers answers unless told not to.
@@ -30,8 +35,8 @@ struct SseWriter<S> {
     shape: S,
     /// Every chunk begins with this and ends with `tail`; the choice goes between.
     head: Vec<u8>,
-    tail: &'static [u8],
-    include_usage: bool,
+    tail: Vec<u8>,
+    usage: StreamUsage,
     opened: Vec<bool>,
     out: Vec<u8>,
     done: bool,
@@ -51,11 +56,11 @@ pub(super) fn respond<S: Shape>(
     shape: S,
     envelope: Envelope,
     stream: TextStream,
-    include_usage: bool,
+    usage: StreamUsage,
 ) -> Response {
     let mut route = http::HeaderMap::new();
     headers::add_route(&mut route, &stream);
-    let writer = SseWriter::new(shape, &envelope, stream, include_usage);
+    let writer = SseWriter::new(shape, &envelope, stream, usage);
     // The call's span lasts as long as its answer.
     let span = Span::current();
     let frames = futures::stream::unfold((writer, envelope), move |(mut writer, envelope)| {
@@ -77,7 +82,7 @@ pub(super) fn respond<S: Shape>(
 // === impl SseWriter ===
 
 impl<S: Shape> SseWriter<S> {
-    fn new(shape: S, envelope: &Envelope, stream: TextStream, include_usage: bool) -> Self {
+    fn new(shape: S, envelope: &Envelope, stream: TextStream, usage: StreamUsage) -> Self {
         let mut head = b"data: ".to_vec();
         envelope.write(&mut head);
         head.pop();
@@ -88,8 +93,8 @@ impl<S: Shape> SseWriter<S> {
             shape,
             head,
             // With usage asked for, every chunk has the field.
-            tail: if include_usage { b"],\"usage\":null}\n\n" } else { b"]}\n\n" },
-            include_usage,
+            tail: if usage.last { UNUSED.to_vec() } else { b"]}\n\n".to_vec() },
+            usage,
             out: Vec::new(),
             done: false,
         }
@@ -99,7 +104,7 @@ impl<S: Shape> SseWriter<S> {
     async fn frame(&mut self, envelope: &Envelope) -> Option<Bytes> {
         while !self.done && self.out.is_empty() {
             match tokio::time::timeout(KEEP_ALIVE, self.stream.next()).await {
-                Err(_) => return Some(Bytes::from_static(b": keep-alive\n\n")),
+                Err(_) => return Some(Bytes::from_static(SIGN_OF_LIFE)),
                 Ok(event) => self.write(event, envelope),
             }
             while !self.done && self.out.len() < FRAME_BYTES {
@@ -124,6 +129,9 @@ impl<S: Shape> SseWriter<S> {
     fn event(&mut self, event: &TextEvent) {
         let opened = &mut self.opened[event.choice() as usize];
         let opens = !std::mem::replace(opened, true);
+        if self.usage.running {
+            self.tail = running(self.stream.usage());
+        }
         let Self { shape, head, tail, out, .. } = self;
         shape.pieces(event, opens, &mut |piece| {
             out.extend_from_slice(head);
@@ -133,7 +141,7 @@ impl<S: Shape> SseWriter<S> {
     }
 
     fn finish(&mut self, envelope: &Envelope) {
-        if self.include_usage {
+        if self.usage.last {
             let usage = self.stream.usage().into();
             self.out.extend_from_slice(b"data: ");
             UsageChunk { envelope, choices: [], usage }.write(&mut self.out);
@@ -153,4 +161,12 @@ impl<S: Shape> SseWriter<S> {
         self.out.extend_from_slice(b"\n\n");
         self.done = true;
     }
+}
+
+/// The end of a chunk that tells of the tokens so far.
+fn running(usage: Usage) -> Vec<u8> {
+    let mut tail = b"],\"usage\":".to_vec();
+    UsageShape::from(usage).write(&mut tail);
+    tail.extend_from_slice(b"}\n\n");
+    tail
 }

@@ -3,5 +3,7 @@
 mod bad_input;
 mod chat;
 mod completions;
+mod fields;
 mod life;
+mod messages;
 mod stream;

@@ -1,5 +1,6 @@
 //! Chat templates, rendered as transformers renders them.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -8,10 +9,12 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 use serde_json::{Map, Value as Json};
 
 use super::python;
-use content::ContentFormat;
+use content::ContentHabits;
+use system::SystemPlace;
 
 mod content;
 mod load;
+mod system;
 
 pub use load::{SpecialTokens, TemplateLoadError};
 
@@ -22,8 +25,11 @@ const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 pub struct ChatTemplate {
     env: Environment<'static>,
     special_tokens: SpecialTokens,
-    content: ContentFormat,
-    knows_developer: bool,
+    /// Every word of its source.
+    words: HashSet<String>,
+    content: ContentHabits,
+    system: SystemPlace,
+    merges_system: bool,
     has_tool_template: bool,
 }
 
@@ -59,6 +65,9 @@ pub enum TemplateError {
     #[error("`continue_final_message` is set, but {0}")]
     NothingToContinue(&'static str),
 }
+
+/// Of a conversation that ends with tool calls alone, or without a message.
+const NO_TEXT: TemplateError = TemplateError::NothingToContinue("the last message has no text");
 
 /// What `raise_exception` was called with, carried through the template library's errors.
 #[derive(Debug, thiserror::Error)]
@@ -118,13 +127,29 @@ impl ChatTemplate {
         }
         let mut template = Self {
             special_tokens,
-            content: ContentFormat::Text,
-            knows_developer: sources.iter().any(|(_, source)| source.contains("developer")),
+            words: sources.iter().flat_map(|(_, source)| words(source)).collect(),
+            content: ContentHabits::UNKNOWN,
+            system: SystemPlace::Anywhere,
+            merges_system: false,
             has_tool_template: env.get_template("tool_use").is_ok(),
             env,
         };
-        template.content = ContentFormat::detect(&template);
+        template.content = ContentHabits::detect(&template);
+        template.system = SystemPlace::detect(&template);
         Ok(template)
+    }
+
+    /// The same template, for conversations with system messages wherever clients put them: where it
+    /// prints none, they become part of one at the beginning, or of the user's first message.
+    #[must_use]
+    pub fn merging_system_messages(self) -> Self {
+        Self { merges_system: true, ..self }
+    }
+
+    /// Whether its source has that word: a field of that name may have an effect.
+    #[must_use]
+    pub fn mentions(&self, word: &str) -> bool {
+        self.words.contains(word)
     }
 
     /// Renders a conversation, its messages brought into the form this template expects: contents
@@ -133,12 +158,19 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError`] if the template refuses the conversation or breaks on it.
     pub fn render(&self, mut chat: ChatRender) -> Result<String, TemplateError> {
+        let knows_developer = self.mentions("developer");
         for message in &mut chat.messages {
-            self.content.adapt(message);
-            if !self.knows_developer && message["role"] == "developer" {
+            if !knows_developer && message["role"] == "developer" {
                 message["role"] = "system".into();
             }
         }
+        if self.merges_system {
+            self.system.merge(&mut chat.messages);
+        }
+        if chat.continue_final_message && has_no_content(&chat.messages) {
+            return Err(NO_TEXT);
+        }
+        chat.messages.iter_mut().for_each(|message| self.content.adapt(message));
         self.render_as_is(chat)
     }
 
@@ -152,7 +184,7 @@ impl ChatTemplate {
         }
         let last = chat.messages.last_mut();
         let text = last.and_then(content::last_text_mut);
-        let text = text.ok_or(TemplateError::NothingToContinue("the last message has no text"))?;
+        let text = text.ok_or(NO_TEXT)?;
         text.push_str(CONTINUE_TAG);
         chat.add_generation_prompt = false;
         let rendered = self.run(&chat)?;
@@ -184,6 +216,17 @@ impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChatTemplate").field("content", &self.content).finish_non_exhaustive()
     }
+}
+
+/// Whether the last message says nothing, not even an empty text.
+fn has_no_content(messages: &[Json]) -> bool {
+    messages.last().is_some_and(|message| message["content"].is_null())
+}
+
+/// The names and other words of a template.
+fn words(source: &str) -> impl Iterator<Item = String> {
+    let words = source.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).map(str::to_owned)
 }
 
 /// The template language with transformers' settings.

@@ -1,5 +1,5 @@
 use rstest::rstest;
-use scheduler::{ClientId, RequestId, Sampling, StopRules, TenantSalt};
+use scheduler::{ClientId, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob};
 
 use super::*;
 
@@ -62,9 +62,18 @@ fn what_has_ended_is_not_resumed() {
 fn the_prompt_is_scored_once() {
     let whole = generation(&[0]);
     let mut progress = Progress::new(&whole);
-    assert!(progress.score());
-    assert!(!progress.score());
-    assert_eq!(progress.remaining(&whole, &[0]).unwrap().prompt_logprobs, None);
+    let scores = |indices: std::ops::Range<u32>| {
+        let score =
+            |index| PromptLogprob { index, logprob: TokenLogprob { logprob: -1.0, top: vec![] } };
+        indices.map(score).collect::<Vec<_>>()
+    };
+    let left = |progress: &Progress| progress.remaining(&whole, &[0]).unwrap().prompt_logprobs;
+    // In parts, from the beginning again after a failure, and to the end.
+    assert_eq!(progress.score(scores(1..2)), scores(1..2));
+    assert_eq!(left(&progress), whole.prompt_logprobs);
+    assert_eq!(progress.score(scores(1..3)), scores(2..3));
+    assert_eq!(progress.score(scores(1..3)), []);
+    assert_eq!(left(&progress), None);
 }
 
 #[test]

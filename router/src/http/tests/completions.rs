@@ -109,9 +109,15 @@ async fn an_echoed_prompt_is_scored_before_the_answer() {
         index,
         logprob: TokenLogprob { logprob, top: vec![(65, -0.125)] },
     };
-    let scores = Step::Send(GenerationEvent::PromptLogprobs(vec![score(1, -1.0), score(2, -2.0)]));
-    // Tokens may overtake the scores.
-    let script = vec![started(), token(0, 0, 33), scores, finished(0, FinishReason::Length)];
+    let scores = |scores| Step::Send(GenerationEvent::PromptLogprobs(scores));
+    // A long prompt's come in parts, and tokens may overtake them.
+    let script = vec![
+        started(),
+        scores(vec![score(1, -1.0)]),
+        token(0, 0, 33),
+        scores(vec![score(2, -2.0)]),
+        finished(0, FinishReason::Length),
+    ];
     let router = TestRouter::playing(vec![script]).await;
     let body = completion(json!({"prompt": "hi", "echo": true, "logprobs": 1, "max_tokens": 1}));
     let answer = router.post("/v1/completions", &body).await.json();
@@ -123,6 +129,94 @@ async fn an_echoed_prompt_is_scored_before_the_answer() {
     assert_eq!(logprobs["top_logprobs"][0], Json::Null);
     assert_eq!(logprobs["text_offset"], json!([0, 0, 1, 2]));
     assert_eq!(router.peer.requests()[0].generation.prompt_logprobs, Some(1));
+}
+
+/// What lm-eval does with an answer: `token_logprobs[context:-1]`, the last being the one token that
+/// was generated.
+#[rstest]
+#[case(33, FinishReason::Length)]
+#[case(EOS, FinishReason::Stop(EOS))]
+#[tokio::test]
+async fn scores_have_an_entry_for_each_token_of_the_usage(
+    #[case] last: u32,
+    #[case] reason: FinishReason,
+    #[values(true, false)] stream: bool,
+) {
+    let score = |index: u32| PromptLogprob {
+        index,
+        logprob: TokenLogprob { logprob: -f32::from(index as u16), top: vec![(65, -0.125)] },
+    };
+    let scores = Step::Send(GenerationEvent::PromptLogprobs(vec![score(1), score(2)]));
+    let script = vec![started(), scores, token(0, 0, last), finished(0, reason)];
+    let router = TestRouter::playing(vec![script]).await;
+    let body = completion(json!({"prompt": [[97, 98, 99]], "echo": true, "logprobs": 1,
+                                 "max_tokens": 1, "temperature": 0, "stream": stream,
+                                 "stream_options": stream.then(|| json!({"include_usage": true}))}));
+    let answer = router.post("/v1/completions", &body).await;
+    let events = if stream { answer.events() } else { vec![answer.json()] };
+    let lists = |field: &str| -> Vec<Json> {
+        let of_event = |event: &Json| event["choices"][0]["logprobs"][field].as_array().cloned();
+        events.iter().filter_map(of_event).flatten().collect()
+    };
+    assert_eq!(lists("token_logprobs"), [json!(null), json!(-1.0), json!(-2.0), json!(-0.5)]);
+    assert_eq!(lists("text_offset"), [json!(0), json!(1), json!(2), json!(3)]);
+    assert_eq!((lists("tokens").len(), lists("top_logprobs").len()), (4, 4));
+    let usage = events.iter().find_map(|e| e["usage"].as_object()).unwrap();
+    assert_eq!(usage["total_tokens"], 4);
+}
+
+#[rstest]
+#[case(json!({"max_tokens": 1}), json!([null, -0.5]), "a!")]
+#[case(json!({"max_tokens": 0}), json!([null]), "a")]
+#[tokio::test]
+async fn a_prompt_of_one_token_has_no_scores_to_wait_for(
+    #[case] fields: Json,
+    #[case] expected: Json,
+    #[case] text: &str,
+) {
+    let script = vec![started(), token(0, 0, 33), finished(0, FinishReason::Length)];
+    let router = TestRouter::playing(vec![script]).await;
+    let mut body = completion(json!({"prompt": [97], "echo": true, "logprobs": 1}));
+    fields.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
+    let answer = router.post("/v1/completions", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let choice = &answer.json()["choices"][0];
+    assert_eq!(
+        (choice["text"].as_str(), &choice["logprobs"]["token_logprobs"]),
+        (Some(text), &expected)
+    );
+    assert_eq!(choice["logprobs"]["text_offset"][0], 0);
+}
+
+#[tokio::test]
+async fn a_prompt_of_one_token_does_not_fail_its_batch() {
+    let score = PromptLogprob { index: 1, logprob: TokenLogprob { logprob: -1.0, top: vec![] } };
+    let end = [token(0, 0, 33), finished(0, FinishReason::Length)];
+    let scores = Step::Send(GenerationEvent::PromptLogprobs(vec![score]));
+    let scripts =
+        vec![[&[started()], &end[..]].concat(), [&[started(), scores], &end[..]].concat()];
+    let router = TestRouter::playing(scripts).await;
+    let fields = json!({"prompt": [[97], [97, 98]], "echo": true, "logprobs": 0, "max_tokens": 1});
+    let answer = router.post("/v1/completions", &completion(fields)).await.json();
+    let scores = |index: usize| answer["choices"][index]["logprobs"]["token_logprobs"].clone();
+    assert_eq!((scores(0), scores(1)), (json!([null, -0.5]), json!([null, -1.0, -0.5])));
+}
+
+#[tokio::test]
+async fn of_alternatives_that_read_the_same_the_likeliest_counts() {
+    // Two bytes that are no characters: both read U+FFFD.
+    let top = vec![(0xC3, -0.25), (0xA9, -3.0)];
+    let step = Step::Send(GenerationEvent::Tokens(vec![scheduler::SampledToken {
+        choice: 0,
+        index: 0,
+        token: 0xA9,
+        logprob: Some(TokenLogprob { logprob: -3.0, top }),
+    }]));
+    let script = vec![started(), step, finished(0, FinishReason::Length)];
+    let router = TestRouter::playing(vec![script]).await;
+    let answer = router.post("/v1/completions", &completion(json!({"logprobs": 2}))).await.json();
+    let top = &answer["choices"][0]["logprobs"]["top_logprobs"][0];
+    assert_eq!(*top, json!({"\u{FFFD}": -0.25}), "not greedy, and seen to be");
 }
 
 #[tokio::test]
