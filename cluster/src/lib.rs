@@ -26,4 +26,4 @@ pub use membership::etcd::{EtcdConfig, EtcdMembership};
 pub use membership::memory::MemoryMembership;
 pub use membership::{Members, Membership, Registration, Standing};
 pub use node::{Lifecycle, shutdown_signal};
-pub use report::{ReportService, ReportSource};
+pub use report::{Followers, ReportService, ReportSource};

@@ -2,7 +2,8 @@
 //!
 //! Membership says where workers are; their own streams say how they are. A worker counts as
 //! healthy while its reports come, whatever etcd says: one that etcd lost stays for as long as it
-//! reports, one that etcd still lists is unhealthy the moment its connection breaks.
+//! reports, one that etcd still lists is unhealthy the moment its connection breaks, and one that
+//! etcd can't tell of is found where its last life was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use crate::Members;
 use crate::report::REPORT_INTERVAL;
 use crate::rpc::Channels;
 
+mod attention;
 mod member;
+mod tracked;
 mod watcher;
 
 use watcher::Watcher;
@@ -30,6 +33,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How closely members are watched.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
+    /// The cluster whose workers are watched: one of another cluster, met at an address that used to
+    /// be a member's, is not taken for a member.
+    pub namespace: String,
     /// The interval at which workers report.
     pub report_interval: Duration,
     /// Intervals without a report until a member is unhealthy.
@@ -41,6 +47,9 @@ pub struct LoadConfig {
     /// Reports are gathered for this long into one snapshot; changes of health and membership are
     /// published at once.
     pub gather: Duration,
+    /// How long the address of a worker that left is remembered: while membership is away, its next
+    /// life is looked for there.
+    pub remember: Duration,
 }
 
 /// Watches every member's load. Stops when dropped.
@@ -56,13 +65,23 @@ pub struct LoadWatcher {
 impl Default for LoadConfig {
     fn default() -> Self {
         Self {
+            namespace: String::new(),
             report_interval: REPORT_INTERVAL,
             // A second: a garbage-collecting hypervisor or a long kernel is not a death.
             misses_max: 10,
             retry_first: Duration::from_millis(50),
             retry_limit: Duration::from_secs(1),
             gather: Duration::from_millis(5),
+            // A model of hundreds of gigabytes takes minutes to load.
+            remember: Duration::from_secs(15 * 60),
         }
+    }
+}
+
+impl LoadConfig {
+    /// How long a member may be silent.
+    fn silence(&self) -> Duration {
+        self.report_interval * self.misses_max
     }
 }
 

@@ -44,8 +44,12 @@ pub trait Membership: Send + Sync + 'static {
 /// The members as last seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// Every member, by id.
+    /// Every member, by id, in its newest life.
     pub workers: BTreeMap<WorkerId, WorkerInfo>,
+    /// Older lives that the store tells of while it lacks the newer one, which is not given up yet.
+    /// Incarnations come from clocks, and a clock may have been set back: who of the two is there
+    /// is for the data plane to say.
+    pub older: Vec<WorkerInfo>,
     /// The store's revision that this view reflects; 0 before the first.
     pub revision: i64,
     /// Since when the store could not be heard; `None` while the view is current.
@@ -89,6 +93,11 @@ pub(crate) trait Entry: Send + Sync {
 // === impl Members ===
 
 impl Members {
+    /// Every life that is to be looked for.
+    pub fn lives(&self) -> impl Iterator<Item = &WorkerInfo> {
+        self.workers.values().chain(&self.older)
+    }
+
     /// The members named for a phase.
     pub fn of(&self, role: Role) -> impl Iterator<Item = &WorkerInfo> {
         self.workers.values().filter(move |info| info.role == role)

@@ -167,8 +167,8 @@ impl Lifecycle {
 }
 
 /// The incarnation of a process that starts now: microseconds since 1970, so that a later life is
-/// newer. Where a clock was set back, registration is refused as superseded by the older life, and
-/// [`Incarnation`] one above that is the one to take.
+/// newer. Only mostly so, for clocks are set back: who is there is told by the data plane, and the
+/// number decides between lives that both are.
 #[must_use]
 pub fn incarnation(now: SystemTime) -> Incarnation {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();

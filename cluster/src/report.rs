@@ -1,12 +1,14 @@
 //! A worker's side of the load reports: `baton.v1.Worker`.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use proto::v1;
 use proto::v1::worker_server::{Worker, WorkerServer};
-use scheduler::{Incarnation, Load, NodeState};
+use scheduler::{Incarnation, Load, NodeState, WorkerInfo};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::WatchStream;
@@ -36,8 +38,19 @@ impl<F: Fn() -> Load + Send + Sync + 'static> ReportSource for F {
 #[derive(Clone, Debug)]
 pub struct ReportService {
     incarnation: Incarnation,
+    worker: Arc<v1::WorkerInfo>,
     reports: watch::Receiver<v1::LoadReport>,
+    followers: Followers,
 }
+
+/// Counts the open streams of those that know this life of the worker. A clone counts the same.
+#[derive(Clone, Debug, Default)]
+pub struct Followers {
+    streams: Arc<AtomicUsize>,
+}
+
+/// Counts one stream for as long as it lives.
+struct Following(Followers);
 
 /// The task that takes reports.
 struct Sampler<S> {
@@ -50,18 +63,30 @@ struct Sampler<S> {
 
 impl ReportService {
     /// Starts to take reports, among the node's tasks, until the node has stopped.
+    ///
+    /// - `namespace`: the cluster that the worker belongs to.
+    /// - `info`: what it publishes.
     pub fn start(
-        incarnation: Incarnation,
+        namespace: &str,
+        info: &WorkerInfo,
         source: impl ReportSource,
         every: Duration,
         node: &Lifecycle,
     ) -> Self {
+        let incarnation = info.address.incarnation;
+        let worker = Arc::new(v1::WorkerInfo::new(namespace, info));
         let mut sampler = Sampler { incarnation, source, sequence: 0 };
         let (publish, reports) = watch::channel(sampler.sample(node.state()));
         let node = node.clone();
         let tasks = node.tasks().clone();
         tasks.spawn(async move { sampler.run(every, &node, &publish).await });
-        Self { incarnation, reports }
+        Self { incarnation, worker, reports, followers: Followers::default() }
+    }
+
+    /// Who follows the worker's reports.
+    #[must_use]
+    pub fn followers(&self) -> Followers {
+        self.followers.clone()
     }
 
     /// The service to add to a server's routes.
@@ -84,8 +109,35 @@ impl Worker for ReportService {
             let message = format!("this is life {}, not {want}", self.incarnation.0);
             return Err(ErrorCode::StaleIncarnation.status(message));
         }
-        let reports = WatchStream::new(self.reports.clone()).map(Ok);
+        // Who asks for any life doesn't know this one yet.
+        let follows = (want != 0).then(|| self.followers.join());
+        let mut worker = Some(v1::WorkerInfo::clone(&self.worker));
+        let reports = WatchStream::new(self.reports.clone()).map(move |report| {
+            let _counted = &follows;
+            Ok(v1::LoadReport { worker: worker.take(), ..report })
+        });
         Ok(Response::new(Box::pin(reports)))
+    }
+}
+
+// === impl Followers ===
+
+impl Followers {
+    /// Streams that are open to callers who named this life.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    fn join(&self) -> Following {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Following(self.clone())
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
-use cluster::testing::{DEADLINE, Proxy, wait_for, worker};
-use cluster::{LoadWatcher, Membership, MemoryMembership};
+use cluster::testing::{DEADLINE, Proxy, wait_for, wait_until, worker};
+use cluster::{LoadWatcher, Membership, MemoryMembership, Registration};
+use rstest::rstest;
 use scheduler::{ClusterSnapshot, Incarnation, NodeState, Role, WorkerView};
 use support::{REPORT_INTERVAL, Worker};
 
@@ -175,19 +177,83 @@ async fn a_new_life_starts_afresh() {
     assert_eq!(view.info.address, new.info.address);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_life_on_the_same_port_is_not_taken_for_this_one() {
-    let watched = Watched::start();
-    let old = Worker::start("a", 1).await;
-    let addr = old.addr;
-    let _registration = watched.store.register(old.info.clone()).await.unwrap();
+/// A worker that died; membership can't tell what becomes of it.
+async fn died(watched: &Watched) -> (Registration, SocketAddr) {
+    let worker = Worker::start("a", 5).await;
+    let addr = worker.addr;
+    let registration = watched.store.register(worker.info.clone()).await.unwrap();
     watched.see_one("health", |view| view.healthy).await;
-    old.kill().await;
+    watched.store.set_away(true);
+    worker.kill().await;
     watched.see_one("the loss", |view| !view.healthy).await;
-    let new = Worker::start_at(addr, "a", 2).await;
-    assert!(!watched.watcher.snapshot().workers[0].healthy);
-    let _registration = watched.store.register(new.info.clone()).await.unwrap();
-    watched.see_one("the new life", |view| view.healthy).await;
+    (registration, addr)
+}
+
+#[rstest]
+#[case::newer(6)]
+#[case::older_by_a_clock_set_back(4)]
+#[tokio::test(flavor = "multi_thread")]
+async fn another_life_is_found_where_the_last_one_was(#[case] incarnation: u64) {
+    let watched = Watched::start();
+    let (_registration, addr) = died(&watched).await;
+    let another = Worker::start_at(addr, "a", incarnation).await;
+    let view = watched.see_one("the other life", |view| view.healthy).await;
+    assert_eq!(*view.info, another.info);
+    assert_eq!(another.followers.count(), 1, "it can tell that it was found");
+    another.kill().await;
+    watched.see_one("its loss", |view| !view.healthy).await;
+    let _third = Worker::start_at(addr, "a", incarnation + 10).await;
+    watched.see_one("one life after the other", |view| view.healthy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_left_before_the_outage_is_looked_for_in_it() {
+    let watched = Watched::start();
+    let worker = Worker::start("a", 1).await;
+    let addr = worker.addr;
+    let registration = watched.store.register(worker.info.clone()).await.unwrap();
+    watched.see_one("health", |view| view.healthy).await;
+    registration.deregister().await;
+    worker.node.stop(DEADLINE).await;
+    watched.see("nobody", |snapshot| snapshot.workers.is_empty()).await;
+    let _back = Worker::start_at(addr, "a", 2).await;
+    watched.store.set_away(true);
+    watched.see_one("its next life", |view| view.healthy).await;
+}
+
+#[rstest]
+#[case::of_another_name("", "b")]
+#[case::of_another_cluster("elsewhere", "a")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_at_a_members_address_is_no_member(#[case] namespace: &str, #[case] id: &str) {
+    let watched = Watched::start();
+    let (_registration, addr) = died(&watched).await;
+    let _stranger = Worker::start_in(namespace, addr, id, 6).await;
+    // Long enough to have asked the stranger several times who it is.
+    let other = Worker::start("z", 1).await;
+    watched.store.set_away(false);
+    let _other = watched.store.register(other.info.clone()).await.unwrap();
+    let is_z = |view: &WorkerView| sequence(view) > 50 && view.info.address.worker == "z".into();
+    let there = |snapshot: &ClusterSnapshot| snapshot.workers.iter().any(is_z);
+    let snapshot = watched.see("the other member", there).await;
+    let healthy: Vec<_> = snapshot.workers.iter().filter(|view| view.healthy).collect();
+    assert_eq!(healthy.len(), 1, "{snapshot:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_lives_the_one_that_reports_counts_and_of_two_that_do_the_newer() {
+    let watched = Watched::start();
+    let newer = Worker::start("a", 9).await;
+    let _newer = watched.store.register(newer.info.clone()).await.unwrap();
+    watched.see_one("the newer life", |view| view.healthy).await;
+    let older = Worker::start("a", 2).await;
+    watched.store.expire(&newer.info.address.worker);
+    let _older = watched.store.register(older.info.clone()).await.unwrap();
+    wait_until("the older life to be watched", async || older.followers.count() > 0).await;
+    let nine = |view: &WorkerView| view.info.address.incarnation == Incarnation(9);
+    watched.see_one("the newer life still", |view| view.healthy && nine(view)).await;
+    newer.kill().await;
+    watched.see_one("the older life now", |view| view.healthy && !nine(view)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,3 +121,6 @@ pub struct Readiness {
     /// What is amiss, in words for an operator; may be non-empty although `ready`.
     pub reasons: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests;

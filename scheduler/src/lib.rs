@@ -26,5 +26,5 @@ pub use request::{
 };
 pub use slo::{Goodput, SloTargets, SloWindow};
 pub use worker::{
-    Address, Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerId, WorkerInfo,
+    Address, Capacity, Fingerprint, Incarnation, Life, Load, NodeState, Role, WorkerId, WorkerInfo,
 };

@@ -18,7 +18,7 @@ pub use ledger::{Entry, Ledger};
 pub use snapshot::{Assigned, ClusterSnapshot, WorkerView};
 
 use crate::cost::Terms;
-use crate::{Address, Generation, WorkerId};
+use crate::{Address, Generation, Life, WorkerId};
 
 /// Chooses workers.
 pub trait Placer: Send + Sync {
@@ -45,8 +45,8 @@ pub struct PlacementRequest<'a> {
     pub total_tokens_max: u32,
     /// Sequences that share the prompt (OpenAI's `n`); at least 1.
     pub sequences: u32,
-    /// Workers not to choose: those that have just failed this request.
-    pub excluded: &'a [WorkerId],
+    /// Workers not to choose, by life: those that have just failed this request.
+    pub excluded: &'a [Life],
     /// Counts this router's requests. Workers that are equal in all else take turns by it.
     pub turn: u64,
 }
@@ -192,7 +192,7 @@ impl<'a> PlacementRequest<'a> {
 
     /// The same request, not on `excluded`.
     #[must_use]
-    pub fn without(self, excluded: &'a [WorkerId]) -> Self {
+    pub fn without(self, excluded: &'a [Life]) -> Self {
         Self { excluded, ..self }
     }
 }

@@ -71,6 +71,15 @@ pub struct Address {
     pub uri: String,
 }
 
+/// A worker in one of its lives: who may have failed, while the next life of the same name has not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Life {
+    /// Who.
+    pub worker: WorkerId,
+    /// Which life.
+    pub incarnation: Incarnation,
+}
+
 /// The fixed limits of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
@@ -144,6 +153,32 @@ impl fmt::Display for WorkerId {
 impl From<&str> for WorkerId {
     fn from(name: &str) -> Self {
         Self(name.into())
+    }
+}
+
+// === impl Address ===
+
+impl Address {
+    /// Whose address this is.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { worker: self.worker.clone(), incarnation: self.incarnation }
+    }
+}
+
+// === impl Life ===
+
+impl Life {
+    /// Whether `address` is of this life.
+    #[must_use]
+    pub fn is_at(&self, address: &Address) -> bool {
+        self.incarnation == address.incarnation && self.worker == address.worker
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.worker, self.incarnation.0)
     }
 }
 

@@ -11,6 +11,8 @@ use scheduler::{Role, WorkerId};
 pub struct WorkerConfig {
     /// The worker's name, the same after a restart.
     pub id: WorkerId,
+    /// The cluster it belongs to.
+    pub namespace: String,
     /// Named for which phase.
     pub role: Role,
     /// The model's name as served.

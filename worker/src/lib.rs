@@ -9,6 +9,7 @@
 pub mod call;
 pub mod config;
 pub mod error;
+mod findable;
 pub mod local;
 pub mod metrics;
 pub mod node;

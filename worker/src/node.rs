@@ -14,6 +14,7 @@ use kv_cache::BlockId;
 use scheduler::{Address, Capacity, Fingerprint, Incarnation, NodeState, WorkerInfo};
 use tonic::service::Routes;
 
+use crate::findable::Findable;
 use crate::metrics::WorkerCollector;
 use crate::report::LoadProbe;
 use crate::{WorkerConfig, WorkerError};
@@ -46,6 +47,8 @@ pub struct Node {
     pub channels: Channels,
     /// Its life.
     pub life: Lifecycle,
+    /// Whether routers can find it.
+    findable: Findable,
 }
 
 /// What a role adds to a node.
@@ -168,12 +171,15 @@ impl BoundWorker {
     ) -> Result<(), WorkerError> {
         let Self { config, grpc, admin, metrics, life, channels, engine, clock } = self;
         let loaded: Arc<OnceLock<EngineHandle>> = Arc::default();
+        let findable = Findable::default();
         if let Some(admin) = admin {
-            let engine = loaded.clone();
-            let probes = Probes::new(&life).alive("engine", move || match engine.get() {
-                Some(engine) if !engine.is_healthy() => Err("its thread has ended".into()),
-                _ => Ok(()),
-            });
+            let (engine, found) = (loaded.clone(), findable.clone());
+            let probes = Probes::new(&life)
+                .alive("engine", move || match engine.get() {
+                    Some(engine) if !engine.is_healthy() => Err("its thread has ended".into()),
+                    _ => Ok(()),
+                })
+                .ready("routers", move || found.check(cluster::clock::now()));
             let metrics = metrics.clone();
             life.tasks().spawn(async move {
                 if let Err(error) = admin.serve(probes, metrics).await {
@@ -187,7 +193,7 @@ impl BoundWorker {
         };
         let engine = loaded.get_or_init(|| engine).clone();
         let address = address(&config, &grpc, clock());
-        let node = Node::new(config, engine, address, channels, life);
+        let node = Node::new(config, engine, address, channels, life, findable);
         let services = services(&node, &metrics);
         node.serve(grpc, services, &metrics, membership, leave).await
     }
@@ -202,9 +208,10 @@ impl Node {
         address: Address,
         channels: Channels,
         life: Lifecycle,
+        findable: Findable,
     ) -> Self {
         let fingerprint = fingerprint(&config.model, &engine);
-        Self { config, engine, address, fingerprint, channels, life }
+        Self { config, engine, address, fingerprint, channels, life, findable }
     }
 
     /// Lets a call in.
@@ -252,15 +259,14 @@ impl Node {
         let collector = WorkerCollector::new(self.engine.clone(), probe.clone(), seat);
         metrics.with_registry(|registry| registry.register_collector(Box::new(collector)));
         let every = self.config.report_interval;
-        let report = ReportService::start(
-            self.address.incarnation,
-            move || probe.sample(),
-            every,
-            &self.life,
-        );
+        let info = self.info(transports);
+        let namespace = &self.config.namespace;
+        let report =
+            ReportService::start(namespace, &info, move || probe.sample(), every, &self.life);
+        self.findable.by_streams(report.followers());
         let server = Server::new(grpc, &self.life);
         let serving = server.serve(routes.add_service(report.into_server()));
-        let living = self.live(membership, transports, leave);
+        let living = self.live(membership, info, leave);
         tokio::pin!(serving);
         tokio::select! {
             served = &mut serving => return Ok(served?),
@@ -273,11 +279,12 @@ impl Node {
     async fn live(
         &self,
         membership: Arc<dyn Membership>,
-        transports: Vec<String>,
+        info: WorkerInfo,
         leave: impl Future<Output = ()>,
     ) -> Result<(), WorkerError> {
         self.life.serve();
-        let registration = membership.register(self.info(transports)).await?;
+        let registration = membership.register(info).await?;
+        self.findable.by_registration(registration.standing());
         let reason = tokio::select! {
             () = leave => Ok(()),
             by = superseded(&registration) => Err(WorkerError::Superseded(by.0)),

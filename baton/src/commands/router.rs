@@ -93,7 +93,8 @@ impl BoundRouter {
         leave: impl Future<Output = ()>,
     ) -> Result<()> {
         let (life, channels, metrics) = (Lifecycle::new(), Channels::new(), Metrics::new());
-        let loads = LoadWatcher::start(membership.view(), channels.clone(), LoadConfig::default());
+        let watched = LoadConfig { namespace: settings.etcd().namespace, ..LoadConfig::default() };
+        let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
         let placer = Box::new(LeastLoad { handoff });
         let config = DispatcherConfig { model: self.model.name, loads, placer, channels };
         let dispatcher = Arc::new(Dispatcher::new(config, &metrics, life.clone()));

@@ -165,6 +165,7 @@ impl Settings {
         let worker = &self.written.worker;
         Ok(WorkerConfig {
             id: WorkerId(worker.id.clone().unwrap_or_else(|| unique_name(role)).into()),
+            namespace: self.etcd().namespace,
             role,
             model: model.name.clone(),
             engine: self.engine(role, model)?,

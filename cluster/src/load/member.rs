@@ -1,25 +1,30 @@
 //! One member's report stream, opened again whenever it breaks.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use proto::v1;
 use proto::v1::worker_client::WorkerClient;
-use scheduler::{Address, Incarnation, Load, NodeState, WorkerId};
+use scheduler::{Address, Life, Load, NodeState, WorkerInfo};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tracing::debug;
 
 use super::LoadConfig;
+use super::attention::Attention;
 use crate::backoff::Backoff;
-use crate::rpc;
+use crate::{ErrorCode, rpc};
+
+/// Looks at a silent stream until its worker counts as lost. Counted rather than measured: time in
+/// which this process did not look is not held against the worker.
+const LOOKS: u32 = 4;
 
 /// Something seen of a member in one of its lives.
 #[derive(Debug)]
 pub(super) struct Sighting {
-    pub(super) worker: WorkerId,
-    pub(super) incarnation: Incarnation,
+    pub(super) life: Life,
     pub(super) seen: Seen,
 }
 
@@ -30,6 +35,8 @@ pub(super) enum Seen {
     Report(NodeState, Load),
     /// The stream broke, could not be opened, or was silent for too long.
     Lost(String),
+    /// Another life of the worker answers at this one's address.
+    Another(Box<WorkerInfo>),
 }
 
 /// The task that follows one member.
@@ -38,6 +45,7 @@ pub(super) struct Member {
     channel: Channel,
     config: LoadConfig,
     sightings: mpsc::Sender<Sighting>,
+    attention: Attention,
 }
 
 // === impl Member ===
@@ -49,59 +57,119 @@ impl Member {
         config: LoadConfig,
         sightings: mpsc::Sender<Sighting>,
     ) -> Self {
-        Self { address, channel, config, sightings }
+        let silence = config.silence();
+        let attention = Attention::new(silence / 2, silence, Instant::now());
+        Self { address, channel, config, sightings, attention }
     }
 
     /// Runs until dropped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let LoadConfig { retry_first, retry_limit, .. } = self.config;
         let mut backoff = Backoff::new(retry_first, retry_limit, Backoff::seed());
         loop {
             let Err(status) = self.follow(&mut backoff).await;
-            debug!(worker = %self.address.worker, %status, "no reports");
-            self.tell(Seen::Lost(status.message().to_owned())).await;
-            tokio::time::sleep(backoff.delay()).await;
+            self.wake();
+            let worker = &self.address.worker;
+            if self.attention.is_graceful(Instant::now()) {
+                debug!(%worker, %status, "no reports after this node was away: trying again");
+            } else {
+                debug!(%worker, %status, "no reports");
+                self.tell(Seen::Lost(status.message().to_owned())).await;
+            }
+            let delay = backoff.delay();
+            self.attention.rest_until(Instant::now() + delay);
+            tokio::time::sleep(delay).await;
+            self.wake();
         }
     }
 
     /// Passes reports on until the stream breaks.
-    async fn follow(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Status> {
-        let mut reports = self.open().await?;
-        let silence = self.silence();
-        loop {
-            let report = timeout(silence, reports.message())
-                .await
-                .map_err(|_| Status::deadline_exceeded("no report for too long"))??
-                .ok_or_else(|| Status::unavailable("the reports ended"))?;
+    async fn follow(&mut self, backoff: &mut Backoff) -> Result<Infallible, Status> {
+        let mut reports = match self.open(self.address.incarnation.0).await {
+            Err(status) if ErrorCode::from(&status) == ErrorCode::StaleIncarnation => {
+                self.meet_another().await?;
+                return Err(status);
+            }
+            opened => opened?,
+        };
+        let (look, mut looks) = (self.config.silence() / LOOKS, 0);
+        let mut ticks = ticks(look);
+        while looks < LOOKS {
+            self.attention.rest_until(Instant::now() + look);
+            let report = tokio::select! {
+                biased;
+                report = reports.message() => Some(report),
+                _ = ticks.tick() => None,
+            };
+            let away = self.wake();
+            let Some(report) = report else {
+                looks = if away { 0 } else { looks + 1 };
+                continue;
+            };
+            let report = report?.ok_or_else(|| Status::unavailable("the reports ended"))?;
             if report.incarnation != self.address.incarnation.0 {
                 return Err(Status::failed_precondition("another life answers"));
             }
             let (state, load) = report.parts()?;
             backoff.reset();
+            ticks.reset();
+            looks = 0;
             self.tell(Seen::Report(state, load)).await;
         }
+        Err(Status::deadline_exceeded("no report for too long"))
     }
 
-    async fn open(&self) -> Result<Streaming<v1::LoadReport>, Status> {
+    /// Asks whoever answers at this member's address who it is, and tells if it is the same worker
+    /// in another life.
+    async fn meet_another(&mut self) -> Result<(), Status> {
+        let mut reports = self.open(0).await?;
+        let first = timeout(self.config.silence(), reports.message()).await;
+        let report = first.map_err(|_| Status::deadline_exceeded("no report"))??;
+        let Some(report) = report else { return Ok(()) };
+        let (state, _) = report.parts()?;
+        let Some(found) = report.worker else { return Ok(()) };
+        let is_ours = found.namespace == self.config.namespace;
+        let mut info = found.info(state)?;
+        // Ports are given again: to a worker of another name, or of another cluster.
+        if is_ours && info.address.worker == self.address.worker {
+            // Where it was found it can be reached, whatever it thinks of itself.
+            info.address.uri.clone_from(&self.address.uri);
+            self.tell(Seen::Another(Box::new(info))).await;
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self, incarnation: u64) -> Result<Streaming<v1::LoadReport>, Status> {
         let mut client = WorkerClient::new(self.channel.clone());
-        let request = v1::ReportRequest { incarnation: self.address.incarnation.0 };
-        let opened = client.report(rpc::request_without_deadline(request));
+        let request = rpc::request_without_deadline(v1::ReportRequest { incarnation });
+        let silence = self.config.silence();
+        self.attention.rest_until(Instant::now() + silence);
         // A worker that can't open a stream in the time of its missed reports is no better than one
         // that misses them.
-        timeout(self.silence(), opened)
+        timeout(silence, client.report(request))
             .await
             .map_err(|_| Status::deadline_exceeded("no answer"))?
             .map(tonic::Response::into_inner)
     }
 
-    fn silence(&self) -> Duration {
-        self.config.report_interval * self.config.misses_max
+    /// Is awake. Whether this node was away until now.
+    fn wake(&mut self) -> bool {
+        let away = self.attention.wake(Instant::now());
+        if away {
+            debug!(worker = %self.address.worker, "this node was away: the worker gets time to be heard again");
+        }
+        away
     }
 
     async fn tell(&self, seen: Seen) {
-        let Address { worker, incarnation, .. } = &self.address;
-        let sighting = Sighting { worker: worker.clone(), incarnation: *incarnation, seen };
+        let sighting = Sighting { life: self.address.life(), seen };
         // Nobody listens any more only when the watcher stops, and then this task does too.
         drop(self.sightings.send(sighting).await);
     }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -1,24 +1,32 @@
 //! Puts together what membership and the members themselves tell.
+//!
+//! Every life of a worker that anybody tells of is watched, and the one that is well counts; of several
+//! that are, the newest. So it does not matter whose word is old: membership's after an outage, or an
+//! incarnation that was made while a clock was wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use scheduler::{ClusterSnapshot, Load, NodeState, WorkerId, WorkerInfo, WorkerView};
+use scheduler::{ClusterSnapshot, Life, WorkerId, WorkerInfo, WorkerView};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::LoadConfig;
 use super::member::{Member, Seen, Sighting};
+use super::tracked::{News, Tracked};
 use crate::Members;
 use crate::clock;
 use crate::rpc::Channels;
 
 /// Sightings taken at once, so that a burst costs one snapshot.
 const BATCH_MAX: usize = 256;
+/// Addresses of workers that left, to be looked at again while membership is away: enough for a
+/// rolling restart, few enough to call without end.
+const DEPARTED_MAX: usize = 64;
 
 /// The task that owns the picture.
 pub(super) struct Watcher {
@@ -27,27 +35,9 @@ pub(super) struct Watcher {
     tasks: TaskTracker,
     stopped: CancellationToken,
     sightings: mpsc::Sender<Sighting>,
-    tracked: BTreeMap<WorkerId, Tracked>,
-}
-
-/// A member, as far as it is known.
-struct Tracked {
-    /// What the placement sees; healthy from the first report on, while they come.
-    view: WorkerView,
-    /// Whether the view still has it.
-    listed: bool,
-    /// Ends its report stream.
-    stop: CancellationToken,
-}
-
-/// What a change is worth.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum News {
-    None,
-    /// Numbers: publish with the next lot.
-    Load,
-    /// Who is there and well: publish at once.
-    Health,
+    tracked: BTreeMap<Life, Tracked>,
+    /// Whether membership can't tell who is there.
+    stale: bool,
 }
 
 // === impl Watcher ===
@@ -60,7 +50,8 @@ impl Watcher {
         stopped: CancellationToken,
         sightings: mpsc::Sender<Sighting>,
     ) -> Self {
-        Self { config, channels, tasks, stopped, sightings, tracked: BTreeMap::new() }
+        let tracked = BTreeMap::new();
+        Self { config, channels, tasks, stopped, sightings, tracked, stale: true }
     }
 
     pub(super) async fn run(
@@ -100,117 +91,117 @@ impl Watcher {
 
     /// Takes over a view of the members.
     fn list(&mut self, members: &Members) -> News {
-        for tracked in self.tracked.values_mut() {
-            tracked.listed = false;
+        self.stale = members.stale_since.is_some();
+        let now = clock::now();
+        let lives: BTreeMap<Life, &WorkerInfo> =
+            members.lives().map(|info| (info.address.life(), info)).collect();
+        for (life, tracked) in &mut self.tracked {
+            if tracked.listed && !lives.contains_key(life) {
+                tracked.listed = false;
+                tracked.depart_if_unknown(now);
+            }
         }
-        for info in members.workers.values() {
-            self.meet(info);
+        for info in lives.into_values() {
+            self.meet(info).list(info);
         }
-        self.forget_where(|tracked| !tracked.listed && !tracked.view.healthy);
+        self.tidy(now);
         News::Health
     }
 
-    /// Takes over one member: a new one, a new life, or news of a known one.
-    fn meet(&mut self, info: &WorkerInfo) {
-        if let Some(tracked) = self.tracked.get_mut(&info.address.worker) {
-            if tracked.view.info.address == info.address {
-                tracked.listed = true;
-                tracked.update(info);
-                return;
-            }
-            if tracked.view.info.address.incarnation > info.address.incarnation {
-                return;
-            }
-        }
-        self.forget_where(|tracked| tracked.view.info.address.worker == info.address.worker);
-        info!(worker = %info.address.worker, role = %info.role, uri = %info.address.uri, "member");
-        let stop = self.stopped.child_token();
-        let address = info.address.clone();
-        let channel = self.channels.get(&address);
-        let member = Member::new(address, channel, self.config.clone(), self.sightings.clone());
-        let stopped = stop.clone();
-        self.tasks.spawn(async move { stopped.run_until_cancelled_owned(member.run()).await });
-        let tracked = Tracked::new(info, stop);
-        self.tracked.insert(info.address.worker.clone(), tracked);
+    /// The life that `info` tells of, from now on if it is new.
+    fn meet(&mut self, info: &WorkerInfo) -> &mut Tracked {
+        self.tracked.entry(info.address.life()).or_insert_with_key(|life| {
+            info!(%life, role = %info.role, uri = %info.address.uri, "member");
+            Tracked::new(info.clone())
+        })
     }
 
     fn take(&mut self, batch: &mut Vec<Sighting>) -> News {
         let news = batch.drain(..).map(|sighting| self.see(sighting)).max();
-        news.unwrap_or(News::None)
-    }
-
-    fn see(&mut self, Sighting { worker, incarnation, seen }: Sighting) -> News {
-        let Some(tracked) = self.tracked.get_mut(&worker) else { return News::None };
-        if tracked.view.info.address.incarnation != incarnation {
-            return News::None;
-        }
-        let news = match seen {
-            Seen::Report(state, load) => tracked.reported(state, load),
-            Seen::Lost(why) => tracked.lost(&why),
-        };
-        if !tracked.listed && !tracked.view.healthy {
-            self.forget_where(|tracked| tracked.view.info.address.worker == worker);
+        let news = news.unwrap_or(News::None);
+        if news == News::Health {
+            self.tidy(clock::now());
         }
         news
     }
 
-    fn forget_where(&mut self, goes: impl Fn(&Tracked) -> bool) {
-        let channels = &self.channels;
-        self.tracked.retain(|worker, tracked| {
-            let gone = goes(tracked);
-            if gone {
-                info!(%worker, "no longer a member");
-                tracked.stop.cancel();
-                channels.evict(&tracked.view.info.address.uri);
+    fn see(&mut self, Sighting { life, seen }: Sighting) -> News {
+        let Some(tracked) = self.tracked.get_mut(&life) else { return News::None };
+        match seen {
+            Seen::Report(state, load) => tracked.reported(state, load),
+            Seen::Lost(why) => tracked.lost(&why),
+            Seen::Another(info) => {
+                self.meet(&info);
+                News::Health
             }
-            !gone
+        }
+    }
+
+    /// Lets go of whom there is no reason to follow, and follows the others.
+    fn tidy(&mut self, now: Instant) {
+        self.forget(now);
+        let (channels, stale) = (&self.channels, self.stale);
+        for tracked in self.tracked.values_mut() {
+            let address = &tracked.view.info.address;
+            match (&tracked.stop, tracked.departed.is_none() || stale) {
+                (None, true) => {
+                    let stop = self.stopped.child_token();
+                    let (channel, config) = (channels.get(address), self.config.clone());
+                    let member =
+                        Member::new(address.clone(), channel, config, self.sightings.clone());
+                    self.tasks.spawn(stop.clone().run_until_cancelled_owned(member.run()));
+                    tracked.stop = Some(stop.drop_guard());
+                }
+                (Some(_), false) => {
+                    tracked.stop = None;
+                    channels.evict(&address.uri);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Forgets those that left: when another life has taken their place, after a time, and the
+    /// earliest when they are many.
+    fn forget(&mut self, now: Instant) {
+        let known = self.tracked.values().filter(|tracked| tracked.departed.is_none());
+        let known: BTreeSet<(WorkerId, String)> = known
+            .map(|tracked| &tracked.view.info.address)
+            .map(|address| (address.worker.clone(), address.uri.clone()))
+            .collect();
+        let mut departed: Vec<Instant> = self.tracked.values().filter_map(|t| t.departed).collect();
+        departed.sort_unstable();
+        let earliest = departed.len().checked_sub(DEPARTED_MAX).map(|at| departed[at]);
+        let (channels, remember) = (&self.channels, self.config.remember);
+        self.tracked.retain(|life, tracked| {
+            let Some(at) = tracked.departed else { return true };
+            let uri = &tracked.view.info.address.uri;
+            let replaced = known.iter().any(|(worker, _)| *worker == life.worker);
+            let goes =
+                replaced || now >= at + remember || earliest.is_some_and(|earliest| at < earliest);
+            if goes && !known.iter().any(|(_, taken)| taken == uri) {
+                channels.evict(uri);
+            }
+            !goes
         });
     }
 
+    /// Each worker in the life that counts.
     fn snapshot(&self) -> ClusterSnapshot {
-        let workers = self.tracked.values().map(|tracked| tracked.view.clone()).collect();
+        let mut workers: Vec<WorkerView> = Vec::with_capacity(self.tracked.len());
+        // In the order of workers, and of each worker's lives from old to new.
+        for tracked in self.tracked.values().filter(|tracked| tracked.departed.is_none()) {
+            let view = &tracked.view;
+            match workers.last_mut() {
+                Some(last) if last.info.address.worker == view.info.address.worker => {
+                    if view.healthy || !last.healthy {
+                        *last = view.clone();
+                    }
+                }
+                _ => workers.push(view.clone()),
+            }
+        }
         ClusterSnapshot { workers }
-    }
-}
-
-// === impl Tracked ===
-
-impl Tracked {
-    fn new(info: &WorkerInfo, stop: CancellationToken) -> Self {
-        let view = WorkerView { healthy: false, ..WorkerView::new(Arc::new(info.clone())) };
-        Self { view, listed: true, stop }
-    }
-
-    /// Takes what membership says; of the state, what the worker itself says is newer.
-    fn update(&mut self, info: &WorkerInfo) {
-        let state = if self.view.healthy { self.view.info.state } else { info.state };
-        let info = WorkerInfo { state, ..info.clone() };
-        if *self.view.info != info {
-            self.view.info = Arc::new(info);
-        }
-    }
-
-    fn reported(&mut self, state: NodeState, load: Load) -> News {
-        let before = (self.view.healthy, self.view.info.state);
-        self.view.observe(self.view.info.address.incarnation, load, clock::now());
-        self.view.healthy = state != NodeState::Gone;
-        if self.view.info.state != state {
-            Arc::make_mut(&mut self.view.info).state = state;
-        }
-        if before == (self.view.healthy, state) {
-            return News::Load;
-        }
-        info!(worker = %self.view.info.address.worker, ?state, "member reports");
-        News::Health
-    }
-
-    fn lost(&mut self, why: &str) -> News {
-        if !self.view.healthy {
-            return News::None;
-        }
-        self.view.healthy = false;
-        warn!(worker = %self.view.info.address.worker, why, "member lost");
-        News::Health
     }
 }
 

@@ -182,7 +182,7 @@ impl State {
     fn members(&self) -> Members {
         let workers =
             self.entries.iter().map(|(id, entry)| (id.clone(), entry.info.clone())).collect();
-        Members { workers, revision: self.revision, stale_since: None }
+        Members { workers, older: Vec::new(), revision: self.revision, stale_since: None }
     }
 }
 

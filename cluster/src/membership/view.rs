@@ -26,6 +26,8 @@ struct Known {
     info: WorkerInfo,
     /// Set while the store lacks the entry: when it will be given up.
     missing_until: Option<Instant>,
+    /// What the store has in its place: an older life, by its number.
+    older: Option<WorkerInfo>,
 }
 
 // === impl View ===
@@ -68,14 +70,14 @@ impl View {
             self.vanish(&key, now);
         }
         for (key, info) in found {
-            self.accept(key, info);
+            self.accept(key, info, now);
         }
     }
 
     /// An entry was written.
-    pub(super) fn put(&mut self, revision: i64, key: String, info: WorkerInfo) {
+    pub(super) fn put(&mut self, revision: i64, key: String, info: WorkerInfo, now: Instant) {
         self.revision = self.revision.max(revision);
-        self.accept(key, info);
+        self.accept(key, info, now);
     }
 
     /// An entry was deleted, by its owner or by the end of its lease.
@@ -84,11 +86,18 @@ impl View {
         self.vanish(key, now);
     }
 
-    /// Gives up the workers whose grace has run out. Returns whether there were any.
+    /// Gives up the lives whose grace has run out. Returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|_, known| known.missing_until.is_none_or(|until| now < until));
-        before != self.entries.len()
+        let mut any = false;
+        self.entries.retain(|_, known| {
+            if known.missing_until.is_none_or(|until| now < until) {
+                return true;
+            }
+            any = true;
+            let older = known.older.take();
+            older.map(|info| *known = Known { info, missing_until: None, older: None }).is_some()
+        });
+        any
     }
 
     /// When [`View::expire`] will next have something to do.
@@ -110,21 +119,32 @@ impl View {
                 workers.insert(info.address.worker.clone(), info.clone());
             }
         }
-        Members { workers, revision: self.revision, stale_since: self.stale_since }
+        let older = self.entries.values().filter_map(|known| known.older.clone()).collect();
+        Members { workers, older, revision: self.revision, stale_since: self.stale_since }
     }
 
-    /// Takes an entry, unless a newer life is known: a store restored from a backup may tell old news.
-    fn accept(&mut self, key: String, info: WorkerInfo) {
-        let known = self.entries.get(&key);
-        if known.is_some_and(|known| known.info.address.incarnation > info.address.incarnation) {
-            return;
+    /// Takes an entry. A newer life that is known stands for a while: a store restored from a backup
+    /// may tell old news, which that life will correct. If it does not, the store's word counts.
+    fn accept(&mut self, key: String, info: WorkerInfo, now: Instant) {
+        let known = self.entries.get_mut(&key);
+        match known.filter(|known| known.info.address.incarnation > info.address.incarnation) {
+            Some(newer) => {
+                newer.missing_until.get_or_insert(now + self.grace);
+                newer.older = Some(info);
+            }
+            None => {
+                self.entries.insert(key, Known { info, missing_until: None, older: None });
+            }
         }
-        self.entries.insert(key, Known { info, missing_until: None });
     }
 
     fn vanish(&mut self, key: &str, now: Instant) {
         let settling = self.settled_at.is_some_and(|at| now < at);
         let Some(known) = self.entries.get_mut(key) else { return };
+        if known.older.take().is_some() {
+            // It was the older life's entry; the newer one's grace runs already.
+            return;
+        }
         if settling && known.info.state != NodeState::Gone {
             known.missing_until = Some(now + self.grace);
         } else {
@@ -167,7 +187,7 @@ mod tests {
             match words[1] {
                 "lost" => drop(view.lost(now)),
                 "rebuild" => view.rebuild(revision, entries.collect(), now),
-                "put" => entries.for_each(|(key, info)| view.put(revision, key, info)),
+                "put" => entries.for_each(|(key, info)| view.put(revision, key, info, now)),
                 "delete" => view.delete(revision, words[2], now),
                 "expire" => drop(view.expire(now)),
                 verb => panic!("unknown verb {verb}"),
@@ -197,6 +217,13 @@ mod tests {
     #[case::compaction_is_no_outage("1 rebuild a b; 2 rebuild b", "b/1")]
     #[case::newer_life("1 rebuild a/1; 2 put a/2", "a/2")]
     #[case::old_news("1 rebuild a/2; 2 lost; 3 rebuild a/1; 4 put a/1", "a/2")]
+    #[case::old_news_corrected("1 rebuild a/2; 2 lost; 3 rebuild a/1; 9 put a/2; 99 expire", "a/2")]
+    #[case::a_clock_set_back("1 rebuild a/9; 2 lost; 3 rebuild; 5 put a/2; 32 expire", "a/9")]
+    #[case::and_the_newer_life_gone(
+        "1 rebuild a/9; 2 lost; 3 rebuild; 5 put a/2; 33 expire",
+        "a/2"
+    )]
+    #[case::both_gone("1 rebuild a/9; 2 lost; 3 rebuild a/2; 5 delete a; 33 expire", "")]
     #[case::another_outage(
         "1 rebuild a; 2 lost; 9 rebuild; 20 lost; 80 rebuild; 109 expire",
         "a/1"
@@ -204,12 +231,19 @@ mod tests {
     #[case::and_its_end("1 rebuild a; 2 lost; 9 rebuild; 20 lost; 80 rebuild; 110 expire", "")]
     fn the_view_after(#[case] script: &str, #[case] want: &str) {
         let members = play(script).members();
-        let have: Vec<String> = members
-            .workers
-            .values()
-            .map(|info| format!("{}/{}", info.address.worker, info.address.incarnation.0))
-            .collect();
+        let have: Vec<String> =
+            members.workers.values().map(|info| info.address.life().to_string()).collect();
         assert_eq!(have.join(" "), want);
+    }
+
+    #[test]
+    fn an_older_life_is_told_of_at_once_beside_the_newer_one_that_the_store_lacks() {
+        let members = play("1 rebuild a/9; 2 lost; 3 rebuild; 5 put a/2").members();
+        let lives: Vec<String> =
+            members.lives().map(|info| info.address.life().to_string()).collect();
+        assert_eq!(lives, ["a/9", "a/2"]);
+        let members = play("1 rebuild a/9; 2 lost; 3 rebuild; 5 put a/2; 6 put a/9").members();
+        assert!(members.older.is_empty());
     }
 
     #[test]

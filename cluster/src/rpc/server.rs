@@ -24,9 +24,12 @@ pub(super) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// HTTP/2's default of 16 KiB costs a header and a wake-up per 16 KiB of KV.
 pub(super) const FRAME_BYTES_MAX: u32 = 1 << 20;
-/// A dead peer is noticed within interval and timeout together.
+/// A dead peer that is called is noticed within interval and timeout together.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a caller may be silent: longer than a peer that is called. A router that is stopped for a
+/// while comes back to its streams; what it does not read meanwhile soon makes its sequences pause.
+const CALLER_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long open calls have to end after the node has stopped, before connections are cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -164,7 +167,7 @@ fn builder() -> tonic::transport::Server {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .http2_keepalive_timeout(Some(CALLER_PING_TIMEOUT))
         .trace_fn(span)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster::rpc::{Listener, Server};
 use cluster::testing::worker;
-use cluster::{Lifecycle, ReportService};
+use cluster::{Followers, Lifecycle, ReportService};
 use scheduler::{Incarnation, Load, Role, WorkerInfo};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
@@ -19,6 +19,7 @@ pub(crate) struct Worker {
     pub(crate) info: WorkerInfo,
     pub(crate) addr: SocketAddr,
     pub(crate) server: JoinHandle<()>,
+    pub(crate) followers: Followers,
 }
 
 impl Worker {
@@ -27,6 +28,16 @@ impl Worker {
     }
 
     pub(crate) async fn start_at(addr: SocketAddr, id: &str, incarnation: u64) -> Self {
+        Self::start_in("", addr, id, incarnation).await
+    }
+
+    /// A worker of the cluster `namespace`.
+    pub(crate) async fn start_in(
+        namespace: &str,
+        addr: SocketAddr,
+        id: &str,
+        incarnation: u64,
+    ) -> Self {
         let node = Lifecycle::new();
         node.serve();
         let listener = Listener::bind(addr).await.unwrap();
@@ -35,11 +46,12 @@ impl Worker {
         info.address.incarnation = Incarnation(incarnation);
         info.address.uri = listener.uri("127.0.0.1");
         let load = || Load { running: 3, total_blocks: 8, free_blocks: 5, ..Load::default() };
-        let reports = ReportService::start(Incarnation(incarnation), load, REPORT_INTERVAL, &node);
+        let reports = ReportService::start(namespace, &info, load, REPORT_INTERVAL, &node);
+        let followers = reports.followers();
         let server = Server::new(listener, &node);
         let routes = Routes::new(reports.into_server());
         let server = tokio::spawn(async move { server.serve(routes).await.unwrap() });
-        Self { node, info, addr, server }
+        Self { node, info, addr, server, followers }
     }
 
     /// Ends like a killed process: connections break, the port closes.

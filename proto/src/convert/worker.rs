@@ -1,8 +1,8 @@
-//! Load reports and node states, in both directions.
+//! Load reports, node states and what a worker publishes, in both directions.
 
-use scheduler::{Incarnation, Load, NodeState};
+use scheduler::{Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerInfo};
 
-use super::WireError;
+use super::{WireError, non_empty, required};
 use crate::v1;
 
 // === impl NodeState ===
@@ -53,6 +53,7 @@ impl v1::LoadReport {
             prefill_tokens_per_s: load.prefill_tokens_per_s,
             decode_step_s: load.decode_step_s,
             orphan_blocks: load.orphan_blocks,
+            worker: None,
         }
     }
 
@@ -78,6 +79,106 @@ impl v1::LoadReport {
             orphan_blocks: self.orphan_blocks,
         };
         Ok((self.state().try_into()?, load))
+    }
+}
+
+// === impl WorkerInfo ===
+
+impl v1::WorkerInfo {
+    /// What a worker of the cluster `namespace` publishes.
+    #[must_use]
+    pub fn new(namespace: &str, info: &WorkerInfo) -> Self {
+        let role = match info.role {
+            Role::Prefill => v1::WorkerRole::Prefill,
+            Role::Decode => v1::WorkerRole::Decode,
+        };
+        Self {
+            namespace: namespace.to_owned(),
+            address: Some((&info.address).into()),
+            role: role.into(),
+            fingerprint: Some((&info.fingerprint).into()),
+            capacity: Some((&info.capacity).into()),
+            transports: info.transports.clone(),
+        }
+    }
+
+    /// The worker, in the state that it reports.
+    ///
+    /// # Errors
+    /// [`WireError`] for a part that is missing or a role that isn't one.
+    pub fn info(self, state: NodeState) -> Result<WorkerInfo, WireError> {
+        let role = match self.role() {
+            v1::WorkerRole::Prefill => Role::Prefill,
+            v1::WorkerRole::Decode => Role::Decode,
+            v1::WorkerRole::Unspecified => {
+                return Err(WireError::invalid("role", "is unspecified"));
+            }
+        };
+        Ok(WorkerInfo {
+            address: required("address", self.address)?.try_into()?,
+            role,
+            state,
+            fingerprint: required("fingerprint", self.fingerprint)?.try_into()?,
+            capacity: required("capacity", self.capacity)?.into(),
+            transports: self.transports,
+        })
+    }
+}
+
+// === impl Fingerprint ===
+
+impl From<&Fingerprint> for v1::Fingerprint {
+    fn from(fingerprint: &Fingerprint) -> Self {
+        Self {
+            model: fingerprint.model.clone(),
+            weights: fingerprint.weights.clone(),
+            kv_layout: fingerprint.kv_layout.clone(),
+            hash_version: fingerprint.hash_version,
+            wire_version: fingerprint.wire_version,
+        }
+    }
+}
+
+impl TryFrom<v1::Fingerprint> for Fingerprint {
+    type Error = WireError;
+
+    fn try_from(wire: v1::Fingerprint) -> Result<Self, WireError> {
+        // Two workers that say nothing would be taken for equal.
+        non_empty("weights", &wire.weights)?;
+        non_empty("kv_layout", &wire.kv_layout)?;
+        Ok(Self {
+            model: wire.model,
+            weights: wire.weights,
+            kv_layout: wire.kv_layout,
+            hash_version: wire.hash_version,
+            wire_version: wire.wire_version,
+        })
+    }
+}
+
+// === impl Capacity ===
+
+impl From<&Capacity> for v1::Capacity {
+    fn from(capacity: &Capacity) -> Self {
+        Self {
+            kv_blocks: capacity.kv_blocks,
+            block_tokens: capacity.block_tokens,
+            sequences_max: capacity.sequences_max,
+            queue_max: capacity.queue_max,
+            context_tokens_max: capacity.context_tokens_max,
+        }
+    }
+}
+
+impl From<v1::Capacity> for Capacity {
+    fn from(wire: v1::Capacity) -> Self {
+        Self {
+            kv_blocks: wire.kv_blocks,
+            block_tokens: wire.block_tokens,
+            sequences_max: wire.sequences_max,
+            queue_max: wire.queue_max,
+            context_tokens_max: wire.context_tokens_max,
+        }
     }
 }
 
@@ -125,6 +226,55 @@ mod tests {
         let report = v1::LoadReport::new(Incarnation(3), state, &load());
         assert_eq!(report.incarnation, 3);
         assert_eq!(report.parts(), Ok((state, load())));
+    }
+
+    fn info() -> WorkerInfo {
+        let worker = scheduler::WorkerId::from("d0");
+        let uri = "http://127.0.0.1:1".to_owned();
+        WorkerInfo {
+            address: scheduler::Address { worker, incarnation: Incarnation(7), uri },
+            role: Role::Decode,
+            state: NodeState::Draining,
+            fingerprint: Fingerprint {
+                model: "m".into(),
+                weights: "aa".into(),
+                kv_layout: "l".into(),
+                hash_version: 1,
+                wire_version: 2,
+            },
+            capacity: Capacity {
+                kv_blocks: 1,
+                block_tokens: 2,
+                sequences_max: 3,
+                queue_max: 4,
+                context_tokens_max: 5,
+            },
+            transports: vec!["grpc".into()],
+        }
+    }
+
+    #[test]
+    fn what_a_worker_publishes_survives_the_wire() {
+        let wire = v1::WorkerInfo::new("ns", &info());
+        assert_eq!(wire.namespace, "ns");
+        assert_eq!(wire.info(NodeState::Draining), Ok(info()));
+    }
+
+    #[rstest]
+    #[case::no_address(|w: &mut v1::WorkerInfo| w.address = None, "address")]
+    #[case::no_name(|w: &mut v1::WorkerInfo| w.address.as_mut().unwrap().worker_id.clear(), "worker_id")]
+    #[case::no_role(|w: &mut v1::WorkerInfo| w.role = 0, "role")]
+    #[case::role_of_the_future(|w: &mut v1::WorkerInfo| w.role = 9, "role")]
+    #[case::no_fingerprint(|w: &mut v1::WorkerInfo| w.fingerprint = None, "fingerprint")]
+    #[case::no_weights(|w: &mut v1::WorkerInfo| w.fingerprint.as_mut().unwrap().weights.clear(), "weights")]
+    #[case::no_capacity(|w: &mut v1::WorkerInfo| w.capacity = None, "capacity")]
+    fn a_worker_that_leaves_something_out_is_refused(
+        #[case] spoil: fn(&mut v1::WorkerInfo),
+        #[case] field: &str,
+    ) {
+        let mut wire = v1::WorkerInfo::new("ns", &info());
+        spoil(&mut wire);
+        assert_eq!(wire.info(NodeState::Serving).unwrap_err().field, field);
     }
 
     #[rstest]

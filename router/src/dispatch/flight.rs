@@ -3,10 +3,13 @@
 //! A *leg* is one stream from one worker for some of the request's choices. A leg that breaks is
 //! followed by others that go on from the tokens already delivered: sampling is a pure function of
 //! (seed, choice, index), so the client sees one unbroken sequence.
+//!
+//! A request that was placed once is carried until its deadline: while no worker can take it over, it
+//! waits for one.
 
 use std::sync::Arc;
 
-use cluster::ErrorCode;
+use cluster::{ErrorCode, clock};
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use parking_lot::Mutex;
 use proto::v1;
@@ -18,7 +21,7 @@ use tonic::Streaming;
 
 use super::placing::Placing;
 use super::progress::{Progress, TokenCheck};
-use super::setbacks::Setbacks;
+use super::setbacks::{Loss, Setbacks};
 use super::{DispatchError, DispatchRequest, GenerationEvent, Route};
 
 /// One request on its way.
@@ -34,7 +37,15 @@ enum LegEnd {
     /// All of its choices finished.
     Landed,
     /// The worker failed; another may not.
-    Lost { worker: WorkerId, error: DispatchError },
+    Lost(Loss),
+}
+
+/// Why a worker's stream is not followed to its end.
+enum Cut {
+    /// The worker failed, or sent what makes no sense.
+    Worker(DispatchError),
+    /// The client went away.
+    Client(DispatchError),
 }
 
 // === impl Flight ===
@@ -53,6 +64,7 @@ impl Flight {
     pub(super) async fn run(self, first: Placement) {
         let choices = self.request.generation.choices.clone();
         let outcome = tokio::select! {
+            biased;
             outcome = self.fly(choices, Some(first), Setbacks::none()) => outcome,
             () = self.events.closed() => return,
             () = tokio::time::sleep_until(self.request.deadline.into()) => Err(timed_out()),
@@ -67,51 +79,54 @@ impl Flight {
     /// Brings `choices` to their ends, over as many legs as it takes.
     fn fly(
         &self,
-        choices: Vec<u32>,
-        placement: Option<Placement>,
+        mut choices: Vec<u32>,
+        mut placement: Option<Placement>,
         mut setbacks: Setbacks,
     ) -> BoxFuture<'_, Result<(), DispatchError>> {
         async move {
-            let generation = self.progress.lock().remaining(&self.request.generation, &choices);
-            let Some(generation) = generation else { return Ok(()) };
-            let placement = match placement {
-                Some(placement) => placement,
-                None => self.place_again(&generation, &mut setbacks).await?,
-            };
-            let (worker, error) = match self.leg(&generation, &placement).await? {
-                LegEnd::Landed => return Ok(()),
-                LegEnd::Lost { worker, error } => (worker, error),
-            };
-            tracing::warn!(%worker, %error, "lost a worker; placing the request again");
-            self.placing.lost(error.code);
-            setbacks.add(worker, error)?;
-            self.fly_on(choices, setbacks).await
+            loop {
+                let left = self.progress.lock().remaining(&self.request.generation, &choices);
+                let Some(generation) = left else { return Ok(()) };
+                let placed = match placement.take() {
+                    Some(placed) => placed,
+                    None => self.place_again(&generation, &mut setbacks).await?,
+                };
+                let delivered = self.progress.lock().delivered(&choices);
+                let LegEnd::Lost(loss) = self.leg(&generation, &placed).await? else {
+                    return Ok(());
+                };
+                let Loss { life, error, .. } = &loss;
+                tracing::warn!(%life, %error, "lost a worker; placing the request again");
+                self.placing.lost(loss.error.code);
+                if self.progress.lock().delivered(&choices) > delivered {
+                    setbacks.forgive();
+                }
+                setbacks.add(loss, clock::now())?;
+                choices = self.progress.lock().open(&choices);
+                if choices.len() > 1 && self.progress.lock().delivered(&choices) > 0 {
+                    return self.fly_apart(choices, setbacks).await;
+                }
+            }
         }
         .boxed()
     }
 
-    /// Goes on after a lost leg: together while nothing has been delivered, else each choice alone,
-    /// since each has its own context by then.
-    async fn fly_on(&self, choices: Vec<u32>, setbacks: Setbacks) -> Result<(), DispatchError> {
-        let open = self.progress.lock().open(&choices);
-        if open.iter().all(|choice| self.progress.lock().delivered(*choice) == 0) {
-            return self.fly(open, None, setbacks).await;
-        }
-        let legs = open.into_iter().map(|choice| self.fly(vec![choice], None, setbacks.clone()));
+    /// Goes on with each choice alone, since each has its own context by now.
+    async fn fly_apart(&self, choices: Vec<u32>, setbacks: Setbacks) -> Result<(), DispatchError> {
+        let legs = choices.into_iter().map(|choice| self.fly(vec![choice], None, setbacks.clone()));
         try_join_all(legs).await.map(drop)
     }
 
-    /// Finds another place. A client that already has a part of its answer waits for one as long
-    /// as its deadline and our patience allow; one that has nothing yet is refused as soon as every
-    /// worker was full.
+    /// Finds another place, or waits for one until the deadline. Only a client that has nothing yet
+    /// is refused sooner, once every worker was full or had failed the request by itself.
     async fn place_again(
         &self,
         generation: &Generation,
         setbacks: &mut Setbacks,
     ) -> Result<Placement, DispatchError> {
-        let give_up = tokio::time::Instant::now() + self.placing.patience();
         loop {
-            let refused = match self.placing.place(generation, &setbacks.excluded()) {
+            let now = clock::now();
+            let refused = match self.placing.place(generation, &setbacks.excluded(now)) {
                 Ok(placement) => return Ok(placement),
                 Err(refused) => refused,
             };
@@ -120,10 +135,11 @@ impl Flight {
             {
                 return Err(refusal.clone());
             }
-            if !refused.code.retryable() || tokio::time::Instant::now() >= give_up {
-                return Err(refused);
+            let again = now + setbacks.next_pause();
+            tokio::time::sleep_until(again.min(self.request.deadline).into()).await;
+            if again >= self.request.deadline {
+                return Err(waited_in_vain(&refused));
             }
-            tokio::time::sleep(setbacks.next_pause()).await;
         }
     }
 
@@ -133,15 +149,18 @@ impl Flight {
         generation: &Generation,
         placement: &Placement,
     ) -> Result<LegEnd, DispatchError> {
-        let worker = placement.decode.worker.clone();
         let _intent = self.placing.intend(placement);
+        let life = placement.decode.life();
         let stream = match self.call(generation, placement).await {
             Ok(stream) => stream,
-            Err(status) => return lost_or_refused(worker, &status),
+            Err(status) => {
+                return lost_or_refused(Loss { life, taken: false, error: failed(&status) });
+            }
         };
-        match self.follow(stream, generation, &worker).await? {
+        match self.follow(stream, generation, &life.worker).await {
             Ok(()) => Ok(LegEnd::Landed),
-            Err(status) => lost_or_refused(worker, &status),
+            Err(Cut::Client(gone)) => Err(gone),
+            Err(Cut::Worker(error)) => lost_or_refused(Loss { life, taken: true, error }),
         }
     }
 
@@ -161,28 +180,27 @@ impl Flight {
         Ok(client.generate(request).await?.into_inner())
     }
 
-    /// Passes a worker's events on. The inner result is the worker's, the outer one the client's.
+    /// Passes a worker's events on.
     async fn follow(
         &self,
         mut stream: Streaming<v1::GenerateResponse>,
         generation: &Generation,
         worker: &WorkerId,
-    ) -> Result<Result<(), tonic::Status>, DispatchError> {
+    ) -> Result<(), Cut> {
         while !self.progress.lock().open(&generation.choices).is_empty() {
             match stream.message().await {
                 Ok(Some(message)) => self.pass_on(message, worker).await?,
-                Ok(None) => return Ok(Err(tonic::Status::unavailable("the stream ended early"))),
-                Err(status) => return Ok(Err(status)),
+                Ok(None) => {
+                    let ended = tonic::Status::unavailable("the stream ended early");
+                    return Err(Cut::Worker(failed(&ended)));
+                }
+                Err(status) => return Err(Cut::Worker(failed(&status))),
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    async fn pass_on(
-        &self,
-        message: v1::GenerateResponse,
-        worker: &WorkerId,
-    ) -> Result<(), DispatchError> {
+    async fn pass_on(&self, message: v1::GenerateResponse, worker: &WorkerId) -> Result<(), Cut> {
         match message.event {
             Some(Wire::Started(started)) => {
                 let handoff = started.path() == Path::Handoff;
@@ -227,7 +245,7 @@ impl Flight {
         Ok(())
     }
 
-    async fn pass_tokens_on(&self, tokens: Vec<v1::SampledToken>) -> Result<(), DispatchError> {
+    async fn pass_tokens_on(&self, tokens: Vec<v1::SampledToken>) -> Result<(), Cut> {
         let mut fresh: Vec<SampledToken> = Vec::with_capacity(tokens.len());
         for token in tokens {
             let token = SampledToken::from(token);
@@ -243,24 +261,35 @@ impl Flight {
         if fresh.is_empty() { Ok(()) } else { self.send(GenerationEvent::Tokens(fresh)).await }
     }
 
-    async fn send(&self, event: GenerationEvent) -> Result<(), DispatchError> {
-        self.events.send(Ok(event)).await.map_err(|_| DispatchError {
-            code: ErrorCode::Cancelled,
-            message: "the client went away".into(),
-            retry_after: None,
+    async fn send(&self, event: GenerationEvent) -> Result<(), Cut> {
+        self.events.send(Ok(event)).await.map_err(|_| {
+            let message = "the client went away".into();
+            Cut::Client(DispatchError { code: ErrorCode::Cancelled, message, retry_after: None })
         })
     }
 }
 
 /// Another worker may succeed where this one failed, unless the request itself is at fault.
-fn lost_or_refused(worker: WorkerId, status: &tonic::Status) -> Result<LegEnd, DispatchError> {
-    let code = ErrorCode::from(status);
-    let error = DispatchError { code, message: status.message().to_owned(), retry_after: None };
-    if code.retryable() { Ok(LegEnd::Lost { worker, error }) } else { Err(error) }
+fn lost_or_refused(loss: Loss) -> Result<LegEnd, DispatchError> {
+    if loss.error.code.retryable() { Ok(LegEnd::Lost(loss)) } else { Err(loss.error) }
 }
 
-fn broken(message: impl Into<String>) -> DispatchError {
-    DispatchError { code: ErrorCode::Internal, message: message.into(), retry_after: None }
+fn failed(status: &tonic::Status) -> DispatchError {
+    let message = status.message().to_owned();
+    DispatchError { code: ErrorCode::from(status), message, retry_after: None }
+}
+
+/// What a worker sent can't be right: it is not passed on, and another worker is asked.
+fn broken(message: impl Into<String>) -> Cut {
+    let message = message.into();
+    Cut::Worker(DispatchError { code: ErrorCode::Corrupt, message, retry_after: None })
+}
+
+/// The deadline came while no worker could take the request over.
+fn waited_in_vain(refused: &DispatchError) -> DispatchError {
+    let message =
+        format!("the request lost its worker and waited for another until its deadline: {refused}");
+    DispatchError { code: ErrorCode::Timeout, message, retry_after: None }
 }
 
 fn timed_out() -> DispatchError {

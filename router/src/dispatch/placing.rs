@@ -13,17 +13,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use scheduler::placement::Entry;
 use scheduler::{
-    Address, ClusterSnapshot, Generation, Ledger, Placement, PlacementRequest, Placer, Refusal,
-    Role, WorkerId, WorkerView,
+    Address, ClusterSnapshot, Generation, Ledger, Life, Placement, PlacementRequest, Placer,
+    Refusal, Role, WorkerView,
 };
 use tonic::transport::Channel;
 
 use super::dispatcher::DispatcherConfig;
 use super::{DispatchError, Readiness};
-
-/// How long a request that lost its worker waits for another place: longer than a worker takes to
-/// restart with a small model, shorter than most clients' patience.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// When to come back to a cluster that has no worker: about when a worker that restarts reports.
 const NO_WORKER_RETRY: Duration = Duration::from_secs(5);
@@ -81,7 +77,7 @@ impl Placing {
     pub(super) fn place(
         &self,
         generation: &Generation,
-        excluded: &[WorkerId],
+        excluded: &[Life],
     ) -> Result<Placement, DispatchError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let request = PlacementRequest::new(&self.model, generation, turn).without(excluded);
@@ -106,10 +102,6 @@ impl Placing {
 
     pub(super) fn channel(&self, address: &Address) -> Channel {
         self.channels.get(address)
-    }
-
-    pub(super) fn patience(&self) -> Duration {
-        PATIENCE
     }
 
     pub(super) fn readiness(&self) -> Readiness {

@@ -93,9 +93,9 @@ impl Progress {
         choices.iter().copied().filter(is_open).collect()
     }
 
-    /// Tokens the client has of a choice.
-    pub(super) fn delivered(&self, choice: u32) -> usize {
-        self.choices.get(&choice).map_or(0, |choice| choice.tokens.len())
+    /// Tokens the client has of these choices together.
+    pub(super) fn delivered(&self, choices: &[u32]) -> usize {
+        choices.iter().filter_map(|index| self.choices.get(index)).map(|c| c.tokens.len()).sum()
     }
 
     /// The work left for `choices`, or `None` if they have all ended.

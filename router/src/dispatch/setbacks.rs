@@ -1,112 +1,151 @@
-//! What a request has run into so far, and so where it is not sent next.
+//! What a request has run into so far, and so where it is not sent next, and when it gives up.
+//!
+//! Time does not end a request here: that is its deadline's. What ends it early is the suspicion that
+//! the request itself is at fault, which grows with every worker that breaks under it and is gone
+//! with the next token.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use cluster::ErrorCode;
-use scheduler::WorkerId;
+use cluster::backoff::Backoff;
+use scheduler::{Life, WorkerId};
 
 use super::DispatchError;
 
-/// The workers that one request may lose before it gives up: more than any rolling restart takes.
-const LOST_MAX: usize = 8;
-/// The first pause before a full cluster is asked again; each one is twice as long as the last.
+/// The workers that may break under a request in a row, without a token in between: by then it is
+/// likely to be the request that breaks them, and there are others to protect. One worker that comes
+/// and goes counts once, however often.
+const BROKEN_MAX: usize = 8;
+/// The failures that workers which are well may report of a request in a row, without a token in
+/// between: a fault of one of them does not show on another.
+const FAULTS_MAX: u32 = 3;
+/// How long a life that failed a request is not given it again; twice as long each further time.
+/// Shorter than a worker takes to come back, which is another life then and may be tried at once.
+const AVOID_MIN: Duration = Duration::from_millis(500);
+const AVOID_MAX: Duration = Duration::from_secs(10);
+/// The first pause before a cluster without room is asked again; each one is twice as long as the
+/// last.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// When a refused client should come back, where the worker that refused gave no time: about what
 /// a full queue of short prompts takes.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
-/// The workers that failed a request, and those that had no room for it.
+/// How a worker failed a request.
+#[derive(Clone, Debug)]
+pub(super) struct Loss {
+    /// Who.
+    pub(super) life: Life,
+    /// Whether it had taken the request: one that can't be reached did not break under it.
+    pub(super) taken: bool,
+    /// What it said, or what became of its stream.
+    pub(super) error: DispatchError,
+}
+
+/// The lives that failed a request, and those that had no room for it.
 #[derive(Clone, Debug)]
 pub(super) struct Setbacks {
-    lost: Vec<WorkerId>,
-    busy: Vec<WorkerId>,
+    avoided: Vec<Avoided>,
+    busy: Vec<Life>,
+    broken: BTreeSet<WorkerId>,
+    faults: u32,
     refusal: Option<DispatchError>,
+    pauses: Backoff,
+}
+
+/// A life that is left alone for a time.
+#[derive(Clone, Debug)]
+struct Avoided {
+    life: Life,
     pause: Duration,
+    until: Instant,
 }
 
 // === impl Setbacks ===
 
 impl Setbacks {
     pub(super) fn none() -> Self {
-        Self { lost: Vec::new(), busy: Vec::new(), refusal: None, pause: PAUSE_MIN }
+        Self {
+            avoided: Vec::new(),
+            busy: Vec::new(),
+            broken: BTreeSet::new(),
+            faults: 0,
+            refusal: None,
+            pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX, Backoff::seed()),
+        }
     }
 
     /// Notes how a worker failed.
     ///
     /// # Errors
     /// The failure itself, when it was one too many.
-    pub(super) fn add(
-        &mut self,
-        worker: WorkerId,
-        error: DispatchError,
-    ) -> Result<(), DispatchError> {
+    pub(super) fn add(&mut self, loss: Loss, now: Instant) -> Result<(), DispatchError> {
+        let Loss { life, taken, error } = loss;
         if error.code == ErrorCode::Busy {
-            self.busy.push(worker);
+            self.busy.push(life);
             self.refusal = Some(DispatchError { retry_after: Some(BUSY_RETRY), ..error });
             return Ok(());
         }
-        self.lost.push(worker);
-        if self.lost.len() >= LOST_MAX { Err(error) } else { Ok(()) }
+        if taken {
+            self.broken.insert(life.worker.clone());
+        }
+        if is_fault(error.code) {
+            self.faults += 1;
+            self.refusal = Some(error.clone());
+        }
+        self.avoid(life, now);
+        let enough = self.broken.len() >= BROKEN_MAX || self.faults >= FAULTS_MAX;
+        if enough { Err(error) } else { Ok(()) }
     }
 
-    /// Where not to go next.
-    pub(super) fn excluded(&self) -> Vec<WorkerId> {
-        self.lost.iter().chain(&self.busy).cloned().collect()
+    /// The request has come on: whatever broke, it was not because of the request.
+    pub(super) fn forgive(&mut self) {
+        self.broken.clear();
+        self.faults = 0;
+        self.refusal = None;
+        self.pauses.reset();
     }
 
-    /// A full worker's refusal, if there was one.
+    /// Where not to go now.
+    pub(super) fn excluded(&self, now: Instant) -> Vec<Life> {
+        let avoided = self.avoided.iter().filter(|avoided| now < avoided.until);
+        avoided.map(|avoided| &avoided.life).chain(&self.busy).cloned().collect()
+    }
+
+    /// What to tell a client that has nothing yet, instead of making it wait: that a worker was
+    /// full, or what a worker found wrong.
     pub(super) fn refusal(&self) -> Option<&DispatchError> {
         self.refusal.as_ref()
     }
 
-    /// How long to wait before workers that were full are worth another try.
+    /// How long to wait before the cluster is asked again, full workers included.
     pub(super) fn next_pause(&mut self) -> Duration {
         self.busy.clear();
-        let pause = self.pause;
-        self.pause = (pause * 2).min(PAUSE_MAX);
-        pause
+        self.pauses.delay()
     }
+
+    fn avoid(&mut self, life: Life, now: Instant) {
+        // Who has been well for as long as it was avoided starts over.
+        self.avoided.retain(|avoided| now < avoided.until + avoided.pause);
+        let known = self.avoided.iter_mut().find(|avoided| avoided.life == life);
+        match known {
+            Some(avoided) => {
+                avoided.pause = (avoided.pause * 2).min(AVOID_MAX);
+                avoided.until = now + avoided.pause;
+            }
+            None => {
+                let (pause, until) = (AVOID_MIN, now + AVOID_MIN);
+                self.avoided.push(Avoided { life, pause, until });
+            }
+        }
+    }
+}
+
+/// Whether a worker that is well says that this request failed on it.
+fn is_fault(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Internal | ErrorCode::Corrupt)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(code: ErrorCode) -> DispatchError {
-        DispatchError { code, message: "no".into(), retry_after: None }
-    }
-
-    #[test]
-    fn a_full_worker_is_tried_again_after_a_pause_and_a_lost_one_never() {
-        let mut setbacks = Setbacks::none();
-        setbacks.add("full".into(), error(ErrorCode::Busy)).expect("room for more");
-        setbacks.add("dead".into(), error(ErrorCode::Unavailable)).expect("room for more");
-        assert_eq!(setbacks.excluded(), ["dead".into(), "full".into()]);
-        assert_eq!(setbacks.next_pause(), PAUSE_MIN);
-        assert_eq!(setbacks.excluded(), ["dead".into()]);
-        assert_eq!(setbacks.next_pause(), PAUSE_MIN * 2);
-        assert!((0..20).all(|_| setbacks.next_pause() <= PAUSE_MAX));
-    }
-
-    #[test]
-    fn full_workers_do_not_use_up_the_tries() {
-        let mut setbacks = Setbacks::none();
-        for _ in 0..10 * LOST_MAX {
-            setbacks.add("full".into(), error(ErrorCode::Busy)).expect("a wait, not a failure");
-        }
-        for _ in 1..LOST_MAX {
-            setbacks.add("dead".into(), error(ErrorCode::Unavailable)).expect("room for more");
-        }
-        setbacks.add("dead".into(), error(ErrorCode::Unavailable)).expect_err("one too many");
-    }
-
-    #[test]
-    fn a_refusal_says_when_to_come_back() {
-        let mut setbacks = Setbacks::none();
-        assert!(setbacks.refusal().is_none());
-        setbacks.add("full".into(), error(ErrorCode::Busy)).expect("room for more");
-        let refusal = setbacks.refusal().expect("a refusal");
-        assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::Busy, Some(BUSY_RETRY)));
-    }
-}
+mod tests;

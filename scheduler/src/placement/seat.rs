@@ -49,7 +49,7 @@ impl WorkerView {
             Err(Rejection::NotServing)
         } else if !self.healthy {
             Err(Rejection::Unhealthy)
-        } else if request.excluded.contains(&self.info.address.worker) {
+        } else if request.excluded.iter().any(|life| life.is_at(&self.info.address)) {
             Err(Rejection::Excluded)
         } else {
             Ok(())

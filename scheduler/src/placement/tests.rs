@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use self::table::{cluster, decide, request};
+use self::table::{cluster, decide, life, request};
 use super::*;
 use crate::{Load, NodeState, Role};
 
@@ -115,6 +115,7 @@ mod table;
 // Refusals.
 #[case::nobody("", 10, "auto", "no workers")]
 #[case::nobody_serving("p1[starting] d1[draining]", 10, "auto", "no workers")]
+#[case::another_life_is_not_excluded("d1[reborn]", 10, "auto", "d1: prefill-pool-empty")]
 #[case::all_excluded("p1[excluded] d1[excluded]", 10, "auto", "no workers")]
 #[case::another_model("p1[model=other] d1[model=other]", 10, "auto", "model missing")]
 #[case::too_long("p1 d1", 200_000, "auto", "too long: 200100 of 131072")]

@@ -1,9 +1,9 @@
 //! Keeps one worker's entry in etcd, come what may.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use scheduler::{NodeState, WorkerInfo};
+use scheduler::{Incarnation, NodeState, WorkerInfo};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use super::config::EtcdConfig;
 use super::store::{Lease, Store, Written};
 use crate::ClusterError;
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::membership::Standing;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -39,6 +40,11 @@ pub(super) struct Registrar {
     lease: Option<Lease>,
     /// Connections made so far; the first endpoint is drawn by lot.
     attempt: usize,
+    /// A life with a higher number that stood there before this one was ever registered, and since
+    /// when it has been seen.
+    predecessor: Option<(Incarnation, Instant)>,
+    /// Whether this life was registered once.
+    has_stood: bool,
 }
 
 /// What to do next.
@@ -60,7 +66,18 @@ impl Registrar {
     ) -> Self {
         let key = format!("{}{}/{}", config.workers_prefix(), info.role, info.address.worker);
         let attempt = Backoff::seed() as usize >> 1;
-        Self { config, key, info, wishes, standing, closing, lease: None, attempt }
+        Self {
+            config,
+            key,
+            info,
+            wishes,
+            standing,
+            closing,
+            lease: None,
+            attempt,
+            predecessor: None,
+            has_stood: false,
+        }
     }
 
     /// Runs until the entry is taken back or superseded.
@@ -150,9 +167,14 @@ impl Registrar {
         self.lease = Some(lease);
         match store.write(&self.key, &self.info, lease).await? {
             Written::Done => {
+                self.has_stood = true;
                 self.standing.send_if_modified(|standing| {
                     std::mem::replace(standing, Standing::Registered) != Standing::Registered
                 });
+                Ok(true)
+            }
+            Written::Superseded(by) if !self.is_newer_life(by, clock::now()) => {
+                info!(key = %self.key, incarnation = by.0, "waiting for an entry to end or to prove alive");
                 Ok(true)
             }
             Written::Superseded(by) => {
@@ -166,6 +188,18 @@ impl Registrar {
                 Err(ClusterError::Etcd("the lease ended before the entry was written".to_owned()))
             }
         }
+    }
+
+    /// Whether the life that stands in the entry is newer than this one, or only has a higher number,
+    /// from a clock that was set back since. It is newer if it took the entry from this one, and as
+    /// good as newer if it outlives what a dead one's lease can be.
+    fn is_newer_life(&mut self, by: Incarnation, now: Instant) -> bool {
+        let since = match self.predecessor {
+            Some((known, since)) if known == by => since,
+            _ => now,
+        };
+        self.predecessor = Some((by, since));
+        self.has_stood || now >= since + self.config.lease_ttl * 2
     }
 
     /// Takes the entry back: says goodbye first, so that nobody takes the deletion for an accident.

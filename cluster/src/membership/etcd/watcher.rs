@@ -129,7 +129,7 @@ impl Watcher {
         match event.event_type() {
             EventType::Put => {
                 if let Some((key, info)) = decode(kv.key(), kv.value()) {
-                    self.view.put(revision, key, info);
+                    self.view.put(revision, key, info, clock::now());
                 }
             }
             EventType::Delete => {

@@ -24,7 +24,7 @@ fn worker() -> impl Strategy<Value = String> {
 }
 
 /// A cluster and the workers excluded from it.
-fn scene() -> impl Strategy<Value = (ClusterSnapshot, Vec<WorkerId>)> {
+fn scene() -> impl Strategy<Value = (ClusterSnapshot, Vec<Life>)> {
     let worker = (any::<bool>(), prop::bool::weighted(0.1), worker());
     prop::collection::vec(worker, 0..10).prop_map(|workers| {
         let name = |index: usize, prefill| format!("{}{index}", if prefill { 'p' } else { 'd' });
@@ -35,7 +35,7 @@ fn scene() -> impl Strategy<Value = (ClusterSnapshot, Vec<WorkerId>)> {
             .collect();
         let excluded = workers.iter().enumerate().filter(|(_, (_, excluded, _))| *excluded);
         let excluded =
-            excluded.map(|(index, (prefill, ..))| name(index, *prefill).as_str().into()).collect();
+            excluded.map(|(index, (prefill, ..))| life(&name(index, *prefill))).collect();
         (cluster(&texts.join(" "), Instant::now()), excluded)
     })
 }
@@ -64,7 +64,7 @@ proptest! {
         for address in placement.prefill.iter().chain([&placement.decode]) {
             let chosen = view(address);
             prop_assert!(chosen.healthy && chosen.info.state == NodeState::Serving);
-            prop_assert!(!excluded.contains(&address.worker));
+            prop_assert!(!excluded.contains(&address.life()));
             prop_assert_eq!(&chosen.info.fingerprint.model, "m");
             prop_assert_eq!(&chosen.info.fingerprint, &decode.info.fingerprint);
         }
@@ -90,7 +90,7 @@ proptest! {
                 view.healthy
                     && view.info.state == NodeState::Serving
                     && view.info.fingerprint.model == "m"
-                    && !excluded.contains(&view.info.address.worker)
+                    && !excluded.contains(&view.info.address.life())
             })
         };
         match policy.place(&snapshot, &request, Instant::now()) {

@@ -3,8 +3,8 @@
 //! A cluster is a list of workers: a letter for the role and a number, then what is unusual about it
 //! in brackets: `run`, `wait`, `queue` (prompt tokens), `free` (blocks), `rate` (tokens per second),
 //! `step` (ms), `sent` (by this router: prompt tokens to a prefill worker, sequences to a decode
-//! worker), `v` (version of the weights), `model`, and the words `new`, `down`, `excluded`, `tiny`,
-//! `starting`, `draining`.
+//! worker), `v` (version of the weights), `model`, and the words `new`, `down`, `excluded`, `reborn`
+//! (its life before this one is excluded), `tiny`, `starting`, `draining`.
 
 use super::*;
 use crate::{Capacity, Fingerprint, Incarnation, WorkerInfo};
@@ -26,6 +26,11 @@ pub(super) fn request(context_tokens: u32) -> PlacementRequest<'static> {
     }
 }
 
+/// The first life of a worker.
+pub(super) fn life(name: &str) -> Life {
+    Life { worker: name.into(), incarnation: Incarnation(1) }
+}
+
 pub(super) fn cluster(text: &str, now: Instant) -> ClusterSnapshot {
     ClusterSnapshot {
         workers: split(text).map(|(name, traits)| worker(name, traits, now)).collect(),
@@ -34,9 +39,9 @@ pub(super) fn cluster(text: &str, now: Instant) -> ClusterSnapshot {
 
 pub(super) fn decide(workers: &str, tokens: u32, policy: &str) -> String {
     let now = Instant::now();
-    let excluded: Vec<WorkerId> = split(workers)
-        .filter(|(_, traits)| traits.contains("excluded"))
-        .map(|(name, _)| name.into())
+    let excluded: Vec<Life> = split(workers)
+        .filter(|(_, traits)| traits.contains("excluded") || traits.contains("reborn"))
+        .map(|(name, _)| life(name))
         .collect();
     let handoff = match policy {
         "auto" => HandoffPolicy::Auto,
@@ -92,7 +97,11 @@ fn worker(name: &str, traits: &str, now: Instant) -> WorkerView {
     let is = |word| traits.split(' ').any(|one| one == word);
 
     let info = WorkerInfo {
-        address: Address { worker: name.into(), incarnation: Incarnation(1), uri: String::new() },
+        address: Address {
+            worker: name.into(),
+            incarnation: Incarnation(if is("reborn") { 2 } else { 1 }),
+            uri: String::new(),
+        },
         role,
         state: match () {
             () if is("starting") => NodeState::Starting,
