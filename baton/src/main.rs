@@ -6,6 +6,7 @@
 
 mod cli;
 mod commands;
+mod descriptors;
 mod model;
 mod ports;
 mod progress;
@@ -20,6 +21,7 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    descriptors::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),

@@ -8,8 +8,10 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod connections;
 pub mod error;
 pub mod error_code;
+pub mod http_server;
 pub mod load;
 pub mod membership;
 pub mod node;
@@ -21,6 +23,7 @@ pub mod testing;
 
 pub use error::ClusterError;
 pub use error_code::ErrorCode;
+pub use http_server::HttpServer;
 pub use load::LoadWatcher;
 pub use membership::etcd::{EtcdConfig, EtcdMembership};
 pub use membership::memory::MemoryMembership;

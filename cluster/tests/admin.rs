@@ -24,7 +24,7 @@ impl Admin {
         let server = AdminServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = server.local_addr();
         let probes = probes(Probes::new(&node));
-        let server = tokio::spawn(async move { server.serve(probes, metrics).await.unwrap() });
+        let server = tokio::spawn(async move { server.serve(probes, metrics).await });
         Self { node, addr, server }
     }
 

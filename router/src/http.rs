@@ -1,6 +1,5 @@
 //! The HTTP gateway: OpenAI's API, and probes for operators.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use cluster::connections::ClientAddress;
 use cluster::telemetry::{Metrics, propagate};
 use http::{HeaderName, Method, Uri};
 use tower::ServiceBuilder;
@@ -39,10 +39,6 @@ mod surrogates;
 pub(crate) use ignored::Ignored;
 pub(crate) use messages::MessageRules;
 
-/// The address at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
-
 /// All routes, to be served on the public address.
 pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
     let cors = gateway.config.cors;
@@ -69,7 +65,7 @@ pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
 
 /// Gives the call its id and its span, child of the caller's trace.
 async fn name_call(mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>();
+    let peer = request.extensions().get::<ClientAddress>();
     let client = peer.map(|peer| client::of_address(peer.0)).unwrap_or_default();
     let ids = CallIds::new(request.headers(), Instant::now(), client);
     let span = info_span!(

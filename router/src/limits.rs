@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cluster::connections::ConnectionLimits;
+
 use crate::RouterError;
 use crate::params::LOGPROBS_MAX;
 
@@ -34,10 +36,10 @@ pub struct GatewayLimits {
     pub text_queue: usize,
     /// Threads that render and tokenize.
     pub text_threads: usize,
-    /// Open connections; more wait to be accepted.
-    pub connections: usize,
-    /// For a client to read what has been written to it; then its connection is cut.
-    pub write_timeout: Duration,
+    /// Open connections, of HTTP and gRPC together, and how long silent ones stay.
+    pub connections: ConnectionLimits,
+    /// For a request's head to arrive, and for the next one on a connection of HTTP/1.
+    pub head_timeout: Duration,
     /// A request's time, if it doesn't ask for less.
     pub request_timeout: Duration,
 }
@@ -64,8 +66,15 @@ impl Default for GatewayLimits {
             // At 2 ms a prompt of 4 KiB, a queue of 512 on two threads is half a second.
             text_queue: 512,
             text_threads: 2,
-            connections: 16_384,
-            write_timeout: Duration::from_secs(60),
+            connections: ConnectionLimits {
+                open_max: 16_384,
+                // A proxy in front has all of its clients' connections.
+                per_client_max: 4096,
+                greeting_timeout: Duration::from_secs(10),
+                idle_timeout: Some(Duration::from_secs(300)),
+                write_timeout: Some(Duration::from_secs(60)),
+            },
+            head_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(600),
         }
     }
@@ -86,10 +95,14 @@ impl GatewayLimits {
             ("limits.streams", self.streams),
             ("limits.text_queue", self.text_queue),
             ("limits.text_threads", self.text_threads),
-            ("limits.connections", self.connections),
-            ("limits.request_timeout", self.request_timeout.as_millis() as usize),
-            ("limits.write_timeout", self.write_timeout.as_millis() as usize),
-            ("limits.body_timeout", self.body_timeout.as_millis() as usize),
+            ("limits.connections", self.connections.open_max),
+            ("limits.connections_per_client", self.connections.per_client_max),
+            ("limits.request_timeout", millis(self.request_timeout)),
+            ("limits.greeting_timeout", millis(self.connections.greeting_timeout)),
+            ("limits.idle_timeout", self.connections.idle_timeout.map_or(1, millis)),
+            ("limits.write_timeout", self.connections.write_timeout.map_or(1, millis)),
+            ("limits.head_timeout", millis(self.head_timeout)),
+            ("limits.body_timeout", millis(self.body_timeout)),
         ];
         let zero = counts.iter().find(|(_, value)| *value == 0);
         if let Some((field, _)) = zero {
@@ -102,4 +115,8 @@ impl GatewayLimits {
         }
         Ok(())
     }
+}
+
+fn millis(time: Duration) -> usize {
+    time.as_millis() as usize
 }

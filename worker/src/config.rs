@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cluster::connections::ConnectionLimits;
 use engine::EngineConfig;
 use scheduler::{Role, WorkerId};
 
@@ -31,4 +32,6 @@ pub struct WorkerConfig {
     pub drain_deadline: Duration,
     /// Requests that wait for KV blocks before more are refused.
     pub credit_queue_max: usize,
+    /// Connections of routers and other workers.
+    pub connections: ConnectionLimits,
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use cluster::clock;
+use cluster::connections::Connections;
 use cluster::node::Permit;
 use cluster::rpc::{Channels, Listener, Server};
 use cluster::telemetry::{AdminServer, Metrics, Probes};
@@ -181,11 +182,7 @@ impl BoundWorker {
                 })
                 .ready("routers", move || found.check(cluster::clock::now()));
             let metrics = metrics.clone();
-            life.tasks().spawn(async move {
-                if let Err(error) = admin.serve(probes, metrics).await {
-                    tracing::error!(%error, "the admin server failed");
-                }
-            });
+            life.tasks().spawn(admin.serve(probes, metrics));
         }
         let engine = match engine {
             Some(start) => start(&config).map_err(|error| model(&error))?,
@@ -264,7 +261,8 @@ impl Node {
         let report =
             ReportService::start(namespace, &info, move || probe.sample(), every, &self.life);
         self.findable.by_streams(report.followers());
-        let server = Server::new(grpc, &self.life);
+        let connections = Connections::new(self.config.connections.clone());
+        let server = Server::new(grpc, &self.life).with_connections(connections);
         let serving = server.serve(routes.add_service(report.into_server()));
         let living = self.live(membership, info, leave);
         tokio::pin!(serving);

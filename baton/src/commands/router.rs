@@ -22,6 +22,9 @@ use crate::settings::{Settings, Written};
 /// How long a router's last bytes may take once its streams have ended.
 const STOP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Below this, connections are few enough for a word in the log.
+const CONNECTIONS_FEW: usize = 512;
+
 /// A router whose ports are bound.
 pub(crate) struct BoundRouter {
     config: RouterConfig,
@@ -67,6 +70,13 @@ impl BoundRouter {
             .map_err(|source| cluster::ClusterError::Bind { addr: endpoints.http, source })?;
         let grpc_listener = Listener::bind(endpoints.grpc).await?;
         let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr());
+        let open_max = gateway.limits.connections.open_max;
+        if open_max < CONNECTIONS_FEW {
+            tracing::warn!(
+                connections_max = open_max,
+                "few connections are possible: raise `ulimit -n` to serve more clients at a time"
+            );
+        }
         let config = RouterConfig { http: http_listener, grpc: Some(grpc_listener), gateway };
         Ok(Self { config, model, http, grpc })
     }

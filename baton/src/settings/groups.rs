@@ -144,6 +144,26 @@ pub(crate) struct GatewayArgs {
     /// Longest time of one request, seconds [default: 600]
     #[arg(long, value_name = "S")]
     pub request_timeout_s: Option<u64>,
+    /// Open connections, HTTP and gRPC together; at the limit, idle ones are closed and then new ones
+    /// refused [default: 16384, or what `ulimit -n` leaves]
+    #[arg(long, value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Of these, from one address [default: a quarter]
+    #[arg(long, value_name = "N")]
+    pub connections_per_client_max: Option<usize>,
+    /// For a new connection to say something, seconds [default: 10]
+    #[arg(long, value_name = "S")]
+    pub greeting_timeout_s: Option<u64>,
+    /// For a request's head to arrive, and for the next one on a connection of HTTP/1, seconds
+    /// [default: 30]
+    #[arg(long, value_name = "S")]
+    pub head_timeout_s: Option<u64>,
+    /// For a request's body to arrive, seconds [default: 60]
+    #[arg(long, value_name = "S")]
+    pub body_timeout_s: Option<u64>,
+    /// For a connection of HTTP/2 or gRPC without a request, seconds [default: 300]
+    #[arg(long, value_name = "S")]
+    pub idle_timeout_s: Option<u64>,
 }
 
 /// A worker: its name and addresses.
@@ -173,6 +193,10 @@ pub(crate) struct WorkerArgs {
     /// Requests that wait for KV blocks before more are refused [default: 1024]
     #[arg(long, value_name = "N")]
     pub credit_queue_max: Option<usize>,
+    /// Open connections of routers and other workers; at the limit, idle ones are closed and then
+    /// new ones refused [default: 4096, or what `ulimit -n` leaves]
+    #[arg(long, value_name = "N")]
+    pub connections_max: Option<usize>,
 }
 
 /// The cluster's memory.

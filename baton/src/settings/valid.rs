@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use cluster::connections::ConnectionLimits;
 use cluster::membership::etcd::Credentials;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use cluster::{EtcdConfig, node};
@@ -17,6 +18,7 @@ use scheduler::{HandoffPolicy, PartitionTargets, Role, WorkerId};
 use worker::WorkerConfig;
 
 use super::Written;
+use crate::descriptors;
 use crate::model::{LocalModel, ModelRequest};
 
 /// The loopback address, any free port.
@@ -24,6 +26,8 @@ const ANY_LOCAL_PORT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const DEFAULT_HTTP: &str = "127.0.0.1:8000";
 const DEFAULT_GRPC: &str = "127.0.0.1:50051";
+/// So many connections are not divided among clients.
+const CONNECTIONS_FEW: usize = 64;
 const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
 /// Enough for thousands of tokens of a small model; a large one wants to be told.
 const DEFAULT_KV_MEMORY_MIB: u64 = 512;
@@ -175,6 +179,7 @@ impl Settings {
             report_interval: Duration::from_millis(worker.report_interval_ms.unwrap_or(100)),
             drain_deadline: self.drain_deadline(),
             credit_queue_max: worker.credit_queue_max.unwrap_or(1024),
+            connections: connections(worker.connections_max, None, ConnectionLimits::default()),
         })
     }
 
@@ -361,9 +366,17 @@ impl Settings {
         }
         limits.streams = gateway.streams_max.unwrap_or(limits.streams);
         limits.choices = gateway.choices_max.unwrap_or(limits.choices);
-        if let Some(seconds) = gateway.request_timeout_s {
-            limits.request_timeout = Duration::from_secs(seconds);
-        }
+        let set = |limit: &mut Duration, written: Option<u64>| {
+            *limit = written.map_or(*limit, Duration::from_secs);
+        };
+        set(&mut limits.request_timeout, gateway.request_timeout_s);
+        set(&mut limits.head_timeout, gateway.head_timeout_s);
+        set(&mut limits.body_timeout, gateway.body_timeout_s);
+        set(&mut limits.connections.greeting_timeout, gateway.greeting_timeout_s);
+        let idle = gateway.idle_timeout_s.map(Duration::from_secs);
+        limits.connections.idle_timeout = idle.or(limits.connections.idle_timeout);
+        let (most, per_client) = (gateway.connections_max, gateway.connections_per_client_max);
+        limits.connections = connections(most, per_client, &limits.connections);
         limits.validate().context("a setting is wrong")?;
         Ok(limits)
     }
@@ -399,6 +412,18 @@ impl Device {
             Self::Auto => engine::cuda::first_usable(),
         }
     }
+}
+
+/// What was written about connections, within what descriptors allow.
+fn connections(
+    most: Option<usize>,
+    per_client: Option<usize>,
+    limits: &ConnectionLimits,
+) -> ConnectionLimits {
+    let open_max = most.unwrap_or(limits.open_max).min(descriptors::for_clients());
+    // A quarter, so that one client leaves room; of few places, all: they may all be one proxy's.
+    let share = (open_max / 4).max(open_max.min(CONNECTIONS_FEW));
+    ConnectionLimits { open_max, per_client_max: per_client.unwrap_or(share), ..limits.clone() }
 }
 
 /// A name that no other worker has; lost at a restart, so a worker of a cluster should be named.

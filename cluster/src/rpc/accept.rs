@@ -1,8 +1,9 @@
-//! Accepted connections: without Nagle's delay, and cut when the node is gone.
+//! Accepted connections: without Nagle's delay, limited in number, and cut when the node is gone.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::net::{Accept, Accepted, Connection};
+use crate::connections::{Caller, Connections, Guarded};
 
 /// After an accept that failed, as it does when descriptors run out: it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +33,7 @@ pub(super) enum Source {
 pub(super) struct Incoming {
     source: Source,
     addr: SocketAddr,
+    connections: Connections,
     cut: CancellationToken,
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -39,7 +42,7 @@ pub(super) struct Incoming {
 ///
 /// tonic waits for ever for connections to close by themselves, and has no way to close them.
 pub(super) struct Cuttable {
-    connection: Box<dyn Connection>,
+    connection: Guarded<Box<dyn Connection>>,
     info: TcpConnectInfo,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -48,8 +51,13 @@ pub(super) struct Cuttable {
 
 impl Incoming {
     /// - `addr`: where this node listens.
-    pub(super) fn new(source: Source, addr: SocketAddr, cut: CancellationToken) -> Self {
-        Self { source, addr, cut, pause: None }
+    pub(super) fn new(
+        source: Source,
+        addr: SocketAddr,
+        connections: Connections,
+        cut: CancellationToken,
+    ) -> Self {
+        Self { source, addr, connections, cut, pause: None }
     }
 }
 
@@ -57,22 +65,27 @@ impl Stream for Incoming {
     type Item = io::Result<Cuttable>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Accepted { connection, peer } = loop {
+        let (Accepted { connection, peer }, seat) = loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
             match ready!(self.source.poll_accept(cx)) {
                 None => return Poll::Ready(None),
-                Some(Ok(accepted)) => break accepted,
+                // Whoever gets no seat is hung up on.
+                Some(Ok(accepted)) => {
+                    let Some(seat) = self.connections.admit(accepted.peer.ip()) else { continue };
+                    break (accepted, seat);
+                }
                 Some(Err(error)) => {
-                    warn!(%error, "accepting a connection");
+                    self.connections.accept_failed(&error);
                     self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
                 }
             }
         };
         let info = TcpConnectInfo { local_addr: Some(self.addr), remote_addr: Some(peer) };
         let cut = Box::pin(self.cut.clone().cancelled_owned());
+        let connection = Guarded::new(connection, seat);
         Poll::Ready(Some(Ok(Cuttable { connection, info, cut })))
     }
 }
@@ -156,10 +169,10 @@ impl AsyncWrite for Cuttable {
 }
 
 impl Connected for Cuttable {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.info.clone()
+    fn connect_info(&self) -> Caller {
+        Caller { tcp: self.info.clone(), activity: Arc::clone(self.connection.activity()) }
     }
 }
 
@@ -168,6 +181,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::connections::ConnectionLimits;
 
     #[tokio::test]
     async fn accepted_connections_do_not_wait_to_fill_segments() {
@@ -183,7 +197,8 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let _peer = TcpStream::connect(addr).await.unwrap();
         let cut = CancellationToken::new();
-        let mut incoming = Incoming::new(Source::Tcp(listener), addr, cut.clone());
+        let connections = Connections::new(ConnectionLimits::default());
+        let mut incoming = Incoming::new(Source::Tcp(listener), addr, connections, cut.clone());
         let mut accepted = incoming.next().await.unwrap().unwrap();
         let (read, ()) = tokio::join!(accepted.read_u8(), async { cut.cancel() });
         let error = read.unwrap_err();

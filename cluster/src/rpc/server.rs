@@ -14,6 +14,7 @@ use tracing::{Span, field, info, info_span};
 
 use super::accept::{Incoming, Source};
 use super::net::Accept;
+use crate::connections::{ConnectionLimits, Connections, CountCalls};
 use crate::telemetry::propagate;
 use crate::{ClusterError, Lifecycle};
 
@@ -32,6 +33,13 @@ pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(3);
 const CALLER_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long open calls have to end after the node has stopped, before connections are cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A call's metadata; nodes send some hundred bytes.
+const HEAD_BYTES_MAX: u32 = 32 << 10;
+/// From strangers, who may have many connections, less is taken before it is read.
+const PUBLIC_STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const PUBLIC_CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
+/// Calls of a stranger at a time on one connection.
+const PUBLIC_STREAMS_MAX: u32 = 256;
 
 /// A bound port that isn't served yet.
 ///
@@ -47,6 +55,8 @@ pub struct Listener {
 pub struct Server {
     listener: Listener,
     node: Lifecycle,
+    connections: Connections,
+    is_public: bool,
 }
 
 // === impl Listener ===
@@ -95,10 +105,23 @@ impl fmt::Debug for Listener {
 // === impl Server ===
 
 impl Server {
-    /// A server for the node, on a port bound before.
+    /// A server for the node's peers, on a port bound before.
     #[must_use]
     pub fn new(listener: Listener, node: &Lifecycle) -> Self {
-        Self { listener, node: node.clone() }
+        let connections = Connections::new(ConnectionLimits::default());
+        Self { listener, node: node.clone(), connections, is_public: false }
+    }
+
+    /// The same with other limits on its connections.
+    #[must_use]
+    pub fn with_connections(self, connections: Connections) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// The same for clients outside of the cluster: less is taken from each before it is read.
+    #[must_use]
+    pub fn public(self) -> Self {
+        Self { is_public: true, ..self }
     }
 
     /// Serves `routes`, health and reflection until the node has stopped.
@@ -110,17 +133,18 @@ impl Server {
     /// # Errors
     /// [`ClusterError::Serve`] if the server breaks off.
     pub async fn serve(self, routes: Routes) -> Result<(), ClusterError> {
-        let Self { listener: Listener { source, addr }, node } = self;
+        let Self { listener: Listener { source, addr }, node, connections, is_public } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = with_reflection(routes.add_service(health_service))?;
         let cut = CancellationToken::new();
         // Whoever drops this future, as a test that kills a node does, closes its connections too.
         let _cut = cut.clone().drop_guard();
         info!(%addr, "serving gRPC");
-        let serve = builder().add_routes(routes).serve_with_incoming_shutdown(
-            Incoming::new(source, addr, cut.clone()),
-            node.stopped().clone().cancelled_owned(),
-        );
+        let incoming = Incoming::new(source, addr, connections, cut.clone());
+        let mut server = builder(is_public).layer(CountCalls::default());
+        let serve = server
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, node.stopped().clone().cancelled_owned());
         let close = async {
             node.stopped().cancelled().await;
             tokio::time::sleep(CLOSE_TIMEOUT).await;
@@ -161,14 +185,22 @@ fn with_reflection(routes: Routes) -> Result<Routes, ClusterError> {
     Ok(routes.add_service(service))
 }
 
-fn builder() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
+fn builder(is_public: bool) -> tonic::transport::Server {
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(CALLER_PING_TIMEOUT))
+        .http2_max_header_list_size(HEAD_BYTES_MAX)
+        .trace_fn(span);
+    if is_public {
+        return server
+            .initial_stream_window_size(PUBLIC_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(PUBLIC_CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(PUBLIC_STREAMS_MAX);
+    }
+    server
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
-        .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(CALLER_PING_TIMEOUT))
-        .trace_fn(span)
 }
 
 /// A span for a call, child of the caller's.

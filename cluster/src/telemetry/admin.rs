@@ -16,10 +16,14 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use super::metrics::{self, Metrics};
-use crate::{ClusterError, Lifecycle};
+use crate::connections::{ConnectionLimits, Connections};
+use crate::{ClusterError, HttpServer, Lifecycle};
 
-/// How long open scrapes have to end after the node has stopped.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Operators, scrapers and probes: a few. They must get through when clients have taken all else.
+const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_PER_CLIENT_MAX: usize = 16;
+/// For a request to come, and between two: longer than scrape intervals usually are.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A question about a node: fine, or why not.
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -140,22 +144,25 @@ impl AdminServer {
     }
 
     /// Serves until the node has stopped.
-    ///
-    /// # Errors
-    /// [`ClusterError::Serve`] if the server breaks off.
-    pub async fn serve(self, probes: Probes, metrics: Metrics) -> Result<(), ClusterError> {
+    pub async fn serve(self, probes: Probes, metrics: Metrics) {
         info!(addr = %self.addr, "serving health and metrics");
         let stopped = probes.node.stopped().clone();
-        let serve = axum::serve(self.listener, routes(probes, metrics))
-            .with_graceful_shutdown(stopped.clone().cancelled_owned());
-        let close = async {
-            stopped.cancelled().await;
-            tokio::time::sleep(CLOSE_TIMEOUT).await;
+        let server = HttpServer {
+            listener: self.listener,
+            connections: Connections::new(limits()),
+            head_timeout: IDLE_TIMEOUT,
         };
-        tokio::select! {
-            served = serve => served.map_err(|error| ClusterError::Serve(error.to_string())),
-            () = close => Ok(()),
-        }
+        server.serve(routes(probes, metrics), &stopped).await;
+    }
+}
+
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        open_max: CONNECTIONS_MAX,
+        per_client_max: CONNECTIONS_PER_CLIENT_MAX,
+        idle_timeout: Some(IDLE_TIMEOUT),
+        write_timeout: Some(IDLE_TIMEOUT),
+        ..ConnectionLimits::default()
     }
 }
 

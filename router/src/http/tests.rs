@@ -3,6 +3,7 @@
 mod bad_input;
 mod chat;
 mod completions;
+mod connections;
 mod fields;
 mod life;
 mod messages;

@@ -243,7 +243,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     // More than the kernel buffers on the way.
     let script = [vec![started()], vec![flood; 100]].concat();
     let router = TestRouter::configured(vec![script], |config| {
-        config.limits.write_timeout = Duration::from_millis(200);
+        config.limits.connections.write_timeout = Some(Duration::from_millis(200));
     })
     .await;
     let mut stream = tokio::net::TcpStream::connect(router.addr).await.unwrap();
