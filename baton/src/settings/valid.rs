@@ -179,7 +179,7 @@ impl Settings {
             report_interval: Duration::from_millis(worker.report_interval_ms.unwrap_or(100)),
             drain_deadline: self.drain_deadline(),
             credit_queue_max: worker.credit_queue_max.unwrap_or(1024),
-            connections: connections(worker.connections_max, None, ConnectionLimits::default()),
+            connections: connections(worker.connections_max, None, &ConnectionLimits::default()),
         })
     }
 
