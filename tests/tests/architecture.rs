@@ -29,8 +29,9 @@ const EDGES: &[(&str, &[&str])] = &[
 const WORKER_EDGES: &[&str] =
     &["cluster", "engine", "kv-cache", "kv-transfer", "proto", "scheduler", "worker"];
 
-/// Compose everything, and nothing depends on them.
-const TOPS: [&str; 2] = ["baton", "baton-tests"];
+/// Compose everything, and nothing depends on them. The simulation is one of them: it puts nodes together
+/// as the command does, on other ground.
+const TOPS: [&str; 3] = ["baton", "baton-tests", "simulation"];
 
 /// What tests may use beside a crate's own dependencies: its in-memory and fault-injecting parts.
 const TEST_SUPPORT: [&str; 1] = ["cluster"];
@@ -55,6 +56,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/backend/cuda/tensor_map.rs",
     "engine/src/cuda.rs",
     "engine/src/weights/mapped.rs",
+    "simulation/src/entropy.rs",
 ];
 
 /// Past this, look for the second noun.
@@ -70,6 +72,21 @@ const IMPURE: &[&str] = &[
     "tokio",
     "Instant::now",
     "SystemTime::now",
+];
+
+/// What the simulation runs, as far as it tells the time.
+const SIMULATED: &[&str] = &[
+    "cluster/src/load",
+    "cluster/src/membership",
+    "cluster/src/report.rs",
+    "cluster/src/rpc",
+    "decode-worker/src",
+    "engine/src/engine",
+    "engine/src/handle",
+    "kv-transfer/src",
+    "prefill-worker/src",
+    "router/src/dispatch",
+    "worker/src",
 ];
 
 // --- Dependencies. ---
@@ -205,6 +222,24 @@ fn decisions_do_no_io_and_read_no_clock() {
             for word in IMPURE {
                 assert!(!line.contains(word), "{path}: {word} in {line:?}");
             }
+        }
+    }
+}
+
+/// What a simulation runs must live in its time: deadlines and ages by another clock would never come.
+#[test]
+fn what_is_simulated_reads_no_clock_but_the_runtimes() {
+    for (path, text) in sources("rs") {
+        let is_simulated = SIMULATED.iter().any(|folder| path.starts_with(folder));
+        if !is_simulated || path.ends_with("tests.rs") || path.contains("/tests/") {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
+        let has_runtimes = code.contains("use tokio::time::") && code.contains("Instant");
+        let is_std = code.contains("use std::time::") && code.contains("Instant::now");
+        for line in code_lines(code).filter(|line| line.contains("Instant::now")) {
+            let named = line.contains("tokio::time::Instant::now");
+            assert!(named || has_runtimes && !is_std, "{path}: {line:?}; want `clock::now()`");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask up`, `test`, `check` and `bench`.
+//! The verbs of the project: `cargo xtask up`, `test`, `sim`, `check` and `bench`.
 //!
 //! They need nothing but cargo and a C linker: what else is missing, they install and say so. CI
 //! runs exactly these.
@@ -15,6 +15,7 @@ mod bench;
 mod check;
 mod process;
 mod python;
+mod sim;
 mod test;
 mod tools;
 mod up;
@@ -35,6 +36,7 @@ Examples:
   cargo xtask test                      everything, as CI runs it
   cargo xtask test -- anchor            tests with `anchor` in their names
   cargo xtask check                     format, lints, dependencies, docs
+  cargo xtask sim --seeds 1000          clusters in virtual time, on a network that fails
   cargo xtask bench                     what can be measured";
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +55,11 @@ enum Verb {
     ///
     /// Goes through every step, also after one has failed, and ends with a table of them.
     Check(check::Args),
+    /// Simulates clusters in virtual time, on a network that fails by a seed.
+    ///
+    /// Runs the real router, workers and membership with a scripted model. A seed that fails is printed
+    /// with what went wrong and the command that runs it again.
+    Sim(sim::Args),
     /// Lists and runs benchmarks.
     ///
     /// Without a name it lists what there is. `serve` sends load to a running cluster and reports
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Up(args) => up::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Sim(args) => sim::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match result {

@@ -74,8 +74,9 @@ impl<M: StepModel> DrivenEngine<M> {
     }
 
     /// Resolves when something may have arrived since the last turn.
-    pub async fn arrived(&self) {
-        self.arrived.notified().await;
+    pub fn arrived(&self) -> impl Future<Output = ()> + Send + use<M> {
+        let arrived = Arc::clone(&self.arrived);
+        async move { arrived.notified().await }
     }
 
     /// `false` once nobody holds the engine.

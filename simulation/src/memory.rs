@@ -1,0 +1,228 @@
+//! The pages of one simulated worker, watched: who writes must still own what he writes to.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use kv_cache::{
+    BlockId, BlockPool, BlockRef, Fence, KvLayout, KvRegion, Offload, PageRange, RegionError,
+};
+use parking_lot::Mutex;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tokio_util::task::TaskTracker;
+
+use crate::checks::Verdicts;
+use crate::planted::Bug;
+use crate::script::{BLOCK_TOKENS, Slot};
+
+/// The longest that a copy takes.
+const COPY_MAX: Duration = Duration::from_millis(3);
+/// How late a planted late write comes.
+const LATE: Duration = Duration::from_millis(40);
+/// Bytes of a key or a value.
+const WORD_BYTES: usize = 8;
+
+/// A worker's pages. A clone is another handle to the same.
+#[derive(Clone)]
+pub struct Memory(Arc<Inner>);
+
+struct Inner {
+    layout: KvLayout,
+    blocks: u32,
+    /// `[layers, blocks, page]`.
+    bytes: Mutex<Vec<u8>>,
+    /// Whose blocks these are.
+    pool: OnceLock<BlockPool>,
+    rng: Mutex<ChaCha8Rng>,
+    tasks: TaskTracker,
+    verdicts: Verdicts,
+    bug: Option<Bug>,
+    /// Tokens of the step submitted last.
+    step_tokens: Mutex<usize>,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// Pages of `blocks` blocks.
+    ///
+    /// - `tasks`: of the process that they are in.
+    #[must_use]
+    pub fn new(
+        (layout, blocks): (KvLayout, u32),
+        seed: u64,
+        tasks: TaskTracker,
+        verdicts: Verdicts,
+        bug: Option<Bug>,
+    ) -> Self {
+        let bytes = layout.layers as usize * blocks as usize * layout.page_bytes();
+        Self(Arc::new(Inner {
+            layout,
+            blocks,
+            bytes: Mutex::new(vec![0; bytes]),
+            pool: OnceLock::new(),
+            rng: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+            tasks,
+            verdicts,
+            bug,
+            step_tokens: Mutex::default(),
+        }))
+    }
+
+    /// Says whose blocks they are.
+    pub fn belongs_to(&self, pool: &BlockPool) {
+        drop(self.0.pool.set(pool.clone()));
+    }
+
+    /// Reads a slot of a layer.
+    #[must_use]
+    pub fn read(&self, layer: u32, place: (BlockId, usize)) -> Slot {
+        let (key, value) = self.0.offsets(layer, place);
+        let bytes = self.0.bytes.lock();
+        Slot { key: word(&bytes[key..]), value: word(&bytes[value..]) }
+    }
+
+    /// Writes a slot of a layer.
+    pub fn write(&self, layer: u32, place: (BlockId, usize), slot: Slot) {
+        let (key, value) = self.0.offsets(layer, place);
+        let mut bytes = self.0.bytes.lock();
+        bytes[key..key + WORD_BYTES].copy_from_slice(&slot.key.to_le_bytes());
+        bytes[value..value + WORD_BYTES].copy_from_slice(&slot.value.to_le_bytes());
+    }
+
+    /// Copies a block, in all layers.
+    pub fn copy_block(&self, from: BlockId, to: BlockId) {
+        self.check_owned([from, to]);
+        let page = self.0.layout.page_bytes();
+        let mut bytes = self.0.bytes.lock();
+        for layer in 0..self.0.layout.layers {
+            let (from, to) = (self.0.page(layer, from), self.0.page(layer, to));
+            bytes.copy_within(from..from + page, to);
+        }
+    }
+
+    /// Holds that every block that a step writes to is somebody's.
+    pub fn check_owned(&self, written: impl IntoIterator<Item = BlockId>) {
+        let Some(pool) = self.0.pool.get() else { return };
+        let mut written: Vec<BlockId> = written.into_iter().collect();
+        written.sort_unstable();
+        written.dedup();
+        let others =
+            (0..self.0.blocks).map(BlockId).filter(|id| written.binary_search(id).is_err());
+        if pool.orphans(others) != written.len() as u32 {
+            self.0.verdicts.violated(format!("a step writes to a free block among {written:?}"));
+        }
+    }
+
+    /// Notes the size of a step.
+    pub fn note_step(&self, tokens: usize) {
+        *self.0.step_tokens.lock() = tokens;
+    }
+
+    /// Tokens of the step submitted last.
+    #[must_use]
+    pub fn step_tokens(&self) -> usize {
+        *self.0.step_tokens.lock()
+    }
+
+    fn put(&self, pages: &PageRange<'_>, from: &[u8]) {
+        let page = self.0.layout.page_bytes();
+        let mut bytes = self.0.bytes.lock();
+        for ((layer, block), chunk) in places(pages).zip(from.chunks_exact(page)) {
+            let at = self.0.page(layer, block.block);
+            bytes[at..at + page].copy_from_slice(chunk);
+        }
+    }
+
+    /// Holds that the pages are still those that were meant.
+    fn check_current(&self, blocks: &[BlockRef]) {
+        let Some(pool) = self.0.pool.get() else { return };
+        for &block in blocks.iter().filter(|&&block| !pool.is_current(block)) {
+            self.0.verdicts.violated(format!("a hand-off writes to {block}, which was freed"));
+        }
+    }
+
+    /// Promises a block to nobody.
+    fn leak(&self) {
+        let promised = self.0.pool.get().and_then(|pool| pool.reserve(1).ok());
+        std::mem::forget(promised);
+    }
+
+    /// A copy that reports its end before it has begun.
+    fn put_late(&self, pages: &PageRange<'_>, from: &[u8]) {
+        let (memory, layers) = (self.clone(), pages.layers.clone());
+        let (blocks, bytes) = (pages.blocks.to_vec(), from.to_vec());
+        self.0.tasks.spawn(async move {
+            tokio::time::sleep(LATE).await;
+            memory.check_current(&blocks);
+            memory.put(&PageRange { layers, blocks: &blocks }, &bytes);
+        });
+    }
+}
+
+impl KvRegion for Memory {
+    fn layout(&self) -> &KvLayout {
+        &self.0.layout
+    }
+
+    fn gather(&self, pages: &PageRange<'_>, _: Fence, out: &mut [u8]) -> Result<(), RegionError> {
+        pages.check(&self.0.layout, self.0.blocks, out.len())?;
+        let page = self.0.layout.page_bytes();
+        let bytes = self.0.bytes.lock();
+        for ((layer, block), chunk) in places(pages).zip(out.chunks_exact_mut(page)) {
+            let at = self.0.page(layer, block.block);
+            chunk.copy_from_slice(&bytes[at..at + page]);
+        }
+        Ok(())
+    }
+
+    fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
+        pages.check(&self.0.layout, self.0.blocks, bytes.len())?;
+        if self.0.bug == Some(Bug::LateWrite) {
+            self.put_late(pages, bytes);
+            return Ok(());
+        }
+        if self.0.bug == Some(Bug::LeakedReservation) {
+            self.leak();
+        }
+        self.check_current(pages.blocks);
+        self.put(pages, bytes);
+        Ok(())
+    }
+
+    fn offload(&self) -> Option<Offload> {
+        let memory = self.clone();
+        Some(Arc::new(move |work| {
+            let delay = COPY_MAX.mul_f64(memory.0.rng.lock().random::<f64>());
+            memory.0.tasks.spawn(async move {
+                tokio::time::sleep(delay).await;
+                work();
+            });
+        }))
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Where a page begins.
+    fn page(&self, layer: u32, block: BlockId) -> usize {
+        (layer as usize * self.blocks as usize + block.index()) * self.layout.page_bytes()
+    }
+
+    /// Where a slot's key and value are.
+    fn offsets(&self, layer: u32, (block, slot): (BlockId, usize)) -> (usize, usize) {
+        let key = self.page(layer, block) + slot * WORD_BYTES;
+        (key, key + BLOCK_TOKENS as usize * WORD_BYTES)
+    }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    let (word, _) = bytes.split_first_chunk().expect("a whole word");
+    u64::from_le_bytes(*word)
+}
+
+fn places<'a>(pages: &'a PageRange<'_>) -> impl Iterator<Item = (u32, BlockRef)> + 'a {
+    pages.layers.clone().flat_map(|layer| pages.blocks.iter().map(move |&block| (layer, block)))
+}
