@@ -90,7 +90,9 @@ impl Clients {
         let mut stream = dispatcher.generate(request).await.map_err(|error| error.code)?;
         while let Some(event) = stream.next().await {
             match event {
-                Ok(GenerationEvent::Tokens(tokens)) => self.ledger.tokens(number, &tokens),
+                Ok(GenerationEvent::Tokens(tokens)) => {
+                    self.ledger.tokens(number, &tokens, self.clock.now());
+                }
                 Ok(GenerationEvent::Finished { choice, reason }) => {
                     self.ledger.finished(number, choice, reason);
                 }

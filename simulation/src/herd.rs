@@ -27,17 +27,18 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
         cli.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     println!("{} seeds from {first}, {jobs} at a time", cli.seeds);
     let began = Instant::now();
-    let mut failed = Vec::new();
-    let mut waves = (first..first.saturating_add(cli.seeds)).peekable();
-    while waves.peek().is_some() && (cli.bug.is_none() || failed.is_empty()) {
-        let wave: Vec<Run> =
-            waves.by_ref().take(jobs).map(|seed| Run::start(seed, cli.bug)).collect();
-        failed.extend(wave.into_iter().map(Run::end).filter(|ended| ended.failed));
+    let mut failed = 0;
+    let mut seeds = (first..first.saturating_add(cli.seeds)).peekable();
+    while seeds.peek().is_some() && (cli.bug.is_none() || failed == 0) {
+        let wave = seeds.by_ref().take(jobs).map(|seed| Run::start(seed, cli.bug));
+        let wave: Vec<Run> = wave.collect();
+        for ended in wave.into_iter().map(Run::end).filter(|ended| ended.failed) {
+            ended.report(cli.bug);
+            failed += 1;
+        }
     }
-    failed.iter().for_each(|ended| ended.report(cli.bug));
-    let took = began.elapsed().as_secs_f64();
-    println!("{} failed, {took:.1} s", failed.len());
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("{failed} failed, {:.1} s", began.elapsed().as_secs_f64());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn from_the_clock() -> u64 {

@@ -15,6 +15,9 @@ use crate::script::{EOS, next_token};
 /// How far behind its deadline the end of a request may be told.
 const LATE_MAX: Duration = Duration::from_millis(500);
 
+/// The longest wait for a first token while all is well and there is little to do.
+const FIRST_TOKEN_MAX: Duration = Duration::from_secs(4);
+
 /// A request that a client makes.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -89,9 +92,20 @@ impl Ledger {
     }
 
     /// Tokens came.
-    pub fn tokens(&self, ask: usize, tokens: &[SampledToken]) {
+    pub fn tokens(&self, ask: usize, tokens: &[SampledToken], now: Duration) {
+        self.check_patience(ask, now);
         for token in tokens {
             self.token(ask, token);
+        }
+    }
+
+    /// Holds that nobody starves: where all is well, the first token comes soon.
+    fn check_patience(&self, ask: usize, now: Duration) {
+        let heard = &self.heard.lock()[ask];
+        let sent = heard.sent.filter(|_| heard.tokens.is_empty()).unwrap_or(now);
+        if now > sent + FIRST_TOKEN_MAX && (self.settled)(sent) && (self.settled)(now) {
+            let waited = (now - sent).as_secs_f64();
+            self.verdicts.violated(format!("request {ask}: {waited:.3} s to its first token"));
         }
     }
 

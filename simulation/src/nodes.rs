@@ -16,7 +16,9 @@ use kv_transfer::transport::{Faults, Faulty, GrpcTransport};
 use kv_transfer::{Sender, SenderConfig, Target, Transport, Transports};
 use parking_lot::Mutex;
 use router::dispatch::{Dispatcher, DispatcherConfig};
-use scheduler::{HandoffPolicy, LeastLoad, Placer, Role, WorkerId};
+use scheduler::{ClusterSnapshot, HandoffPolicy, LeastLoad, Placer, Role, WorkerId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use worker::node::{BoundWorker, Ground};
 use worker::{WorkerConfig, WorkerError};
@@ -74,6 +76,8 @@ pub struct WorkerSpec {
     pub faults: Faults,
     /// Told of its blocks once it has some.
     pub pool: Arc<Mutex<Option<BlockPool>>>,
+    /// Told when it has to leave.
+    pub leave: CancellationToken,
 }
 
 /// Runs etcd.
@@ -87,6 +91,7 @@ pub async fn router(place: Place, clients: Clients) {
     let membership = place.membership();
     let watched = LoadConfig { namespace: NAMESPACE.to_owned(), ..LoadConfig::default() };
     let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
+    place.tasks.spawn(watch_for_orphans(loads.snapshots(), place.verdicts.clone()));
     let placer = LeastLoad { handoff: HandoffPolicy::Always };
     let placer: Box<dyn Placer> = match place.bug {
         Some(Bug::EternalExclusion) => Box::new(Eternal::new(placer)),
@@ -99,13 +104,30 @@ pub async fn router(place: Place, clients: Clients) {
     clients.run(dispatcher).await;
 }
 
+/// Holds that no worker reports a block that nobody owns.
+async fn watch_for_orphans(
+    mut snapshots: watch::Receiver<Arc<ClusterSnapshot>>,
+    verdicts: Verdicts,
+) {
+    while snapshots.changed().await.is_ok() {
+        let snapshot = snapshots.borrow_and_update().clone();
+        for view in &snapshot.workers {
+            let orphans = view.load.as_ref().map_or(0, |load| load.orphan_blocks);
+            if orphans > 0 {
+                let worker = &view.info.address.worker;
+                verdicts.violated(format!("{worker} has {orphans} blocks that nobody owns"));
+            }
+        }
+    }
+}
+
 /// Runs a worker until it has to leave.
 pub async fn worker(place: Place, spec: WorkerSpec) {
     let membership: Arc<dyn Membership> = place.membership();
     let channels = Channels::over(Arc::new(place.wire.clone()));
     let sender = sender(&place, &spec, channels.clone());
     let (config, wall) = (config(&place, &spec), place.wall);
-    let role = spec.role;
+    let (role, leave) = (spec.role, spec.leave.clone().cancelled_owned());
     let grpc = place.listener();
     let ground = Ground {
         grpc,
@@ -114,10 +136,9 @@ pub async fn worker(place: Place, spec: WorkerSpec) {
         clock: Box::new(move || wall),
     };
     let bound = BoundWorker::over(config, ground);
-    let never = std::future::pending();
     let ran = match role {
-        Role::Decode => decode_worker::run(bound, membership, None, drop, never).await,
-        Role::Prefill => prefill_worker::run(bound, membership, sender, drop, never).await,
+        Role::Decode => decode_worker::run(bound, membership, None, drop, leave).await,
+        Role::Prefill => prefill_worker::run(bound, membership, sender, drop, leave).await,
     };
     tracing::debug!(error = ran.err().map(|error: WorkerError| error.to_string()), "a worker left");
 }

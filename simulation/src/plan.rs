@@ -50,6 +50,8 @@ pub struct Trouble {
 pub enum What {
     /// A process is killed, its clock changes by these milliseconds, and it starts again.
     Kill(HostId, i64),
+    /// A worker is told to leave, and is started again when it has left.
+    Leave(HostId),
     /// A machine goes dark without a word, and comes back.
     Dark(HostId),
     /// A process is stopped as it is, and goes on.

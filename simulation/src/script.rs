@@ -160,8 +160,8 @@ pub fn next_token(weights: u64, context: &[TokenId], sampling: &Sampling, choice
 }
 
 fn slot_after(weights: u64, layer: u32, before: Option<Slot>, token: TokenId) -> Slot {
-    let start = mix(weights, u64::from(layer) + 1);
-    let value = mix(before.map_or(start, |slot| slot.value), u64::from(token));
+    let model = mix(weights, u64::from(layer) + 1);
+    let value = mix(mix(before.map_or(0, |slot| slot.value), model), u64::from(token));
     Slot { key: u64::from(token), value }
 }
 

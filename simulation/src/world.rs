@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use scheduler::Role;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::checks::Verdicts;
@@ -70,6 +71,8 @@ struct Machine {
     /// The blocks of the worker on it.
     pool: Arc<Mutex<Option<BlockPool>>>,
     faults: Faults,
+    /// Tells the worker on it to leave.
+    leave: CancellationToken,
 }
 
 /// A change of the world.
@@ -208,6 +211,7 @@ impl World {
                     process.stop();
                 }
             }
+            What::Leave(host) => self.machine(host).leave.cancel(),
             What::Cut(from, to) => self.network.cut(from, to),
             What::Isolate(host) => self.ways_of(host, Network::cut),
             What::Bad(from, to, quality) => self.network.set_quality(from, to, quality),
@@ -235,6 +239,7 @@ impl World {
                     process.go_on(now);
                 }
             }
+            What::Leave(_) => {}
             What::Cut(from, to) => self.network.mend(from, to),
             What::Isolate(host) => self.ways_of(host, Network::mend),
             What::Bad(from, to, _) => self.network.set_quality(from, to, Quality::default()),
@@ -269,6 +274,7 @@ impl World {
             return;
         }
         let (wall, part) = (machine.wall(now), machine.part);
+        machine.leave = CancellationToken::new();
         let spec = machine.spec();
         let place = |tasks: TaskTracker| Place {
             host,
@@ -324,7 +330,8 @@ impl Machine {
             cuts_max: 0,
         };
         let pool = Arc::default();
-        Self { host, part, process: None, clock_ms: 0, pool, faults }
+        let leave = CancellationToken::new();
+        Self { host, part, process: None, clock_ms: 0, pool, faults, leave }
     }
 
     fn runs_router(&self, router: usize) -> bool {
@@ -346,7 +353,8 @@ impl Machine {
             Part::Decode(weights) => (Role::Decode, weights),
             Part::Etcd | Part::Router(_) => (Role::Decode, 0),
         };
-        WorkerSpec { role, weights, faults: self.faults.clone(), pool: self.pool.clone() }
+        let (faults, pool, leave) = (self.faults.clone(), self.pool.clone(), self.leave.clone());
+        WorkerSpec { role, weights, faults, pool, leave }
     }
 
     /// Holds that every block is back and nothing is promised.

@@ -37,7 +37,7 @@ fn what(rng: &mut ChaCha8Rng, parts: &[Part]) -> What {
     let host = HostId(rng.random_range(1..=parts.len() as u8));
     let other = HostId(rng.random_range(1..=parts.len() as u8));
     let etcd = HostId(1);
-    match rng.random_range(0..10) {
+    match rng.random_range(0..11) {
         0 | 1 => What::Kill(host, 0),
         2 => What::Kill(host, rng.random_range(-CLOCK_JUMP_MS..=CLOCK_JUMP_MS)),
         3 => What::Dark(host),
@@ -45,6 +45,7 @@ fn what(rng: &mut ChaCha8Rng, parts: &[Part]) -> What {
         5 => What::Cut(host, other),
         6 => What::Isolate(host),
         7 | 8 => What::Bad(host, other, bad(rng)),
+        9 => What::Leave(host),
         _ if rng.random_bool(0.5) => What::Wipe(etcd),
         _ => What::Restore(etcd),
     }
