@@ -215,12 +215,18 @@ fn read(mut request: TextRequest) -> Result<(TextRequest, Vec<Prompt>), RequestE
     let model = Arc::clone(&request.model);
     let input = std::mem::replace(&mut request.input, Input::Texts(Vec::new()));
     let prompts = match input {
-        Input::Chat(chat) => {
+        Input::Chat(mut chat) => {
             let template = model.template.as_ref().ok_or_else(|| no_template(&model))?;
             // The template has printed the special tokens itself.
-            let text = template.render(*chat)?;
-            let tokens = model.tokenizer.encode_chat(&text, &request.salt.0)?.into();
-            vec![Prompt { tokens, echo: None }]
+            let salt = &request.salt.0;
+            let tokens = match &model.control_tokens {
+                None => model.tokenizer.encode_chat(&template.render(*chat)?, salt)?,
+                Some(control) => {
+                    control.mark(&mut chat);
+                    control.encode(&template.render(*chat)?, salt)?
+                }
+            };
+            vec![Prompt { tokens: tokens.into(), echo: None }]
         }
         Input::Texts(texts) => texts
             .into_iter()

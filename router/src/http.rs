@@ -10,20 +10,21 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use cluster::connections::ClientAddress;
 use cluster::telemetry::{Metrics, propagate};
-use http::{HeaderName, Method, Uri};
+use http::{Method, Uri};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{Any, CorsLayer};
 use tracing::{Instrument as _, field, info_span};
 
 use crate::{Gateway, client};
 use error::HttpError;
 use headers::CallIds;
 
+mod about;
 pub mod auth;
 mod body;
 mod chat;
 mod completions;
+mod cors;
 mod error;
 mod fields;
 mod headers;
@@ -41,7 +42,7 @@ pub(crate) use messages::MessageRules;
 
 /// All routes, to be served on the public address.
 pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
-    let cors = gateway.config.cors;
+    let cors = cors::layer(gateway.config.cors);
     let api = Router::new()
         .route("/v1/chat/completions", post(chat::handle))
         .route("/v1/completions", post(completions::handle))
@@ -49,13 +50,14 @@ pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
         .route("/v1/models/{*name}", get(probes::model))
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), authenticate));
     let probes = Router::new()
+        .route("/", get(about::about))
         .route("/health", get(probes::health))
         .route("/ready", get(probes::ready))
         .route("/metrics", get(probes::metrics).layer(Extension(metrics)));
     let layers = ServiceBuilder::new()
         .layer(middleware::from_fn(name_call))
         .layer(CatchPanicLayer::custom(|_| HttpError::panicked().into_response()))
-        .option_layer(cors.then(permissive));
+        .layer(cors);
     api.merge(probes)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
@@ -105,17 +107,11 @@ async fn authenticate(
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> HttpError {
-    HttpError::unknown_route(&method, uri.path())
+    about::unserved(&method, uri.path())
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> HttpError {
     HttpError::wrong_method(&method, uri.path())
-}
-
-/// Lets pages of any origin call, and read what the gateway says in headers.
-fn permissive() -> CorsLayer {
-    let exposed: Vec<HeaderName> = headers::EXPOSED.to_vec();
-    CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any).expose_headers(exposed)
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct GatewayLimits {
     pub connections: ConnectionLimits,
     /// For a request's head to arrive, and for the next one on a connection of HTTP/1.
     pub head_timeout: Duration,
+    /// Between signs of life on a stream on which nothing happens.
+    pub keep_alive: Duration,
     /// A request's time, if it doesn't ask for less.
     pub request_timeout: Duration,
 }
@@ -75,6 +77,8 @@ impl Default for GatewayLimits {
                 write_timeout: Some(Duration::from_secs(60)),
             },
             head_timeout: Duration::from_secs(30),
+            // Proxies close connections on which nothing happens, often after 60 s; some after 15.
+            keep_alive: Duration::from_secs(10),
             request_timeout: Duration::from_secs(600),
         }
     }
@@ -102,6 +106,7 @@ impl GatewayLimits {
             ("limits.idle_timeout", self.connections.idle_timeout.map_or(1, millis)),
             ("limits.write_timeout", self.connections.write_timeout.map_or(1, millis)),
             ("limits.head_timeout", millis(self.head_timeout)),
+            ("limits.keep_alive", millis(self.keep_alive)),
             ("limits.body_timeout", millis(self.body_timeout)),
         ];
         let zero = counts.iter().find(|(_, value)| *value == 0);

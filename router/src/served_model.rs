@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::text::template::TemplateLoadError;
-use crate::text::{ChatTemplate, Tokenizer, TokenizerError};
+use crate::text::{ChatTemplate, ControlTokens, Tokenizer, TokenizerError};
 use crate::{RequestError, RouterError};
 
 /// Which model to serve, and under which names.
@@ -28,6 +28,8 @@ pub struct ServedModelConfig {
     pub context_tokens_max: Option<u32>,
     /// Move system messages to where the chat template takes them.
     pub merge_system_messages: bool,
+    /// Take control tokens for text where messages spell them.
+    pub control_tokens_as_text: bool,
 }
 
 /// A model as the router knows it.
@@ -41,6 +43,8 @@ pub struct ServedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Conversations to text; `None`: a base model, completions only.
     pub template: Option<ChatTemplate>,
+    /// Keeps control tokens that messages spell from being any; `None`: they are what they spell.
+    pub control_tokens: Option<ControlTokens>,
     /// Prompt and answer together have at most this many tokens.
     pub context_tokens_max: u32,
     /// Token ids are below this.
@@ -94,6 +98,12 @@ impl ServedModel {
         let template = ChatTemplate::from_folder(folder)?.map(|template| {
             if config.merge_system_messages { template.merging_system_messages() } else { template }
         });
+        let control_tokens = match &template {
+            Some(template) if config.control_tokens_as_text => {
+                Some(ControlTokens::from_file(&folder.join("tokenizer.json"), template)?)
+            }
+            _ => None,
+        };
         let model_json = read_json(&folder.join("config.json"))?.ok_or_else(|| {
             let problem = "missing".to_owned();
             ModelLoadError::File { path: folder.join("config.json"), problem }
@@ -109,6 +119,7 @@ impl ServedModel {
                 .unwrap_or_else(|| tokenizer.vocab_tokens()),
             tokenizer: Arc::new(tokenizer),
             template,
+            control_tokens,
             context_tokens_max: context,
             eos_tokens: eos.into_iter().find(|ids| !ids.is_empty()).unwrap_or_default(),
             sampling_defaults: sampling_defaults(&generation),

@@ -137,6 +137,7 @@ pub(crate) fn model() -> ServedModel {
         vocab_tokens: tokenizer.vocab_tokens(),
         tokenizer,
         template: Some(template.unwrap()),
+        control_tokens: None,
         context_tokens_max: 256,
         eos_tokens: vec![EOS],
         sampling_defaults: Sampling { temperature: 0.7, ..Sampling::default() },

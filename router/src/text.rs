@@ -4,6 +4,7 @@
 //! tokenizer turns text into tokens, the detokenizer turns tokens into whole characters, and the
 //! stop matcher cuts the output where the client asked for it.
 
+pub mod control;
 pub mod detokenizer;
 pub mod pieces;
 pub mod pool;
@@ -13,6 +14,7 @@ pub mod stop;
 pub mod template;
 pub mod tokenizer;
 
+pub use control::ControlTokens;
 pub use detokenizer::Detokenizer;
 pub use pool::{PoolFull, TextPool};
 pub use stop::{StopMatch, StopMatcher, StopSet};

@@ -115,7 +115,44 @@ def errors_are_the_clients_own_exceptions():
     assert error.code == "model_not_found", error.body
     error = refused(openai.BadRequestError, lambda: complete(prompt="word " * 9000))
     assert error.code == "context_length_exceeded", error.body
+    # What litellm and LangChain look for.
+    assert "This model's maximum context length is" in error.message, error.body
+    assert "Input tokens exceed the configured limit" in error.message, error.body
     refused(openai.BadRequestError, lambda: chat(messages=[]))
+
+
+def fields_of_other_servers_are_taken():
+    stops = [f"<stop {index}>" for index in range(40)]
+    options = {"model": MODEL, "messages": MESSAGES, "max_tokens": 4.0, "stop": stops, "extra_body": {"temprature": 1}}
+    answer = CLIENT.chat.completions.with_raw_response.create(**options)
+    assert answer.headers["x-baton-ignored-fields"] == "temprature", answer.headers
+    assert answer.parse().usage.completion_tokens <= 4
+
+
+def usage_is_told_as_it_grows():
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    counts = [chunk.usage.completion_tokens for chunk in chat(stream=True, stream_options=options)]
+    assert counts == sorted(counts) and counts[0] < counts[-1], counts
+
+
+def a_conversation_comes_back_as_agents_send_it():
+    call = {"id": "c", "type": "function", "function": {"name": "now", "arguments": ""}}
+    messages = MESSAGES + [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": []},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Well."}]},
+        {"role": "user", "content": "Go on."},
+    ]
+    assert chat(messages=messages).choices[0].finish_reason in ("stop", "length")
+
+
+def what_is_not_served_is_no_outage():
+    try:
+        CLIENT.embeddings.create(model=MODEL, input="x")
+    except openai.BadRequestError as error:
+        assert error.code == "unsupported_endpoint" and "/v1/chat/completions" in error.message, error.body
+        return
+    raise AssertionError("want BadRequestError")
 
 
 def many_threads_are_served_at_once():
@@ -143,6 +180,10 @@ def main():
         a_stop_string_ends_the_text_and_is_left_out,
         completions_take_text_ids_and_lists,
         errors_are_the_clients_own_exceptions,
+        fields_of_other_servers_are_taken,
+        usage_is_told_as_it_grows,
+        a_conversation_comes_back_as_agents_send_it,
+        what_is_not_served_is_no_outage,
         many_threads_are_served_at_once,
         a_stream_can_be_left_early,
     ]

@@ -63,6 +63,27 @@ async fn is_refused(client: &Client, case: &Case) -> Result<(), String> {
     }
 }
 
+/// The options that say how strictly conversations are taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_server_refuses_fields_without_effect_and_takes_control_tokens_for_text() {
+    let options = ["--strict-fields", "--merge-system-messages", "--control-tokens-as-text"];
+    let strict = Single::start(&options).await;
+    let client = strict.node.client();
+    let mut body = chat_body("Hello", 4);
+    body["temprature"] = 1.into();
+    let (status, _, answer) = client.post(CHAT, &body).await;
+    assert_eq!((status.as_u16(), &answer["error"]["param"]), (400, &json!("temprature")));
+
+    let prompt_tokens = async |text: &str| {
+        let (status, _, answer) = client.post(CHAT, &chat_body(text, 4)).await;
+        assert_eq!(status.as_u16(), 200, "{answer}");
+        answer["usage"]["prompt_tokens"].as_u64().expect("a count")
+    };
+    let spelled = prompt_tokens("<|im_end|><|im_end|><|im_end|><|im_end|>").await;
+    assert!(spelled >= prompt_tokens("").await + 12, "{spelled}");
+    strict.assert_clean().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_routes_and_methods_are_told_apart() {
     let single = Single::start(&[]).await;

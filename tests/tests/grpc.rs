@@ -12,6 +12,8 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServiceResponse};
+use tonic_reflection::pb::v1alpha;
+use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient as ServerReflectionV1AlphaClient;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_token_ids_and_conversations_are_answered() {
@@ -115,6 +117,26 @@ async fn models_health_and_reflection_are_served() {
     let services = services(&grpc).await;
     let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
     assert!(names.contains(&"baton.v1.Inference"), "{names:?}");
+    let older = older_services(&grpc).await;
+    assert!(older.contains(&"baton.v1.Inference".to_owned()), "{older:?}");
+}
+
+async fn older_services(grpc: &baton_tests::Grpc) -> Vec<String> {
+    let message_request =
+        Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()));
+    let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request };
+    let mut answers = ServerReflectionV1AlphaClient::new(grpc.channel())
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .expect("reflection")
+        .into_inner();
+    let answer = answers.message().await.expect("an answer").expect("one answer");
+    match answer.message_response {
+        Some(v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list)) => {
+            list.service.into_iter().map(|service| service.name).collect()
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn services(grpc: &baton_tests::Grpc) -> Vec<ServiceResponse> {

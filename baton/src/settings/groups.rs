@@ -129,6 +129,10 @@ pub(crate) struct GatewayArgs {
     /// the one at the beginning [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub merge_system_messages: Option<bool>,
+    /// Where messages spell control tokens (`<|im_end|>`), take them for text, not for tokens
+    /// [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub control_tokens_as_text: Option<bool>,
     /// Answer browsers of any origin, not only pages of this machine [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub cors: Option<bool>,

@@ -228,6 +228,7 @@ impl Settings {
             aliases: Vec::new(),
             context_tokens_max: self.written.engine.context_tokens_max,
             merge_system_messages: gateway.merge_system_messages.unwrap_or(false),
+            control_tokens_as_text: gateway.control_tokens_as_text.unwrap_or(false),
         })?;
         Ok(GatewayConfig {
             models: ModelCatalog::new(vec![Arc::new(served)])?,

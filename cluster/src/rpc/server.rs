@@ -177,12 +177,15 @@ async fn report_health(node: &Lifecycle, health: &HealthReporter) {
 
 /// Adds the services' descriptions, for `grpcurl` and its like.
 fn with_reflection(routes: Routes) -> Result<Routes, ClusterError> {
-    let service = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| ClusterError::Serve(format!("reflection: {error}")))?;
-    Ok(routes.add_service(service))
+    let descriptions = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let failed = |error| ClusterError::Serve(format!("reflection: {error}"));
+    // Many clients know only the older name of the same service.
+    let older = descriptions().build_v1alpha().map_err(failed)?;
+    Ok(routes.add_service(descriptions().build_v1().map_err(failed)?).add_service(older))
 }
 
 fn builder(is_public: bool) -> tonic::transport::Server {

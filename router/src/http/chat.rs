@@ -93,7 +93,8 @@ async fn answer(gateway: &Gateway, ids: CallIds, request: Request) -> Result<Res
     let envelope = Envelope::new("chatcmpl", object, &call.request);
     let stream = gateway.start(call.request).await?;
     let mut response = if call.stream {
-        sse::respond(shape, envelope, stream, call.usage)
+        let report = sse::Report { usage: call.usage, keep_alive: gateway.limits().keep_alive };
+        sse::respond(shape, envelope, stream, report)
     } else {
         shapes::respond(&shape, envelope, stream).await
     };

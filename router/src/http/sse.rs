@@ -20,14 +20,20 @@ use crate::completion::{TextEvent, TextStream, Usage};
 
 /// A sign of life. No empty line follows: to old clients that would be an event without data.
 const SIGN_OF_LIFE: &[u8] = b": keep-alive\n";
-/// Proxies close connections on which nothing happens, often after 60 s; some after 15.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// The end of a chunk that could tell of tokens, and doesn't.
 const UNUSED: &[u8] = b"],\"usage\":null}\n\n";
 /// What is there already is sent in one piece, up to about this size.
 const FRAME_BYTES: usize = 16 << 10;
 /// nginx buffers answers unless told not to.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What a stream tells beside the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    pub(super) usage: StreamUsage,
+    /// Between signs of life.
+    pub(super) keep_alive: Duration,
+}
 
 /// Writes a stream as events.
 struct SseWriter<S> {
@@ -37,6 +43,7 @@ struct SseWriter<S> {
     head: Vec<u8>,
     tail: Vec<u8>,
     usage: StreamUsage,
+    keep_alive: Duration,
     opened: Vec<bool>,
     out: Vec<u8>,
     done: bool,
@@ -56,11 +63,11 @@ pub(super) fn respond<S: Shape>(
     shape: S,
     envelope: Envelope,
     stream: TextStream,
-    usage: StreamUsage,
+    report: Report,
 ) -> Response {
     let mut route = http::HeaderMap::new();
     headers::add_route(&mut route, &stream);
-    let writer = SseWriter::new(shape, &envelope, stream, usage);
+    let writer = SseWriter::new(shape, &envelope, stream, report);
     // The call's span lasts as long as its answer.
     let span = Span::current();
     let frames = futures::stream::unfold((writer, envelope), move |(mut writer, envelope)| {
@@ -82,7 +89,8 @@ pub(super) fn respond<S: Shape>(
 // === impl SseWriter ===
 
 impl<S: Shape> SseWriter<S> {
-    fn new(shape: S, envelope: &Envelope, stream: TextStream, usage: StreamUsage) -> Self {
+    fn new(shape: S, envelope: &Envelope, stream: TextStream, report: Report) -> Self {
+        let Report { usage, keep_alive } = report;
         let mut head = b"data: ".to_vec();
         envelope.write(&mut head);
         head.pop();
@@ -95,6 +103,7 @@ impl<S: Shape> SseWriter<S> {
             // With usage asked for, every chunk has the field.
             tail: if usage.last { UNUSED.to_vec() } else { b"]}\n\n".to_vec() },
             usage,
+            keep_alive,
             out: Vec::new(),
             done: false,
         }
@@ -103,7 +112,7 @@ impl<S: Shape> SseWriter<S> {
     /// The next piece of the body: all events that are there, or a sign of life.
     async fn frame(&mut self, envelope: &Envelope) -> Option<Bytes> {
         while !self.done && self.out.is_empty() {
-            match tokio::time::timeout(KEEP_ALIVE, self.stream.next()).await {
+            match tokio::time::timeout(self.keep_alive, self.stream.next()).await {
                 Err(_) => return Some(Bytes::from_static(SIGN_OF_LIFE)),
                 Ok(event) => self.write(event, envelope),
             }

@@ -4,6 +4,7 @@ mod bad_input;
 mod chat;
 mod completions;
 mod connections;
+mod discovery;
 mod fields;
 mod life;
 mod messages;

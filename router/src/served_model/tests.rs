@@ -16,6 +16,7 @@ fn folder(files: &[(&str, Json)]) -> tempfile::TempDir {
 fn config(folder: &Path) -> ServedModelConfig {
     ServedModelConfig {
         merge_system_messages: false,
+        control_tokens_as_text: false,
         folder: folder.to_owned(),
         name: "m".into(),
         aliases: vec!["alias".into()],

@@ -25,7 +25,8 @@ const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 pub struct ChatTemplate {
     env: Environment<'static>,
     special_tokens: SpecialTokens,
-    /// Every word of its source.
+    source: String,
+    /// Every word of it.
     words: HashSet<String>,
     content: ContentHabits,
     system: SystemPlace,
@@ -127,6 +128,7 @@ impl ChatTemplate {
         }
         let mut template = Self {
             special_tokens,
+            source: sources.iter().map(|(_, source)| source.as_str()).collect(),
             words: sources.iter().flat_map(|(_, source)| words(source)).collect(),
             content: ContentHabits::UNKNOWN,
             system: SystemPlace::Anywhere,
@@ -150,6 +152,12 @@ impl ChatTemplate {
     #[must_use]
     pub fn mentions(&self, word: &str) -> bool {
         self.words.contains(word)
+    }
+
+    /// Whether its source has that text.
+    #[must_use]
+    pub fn writes(&self, text: &str) -> bool {
+        self.source.contains(text)
     }
 
     /// Renders a conversation, its messages brought into the form this template expects: contents

@@ -4,7 +4,6 @@ use proto::v1::inference_client::InferenceClient;
 use proto::v1::inference_request::Input;
 use proto::v1::inference_response::Event;
 use proto::v1::{Chat, ChatMessage, FinishKind, InferenceRequest, ListModelsRequest, TokenIds};
-use reqwest::Method;
 use scheduler::{FinishReason, SampledToken};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -149,22 +148,6 @@ async fn a_client_is_its_key_or_else_its_address() {
     drop(grpc.generate(request).await.unwrap());
     let clients: Vec<_> = open.peer.requests().iter().map(|it| it.generation.client).collect();
     assert_eq!(clients, [crate::client::of_address([127, 0, 0, 1].into()); 3]);
-}
-
-#[tokio::test]
-async fn pages_of_other_origins_may_call_where_that_is_allowed() {
-    for allowed in [true, false] {
-        let router = TestRouter::configured(vec![says("x")], |config| config.cors = allowed).await;
-        let preflight = router
-            .client
-            .request(Method::OPTIONS, router.at("/v1/chat/completions"))
-            .header("origin", "https://page.example")
-            .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "content-type,authorization");
-        let answer = Answer::read(preflight.send().await.unwrap()).await;
-        assert_eq!(!answer.header("access-control-allow-origin").is_empty(), allowed);
-        assert_eq!(answer.status, if allowed { 200 } else { 405 });
-    }
 }
 
 #[tokio::test]

@@ -156,6 +156,55 @@ async fn headers_and_tokens_are_sent_as_soon_as_they_are_known() {
     }
 }
 
+/// The events of a client that takes every empty line for the end of one.
+fn plain_events(body: &str) -> Vec<String> {
+    let mut events = vec![String::new()];
+    for line in body.lines() {
+        match line.strip_prefix("data: ") {
+            Some(data) => events.last_mut().unwrap().push_str(data),
+            None if line.is_empty() => events.push(String::new()),
+            None => assert!(line.starts_with(':'), "{line}"),
+        }
+    }
+    assert_eq!(events.pop(), Some(String::new()), "the last event has ended");
+    events
+}
+
+#[tokio::test]
+async fn signs_of_life_are_no_events_even_to_plain_clients() {
+    let script = [
+        vec![started(), Step::Wait],
+        text(0, "A"),
+        vec![Step::Wait],
+        text(0, "B").into_iter().map(|_| token(0, 1, 66)).collect(),
+        vec![finished(0, FinishReason::Length)],
+    ];
+    let router = TestRouter::configured(vec![script.concat()], |config| {
+        config.limits.keep_alive = std::time::Duration::from_millis(10);
+    })
+    .await;
+    let body = chat(json!({"stream": true}));
+    let response =
+        router.client.post(router.at("/v1/chat/completions")).json(&body).send().await.unwrap();
+    let (mut chunks, mut body, mut signs) = (response.bytes_stream(), String::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = String::from_utf8(chunk.unwrap().to_vec()).unwrap();
+        if chunk.starts_with(": keep-alive") {
+            signs += 1;
+            router.peer.go_on();
+        }
+        body.push_str(&chunk);
+    }
+    assert!(signs >= 2, "{body}");
+    let events = plain_events(&body);
+    let texts: String = events[..events.len() - 1]
+        .iter()
+        .map(|data| serde_json::from_str::<Json>(data).expect(data))
+        .filter_map(|e| Some(e["choices"][0]["delta"]["content"].as_str()?.to_owned()))
+        .collect();
+    assert_eq!((texts.as_str(), events.last().unwrap().as_str()), ("AB", "[DONE]"));
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_cancels_the_work() {
     let script = vec![started(), token(0, 0, 65), Step::Hang];
