@@ -3,7 +3,12 @@
 use std::error::Error;
 
 use http::StatusCode;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status, TimeoutExpired};
+
+/// Metadata of a status that says which [`ErrorCode`] it is of: several share a gRPC code, and what has none
+/// was said by the machinery in between.
+const MARK: &str = "baton-error";
 
 /// The kinds of failure that a caller can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +29,11 @@ pub enum ErrorCode {
     StaleIncarnation,
     /// Two nodes don't fit each other.
     Incompatible,
-    /// Data arrived damaged and could not be fetched again.
+    /// What arrived is not what was sent, or no answer to what was asked.
     Corrupt,
+    /// The numbers that the model came to are none: damaged weights or memory of this worker, or an overflow
+    /// that any other runs into as well.
+    Miscomputed,
     /// Our own fault.
     Internal,
 }
@@ -33,6 +41,39 @@ pub enum ErrorCode {
 // === impl ErrorCode ===
 
 impl ErrorCode {
+    /// Each of them.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidRequest,
+        Self::NotFound,
+        Self::Busy,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::StaleIncarnation,
+        Self::Incompatible,
+        Self::Corrupt,
+        Self::Miscomputed,
+        Self::Internal,
+    ];
+
+    /// The name by which nodes tell each other.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::NotFound => "not-found",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::StaleIncarnation => "stale-incarnation",
+            Self::Incompatible => "incompatible",
+            Self::Corrupt => "corrupt",
+            Self::Miscomputed => "miscomputed",
+            Self::Internal => "internal",
+        }
+    }
+
     /// The gRPC code.
     #[must_use]
     pub fn grpc(self) -> Code {
@@ -45,7 +86,7 @@ impl ErrorCode {
             Self::Cancelled => Code::Cancelled,
             Self::StaleIncarnation | Self::Incompatible => Code::FailedPrecondition,
             Self::Corrupt => Code::DataLoss,
-            Self::Internal => Code::Internal,
+            Self::Miscomputed | Self::Internal => Code::Internal,
         }
     }
 
@@ -61,7 +102,8 @@ impl ErrorCode {
             }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::Corrupt | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Corrupt => StatusCode::BAD_GATEWAY,
+            Self::Miscomputed | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -71,25 +113,50 @@ impl ErrorCode {
         !matches!(self, Self::InvalidRequest | Self::NotFound | Self::Timeout | Self::Cancelled)
     }
 
-    /// A gRPC status with this code.
+    /// Whether a second worker with the same failure means that a third would have it, too.
+    #[must_use]
+    pub fn retryable_once(self) -> bool {
+        self == Self::Miscomputed
+    }
+
+    /// A gRPC status with this code, and the word that it is this one.
     #[must_use]
     pub fn status(self, message: impl Into<String>) -> Status {
-        Status::new(self.grpc(), message)
+        let mut metadata = MetadataMap::new();
+        metadata.insert(MARK, MetadataValue::from_static(self.name()));
+        Status::with_metadata(self.grpc(), message, metadata)
+    }
+
+    /// What a node said, if one did. A word that doesn't go with its code was damaged on its way.
+    fn marked(status: &Status) -> Option<Self> {
+        let mark = status.metadata().get(MARK)?;
+        let named = Self::ALL.into_iter().find(|code| mark == code.name());
+        Some(named.filter(|code| code.grpc() == status.code()).unwrap_or(Self::Corrupt))
     }
 }
 
+/// What a code means that no node of ours has said, but a library or a proxy.
+///
+/// None of them knows what is wrong with a request: whatever says so is no reason to refuse it.
 impl From<Code> for ErrorCode {
     fn from(code: Code) -> Self {
         match code {
-            Code::InvalidArgument | Code::OutOfRange => Self::InvalidRequest,
-            Code::NotFound => Self::NotFound,
             Code::ResourceExhausted => Self::Busy,
             Code::DeadlineExceeded => Self::Timeout,
-            Code::Cancelled => Self::Cancelled,
-            Code::FailedPrecondition => Self::StaleIncarnation,
-            Code::DataLoss => Self::Corrupt,
-            Code::Unavailable | Code::Aborted => Self::Unavailable,
-            _ => Self::Internal,
+            Code::Unavailable | Code::Aborted | Code::Cancelled => Self::Unavailable,
+            // A message over the limit; a body that broke off.
+            Code::OutOfRange | Code::DataLoss => Self::Corrupt,
+            // A service that is not there, or not for us.
+            Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
+                Self::Incompatible
+            }
+            Code::Ok
+            | Code::Unknown
+            | Code::Internal
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition => Self::Internal,
         }
     }
 }
@@ -104,12 +171,16 @@ impl From<&Status> for ErrorCode {
         if causes().any(<dyn Error>::is::<TimeoutExpired>) {
             return Self::Timeout;
         }
-        // Only a failure on this side has a cause: what a peer says arrives as a code and a text. And
-        // if the call was cancelled, it was not by this caller.
-        if causes().next().is_some() || status.code() == Code::Cancelled {
+        // Only a failure on this side has a cause: what a peer says arrives as a code and a text.
+        if causes().next().is_some() {
             return Self::Unavailable;
         }
-        Self::from(status.code())
+        match Self::marked(status) {
+            // If the call was cancelled, it was not by this caller.
+            Some(Self::Cancelled) => Self::Unavailable,
+            Some(code) => code,
+            None => Self::from(status.code()),
+        }
     }
 }
 
@@ -122,11 +193,81 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::a_peers_word(Status::resource_exhausted("full"), ErrorCode::Busy)]
+    #[case::a_proxys_word(Status::resource_exhausted("full"), ErrorCode::Busy)]
     #[case::cancelled_but_not_by_us(Status::cancelled("draining"), ErrorCode::Unavailable)]
+    #[case::cancelled_by_a_peer(ErrorCode::Cancelled.status("gone"), ErrorCode::Unavailable)]
+    #[case::a_reply_too_large(
+        Status::out_of_range("decoded message length too large"),
+        ErrorCode::Corrupt
+    )]
+    #[case::not_a_peers_word(Status::invalid_argument("odd"), ErrorCode::Internal)]
+    #[case::another_life_said_by_nobody(Status::failed_precondition("odd"), ErrorCode::Internal)]
     #[case::broken(Status::from_error(Box::new(io::Error::other("reset"))), ErrorCode::Unavailable)]
     #[case::late(Status::from_error(Box::new(TimeoutExpired(()))), ErrorCode::Timeout)]
     fn a_failed_call_means(#[case] status: Status, #[case] want: ErrorCode) {
         assert_eq!(ErrorCode::from(&status), want);
+    }
+
+    /// As it arrives: through a header map.
+    fn over_the_wire(status: &Status) -> Status {
+        let mut headers = http::HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        Status::from_header_map(&headers).unwrap()
+    }
+
+    #[test]
+    fn every_code_survives_the_wire() {
+        for code in ErrorCode::ALL {
+            let arrived = over_the_wire(&code.status("why"));
+            let want = if code == ErrorCode::Cancelled { ErrorCode::Unavailable } else { code };
+            assert_eq!((ErrorCode::from(&arrived), arrived.message()), (want, "why"));
+        }
+    }
+
+    /// All that gRPC has, as a library or a proxy says them: none is the client's fault, none ends a request
+    /// that another worker may serve but a deadline.
+    #[test]
+    fn what_no_node_said_is_no_reason_to_refuse() {
+        for number in 0..=16 {
+            let code = Code::from_i32(number);
+            assert_eq!(code as i32, number);
+            let arrived = ErrorCode::from(&over_the_wire(&Status::new(code, "")));
+            let ends = code == Code::DeadlineExceeded;
+            assert_eq!(!arrived.retryable(), ends, "{code:?} is {arrived:?}");
+            assert!(arrived.http().is_server_error() || arrived == ErrorCode::Busy, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_with_a_flipped_bit_is_no_reason_to_refuse() {
+        for code in ErrorCode::ALL.into_iter().filter(|code| code.retryable()) {
+            for flipped in flips(&code.status("")) {
+                let arrived = ErrorCode::from(&flipped);
+                // A number that gRPC doesn't have is one that nobody said.
+                assert!(
+                    arrived.retryable() || arrived == ErrorCode::Timeout,
+                    "{code:?}: {flipped:?}"
+                );
+            }
+        }
+    }
+
+    /// `status` with each bit of its code and of its mark flipped.
+    fn flips(status: &Status) -> Vec<Status> {
+        let mut headers = http::HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        let mut flipped = Vec::new();
+        for name in ["grpc-status", MARK] {
+            let value = headers[name].as_bytes().to_vec();
+            for bit in 0..8 * value.len() {
+                let mut value = value.clone();
+                value[bit / 8] ^= 1 << (bit % 8);
+                let Ok(value) = http::HeaderValue::from_bytes(&value) else { continue };
+                let mut headers = headers.clone();
+                headers.insert(name, value);
+                flipped.extend(Status::from_header_map(&headers));
+            }
+        }
+        flipped
     }
 }

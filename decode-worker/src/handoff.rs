@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use cluster::rpc::MESSAGE_BYTES_MAX;
 use engine::{EventStream, Mode, Submission};
 use futures::TryStreamExt as _;
-use kv_cache::{BlockTable, TokenId};
+use kv_cache::{BlockHash, BlockTable, TokenId};
 use kv_transfer::{Expected, PendingHandoff, TransferError};
-use proto::v1;
+use proto::convert::transfer::context_name;
 use proto::v1::generate_response as to_router;
 use proto::v1::prefill_client::PrefillClient;
 use proto::v1::prefill_response as from_peer;
+use proto::{SealChain, Sealed as _, v1};
 use scheduler::{Address, Generation, SampledToken};
 use tonic::Streaming;
 use worker::call::Responses;
-use worker::{Node, WorkerError};
+use worker::{Integrity, Node, WorkerError};
 
 use crate::shared::Shared;
 
@@ -23,6 +25,8 @@ pub(crate) struct Handoff<'a> {
     pub(crate) node: &'a Node,
     pub(crate) shared: &'a Shared,
     pub(crate) work: &'a Arc<Generation>,
+    /// The router's, for the peer.
+    pub(crate) work_seal: u64,
     pub(crate) peer: &'a Address,
     /// Counted from 1.
     pub(crate) attempt: u32,
@@ -35,6 +39,20 @@ pub(crate) enum HandedOver {
     Finished,
     /// The blocks were verified and the engine goes on from them.
     Resumed(EventStream),
+}
+
+/// A hand-off that may come.
+struct Expectation {
+    pending: PendingHandoff,
+    /// The name of the tokens whose KV is asked for.
+    context: BlockHash,
+}
+
+/// A prefill worker's answers, each checked to be the next one.
+struct Answers<'a> {
+    integrity: &'a Integrity,
+    stream: Streaming<v1::PrefillResponse>,
+    seals: SealChain,
 }
 
 /// What the prefill worker told.
@@ -54,9 +72,9 @@ impl Handoff<'_> {
         delivered: &mut Vec<SampledToken>,
     ) -> Result<HandedOver, WorkerError> {
         let started = cluster::clock::now();
-        let pending = self.expect().await?;
-        let stream = self.call(&pending).await?;
-        let told = self.listen(stream, responses, delivered).await?;
+        let Expectation { pending, context } = self.expect().await?;
+        let answers = self.call(&pending).await?;
+        let told = self.listen(answers, context, responses, delivered).await?;
         if told.finished.len() == self.work.choices.len() {
             return Ok(HandedOver::Finished);
         }
@@ -85,41 +103,47 @@ impl Handoff<'_> {
     }
 
     /// Takes a credit for the blocks, and notes which leading ones are here already.
-    async fn expect(&self) -> Result<PendingHandoff, WorkerError> {
+    async fn expect(&self) -> Result<Expectation, WorkerError> {
         let engine = &self.node.engine;
         let context = self.work.context();
-        let held = self.held_blocks(&context);
+        let block_tokens = engine.info().block_tokens;
+        let hasher = engine.hasher(&self.work.salt);
+        let hashes = hasher.hash_blocks(None, &context, block_tokens);
+        let name = hasher.name_after(&hashes, &context, block_tokens);
+        let name = name.ok_or_else(|| WorkerError::Invalid("the prompt is empty".into()))?;
+        let held = self.held_blocks(&context, &hashes);
         let blocks = engine.info().layout.blocks_for(context.len()) - held.blocks().len();
         let running = || engine.stats().running;
         let reservation = self.shared.credits.take(engine.pool(), blocks as u32, running).await?;
         let tokens = context.len() as u32;
-        let expected = Expected { reservation, held, tokens, deadline: self.deadline };
-        self.shared.receiver.expect(expected).map_err(|error| match error {
+        let deadline = self.deadline;
+        let expected = Expected { reservation, held, tokens, context: name, deadline };
+        let pending = self.shared.receiver.expect(expected).map_err(|error| match error {
             TransferError::TooManyHandoffs { .. } => WorkerError::Busy(error.to_string()),
             other => WorkerError::Handoff(other.to_string()),
-        })
+        })?;
+        Ok(Expectation { pending, context: name })
     }
 
     /// The leading blocks of `context` that this worker's cache has. Never the last one: it is
     /// written to by the tokens that follow.
-    fn held_blocks(&self, context: &[TokenId]) -> BlockTable {
+    ///
+    /// - `hashes`: of its full blocks.
+    fn held_blocks(&self, context: &[TokenId], hashes: &[BlockHash]) -> BlockTable {
         let (engine, block_tokens) = (&self.node.engine, self.node.engine.info().block_tokens);
         let full_blocks = (context.len() - 1) / block_tokens as usize;
         if !engine.info().prefix_cache || full_blocks == 0 {
             return BlockTable::new(block_tokens);
         }
         let leading = &context[..full_blocks * block_tokens as usize];
-        let hashes = engine.hasher(&self.work.salt).hash_blocks(None, leading, block_tokens);
-        BlockTable::from_prefix(block_tokens, engine.pool().match_prefix(&hashes, leading))
+        let found = engine.pool().match_prefix(&hashes[..full_blocks], leading);
+        BlockTable::from_prefix(block_tokens, found)
     }
 
-    async fn call(
-        &self,
-        pending: &PendingHandoff,
-    ) -> Result<Streaming<v1::PrefillResponse>, WorkerError> {
+    async fn call(&self, pending: &PendingHandoff) -> Result<Answers<'_>, WorkerError> {
         let channel = self.node.channels.get(self.peer);
         let request = v1::PrefillRequest {
-            generation: Some(self.work.as_ref().into()),
+            generation: Some(v1::Generation::under_seal(self.work, self.work_seal)),
             deadline_ms: cluster::rpc::remaining_ms(self.deadline),
             incarnation: self.peer.incarnation.0,
             target: Some(v1::HandoffTarget {
@@ -129,28 +153,30 @@ impl Handoff<'_> {
                 held_blocks: pending.held_blocks(),
                 kv_layout: self.node.fingerprint.kv_layout.clone(),
             }),
+            seal: 0,
         };
+        let request = request.sealed(0);
+        let seals = SealChain::after(request.seal);
         let response = PrefillClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .prefill(cluster::rpc::request(request, self.deadline))
             .await
             .map_err(|status| WorkerError::peer(&self.peer.worker, &status))?;
-        Ok(response.into_inner())
+        let integrity = &self.node.integrity;
+        Ok(Answers { integrity, stream: response.into_inner(), seals })
     }
 
     /// Follows the prefill worker; the first tokens go straight on to the router.
     async fn listen(
         &self,
-        mut stream: Streaming<v1::PrefillResponse>,
+        mut answers: Answers<'_>,
+        context: BlockHash,
         responses: &Responses<v1::GenerateResponse>,
         delivered: &mut Vec<SampledToken>,
     ) -> Result<Told, WorkerError> {
         let mut told = Told { finished: Vec::new(), committed: None };
-        while let Some(message) = stream
-            .try_next()
-            .await
-            .map_err(|status| WorkerError::peer(&self.peer.worker, &status))?
-        {
-            match message.event {
+        while let Some(answer) = answers.next(self.peer).await? {
+            match answer.event {
                 Some(from_peer::Event::Started(started)) => {
                     let started = to_router::Started {
                         path: to_router::Path::Handoff.into(),
@@ -164,6 +190,7 @@ impl Handoff<'_> {
                     responses.send(response(to_router::Event::PromptScores(scores))).await?;
                 }
                 Some(from_peer::Event::FirstTokens(first)) => {
+                    self.check_first(&first, context)?;
                     delivered.extend(first.tokens.iter().cloned().map(SampledToken::from));
                     self.pass_on(first, &mut told, responses).await?;
                 }
@@ -172,6 +199,26 @@ impl Handoff<'_> {
             }
         }
         Ok(told)
+    }
+
+    /// First tokens are the ones asked for, behind the context that was sent, or they don't go on.
+    fn check_first(
+        &self,
+        first: &from_peer::FirstTokens,
+        context: BlockHash,
+    ) -> Result<(), WorkerError> {
+        if context_name(&first.context)? != context {
+            return Err(self.broken("its first tokens follow another context"));
+        }
+        let index = self.work.generated.len() as u32;
+        let wanted = if index < self.work.stop.max_tokens { &self.work.choices[..] } else { &[] };
+        let vocab_size = self.node.engine.info().vocab_size;
+        let fits = |token: &v1::SampledToken| token.index == index && token.token < vocab_size;
+        let are_all = first.tokens.iter().map(|token| token.choice).eq(wanted.iter().copied());
+        if are_all && first.tokens.iter().all(fits) {
+            return Ok(());
+        }
+        Err(self.broken("a first token is missing, or is none"))
     }
 
     async fn pass_on(
@@ -190,10 +237,22 @@ impl Handoff<'_> {
     }
 
     fn broken(&self, what: &str) -> WorkerError {
-        WorkerError::Handoff(format!("{}: {what}", self.peer.worker))
+        WorkerError::Broken { worker: self.peer.worker.to_string(), what: what.to_owned() }
+    }
+}
+
+// === impl Answers ===
+
+impl Answers<'_> {
+    async fn next(&mut self, peer: &Address) -> Result<Option<v1::PrefillResponse>, WorkerError> {
+        let answer = self.stream.try_next().await;
+        let answer = answer.map_err(|status| WorkerError::peer(&peer.worker, &status))?;
+        let Some(mut answer) = answer else { return Ok(None) };
+        self.integrity.next("prefill-answer", &mut self.seals, &mut answer)?;
+        Ok(Some(answer))
     }
 }
 
 fn response(event: to_router::Event) -> v1::GenerateResponse {
-    v1::GenerateResponse { event: Some(event) }
+    v1::GenerateResponse { event: Some(event), seal: 0 }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use proto::v1;
 use scheduler::{Address, Generation};
 use tonic::{Request, Response, Status};
-use worker::call::{Call, ResponseStream, Responses, generation};
+use worker::call::{Call, ResponseStream, Responses};
 use worker::local::relay;
 use worker::{Node, WorkerError};
 
@@ -25,6 +25,8 @@ struct Session {
     node: Node,
     shared: Arc<Shared>,
     work: Arc<Generation>,
+    /// As the work came with it; the peers check it, too.
+    work_seal: u64,
     peers: Vec<Address>,
     deadline: Instant,
 }
@@ -45,14 +47,17 @@ impl v1::decode_server::Decode for DecodeService {
         &self,
         request: Request<v1::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        let seal = self.node.integrity.open("generate", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms);
+        let call = Call::new(permit, request.deadline_ms, seal);
+        let work_seal = request.generation.as_ref().map_or(0, |generation| generation.seal);
         let peers = request.prefill_peers.into_iter().map(TryInto::try_into);
         let session = Session {
             node: self.node.clone(),
             shared: self.shared.clone(),
-            work: Arc::new(generation(request.generation)?),
+            work: Arc::new(self.node.integrity.generation(request.generation)?),
+            work_seal,
             peers: peers.collect::<Result<_, _>>().map_err(WorkerError::from)?,
             deadline: call.deadline,
         };
@@ -69,12 +74,14 @@ impl Session {
     /// it: computed again, a near-tie might come out the other way. Where there are several choices,
     /// each with its own, they are computed again; the router drops the twins.
     async fn run(mut self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
+        let mut miscomputed = false;
         for (attempt, peer) in (1..).zip(&self.peers) {
             let mut delivered = Vec::new();
             let handoff = Handoff {
                 node: &self.node,
                 shared: &self.shared,
                 work: &self.work,
+                work_seal: self.work_seal,
                 peer,
                 attempt,
                 deadline: self.deadline,
@@ -83,7 +90,9 @@ impl Session {
                 Ok(HandedOver::Finished) => return Ok(()),
                 Ok(HandedOver::Resumed(events)) => return relay(events, &responses).await,
                 Err(error) if !error.code().retryable() => return Err(error),
+                Err(error) if error.code().retryable_once() && miscomputed => return Err(error),
                 Err(error) => {
+                    miscomputed |= error.code().retryable_once();
                     self.shared.stats.attempt_failed();
                     tracing::warn!(peer = %peer.worker, %error, "hand-off failed");
                 }
@@ -91,6 +100,7 @@ impl Session {
             if let ([_], [first]) = (&self.work.choices[..], &delivered[..]) {
                 let generated = [&self.work.generated[..], &[first.token]].concat().into();
                 self.work = Arc::new(Generation { generated, ..(*self.work).clone() });
+                self.work_seal = v1::Generation::from(self.work.as_ref()).seal;
             }
         }
         if !self.peers.is_empty() {

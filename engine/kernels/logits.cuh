@@ -121,3 +121,7 @@ __device__ __forceinline__ float quad_max(float4 v) { return fmaxf(fmaxf(v.x, v.
 __device__ __forceinline__ float key_logit(u64 key) {
     return key == 0 ? -INFINITY : from_ordered((u32)(key >> 32));
 }
+
+// Whether a row whose greatest key this is has logits that are numbers: no NaN, no infinity, and one that can be
+// chosen.
+__device__ __forceinline__ bool is_finite_key(u64 key) { return key != 0 && key_logit(key) < INFINITY; }

@@ -11,7 +11,7 @@
 
 // What a request wants of its row of logits.
 enum Mode : u32 { GREEDY = 0, CHOOSE = 1, SCORE = 2 };
-enum Status : u32 { OK = 0, NOT_A_NUMBER = 1, NO_CANDIDATE = 2 };
+enum Status : u32 { OK = 0, NOT_FINITE = 1, NO_CANDIDATE = 2 };
 
 struct Request {
     // Row of logits; negative for a padding entry, which gives nothing.
@@ -112,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(GREEDY_THREADS)
     __threadfence();
     most = atomicExch(&shared_row.best, 0ull);
     shared_row.done = 0;
-    const u32 status = most == NAN_KEY ? NOT_A_NUMBER : most == 0 ? NO_CANDIDATE : OK;
+    const u32 status = is_finite_key(most) ? OK : NOT_FINITE;
     // A faulty row feeds token 0 to the next step, whose output nobody reads.
     const u32 chosen = status == OK ? ~(u32)most : 0;
     Choice& choice = choices[blockIdx.y];
@@ -425,8 +425,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / 
     const float* from = logits + request.row * stride;
     u64 likeliest = row.survey([&](int i) { return load_quad(row, from, i); }, inverse_of(request),
                                request.edits == 0 && needs_total(request), true);
-    const bool nan = likeliest == NAN_KEY;
-    if (!nan && request.top >= 0) {
+    const bool faulty = !is_finite_key(likeliest);
+    if (!faulty && request.top >= 0) {
         const float most = key_logit(likeliest);
         float sum = 0.0f;
         row.each([&](float y) { sum += exp2f((y - most) * LOG2_E); });
@@ -434,8 +434,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / 
         if (threadIdx.x == 0) shared.most = most, shared.log_sum = logf(sum);
         if (request.top > 0) row.list_likeliest(alternatives(request));
     }
-    u32 status = nan ? NOT_A_NUMBER : OK, token = request.given;
-    if (!nan && request.mode == CHOOSE) {
+    u32 status = faulty ? NOT_FINITE : OK, token = request.given;
+    if (!faulty && request.mode == CHOOSE) {
         if (request.edits > 0) {
             apply_edits(row, edits + request.first_edit, request.edits);
             likeliest = row.survey([&](int i) { return row.values[i]; }, inverse_of(request),
@@ -449,7 +449,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CLUSTER == 1 ? 1 : 1024 / 
     if (rank != 0) return;
     const auto logprob = [&](float y) { return (y - shared.most) - shared.log_sum; };
     Choice& choice = choices[blockIdx.y];
-    const u32 listed = nan ? 0 : alternatives(request);
+    const u32 listed = faulty ? 0 : alternatives(request);
     if (threadIdx.x == 0) {
         // A faulty row feeds token 0 to the next step, whose output nobody reads.
         if (status != OK) token = 0;

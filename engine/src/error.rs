@@ -52,10 +52,11 @@ pub enum EngineError {
 /// Why a row of logits gives no token.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LogitsFault {
-    /// The model computed a NaN: damaged weights or an overflow.
-    #[error("NaN")]
-    NotANumber,
-    /// Every token is banned or has probability 0.
+    /// The model computed a NaN or an infinity, or nothing else than minus infinity: damaged weights or memory,
+    /// or an overflow.
+    #[error("not finite")]
+    NotFinite,
+    /// The request bans every token.
     #[error("no token is left to choose")]
     NoCandidate,
 }

@@ -33,10 +33,10 @@ struct Noise {
 /// - `logits`: `[vocab_size]`, as the model computed them.
 ///
 /// # Errors
-/// [`LogitsFault::NotANumber`] if any logit is NaN, [`LogitsFault::NoCandidate`] if nothing may be
+/// [`LogitsFault::NotFinite`] if the logits are none, [`LogitsFault::NoCandidate`] if nothing may be
 /// chosen.
 pub fn sample(logits: &[f32], row: &SampleRow<'_>) -> Result<Sampled, LogitsFault> {
-    refuse_nan(logits)?;
+    refuse_not_finite(logits)?;
     let token = if is_plain_greedy(row) { argmax(logits)? } else { choose(logits, row)? };
     let logprob = row.sampling.logprobs.map(|top| token_logprob(logits, token, top));
     Ok(Sampled { token, logprob })
@@ -47,14 +47,21 @@ pub fn sample(logits: &[f32], row: &SampleRow<'_>) -> Result<Sampled, LogitsFaul
 /// - `logits`: `[vocab_size]`.
 ///
 /// # Errors
-/// [`LogitsFault::NotANumber`] if any logit is NaN.
+/// [`LogitsFault::NotFinite`] if the logits are none.
 pub fn score(logits: &[f32], row: &ScoreRow) -> Result<TokenLogprob, LogitsFault> {
-    refuse_nan(logits)?;
+    refuse_not_finite(logits)?;
     Ok(token_logprob(logits, row.next, row.top))
 }
 
-fn refuse_nan(logits: &[f32]) -> Result<(), LogitsFault> {
-    if logits.iter().any(|logit| logit.is_nan()) { Err(LogitsFault::NotANumber) } else { Ok(()) }
+/// A NaN or an infinity among logits, or nothing but minus infinity, is no model's answer. A single minus
+/// infinity is one: a token that can't come.
+fn refuse_not_finite(logits: &[f32]) -> Result<(), LogitsFault> {
+    let is_none = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+    let is_impossible = |logit: &f32| *logit == f32::NEG_INFINITY;
+    if logits.iter().any(is_none) || logits.iter().all(is_impossible) {
+        return Err(LogitsFault::NotFinite);
+    }
+    Ok(())
 }
 
 fn is_plain_greedy(row: &SampleRow<'_>) -> bool {

@@ -205,6 +205,19 @@ impl Sequence {
         self.sealed_blocks = full_blocks;
     }
 
+    /// The name of the whole context.
+    pub(crate) fn name(
+        &mut self,
+        hasher: &ChainHasher,
+        prompt: &[TokenId],
+        block_tokens: u32,
+    ) -> Option<BlockHash> {
+        let context = self.context(prompt);
+        let blocks = context.len() / block_tokens as usize;
+        self.name_blocks(hasher, &context, blocks, block_tokens as usize);
+        hasher.name_after(&self.hashes[..blocks], &context, block_tokens)
+    }
+
     /// Gives all blocks back and waits for a place again.
     pub(crate) fn preempt(&mut self) {
         self.release();

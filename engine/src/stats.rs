@@ -49,6 +49,8 @@ pub struct EngineStats {
     pub cancelled: u64,
     /// Submissions that ended in [`crate::SequenceError`].
     pub failed: u64,
+    /// Of them, those whose logits were no numbers.
+    pub miscomputed: u64,
 }
 
 // === impl EngineStats ===

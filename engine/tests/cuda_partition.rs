@@ -155,7 +155,7 @@ async fn hand_over(from: &EngineHandle, to: &EngineHandle, prompt_tokens: u32) -
     while let Some(event) = next(&mut events).await {
         match event {
             Event::PagesFilled(pages) => copy(from, to, &pages, &table),
-            Event::Prefilled { table: source, first } => {
+            Event::Prefilled { table: source, first, .. } => {
                 table.set_tokens(prompt_tokens as usize);
                 return HandedOver { source, table, first };
             }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::BlockHash;
+
 /// One attempt to hand one sequence over: 16 random bytes, never used twice.
 ///
 /// Whoever knows it may write, so it is made by the receiver and told to one sender.
@@ -31,6 +33,8 @@ pub struct CommitRecord {
     pub layers: u32,
     /// Over every page sent; see the transfer crate's `Digest`.
     pub digest: u64,
+    /// The name of the tokens whose KV was computed: [`crate::ChainHasher::name`].
+    pub context: BlockHash,
 }
 
 /// Why a receiver will not take a hand-off's pages.
@@ -50,6 +54,8 @@ pub enum RejectReason {
     Superseded,
     /// The receiver's memory failed.
     Internal,
+    /// The pages are of other tokens than were asked for.
+    ContextMismatch,
 }
 
 // === impl HandoffId ===

@@ -119,6 +119,33 @@ impl ChainHasher {
             .collect()
     }
 
+    /// The name of a sequence as a whole: of its last full block, continued by what follows that.
+    ///
+    /// Equal names mean equal tokens from the first to the last, so it says what a hand-off's KV is of.
+    ///
+    /// # Panics
+    /// If there are no tokens, or `block_tokens` is 0.
+    #[must_use]
+    pub fn name(&self, tokens: &[TokenId], block_tokens: u32) -> BlockHash {
+        let named = self.hash_blocks(None, tokens, block_tokens);
+        self.name_after(&named, tokens, block_tokens).expect("a context has tokens")
+    }
+
+    /// As [`ChainHasher::name`], where the full blocks are named already.
+    #[must_use]
+    pub fn name_after(
+        &self,
+        full_blocks: &[BlockHash],
+        tokens: &[TokenId],
+        block_tokens: u32,
+    ) -> Option<BlockHash> {
+        let parent = full_blocks.last().copied();
+        match &tokens[full_blocks.len() * block_tokens as usize..] {
+            [] => parent,
+            tail => Some(self.extend(parent, tail)),
+        }
+    }
+
     /// Lays the message out in `message` and hashes it: parent, parent flag, tokens (little-endian).
     fn hash_message(
         &self,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::future::join_all;
-use kv_cache::{BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion};
+use kv_cache::{BlockHash, BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion};
 use kv_transfer::transport::{
     GrpcTransport, InProcessTransport, KvTransferService, LocalReceivers, Target, Transport,
 };
@@ -130,6 +130,7 @@ async fn hand_over(
         reservation: memory.pool.reserve(BLOCKS).unwrap(),
         held: BlockTable::new(LAYOUT.block_tokens),
         tokens: TOKENS,
+        context: BlockHash(1),
         deadline,
     };
     let pending = receiver.expect(expected).unwrap();
@@ -151,7 +152,7 @@ async fn hand_over(
         let pages = FilledPages { layers, first_block: 0, blocks: blocks.clone(), fence: Fence(0) };
         queue.push(pages).await.unwrap();
     }
-    let (report, table) = tokio::join!(queue.commit(), pending.verified(deadline));
+    let (report, table) = tokio::join!(queue.commit(BlockHash(1)), pending.verified(deadline));
     report.unwrap();
     black_box(table.unwrap());
 }

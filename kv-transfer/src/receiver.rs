@@ -20,9 +20,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::stream::BoxStream;
-use kv_cache::{BlockId, BlockPool, BlockTable, HandoffId, KvRegion, PageSpan, Reservation};
+use kv_cache::{
+    BlockHash, BlockId, BlockPool, BlockTable, HandoffId, KvRegion, PageSpan, Reservation,
+};
 
-use self::entry::{Entry, Receiving};
+use self::entry::{Entry, Receiving, Sequence};
 use self::table::Table;
 use crate::message::{Open, Push, Reply};
 use crate::transport::Cut;
@@ -60,6 +62,8 @@ pub struct Expected {
     pub held: BlockTable,
     /// Tokens of the whole sequence, those in `held` included.
     pub tokens: u32,
+    /// Their name, which has to be that of the tokens whose KV was computed.
+    pub context: BlockHash,
     /// When the blocks go back whatever happens.
     pub deadline: Instant,
 }
@@ -104,7 +108,8 @@ impl Receiver {
         };
         let deadline = expected.deadline.into();
         let stats = self.0.stats.clone();
-        let entry = Arc::new(Entry::new(id, span, expected.tokens, deadline, receiving, stats));
+        let sequence = Sequence { span, tokens: expected.tokens, context: expected.context };
+        let entry = Arc::new(Entry::new(id, sequence, deadline, receiving, stats));
         self.0.table.insert(entry.clone())?;
         Ok(PendingHandoff::new(entry, self.0.clone()))
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use kv_cache::{BlockHandle, Fence, HandoffId, KvRegion};
+use kv_cache::{BlockHandle, BlockHash, Fence, HandoffId, KvRegion};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -120,7 +120,7 @@ pub struct SendReport {
 #[derive(Debug)]
 enum Order {
     Push(FilledPages),
-    Commit,
+    Commit(BlockHash),
 }
 
 type Outcome = Result<SendReport, TransferError>;
@@ -225,11 +225,13 @@ impl PageQueue {
 
     /// Says that every page has been pushed, and waits until the receiver has verified them all.
     ///
+    /// - `context`: the name of the tokens whose KV they are.
+    ///
     /// # Errors
     /// [`TransferError::Incomplete`] if that isn't so, else whatever ended the hand-off.
-    pub async fn commit(self) -> Result<SendReport, TransferError> {
+    pub async fn commit(self, context: BlockHash) -> Result<SendReport, TransferError> {
         // If the task has ended, its outcome says why.
-        let _ = self.orders.send(Order::Commit).await;
+        let _ = self.orders.send(Order::Commit(context)).await;
         self.outcome().await
     }
 

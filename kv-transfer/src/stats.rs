@@ -14,6 +14,7 @@ pub struct TransferStats {
     pub(crate) resent_pages: AtomicU64,
     pub(crate) duplicate_pages: AtomicU64,
     pub(crate) corrupt_pages: AtomicU64,
+    pub(crate) corrupt_messages: AtomicU64,
     pub(crate) streams_cut: AtomicU64,
     pub(crate) handoffs_verified: AtomicU64,
     pub(crate) handoffs_abandoned: AtomicU64,
@@ -38,6 +39,8 @@ pub struct TransferCounts {
     pub duplicate_pages: u64,
     /// Pages that arrived and didn't match their digest. None of them was written.
     pub corrupt_pages: u64,
+    /// Messages that arrived and didn't match their seal. Each ended its stream.
+    pub corrupt_messages: u64,
     /// Streams that ended or stalled before their hand-off did.
     pub streams_cut: u64,
     /// Hand-offs that were verified.
@@ -64,6 +67,7 @@ impl TransferStats {
             resent_pages: self.resent_pages.load(Relaxed),
             duplicate_pages: self.duplicate_pages.load(Relaxed),
             corrupt_pages: self.corrupt_pages.load(Relaxed),
+            corrupt_messages: self.corrupt_messages.load(Relaxed),
             streams_cut: self.streams_cut.load(Relaxed),
             handoffs_verified: self.handoffs_verified.load(Relaxed),
             handoffs_abandoned: self.handoffs_abandoned.load(Relaxed),

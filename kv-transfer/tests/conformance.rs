@@ -10,7 +10,7 @@ use kv_transfer::{RejectReason, SenderConfig, TransferError};
 use rstest::rstest;
 
 use self::support::{
-    BLOCK_TOKENS, Fault, LAYERS, PATIENCE, PushOrder, Via, World, filled, wait_until,
+    BLOCK_TOKENS, CONTEXT, Fault, LAYERS, PATIENCE, PushOrder, Via, World, filled, wait_until,
 };
 
 /// 21 blocks, the last one partial.
@@ -230,7 +230,7 @@ async fn pages_that_never_arrive_right_are_never_read(
     for pages in filled(&sent, 0, PushOrder::Backwards) {
         queue.push(pages).await.unwrap();
     }
-    let error = queue.commit().await.unwrap_err();
+    let error = queue.commit(CONTEXT).await.unwrap_err();
     assert!(matches!(error, TransferError::StillMissing { rounds: 51 }), "{error}");
     let counts = world.receiver.stats().counts();
     assert_eq!(counts.pages, 0, "nothing was written");

@@ -12,8 +12,8 @@ use kv_transfer::transport::{
 use kv_transfer::{Expected, Receiver, ReceiverConfig, Sender, TransferError, Transports};
 
 use self::support::{
-    BLOCK_TOKENS, INCARNATION, KV_LAYOUT, LAYERS, Memory, PATIENCE, PushOrder, Via, World, filled,
-    pages_of, sender_config,
+    BLOCK_TOKENS, CONTEXT, INCARNATION, KV_LAYOUT, LAYERS, Memory, PATIENCE, PushOrder, Via, World,
+    filled, pages_of, sender_config,
 };
 
 const TOKENS: u32 = 5 * BLOCK_TOKENS;
@@ -54,6 +54,7 @@ async fn a_transport_that_doesnt_hold_gives_way_to_the_next() {
             reservation: memory.pool.reserve(5).unwrap(),
             held: BlockTable::new(BLOCK_TOKENS),
             tokens: TOKENS,
+            context: CONTEXT,
             deadline: Instant::now() + PATIENCE,
         })
         .unwrap();
@@ -71,7 +72,7 @@ async fn a_transport_that_doesnt_hold_gives_way_to_the_next() {
     for pages in filled(&sent, 0, PushOrder::Layers) {
         queue.push(pages).await.unwrap();
     }
-    assert_eq!(queue.commit().await.unwrap().transport, "in-process");
+    assert_eq!(queue.commit(CONTEXT).await.unwrap().transport, "in-process");
     assert_eq!(pending.verified(Instant::now() + PATIENCE).await.unwrap().blocks().len(), 5);
 }
 
@@ -105,7 +106,7 @@ async fn a_commit_without_all_pages_is_an_error() {
     let pending = world.expect(TOKENS, 0, 1);
     let queue = world.start(pending.id(), TOKENS, 0);
     queue.push(filled(&sent, 0, PushOrder::Layers).swap_remove(0)).await.unwrap();
-    let error = queue.commit().await.unwrap_err();
+    let error = queue.commit(CONTEXT).await.unwrap_err();
     assert_eq!(error, TransferError::Incomplete { missing_pages: 5 * (LAYERS as usize - 1) });
 }
 
@@ -127,6 +128,7 @@ async fn expectations_that_dont_add_up_are_refused() {
             reservation: world.receiving.pool.reserve(credits).unwrap(),
             held,
             tokens: TOKENS,
+            context: CONTEXT,
             deadline: Instant::now() + PATIENCE,
         })
     };

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use kv_cache::{BlockTable, Fence, KvLayout, KvRegion, PageRange, PeerPages, RegionError};
+use kv_cache::{
+    BlockHash, BlockTable, Fence, KvLayout, KvRegion, PageRange, PeerPages, RegionError,
+};
 use kv_transfer::message::{Open, PageChunk, PagesInPlace, Payload, Push, Reply};
 use kv_transfer::transport::{Faults, Link, OpenError};
 use kv_transfer::{
@@ -18,8 +20,8 @@ use parking_lot::{Condvar, Mutex};
 use rstest::rstest;
 
 use self::support::{
-    BLOCK_TOKENS, INCARNATION, KV_LAYOUT, LAYERS, Memory, PATIENCE, Via, World, layout, uniform,
-    wait_until,
+    BLOCK_TOKENS, CONTEXT, INCARNATION, KV_LAYOUT, LAYERS, Memory, PATIENCE, Via, World, layout,
+    uniform, wait_until,
 };
 
 const BLOCKS: u32 = 3;
@@ -49,7 +51,8 @@ fn in_place(world: &World, table: &BlockTable, sequence: u64, span: PageSpan) ->
 fn record(byte: u8) -> CommitRecord {
     let mut digest = Digest::default();
     uniform(&whole(), byte).1.into_iter().for_each(|page| digest.add(page));
-    CommitRecord { tokens: TOKENS, blocks: 0..BLOCKS, layers: LAYERS, digest: digest.0 }
+    let (blocks, digest) = (0..BLOCKS, digest.0);
+    CommitRecord { tokens: TOKENS, blocks, layers: LAYERS, digest, context: CONTEXT }
 }
 
 async fn open(world: &World, id: HandoffId, epoch: u64) -> Result<Link, OpenError> {
@@ -255,6 +258,25 @@ async fn a_page_that_is_there_is_not_written_again(
     let table = verified(pending).await.unwrap();
     let page = |layer, block: usize| world.receiving.page(layer, &table.blocks()[block])[0];
     assert_eq!([page(1, 0), page(1, 1), page(1, 2), page(0, 0)], [5, 5, 6, 6]);
+}
+
+/// The pages are as they were sent, and of another prompt.
+#[rstest]
+#[tokio::test]
+async fn pages_of_other_tokens_are_not_given_out(
+    #[values(Via::InProcess, Via::Grpc, Via::Lanes)] via: Via,
+) {
+    let world = World::new(via, Faults::default());
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    ask(&mut link, Push::Pages(chunk(1, whole(), 5))).await;
+    let context = BlockHash(CONTEXT.0 ^ 1 << 77);
+    let reply = ask(&mut link, Push::Commit(CommitRecord { context, ..record(5) })).await;
+    assert_eq!(reason(&reply), RejectReason::ContextMismatch);
+    let error = verified(pending).await.unwrap_err();
+    let TransferError::Rejected(why) = error else { panic!("{error}") };
+    assert_eq!(why.reason, RejectReason::ContextMismatch);
+    assert_eq!(world.receiving.pool.counts().active, 0);
 }
 
 #[rstest]

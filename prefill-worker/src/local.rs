@@ -30,10 +30,11 @@ impl v1::decode_server::Decode for LocalDecode {
         &self,
         request: Request<v1::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        let seal = self.node.integrity.open("generate", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms);
-        let work = Arc::new(worker::call::generation(request.generation)?);
+        let call = Call::new(permit, request.deadline_ms, seal);
+        let work = Arc::new(self.node.integrity.generation(request.generation)?);
         let (engine, deadline) = (self.node.engine.clone(), call.deadline);
         Ok(call.spawn(self.node.life.tasks(), |responses| async move {
             worker::local::generate(&engine, work, deadline, &responses).await

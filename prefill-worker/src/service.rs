@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use engine::{Event, EventStream, Mode, Submission};
-use kv_cache::{BlockTable, HandoffId};
+use kv_cache::{BlockHash, BlockTable, HandoffId};
 use kv_transfer::transport::Target;
 use kv_transfer::{FilledPages, PageQueue, SendJob, Sender, TransferError};
 use proto::convert::required;
@@ -13,7 +13,8 @@ use proto::v1;
 use proto::v1::prefill_response::{Committed, Event as Wire, FirstTokens, PromptScores, Started};
 use scheduler::{Address, Generation, SampledToken};
 use tonic::{Request, Response, Status};
-use worker::call::{Call, ResponseStream, Responses, generation};
+use worker::call::{Call, ResponseStream, Responses};
+use worker::local::SCORES_MAX;
 use worker::{Node, WorkerError};
 
 use crate::outgoing::Outgoing;
@@ -47,6 +48,8 @@ struct Destination {
 struct Prefilled {
     table: BlockTable,
     first: Vec<SampledToken>,
+    /// The name of what the table holds KV of.
+    context: BlockHash,
     /// Choices that ended with their first token.
     finished: Vec<v1::Finished>,
 }
@@ -67,14 +70,15 @@ impl v1::prefill_server::Prefill for PrefillService {
         &self,
         request: Request<v1::PrefillRequest>,
     ) -> Result<Response<Self::PrefillStream>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        let seal = self.node.integrity.open("prefill", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms);
+        let call = Call::new(permit, request.deadline_ms, seal);
         let prompt = Prompt {
             node: self.node.clone(),
             sender: self.sender.clone(),
             outgoing: self.outgoing.clone(),
-            work: Arc::new(generation(request.generation)?),
+            work: Arc::new(self.node.integrity.generation(request.generation)?),
             destination: Destination::from_wire(&self.node, request.target)?,
             deadline: call.deadline,
         };
@@ -156,14 +160,17 @@ impl Prompt {
                     }
                 }
                 Some(Event::PromptLogprobs(scores)) => {
-                    let tokens = scores.iter().map(Into::into).collect();
-                    responses.send(response(Wire::PromptScores(PromptScores { tokens }))).await?;
+                    for part in scores.chunks(SCORES_MAX) {
+                        let tokens = part.iter().map(Into::into).collect();
+                        let scores = PromptScores { tokens };
+                        responses.send(response(Wire::PromptScores(scores))).await?;
+                    }
                 }
                 Some(Event::Finished { choice, reason }) => {
                     finished.push(v1::Finished::new(choice, reason));
                 }
-                Some(Event::Prefilled { table, first }) => {
-                    return Ok(Prefilled { table, first, finished });
+                Some(Event::Prefilled { table, first, context }) => {
+                    return Ok(Prefilled { table, first, context, finished });
                 }
                 Some(Event::Failed(error)) => return Err(error.into()),
                 Some(Event::Token(_)) => {}
@@ -182,13 +189,15 @@ impl Prompt {
         let all_finished = prefilled.finished.len() == self.work.choices.len();
         let _table = self.outgoing.hold(prefilled.table);
         let tokens = prefilled.first.iter().map(Into::into).collect();
-        let first = FirstTokens { tokens, finished: prefilled.finished };
+        let context = prefilled.context;
+        let (finished, name) = (prefilled.finished, context.to_bytes().to_vec());
+        let first = FirstTokens { tokens, finished, context: name };
         responses.send(response(Wire::FirstTokens(first))).await?;
         if all_finished {
             // Nobody will read the blocks: the receiver gives its own back as well.
             return Ok(());
         }
-        let report = pages.commit().await.map_err(handoff_failed)?;
+        let report = pages.commit(context).await.map_err(handoff_failed)?;
         tracing::debug!(bytes = report.bytes, resent = report.resent_pages, "handed off");
         let committed = Committed {
             transport: report.transport.to_owned(),
@@ -201,7 +210,7 @@ impl Prompt {
 }
 
 fn response(event: Wire) -> v1::PrefillResponse {
-    v1::PrefillResponse { event: Some(event) }
+    v1::PrefillResponse { event: Some(event), seal: 0 }
 }
 
 fn handoff_failed(error: TransferError) -> WorkerError {

@@ -19,6 +19,8 @@ pub struct WireError {
     pub field: &'static str,
     /// What is wrong with it.
     pub problem: String,
+    /// It isn't what was sent: sent again, it may be fine.
+    pub damaged: bool,
 }
 
 // === impl WireError ===
@@ -27,13 +29,20 @@ impl WireError {
     /// The error for `field`.
     #[must_use]
     pub fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
-        Self { field, problem: problem.into() }
+        Self { field, problem: problem.into(), damaged: false }
+    }
+
+    /// The error of a message whose seal is wrong.
+    pub(crate) fn damaged(problem: &str) -> Self {
+        let problem = format!("{problem}: damaged on its way, or from another version");
+        Self { field: "seal", problem, damaged: true }
     }
 }
 
 impl From<WireError> for tonic::Status {
     fn from(error: WireError) -> Self {
-        Self::invalid_argument(error.to_string())
+        let text = error.to_string();
+        if error.damaged { Self::data_loss(text) } else { Self::invalid_argument(text) }
     }
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod convert;
+pub mod seal;
 
 /// The generated types of package `baton.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
@@ -16,6 +17,9 @@ pub mod v1 {
 }
 
 pub use convert::WireError;
+pub use seal::{SealChain, Sealed};
 
 /// Version of everything in this package that two workers must agree on.
-pub const WIRE_VERSION: u32 = 1;
+///
+/// 2: messages are sealed.
+pub const WIRE_VERSION: u32 = 2;

@@ -138,7 +138,7 @@ impl From<ErrorCode> for Outcome {
             }
             ErrorCode::Timeout => Self::Timeout,
             ErrorCode::Cancelled => Self::Cancelled,
-            ErrorCode::Corrupt | ErrorCode::Internal => Self::Error,
+            ErrorCode::Corrupt | ErrorCode::Miscomputed | ErrorCode::Internal => Self::Error,
         }
     }
 }

@@ -4,9 +4,8 @@ use std::future::Future;
 use std::time::Instant;
 
 use cluster::node::Permit;
-use proto::convert::required;
-use proto::v1;
-use scheduler::Generation;
+use parking_lot::Mutex;
+use proto::{SealChain, Sealed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
@@ -23,6 +22,8 @@ const RESPONSES_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Responses<T> {
     sender: mpsc::Sender<Result<T, Status>>,
+    /// Of what has been sent.
+    seals: Mutex<SealChain>,
 }
 
 /// A call's stream, as tonic wants it.
@@ -37,23 +38,20 @@ pub struct Call {
     pub permit: Permit,
     /// The call's trace.
     pub span: Span,
-}
-
-/// The work in a call's message.
-///
-/// # Errors
-/// [`WorkerError::Wire`] naming the field at fault.
-pub fn generation(wire: Option<v1::Generation>) -> Result<Generation, WorkerError> {
-    Ok(required("generation", wire)?.try_into()?)
+    /// The call's seal, which its answers follow.
+    seal: u64,
 }
 
 // === impl Call ===
 
 impl Call {
     /// A call that was let in, with this long to go. Belongs to the current trace.
+    ///
+    /// - `seal`: the call's own.
     #[must_use]
-    pub fn new(permit: Permit, deadline_ms: u64) -> Self {
-        Self { deadline: cluster::rpc::deadline_from(deadline_ms), permit, span: Span::current() }
+    pub fn new(permit: Permit, deadline_ms: u64, seal: u64) -> Self {
+        let deadline = cluster::rpc::deadline_from(deadline_ms);
+        Self { deadline, permit, span: Span::current(), seal }
     }
 
     /// Runs `work` on its own task until it ends, the caller goes away or the deadline passes.
@@ -62,12 +60,13 @@ impl Call {
     /// engine sequences, calls to peers) ends with it.
     pub fn spawn<T, W, F>(self, tasks: &TaskTracker, work: W) -> Response<ResponseStream<T>>
     where
-        T: Send + 'static,
+        T: Sealed + Send + 'static,
         W: FnOnce(Responses<T>) -> F,
         F: Future<Output = Result<(), WorkerError>> + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(RESPONSES_MAX);
-        let work = work(Responses { sender: sender.clone() });
+        let seals = Mutex::new(SealChain::after(self.seal));
+        let work = work(Responses { sender: sender.clone(), seals });
         let (deadline, span) = (self.deadline.into(), self.span.clone());
         let task = async move {
             let outcome = tokio::select! {
@@ -93,12 +92,16 @@ impl Call {
 
 // === impl Responses ===
 
-impl<T> Responses<T> {
-    /// Sends one response, waiting for room.
+impl<T: Sealed> Responses<T> {
+    /// Seals and sends one response, waiting for room.
     ///
     /// # Errors
     /// [`WorkerError::Cancelled`] if the caller has gone.
     pub async fn send(&self, response: impl Into<T>) -> Result<(), WorkerError> {
-        self.sender.send(Ok(response.into())).await.map_err(|_| WorkerError::Cancelled)
+        let room = self.sender.reserve().await.map_err(|_| WorkerError::Cancelled)?;
+        // Sent under the lock: sealed and sent is one order.
+        let mut seals = self.seals.lock();
+        room.send(Ok(seals.seal(response.into())));
+        Ok(())
     }
 }

@@ -30,6 +30,9 @@ pub enum WorkerError {
         /// The caller's.
         theirs: String,
     },
+    /// The model's numbers are none.
+    #[error("{0}")]
+    Miscomputed(String),
     /// Queue or pool is full.
     #[error("{0}")]
     Busy(String),
@@ -54,6 +57,14 @@ pub enum WorkerError {
         code: ErrorCode,
         /// What it said.
         message: String,
+    },
+    /// A peer's answer is none to what it was asked.
+    #[error("peer {worker} broke the protocol: {what}")]
+    Broken {
+        /// Which.
+        worker: String,
+        /// What it said, or didn't.
+        what: String,
     },
     /// A hand-off could not be completed.
     #[error("hand-off failed: {0}")]
@@ -84,7 +95,9 @@ impl WorkerError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
+            Self::Wire(error) if error.damaged => ErrorCode::Corrupt,
             Self::Wire(_) | Self::Invalid(_) => ErrorCode::InvalidRequest,
+            Self::Miscomputed(_) => ErrorCode::Miscomputed,
             Self::StaleIncarnation { .. } => ErrorCode::StaleIncarnation,
             Self::LayoutMismatch { .. } => ErrorCode::Incompatible,
             Self::Busy(_) => ErrorCode::Busy,
@@ -92,6 +105,7 @@ impl WorkerError {
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Peer { code, .. } => *code,
+            Self::Broken { .. } => ErrorCode::Corrupt,
             Self::Handoff(_) => ErrorCode::Unavailable,
             Self::Engine(_) | Self::Model(_) => ErrorCode::Internal,
             Self::Superseded(_) => ErrorCode::StaleIncarnation,
@@ -126,7 +140,8 @@ impl From<SequenceError> for WorkerError {
     fn from(error: SequenceError) -> Self {
         match error {
             SequenceError::Deadline => Self::Timeout("generating"),
-            SequenceError::Logits(_) => Self::Invalid(error.to_string()),
+            SequenceError::NotFinite => Self::Miscomputed(error.to_string()),
+            SequenceError::NoCandidate => Self::Invalid(error.to_string()),
             SequenceError::ShuttingDown | SequenceError::Died(_) => {
                 Self::Unavailable(error.to_string())
             }

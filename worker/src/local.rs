@@ -6,9 +6,12 @@ use std::time::Instant;
 use engine::{EngineHandle, Event, EventStream, Mode, Submission};
 use proto::v1;
 use proto::v1::generate_response::{Event as Wire, Path, PromptScores, Started, Tokens};
-use scheduler::Generation;
+use scheduler::{Generation, PromptLogprob};
 
 use crate::{Responses, WorkerError};
+
+/// Scores of one message: with 128 alternatives of 12 bytes each they take 1.5 MiB, where 8 may be sent.
+pub const SCORES_MAX: usize = 1024;
 
 /// Computes `work` from its prompt to its last token on this worker's engine.
 ///
@@ -39,18 +42,28 @@ pub async fn relay(
                 prefill_worker_id: String::new(),
                 cached_tokens,
             }),
-            Event::PromptLogprobs(scores) => Wire::PromptScores(prompt_scores(&scores)),
+            Event::PromptLogprobs(scores) => {
+                for scores in scores_in_parts(&scores) {
+                    responses.send(response(Wire::PromptScores(scores))).await?;
+                }
+                continue;
+            }
             Event::Token(token) => Wire::Tokens(Tokens { tokens: vec![(&token).into()] }),
             Event::Finished { choice, reason } => Wire::Finished(v1::Finished::new(choice, reason)),
             Event::Failed(failure) => return Err(failure.into()),
             // Only a prefill for somebody else has pages to tell of.
             Event::PagesFilled(_) | Event::Prefilled { .. } => continue,
         };
-        responses.send(v1::GenerateResponse { event: Some(wire) }).await?;
+        responses.send(response(wire)).await?;
     }
     Ok(())
 }
 
-fn prompt_scores(scores: &[scheduler::PromptLogprob]) -> PromptScores {
-    PromptScores { tokens: scores.iter().map(Into::into).collect() }
+fn response(event: Wire) -> v1::GenerateResponse {
+    v1::GenerateResponse { event: Some(event), seal: 0 }
+}
+
+fn scores_in_parts(scores: &[PromptLogprob]) -> impl Iterator<Item = PromptScores> {
+    let parts = scores.chunks(SCORES_MAX);
+    parts.map(|part| PromptScores { tokens: part.iter().map(Into::into).collect() })
 }

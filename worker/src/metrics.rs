@@ -139,6 +139,12 @@ impl Collector for WorkerCollector {
         counter(&mut encoder, "baton_sampled_tokens", "Tokens sampled", stats.decode_tokens)?;
         counter(
             &mut encoder,
+            "baton_miscomputed",
+            "Requests that ended because the model computed NaN or infinity",
+            stats.miscomputed,
+        )?;
+        counter(
+            &mut encoder,
             "baton_prefix_cached_tokens",
             "Prompt tokens found in the local prefix cache",
             stats.cached_tokens,
@@ -194,6 +200,7 @@ impl Collector for TransferCollector {
             ("resent_pages", "KV pages sent again", counts.resent_pages),
             ("duplicate_pages", "KV pages that were there already", counts.duplicate_pages),
             ("corrupt_pages", "KV pages refused for a wrong digest", counts.corrupt_pages),
+            ("corrupt_messages", "Messages refused for a wrong seal", counts.corrupt_messages),
             ("streams_cut", "Streams lost before their hand-off ended", counts.streams_cut),
             ("verified", "Hand-offs verified", counts.handoffs_verified),
             ("abandoned", "Hand-offs given up by this side", counts.handoffs_abandoned),

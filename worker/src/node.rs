@@ -18,7 +18,7 @@ use tonic::service::Routes;
 use crate::findable::Findable;
 use crate::metrics::WorkerCollector;
 use crate::report::LoadProbe;
-use crate::{WorkerConfig, WorkerError};
+use crate::{Integrity, WorkerConfig, WorkerError};
 
 /// How long the node's own tasks have to end once it is gone.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ pub struct Node {
     pub channels: Channels,
     /// Its life.
     pub life: Lifecycle,
+    /// Opens what comes to it.
+    pub integrity: Integrity,
     /// Whether routers can find it.
     findable: Findable,
 }
@@ -190,7 +192,9 @@ impl BoundWorker {
         };
         let engine = loaded.get_or_init(|| engine).clone();
         let address = address(&config, &grpc, clock());
-        let node = Node::new(config, engine, address, channels, life, findable);
+        let integrity = Integrity::new(&metrics);
+        let watched = (findable, integrity);
+        let node = Node::new(config, engine, address, channels, life, watched);
         let services = services(&node, &metrics);
         node.serve(grpc, services, &metrics, membership, leave).await
     }
@@ -205,10 +209,10 @@ impl Node {
         address: Address,
         channels: Channels,
         life: Lifecycle,
-        findable: Findable,
+        (findable, integrity): (Findable, Integrity),
     ) -> Self {
         let fingerprint = fingerprint(&config.model, &engine);
-        Self { config, engine, address, fingerprint, channels, life, findable }
+        Self { config, engine, address, fingerprint, channels, life, integrity, findable }
     }
 
     /// Lets a call in.

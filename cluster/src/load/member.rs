@@ -108,7 +108,7 @@ impl Member {
             };
             let report = report?.ok_or_else(|| Status::unavailable("the reports ended"))?;
             if report.incarnation != self.address.incarnation.0 {
-                return Err(Status::failed_precondition("another life answers"));
+                return Err(ErrorCode::StaleIncarnation.status("another life answers"));
             }
             let (state, load) = report.parts()?;
             backoff.reset();

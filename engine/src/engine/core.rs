@@ -20,7 +20,7 @@ use super::roster::Roster;
 use super::step::{Flight, Outcome, Part, Step};
 use crate::batch::Sampled;
 use crate::clock;
-use crate::error::EngineError;
+use crate::error::{EngineError, LogitsFault};
 use crate::handle::{Command, Event, SequenceError, Shared};
 use crate::stats::Meter;
 
@@ -408,7 +408,7 @@ impl<M: StepModel> Core<M> {
     fn deliver(&mut self, parts: &[Part], outcome: Outcome) {
         self.deliver_scores(outcome.scores);
         for (request, reason) in outcome.faults {
-            self.fail(request, SequenceError::Logits(reason.to_string()));
+            self.fail_on_logits(request, reason);
         }
         // They come in the order of the parts.
         let mut samples = outcome.samples.into_iter().peekable();
@@ -500,6 +500,24 @@ impl<M: StepModel> Core<M> {
             self.meter.stats.failed += 1;
             self.roster.fail(request, failure);
         }
+    }
+
+    /// What a sequence without numbers has written can't be told from what is right: none of its blocks may
+    /// be found by another.
+    fn fail_on_logits(&mut self, request: u64, fault: LogitsFault) {
+        let failure = match fault {
+            LogitsFault::NotFinite => {
+                let unpublished = self.roster.unpublish(request);
+                self.meter.stats.miscomputed += 1;
+                tracing::error!(
+                    unpublished,
+                    "the model computed NaN or infinity: damaged weights or memory, or an overflow"
+                );
+                SequenceError::NotFinite
+            }
+            LogitsFault::NoCandidate => SequenceError::NoCandidate,
+        };
+        self.fail(request, failure);
     }
 
     fn fail_on_device(&mut self, request: u64, error: &EngineError) {

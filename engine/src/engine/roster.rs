@@ -192,8 +192,11 @@ impl Roster {
 
     /// Ends a prompt-only request: its blocks go to whoever listens.
     pub(super) fn hand_over(&mut self, key: SequenceKey, first: Vec<SampledToken>) {
-        let Some(sequence) = self.sequences.remove(key) else { return };
+        let Some(mut sequence) = self.sequences.remove(key) else { return };
+        let block_tokens = self.shared.info.block_tokens;
         if let Some(request) = self.requests.remove(key.request) {
+            let context = sequence.name(&request.hasher, &request.work.prompt, block_tokens);
+            let context = context.expect("a prompt has tokens");
             let count = sequence.output.len() + 1;
             for &choice in &sequence.choices {
                 let token = first.iter().find(|token| token.choice == choice);
@@ -203,7 +206,7 @@ impl Roster {
                 let finished = reason.map(|reason| Event::Finished { choice, reason });
                 finished.into_iter().for_each(|event| request.events.send(event));
             }
-            request.events.finish(Event::Prefilled { table: sequence.table, first });
+            request.events.finish(Event::Prefilled { table: sequence.table, first, context });
         }
         self.shared.live.remove(key);
     }
@@ -213,6 +216,14 @@ impl Roster {
         if let Some(ended) = self.remove(request) {
             ended.events.finish(Event::Failed(failure));
         }
+    }
+
+    /// Takes all blocks of a request out of the prefix cache, those included that it has from there.
+    /// Returns how many were in it.
+    pub(super) fn unpublish(&self, request: u64) -> usize {
+        let tables = self.keys_of(request).into_iter().filter_map(|key| self.sequences.get(key));
+        let blocks = tables.flat_map(|sequence| sequence.table.blocks());
+        blocks.filter(|block| block.unseal()).count()
     }
 
     /// Forgets a request nobody waits for.

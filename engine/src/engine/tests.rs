@@ -397,8 +397,28 @@ async fn impossible_logits_fail_their_own_request_alone() {
     let streams = [&poisoned, &fine].map(|work| bench.submit(work, Mode::Generate));
     bench.control.release();
     let [poisoned, other] = streams.map(Transcript::of);
-    assert_eq!(poisoned.await.failed, Some(SequenceError::Logits("NaN".to_owned())));
+    assert_eq!(poisoned.await.failed, Some(SequenceError::NotFinite));
     assert_eq!(other.await.answers, expected(&fine));
+    bench.settle().await;
+}
+
+/// Blocks of earlier chunks are found by others before the prompt ends: until it turns out what it ends in.
+#[tokio::test]
+async fn what_led_to_no_numbers_is_not_found_again() {
+    let bench = Bench::new(Sizes::default());
+    let shared = some_prompt(12);
+    let fine = Arc::new(work(&shared, 3));
+    assert_eq!(bench.generate(&fine).await.answers, expected(&fine));
+    let cached =
+        |prompt: &[TokenId]| bench.engine.cached_prefix(prompt, &TenantSalt::default()).tokens();
+    // Three chunks, the first of which begins with what is cached already.
+    let prompt = [&shared[..], &some_prompt(30)[..], &[POISON]].concat();
+    assert_eq!(cached(&prompt), 12);
+    let poisoned = Arc::new(work(&prompt, 10));
+    assert_eq!(bench.generate(&poisoned).await.failed, Some(SequenceError::NotFinite));
+    assert_eq!(cached(&prompt), 0, "neither what it computed nor what it had found");
+    assert_eq!(bench.engine.stats().miscomputed, 1);
+    assert_eq!(bench.generate(&fine).await.answers, expected(&fine));
     bench.settle().await;
 }
 

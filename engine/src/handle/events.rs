@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use kv_cache::{BlockHandle, BlockTable, Fence};
+use kv_cache::{BlockHandle, BlockHash, BlockTable, Fence};
 use scheduler::{FinishReason, PromptLogprob, SampledToken};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
@@ -44,6 +44,8 @@ pub enum Event {
         /// The first token of each choice, in the order of the request's choices; none where the
         /// request asked for none.
         first: Vec<SampledToken>,
+        /// The name of the tokens that the blocks hold KV of.
+        context: BlockHash,
     },
     /// A choice has ended; in [`super::Mode::Prefill`], with its first token.
     Finished {
@@ -80,10 +82,13 @@ pub enum SequenceError {
     /// The device failed in a step of its. Worth a retry elsewhere.
     #[error("device failed: {0}")]
     Device(String),
-    /// The model gave logits that no token can be chosen from: the request bans every token, or
-    /// the numbers overflowed. A retry would end the same way.
-    #[error("no token can be chosen: {0}")]
-    Logits(String),
+    /// The model's logits are no numbers: its weights or its memory are damaged here, or they overflowed.
+    /// Worth one retry elsewhere, which tells the one from the other.
+    #[error("the model computed logits that are no numbers")]
+    NotFinite,
+    /// The request bans every token. A retry would end the same way.
+    #[error("no token can be chosen: all are banned")]
+    NoCandidate,
     /// The engine stopped before it was done. Worth a retry elsewhere.
     #[error("engine is shutting down")]
     ShuttingDown,

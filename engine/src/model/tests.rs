@@ -284,7 +284,7 @@ fn a_damaged_block_blames_the_row_of_its_sequence() {
     batch.samples = vec![greedy_row(0, &greedy), greedy_row(1, &greedy)];
     let output = model.step(&batch, &mut |_, _| ()).unwrap();
     assert!(output.samples[0].is_ok(), "the other row is fine");
-    assert_eq!(output.samples[1].as_ref().unwrap_err(), &LogitsFault::NotANumber);
+    assert_eq!(output.samples[1].as_ref().unwrap_err(), &LogitsFault::NotFinite);
 }
 
 #[test]

@@ -44,7 +44,6 @@ fn chi_square(counts: &[u32], probabilities: &[f64]) -> f64 {
 #[case::lowest_id_of_equals(&[1.0, 3.0, 3.0, 3.0], 1)]
 #[case::all_equal(&[5.0; 4], 0)]
 #[case::beside_minus_infinity(&[f32::NEG_INFINITY, -1e30], 1)]
-#[case::infinity_wins(&[1.0, f32::INFINITY], 1)]
 fn greedy_takes_the_likeliest(#[case] logits: &[f32], #[case] want: TokenId) {
     assert_eq!(pick(logits, &row(&Sampling::greedy())), want);
 }
@@ -167,8 +166,10 @@ fn banned_tokens_are_never_chosen_not_even_with_a_bias() {
 }
 
 #[rstest]
-#[case::nan(&[1.0, f32::NAN], &[], LogitsFault::NotANumber)]
-#[case::nothing_likely(&[f32::NEG_INFINITY; 2], &[], LogitsFault::NoCandidate)]
+#[case::nan(&[1.0, f32::NAN], &[], LogitsFault::NotFinite)]
+#[case::infinity(&[1.0, f32::INFINITY], &[], LogitsFault::NotFinite)]
+#[case::nothing_likely(&[f32::NEG_INFINITY; 2], &[], LogitsFault::NotFinite)]
+#[case::nothing_likely_is_left(&[f32::NEG_INFINITY, 1.0], &[1], LogitsFault::NoCandidate)]
 #[case::all_banned(&[1.0, 2.0], &[0, 1], LogitsFault::NoCandidate)]
 fn no_token_is_an_error(
     #[case] logits: &[f32],
@@ -219,7 +220,7 @@ fn scores_name_the_given_token_whatever_is_likeliest() {
     assert_eq!(given.top.len(), 2, "no more alternatives than tokens");
     assert_eq!(
         score(&[f32::NAN], &ScoreRow { row: 0, next: 0, top: 0 }),
-        Err(LogitsFault::NotANumber)
+        Err(LogitsFault::NotFinite)
     );
 }
 

@@ -47,6 +47,14 @@ impl BlockHandle {
         self.pool.lock().seal(self.id(), CommittedBlock { hash, parent }, tokens)
     }
 
+    /// Takes the block's name back: [`BlockPool::match_prefix`] doesn't find it any more. Says whether it
+    /// had one.
+    ///
+    /// For a block whose contents turn out to be wrong; those who hold it are not told.
+    pub fn unseal(&self) -> bool {
+        self.pool.lock().unseal(self.id())
+    }
+
     /// Whether there are other owners, so that a write here would be read there.
     #[must_use]
     pub fn is_shared(&self) -> bool {

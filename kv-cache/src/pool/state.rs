@@ -148,6 +148,13 @@ impl PoolState {
         Sealed::Published
     }
 
+    /// Takes an owned block's name back; says whether it had one.
+    pub(super) fn unseal(&mut self, block: BlockId) -> bool {
+        let was_published = self.is_published(block);
+        self.unpublish(block);
+        was_published
+    }
+
     /// The longest findable run of `hashes`, one new owner each; ends early where the cached blocks
     /// left are all promised to credits.
     pub(super) fn match_prefix(

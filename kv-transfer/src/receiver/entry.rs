@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kv_cache::{
-    BlockHandle, BlockId, BlockRef, BlockTable, CommitRecord, HandoffId, PageSpan, RegionError,
-    RejectReason, Reservation,
+    BlockHandle, BlockHash, BlockId, BlockRef, BlockTable, CommitRecord, HandoffId, PageSpan,
+    RegionError, RejectReason, Reservation,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -21,14 +21,22 @@ const MISSING_SPANS_MAX: usize = 4096;
 /// One hand-off.
 pub(super) struct Entry {
     pub(super) id: HandoffId,
-    /// The pages that have to come.
-    pub(super) span: PageSpan,
-    tokens: u32,
+    sequence: Sequence,
     pub(super) deadline: Instant,
     stats: Arc<TransferStats>,
     state: Mutex<State>,
     /// Told of every change of `state` that somebody may wait for.
     changed: Notify,
+}
+
+/// What has to come.
+pub(super) struct Sequence {
+    /// The pages.
+    pub(super) span: PageSpan,
+    /// Tokens, those of the blocks that are here included.
+    pub(super) tokens: u32,
+    /// Their name.
+    pub(super) context: BlockHash,
 }
 
 struct State {
@@ -84,8 +92,7 @@ pub(super) struct WritePass<'a> {
 impl Entry {
     pub(super) fn new(
         id: HandoffId,
-        span: PageSpan,
-        tokens: u32,
+        sequence: Sequence,
         deadline: Instant,
         receiving: Receiving,
         stats: Arc<TransferStats>,
@@ -93,7 +100,12 @@ impl Entry {
         let phase = Phase::Receiving(receiving);
         let state = State { phase, epoch: 0, writers: 0, draining: None };
         let changed = Notify::new();
-        Self { id, span, tokens, deadline, stats, state: Mutex::new(state), changed }
+        Self { id, sequence, deadline, stats, state: Mutex::new(state), changed }
+    }
+
+    /// The pages that have to come.
+    pub(super) fn span(&self) -> &PageSpan {
+        &self.sequence.span
     }
 
     /// Makes `epoch` the one stream that may write, once the writes of earlier streams are over.
@@ -126,7 +138,7 @@ impl Entry {
         if present.iter().all(|&present| present) {
             return Ok(None);
         }
-        let begin = self.span.blocks.start;
+        let begin = self.span().blocks.start;
         let blocks = receiving.bind(span.blocks.start - begin..span.blocks.end - begin);
         state.writers += 1;
         Ok(Some(WritePass { entry: self, blocks, present }))
@@ -153,22 +165,26 @@ impl Entry {
         self.complete(&mut state);
         drop(state);
         self.changed.notify_waiters();
-        Ok(Reply::Verified { pages: self.span.pages() as u64 })
+        Ok(Reply::Verified { pages: self.span().pages() as u64 })
     }
 
     fn check_record(&self, record: &CommitRecord) -> Result<(), Rejection> {
-        let layers = self.span.layers.end;
-        let as_expected = record.tokens == self.tokens
-            && record.blocks == self.span.blocks
-            && record.layers == layers;
-        if as_expected {
-            return Ok(());
+        let Sequence { span, tokens, context } = &self.sequence;
+        let layers = span.layers.end;
+        let has_shape =
+            record.tokens == *tokens && record.blocks == span.blocks && record.layers == layers;
+        if !has_shape {
+            let detail = format!(
+                "committed {record:?}, expected {tokens} tokens in {:?} of {layers} layers",
+                span.blocks
+            );
+            return Err(Rejection::new(RejectReason::OutOfRange, detail));
         }
-        let detail = format!(
-            "committed {record:?}, expected {} tokens in {:?} of {layers} layers",
-            self.tokens, self.span.blocks
-        );
-        Err(Rejection::new(RejectReason::OutOfRange, detail))
+        if record.context != *context {
+            let detail = format!("KV of {}, asked for that of {context}", record.context);
+            return Err(Rejection::new(RejectReason::ContextMismatch, detail));
+        }
+        Ok(())
     }
 
     /// Turns complete pages into a table.
@@ -178,7 +194,7 @@ impl Entry {
         state.phase = match phase {
             Phase::Receiving(receiving) => {
                 self.stats.count_outcome(&Ok(()));
-                receiving.into_verified(self.tokens)
+                receiving.into_verified(self.sequence.tokens)
             }
             again => again,
         };

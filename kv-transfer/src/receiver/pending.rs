@@ -33,7 +33,7 @@ impl PendingHandoff {
     /// Leading blocks that are here already and must not be sent.
     #[must_use]
     pub fn held_blocks(&self) -> u32 {
-        self.entry.span.blocks.start
+        self.entry.span().blocks.start
     }
 
     /// Waits until every page is there and verified, and gives the sequence's table out, held

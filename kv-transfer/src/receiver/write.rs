@@ -72,8 +72,8 @@ fn check_shape(shared: &Shared, entry: &Entry, chunk: &PageChunk) -> Result<(), 
             (blocks == chunk.span.blocks.len(), format!("{blocks} blocks"))
         }
     };
-    let detail = if !entry.span.contains(&chunk.span) {
-        format!("{} is outside of {}", chunk.span, entry.span)
+    let detail = if !entry.span().contains(&chunk.span) {
+        format!("{} is outside of {}", chunk.span, entry.span())
     } else if pages == 0 {
         "a chunk without pages".to_owned()
     } else if chunk.digests.len() != pages || !has_all {

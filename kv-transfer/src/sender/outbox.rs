@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use kv_cache::{BlockHandle, CommitRecord, Fence, PageSpan};
+use kv_cache::{BlockHandle, BlockHash, CommitRecord, Fence, PageSpan};
 
 use super::FilledPages;
 use super::gather::{Gather, Gathered};
@@ -55,8 +55,8 @@ struct Todo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Commit {
     NotYet,
-    Wanted,
-    Sent,
+    Wanted(BlockHash),
+    Sent(BlockHash),
 }
 
 // === impl Outbox ===
@@ -116,13 +116,15 @@ impl Outbox {
 
     /// Wants the hand-off to be closed once everything has been sent.
     ///
+    /// - `context`: the name of the sequence.
+    ///
     /// # Errors
     /// [`TransferError::Incomplete`] if pages were never pushed.
-    pub(super) fn commit(&mut self) -> Result<(), TransferError> {
+    pub(super) fn commit(&mut self, context: BlockHash) -> Result<(), TransferError> {
         if !self.pushed.is_complete() {
             return Err(TransferError::Incomplete { missing_pages: self.pushed.missing_pages() });
         }
-        self.commit = Commit::Wanted;
+        self.commit = Commit::Wanted(context);
         Ok(())
     }
 
@@ -160,7 +162,7 @@ impl Outbox {
 
     /// Whether there is something to say.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || self.commit_is_due()
+        !self.ready.is_empty() || self.due_commit().is_some()
     }
 
     /// What to say next; pages are in flight from here on.
@@ -171,16 +173,14 @@ impl Outbox {
             self.in_flight.push_back(chunk.clone());
             return Some(Push::Pages(chunk));
         }
-        if !self.commit_is_due() {
-            return None;
-        }
-        self.commit = Commit::Sent;
-        Some(Push::Commit(self.record()))
+        let context = self.due_commit()?;
+        self.commit = Commit::Sent(context);
+        Some(Push::Commit(self.record(context)))
     }
 
     /// Whether the receiver owes an answer.
     pub(super) fn awaits_answer(&self) -> bool {
-        !self.in_flight.is_empty() || self.commit == Commit::Sent
+        !self.in_flight.is_empty() || matches!(self.commit, Commit::Sent(_))
     }
 
     /// Lets go of the chunks up to `sequence`; says whether there were any.
@@ -199,10 +199,14 @@ impl Outbox {
     /// [`TransferError::Protocol`] if that doesn't answer a commit, or names none of its pages.
     pub(super) fn missing(&mut self, spans: &[PageSpan]) -> Result<(), TransferError> {
         let all_ours = spans.iter().all(|span| !span.is_empty() && self.span.contains(span));
-        if self.commit != Commit::Sent || spans.is_empty() || !all_ours {
+        let sent = match self.commit {
+            Commit::Sent(context) if !spans.is_empty() && all_ours => Some(context),
+            _ => None,
+        };
+        let Some(context) = sent else {
             let what = format!("misses {} spans, out of turn or not ours", spans.len());
             return Err(TransferError::Protocol(what));
-        }
+        };
         // What hasn't been acknowledged is lost.
         self.acknowledged(u64::MAX);
         let fence = self.fence;
@@ -210,7 +214,7 @@ impl Outbox {
             self.resent_pages = self.resent_pages.saturating_add(span.pages() as u32);
             self.plan(span, fence, true);
         }
-        self.commit = Commit::Wanted;
+        self.commit = Commit::Wanted(context);
         Ok(())
     }
 
@@ -223,8 +227,8 @@ impl Outbox {
             self.ready.push_front(chunk);
         }
         self.sequence = 0;
-        if self.commit == Commit::Sent {
-            self.commit = Commit::Wanted;
+        if let Commit::Sent(context) = self.commit {
+            self.commit = Commit::Wanted(context);
         }
         pages
     }
@@ -244,18 +248,22 @@ impl Outbox {
         self.todo.extend(pieces.map(|span| Todo { span, fence, resent }));
     }
 
-    /// Everything has been read and said but the commit.
-    fn commit_is_due(&self) -> bool {
+    /// The context to commit, where everything has been read and said but that.
+    fn due_commit(&self) -> Option<BlockHash> {
         let all_said = self.todo.is_empty() && self.reading == 0 && self.ready.is_empty();
-        self.commit == Commit::Wanted && all_said
+        match self.commit {
+            Commit::Wanted(context) if all_said => Some(context),
+            _ => None,
+        }
     }
 
-    fn record(&self) -> CommitRecord {
+    fn record(&self, context: BlockHash) -> CommitRecord {
         CommitRecord {
             tokens: self.tokens,
             blocks: self.span.blocks.clone(),
             layers: self.span.layers.end,
             digest: self.digest.0,
+            context,
         }
     }
 

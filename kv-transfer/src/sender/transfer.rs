@@ -183,9 +183,9 @@ impl Transfer {
                 self.first_push.get_or_insert_with(Instant::now);
                 self.outbox.push(pages)?;
             }
-            Event::Order(Some(Order::Commit)) => {
+            Event::Order(Some(Order::Commit(context))) => {
                 self.orders.close();
-                self.outbox.commit()?;
+                self.outbox.commit(context)?;
             }
             Event::Order(None) => return Err(TransferError::Abandoned),
             Event::Stalled => return Ok(Next::Cut(format!("no answer for {:?}", self.stall))),

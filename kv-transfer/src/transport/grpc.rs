@@ -27,7 +27,7 @@ use tonic_prost::ProstCodec;
 use tower::ServiceExt as _;
 
 use self::lanes::deal;
-use self::wire::{LANES_MAX, LaneOpen};
+use self::wire::{Envelope, LANES_MAX, LaneOpen};
 use super::{CHUNKS_QUEUED_MAX, Cut, Link, OpenError, Target, Transport};
 use crate::message::{Open, Push};
 
@@ -113,9 +113,10 @@ impl GrpcTransport {
     ) -> Result<Streaming<v1::PushResponse>, OpenError> {
         let channel = (self.dial)(target, connection % self.lanes);
         let channel = channel.map_err(OpenError::Unreachable)?;
+        let envelope = Envelope::new(lane.open.id);
         let open = v1::PushRequest::from(lane);
-        let requests =
-            stream::once(async { open }).chain(ReceiverStream::new(pushes).map(Into::into));
+        let pushes = ReceiverStream::new(pushes).map(move |push| envelope.seal_push(push));
+        let requests = stream::once(async { open }).chain(pushes);
         let replies = push(channel, requests).await;
         replies.map_err(|status| OpenError::Unreachable(describe(&status)))
     }
@@ -151,9 +152,13 @@ impl Transport for GrpcTransport {
             let lane_open = LaneOpen { open: open.clone(), lane, lanes };
             self.call(target, first.wrapping_add(lane), lane_open, end)
         });
+        let envelope = Envelope::new(open.id);
         let mut replies = try_join_all(calls).await?.into_iter().map(|replies| {
-            replies.map(|reply| match reply {
-                Ok(reply) => reply.try_into().map_err(|error| Cut(format!("bad reply: {error}"))),
+            replies.map(move |reply| match reply {
+                Ok(reply) => {
+                    let reply = envelope.open_reply(reply);
+                    reply.map_err(|error| Cut(format!("bad reply: {error}")))
+                }
                 Err(status) => Err(Cut(describe(&status))),
             })
         });

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kv_cache::{
-    BlockCounts, BlockHandle, BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion, PageRange,
-    PageSpan, RegionError,
+    BlockCounts, BlockHandle, BlockHash, BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion,
+    PageRange, PageSpan, RegionError,
 };
 use kv_transfer::transport::in_process::Registration;
 use kv_transfer::transport::{
@@ -27,6 +27,8 @@ pub const INCARNATION: u64 = 7;
 pub const KV_LAYOUT: &str = "layers=4";
 pub const BLOCK_TOKENS: u32 = 4;
 pub const LAYERS: u32 = 4;
+/// The name of whatever is handed over here.
+pub const CONTEXT: BlockHash = BlockHash(0xba70);
 /// Long enough for the slowest machine: no test waits for it to pass.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -256,6 +258,7 @@ impl World {
             reservation: self.receiving.pool.reserve(to_come).unwrap(),
             held,
             tokens,
+            context: CONTEXT,
             deadline: Instant::now() + time,
         })
     }
@@ -292,7 +295,7 @@ impl World {
             for pages in filled(&sent, held_blocks, order) {
                 queue.push(pages).await?;
             }
-            queue.commit().await
+            queue.commit(CONTEXT).await
         };
         let receiving = pending.verified(Instant::now() + PATIENCE);
         let (report, table) = tokio::join!(sending, receiving);

@@ -3,10 +3,13 @@
 use scheduler::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use super::{WireError, finite, in_range, non_empty, required};
+use crate::seal::Sealed as _;
 use crate::v1;
 
 /// The most choices one generation may ask for: a limit of the wire, above the gateway's own.
 pub const CHOICES_MAX: usize = 256;
+/// A generation's seal follows nothing.
+const GENERATION_KEY: u64 = 0;
 /// The most biased tokens, as in OpenAI's API (which allows 300).
 const LOGIT_BIAS_MAX: usize = 1024;
 /// The most alternatives per token that are worth sending.
@@ -15,7 +18,16 @@ const LOGPROBS_MAX: u32 = 128;
 // === impl Generation ===
 
 impl From<&Generation> for v1::Generation {
+    /// Sealed, which is the router's to do, and a worker's that goes on with tokens of its own.
     fn from(generation: &Generation) -> Self {
+        Self::under_seal(generation, 0).sealed(GENERATION_KEY)
+    }
+}
+
+impl v1::Generation {
+    /// The generation as it came, for the next receiver: under the `seal` that it came with.
+    #[must_use]
+    pub fn under_seal(generation: &Generation, seal: u64) -> Self {
         Self {
             request_id: generation.id.to_string(),
             prompt: generation.prompt.to_vec(),
@@ -26,6 +38,7 @@ impl From<&Generation> for v1::Generation {
             prompt_logprobs: generation.prompt_logprobs,
             tenant_salt: generation.salt.0.to_vec(),
             client: generation.client.0,
+            seal,
         }
     }
 }
@@ -33,7 +46,8 @@ impl From<&Generation> for v1::Generation {
 impl TryFrom<v1::Generation> for Generation {
     type Error = WireError;
 
-    fn try_from(wire: v1::Generation) -> Result<Self, WireError> {
+    fn try_from(mut wire: v1::Generation) -> Result<Self, WireError> {
+        wire.check_seal(GENERATION_KEY)?;
         if wire.prompt.is_empty() {
             return Err(WireError::invalid("prompt", "is empty"));
         }

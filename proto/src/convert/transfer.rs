@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kv_cache::{CommitRecord, HandoffId, PageSpan, RejectReason};
+use kv_cache::{BlockHash, CommitRecord, HandoffId, PageSpan, RejectReason};
 
 use super::WireError;
 use crate::v1;
@@ -18,6 +18,27 @@ pub fn handoff_id(bytes: &[u8]) -> Result<HandoffId, WireError> {
         .try_into()
         .map(HandoffId)
         .map_err(|_| WireError::invalid("handoff_id", format!("has {} bytes, not 16", bytes.len())))
+}
+
+impl v1::PushRequest {
+    /// What seals the messages of one hand-off, but for [`v1::Open`], which says which that is.
+    #[must_use]
+    pub fn seal_key(id: HandoffId) -> u64 {
+        let (low, high) =
+            (u128::from_le_bytes(id.0) as u64, (u128::from_le_bytes(id.0) >> 64) as u64);
+        low ^ high.rotate_left(1)
+    }
+}
+
+// === impl BlockHash ===
+
+/// The name of a context, from the wire.
+///
+/// # Errors
+/// [`WireError`] unless it has 16 bytes.
+pub fn context_name(bytes: &[u8]) -> Result<BlockHash, WireError> {
+    let name = bytes.try_into().map(BlockHash::from_bytes);
+    name.map_err(|_| WireError::invalid("context", format!("has {} bytes, not 16", bytes.len())))
 }
 
 // === impl PageSpan ===
@@ -60,6 +81,7 @@ impl From<CommitRecord> for v1::CommitRecord {
             block_count: record.blocks.len() as u32,
             layers: record.layers,
             digest: record.digest,
+            context: record.context.to_bytes().to_vec(),
         }
     }
 }
@@ -73,6 +95,7 @@ impl TryFrom<v1::CommitRecord> for CommitRecord {
             blocks: block_range(wire.block_begin, wire.block_count)?,
             layers: wire.layers,
             digest: wire.digest,
+            context: context_name(&wire.context)?,
         })
     }
 }
@@ -89,6 +112,7 @@ impl From<RejectReason> for v1::RejectReason {
             RejectReason::DigestMismatch => Self::DigestMismatch,
             RejectReason::Superseded => Self::Superseded,
             RejectReason::Internal => Self::Internal,
+            RejectReason::ContextMismatch => Self::ContextMismatch,
         }
     }
 }
@@ -103,6 +127,7 @@ impl From<v1::RejectReason> for RejectReason {
             v1::RejectReason::OutOfRange => Self::OutOfRange,
             v1::RejectReason::DigestMismatch => Self::DigestMismatch,
             v1::RejectReason::Superseded => Self::Superseded,
+            v1::RejectReason::ContextMismatch => Self::ContextMismatch,
             v1::RejectReason::Internal | v1::RejectReason::Unspecified => Self::Internal,
         }
     }
@@ -118,7 +143,9 @@ mod tests {
     fn spans_and_records_survive_the_wire() {
         let span = PageSpan { layers: 2..5, blocks: 7..9 };
         assert_eq!(PageSpan::try_from(v1::PageSpan::from(span.clone())), Ok(span));
-        let record = CommitRecord { tokens: 70, blocks: 1..5, layers: 3, digest: u64::MAX };
+        let context = BlockHash(u128::MAX - 7);
+        let record =
+            CommitRecord { tokens: 70, blocks: 1..5, layers: 3, digest: u64::MAX, context };
         assert_eq!(CommitRecord::try_from(v1::CommitRecord::from(record.clone())), Ok(record));
         assert_eq!(handoff_id(&HandoffId([9; 16]).to_vec()), Ok(HandoffId([9; 16])));
     }
@@ -145,12 +172,14 @@ mod tests {
     #[case(RejectReason::DigestMismatch)]
     #[case(RejectReason::Superseded)]
     #[case(RejectReason::Internal)]
+    #[case(RejectReason::ContextMismatch)]
     fn a_refusal_survives_the_wire(#[case] reason: RejectReason) {
         assert_eq!(RejectReason::from(v1::RejectReason::from(reason)), reason);
     }
 
     #[test]
-    fn an_id_of_another_length_is_refused() {
+    fn an_id_or_a_name_of_another_length_is_refused() {
         assert_eq!(handoff_id(&[1; 15]).unwrap_err().field, "handoff_id");
+        assert_eq!(context_name(&[]).unwrap_err().field, "context");
     }
 }

@@ -9,18 +9,19 @@
 
 use std::sync::Arc;
 
+use cluster::rpc::MESSAGE_BYTES_MAX;
 use cluster::{ErrorCode, clock};
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use parking_lot::Mutex;
-use proto::v1;
 use proto::v1::decode_client::DecodeClient;
 use proto::v1::generate_response::{Event as Wire, Path};
+use proto::{SealChain, Sealed as _, WireError, v1};
 use scheduler::{Generation, Placement, SampledToken, WorkerId};
 use tokio::sync::mpsc;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::placing::Placing;
-use super::progress::{Progress, TokenCheck};
+use super::progress::{Gap, Progress, TokenCheck};
 use super::setbacks::{Loss, Setbacks};
 use super::{DispatchError, DispatchRequest, GenerationEvent, Route};
 
@@ -30,6 +31,12 @@ pub(super) struct Flight {
     request: DispatchRequest,
     events: mpsc::Sender<Result<GenerationEvent, DispatchError>>,
     progress: Mutex<Progress>,
+}
+
+/// One worker's events, each checked to be the next one.
+struct Leg {
+    stream: Streaming<v1::GenerateResponse>,
+    seals: SealChain,
 }
 
 /// How one leg ended.
@@ -151,51 +158,45 @@ impl Flight {
     ) -> Result<LegEnd, DispatchError> {
         let _intent = self.placing.intend(placement);
         let life = placement.decode.life();
-        let stream = match self.call(generation, placement).await {
-            Ok(stream) => stream,
+        let leg = match self.call(generation, placement).await {
+            Ok(leg) => leg,
             Err(status) => {
                 return lost_or_refused(Loss { life, taken: false, error: failed(&status) });
             }
         };
-        match self.follow(stream, generation, &life.worker).await {
+        match self.follow(leg, generation, &life.worker).await {
             Ok(()) => Ok(LegEnd::Landed),
             Err(Cut::Client(gone)) => Err(gone),
             Err(Cut::Worker(error)) => lost_or_refused(Loss { life, taken: true, error }),
         }
     }
 
-    async fn call(
-        &self,
-        generation: &Generation,
-        placement: &Placement,
-    ) -> Result<Streaming<v1::GenerateResponse>, tonic::Status> {
+    async fn call(&self, generation: &Generation, placement: &Placement) -> Result<Leg, Status> {
         let request = v1::GenerateRequest {
             generation: Some(generation.into()),
             deadline_ms: cluster::rpc::remaining_ms(self.request.deadline),
             incarnation: placement.decode.incarnation.0,
             prefill_peers: placement.prefill.iter().map(Into::into).collect(),
+            seal: 0,
         };
+        let request = request.sealed(0);
+        let seals = SealChain::after(request.seal);
         let request = cluster::rpc::request(request, self.request.deadline);
-        let mut client = DecodeClient::new(self.placing.channel(&placement.decode));
-        Ok(client.generate(request).await?.into_inner())
+        let mut client = DecodeClient::new(self.placing.channel(&placement.decode))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Leg { stream: client.generate(request).await?.into_inner(), seals })
     }
 
     /// Passes a worker's events on.
     async fn follow(
         &self,
-        mut stream: Streaming<v1::GenerateResponse>,
+        mut leg: Leg,
         generation: &Generation,
         worker: &WorkerId,
     ) -> Result<(), Cut> {
         while !self.progress.lock().open(&generation.choices).is_empty() {
-            match stream.message().await {
-                Ok(Some(message)) => self.pass_on(message, worker).await?,
-                Ok(None) => {
-                    let ended = tonic::Status::unavailable("the stream ended early");
-                    return Err(Cut::Worker(failed(&ended)));
-                }
-                Err(status) => return Err(Cut::Worker(failed(&status))),
-            }
+            let message = leg.next().await.map_err(|status| Cut::Worker(failed(&status)))?;
+            self.pass_on(message, worker).await?;
         }
         Ok(())
     }
@@ -216,8 +217,9 @@ impl Flight {
             Some(Wire::PromptScores(scores)) => {
                 let scores =
                     scores.tokens.into_iter().map(TryInto::try_into).collect::<Result<_, _>>();
-                let scores = scores.map_err(|error: proto::WireError| broken(error.to_string()))?;
+                let scores = scores.map_err(|error: WireError| broken(error.to_string()))?;
                 let new = self.progress.lock().score(scores);
+                let new = new.map_err(|Gap| broken("a worker left out a score"))?;
                 if !new.is_empty() {
                     self.send(GenerationEvent::PromptLogprobs(new)).await?;
                 }
@@ -226,7 +228,8 @@ impl Flight {
             Some(Wire::Finished(finished)) => {
                 let reason = finished.reason().map_err(|error| broken(error.to_string()))?;
                 let choice = finished.choice;
-                if self.progress.lock().finish(choice) {
+                let is_news = self.progress.lock().finish(choice, reason);
+                if is_news.map_err(|Gap| broken("a choice ended without its last token"))? {
                     self.send(GenerationEvent::Finished { choice, reason }).await?;
                 }
             }
@@ -269,12 +272,25 @@ impl Flight {
     }
 }
 
+// === impl Leg ===
+
+impl Leg {
+    /// The next event of a leg that hasn't landed yet.
+    async fn next(&mut self) -> Result<v1::GenerateResponse, Status> {
+        let message = self.stream.message().await?;
+        let mut message = message.ok_or_else(|| Status::unavailable("the stream ended early"))?;
+        let checked = self.seals.check(&mut message);
+        checked.map_err(|error| ErrorCode::Corrupt.status(error.to_string()))?;
+        Ok(message)
+    }
+}
+
 /// Another worker may succeed where this one failed, unless the request itself is at fault.
 fn lost_or_refused(loss: Loss) -> Result<LegEnd, DispatchError> {
     if loss.error.code.retryable() { Ok(LegEnd::Lost(loss)) } else { Err(loss.error) }
 }
 
-fn failed(status: &tonic::Status) -> DispatchError {
+fn failed(status: &Status) -> DispatchError {
     let message = status.message().to_owned();
     DispatchError { code: ErrorCode::from(status), message, retry_after: None }
 }

@@ -1,9 +1,10 @@
 //! What a client has received so far: every token once, in order.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use kv_cache::TokenId;
-use scheduler::{Generation, PromptLogprob, SampledToken};
+use scheduler::{FinishReason, Generation, PromptLogprob, SampledToken};
 
 /// How far each choice of a request has come.
 #[derive(Debug)]
@@ -33,6 +34,10 @@ pub(super) enum TokenCheck {
     Gap,
 }
 
+/// Something was left out before what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gap;
+
 // === impl Progress ===
 
 impl Progress {
@@ -54,15 +59,19 @@ impl Progress {
 
     /// Takes prompt scores in, and returns those that the client doesn't have yet: a long prompt's
     /// come in parts, and after a failure from the beginning.
-    pub(super) fn score(&mut self, scores: Vec<PromptLogprob>) -> Vec<PromptLogprob> {
+    pub(super) fn score(&mut self, scores: Vec<PromptLogprob>) -> Result<Vec<PromptLogprob>, Gap> {
         let mut new = Vec::with_capacity(scores.len());
         for score in scores {
-            if score.index as usize == self.scored {
-                self.scored += 1;
-                new.push(score);
+            match (score.index as usize).cmp(&self.scored) {
+                Ordering::Less => {}
+                Ordering::Equal => {
+                    self.scored += 1;
+                    new.push(score);
+                }
+                Ordering::Greater => return Err(Gap),
             }
         }
-        new
+        Ok(new)
     }
 
     /// Takes a token in, if it is the next one.
@@ -80,11 +89,13 @@ impl Progress {
         }
     }
 
-    /// Marks a choice as ended; whether it was open.
-    pub(super) fn finish(&mut self, choice: u32) -> bool {
-        self.choices
-            .get_mut(&choice)
-            .is_some_and(|choice| !std::mem::replace(&mut choice.finished, true))
+    /// Marks a choice as ended; whether it was open. A token that ended it has come before.
+    pub(super) fn finish(&mut self, choice: u32, reason: FinishReason) -> Result<bool, Gap> {
+        let Some(choice) = self.choices.get_mut(&choice) else { return Ok(false) };
+        match reason {
+            FinishReason::Stop(token) if choice.tokens.last() != Some(&token) => Err(Gap),
+            _ => Ok(!std::mem::replace(&mut choice.finished, true)),
+        }
     }
 
     /// Those of `choices` that haven't ended.

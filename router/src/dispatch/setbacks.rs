@@ -50,6 +50,8 @@ pub(super) struct Setbacks {
     busy: Vec<Life>,
     broken: BTreeSet<WorkerId>,
     faults: u32,
+    /// A worker's model came to no numbers. Not forgiven: the second that does gives the request up.
+    miscomputed: bool,
     refusal: Option<DispatchError>,
     pauses: Backoff,
 }
@@ -71,6 +73,7 @@ impl Setbacks {
             busy: Vec::new(),
             broken: BTreeSet::new(),
             faults: 0,
+            miscomputed: false,
             refusal: None,
             pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX, Backoff::seed()),
         }
@@ -95,8 +98,9 @@ impl Setbacks {
             self.refusal = Some(error.clone());
         }
         self.avoid(life, now);
+        let again = error.code.retryable_once() && std::mem::replace(&mut self.miscomputed, true);
         let enough = self.broken.len() >= BROKEN_MAX || self.faults >= FAULTS_MAX;
-        if enough { Err(error) } else { Ok(()) }
+        if again || enough { Err(error) } else { Ok(()) }
     }
 
     /// The request has come on: whatever broke, it was not because of the request.
@@ -144,7 +148,7 @@ impl Setbacks {
 
 /// Whether a worker that is well says that this request failed on it.
 fn is_fault(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Internal | ErrorCode::Corrupt)
+    matches!(code, ErrorCode::Internal | ErrorCode::Corrupt | ErrorCode::Miscomputed)
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl From<RequestError> for HttpError {
             (_, ErrorCode::Busy) => (code.http(), "rate_limit_error", Some("rate_limit_exceeded")),
             (_, ErrorCode::Timeout) => (code.http(), "timeout_error", Some("timeout")),
             (_, ErrorCode::Unavailable) => (code.http(), "server_error", Some("unavailable")),
+            (_, ErrorCode::Corrupt) => (code.http(), "server_error", Some("bad_gateway")),
             _ => (code.http(), "server_error", Some("internal_error")),
         };
         let param = match &error {

@@ -166,7 +166,7 @@ impl ScriptModel {
         assert_eq!(context.len(), sequence.context_tokens as usize);
         assert_eq!(context.len(), sample.prompt.len() + sample.index as usize);
         if context.last() == Some(&POISON) {
-            return Err(LogitsFault::NotANumber);
+            return Err(LogitsFault::NotFinite);
         }
         let token = next_token(&context, sample.sampling.seed, sample.choice, sample.banned);
         let logprob = sample.sampling.logprobs.map(|_| TokenLogprob::default());

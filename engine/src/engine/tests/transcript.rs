@@ -73,7 +73,9 @@ impl Transcript {
                     transcript.indices.push(index);
                     tokens.entry(choice).or_default().push(token);
                 }
-                Event::Prefilled { table, first } => transcript.prefilled = Some((table, first)),
+                Event::Prefilled { table, first, .. } => {
+                    transcript.prefilled = Some((table, first))
+                }
                 Event::Finished { choice, reason } => {
                     let tokens = tokens.remove(&choice).unwrap_or_default();
                     let before = transcript.answers.insert(choice, (tokens, reason));

@@ -20,6 +20,7 @@ enum Step {
     Share(usize),
     Release(usize),
     Seal(usize, Content),
+    Unseal(usize),
     Match(Vec<Content>),
     Caching(bool),
 }
@@ -186,6 +187,7 @@ impl History {
                 }
             }
             Step::Seal(at, content) => self.seal(at, content),
+            Step::Unseal(at) => self.unseal(at),
             Step::Match(wanted) => self.match_prefix(&wanted),
             Step::Caching(caching) => {
                 self.pool.set_caching(caching);
@@ -237,6 +239,12 @@ impl History {
         let CommittedBlock { hash, parent } = content.committed;
         let sealed = block.seal(hash, &content.tokens, parent);
         assert_eq!(sealed, self.model.sealed(block.id(), content));
+    }
+
+    fn unseal(&mut self, at: usize) {
+        let Some(block) = pick(&mut self.blocks, at) else { return };
+        assert_eq!(block.unseal(), self.model.name_of(block.id()).is_some());
+        self.model.forget(block.id());
     }
 
     fn match_prefix(&mut self, wanted: &[Content]) {
@@ -337,6 +345,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => at().prop_map(Step::Share),
         5 => at().prop_map(Step::Release),
         6 => (at(), content()).prop_map(|(at, content)| Step::Seal(at, content)),
+        1 => at().prop_map(Step::Unseal),
         3 => wanted().prop_map(Step::Match),
         1 => prop::bool::weighted(0.8).prop_map(Step::Caching),
     ]

@@ -7,6 +7,7 @@ use crate::page_digest;
 
 const PAGE_BYTES: usize = 8;
 const LAYERS: u32 = 2;
+const CONTEXT: BlockHash = BlockHash(9);
 const BLOCKS: u32 = 6;
 /// Two chunks of three pages.
 const WINDOW_BYTES: u64 = 6 * PAGE_BYTES as u64;
@@ -73,7 +74,7 @@ fn span(layer: u32, blocks: std::ops::Range<u32>) -> PageSpan {
 /// Everything said and acknowledged, and the commit.
 fn committed() -> (Outbox, CommitRecord) {
     let (mut outbox, _) = full();
-    outbox.commit().unwrap();
+    outbox.commit(CONTEXT).unwrap();
     say(&mut outbox);
     outbox.acknowledged(2);
     let said = say(&mut outbox);
@@ -120,7 +121,8 @@ fn the_record_counts_every_page_once() {
     let mut digest = Digest::default();
     let page = [7; PAGE_BYTES];
     whole().iter().for_each(|(layer, block)| digest.add(page_digest(layer, block, &page)));
-    let want = CommitRecord { tokens: 24, blocks: 0..BLOCKS, layers: LAYERS, digest: digest.0 };
+    let (blocks, digest) = (0..BLOCKS, digest.0);
+    let want = CommitRecord { tokens: 24, blocks, layers: LAYERS, digest, context: CONTEXT };
     assert_eq!(first, want);
     outbox.missing(&[span(1, 2..4)]).unwrap();
     let said = say(&mut outbox);
@@ -132,7 +134,7 @@ fn the_record_counts_every_page_once() {
 #[test]
 fn the_commit_comes_last() {
     let (mut outbox, _) = full();
-    outbox.commit().unwrap();
+    outbox.commit(CONTEXT).unwrap();
     let gather = outbox.next_gather(WINDOW_BYTES).unwrap();
     assert!(!outbox.has_ready(), "pages are being read");
     outbox.gathered(read(&gather));
@@ -143,7 +145,7 @@ fn the_commit_comes_last() {
 #[test]
 fn a_new_stream_begins_with_what_the_last_one_lost() {
     let (mut outbox, _) = full();
-    outbox.commit().unwrap();
+    outbox.commit(CONTEXT).unwrap();
     say(&mut outbox);
     outbox.acknowledged(1);
     say(&mut outbox);
@@ -165,7 +167,7 @@ fn a_commit_without_an_answer_is_said_again_on_a_new_stream() {
 #[test]
 fn blocks_are_kept_until_the_end() {
     let (mut outbox, pool) = full();
-    outbox.commit().unwrap();
+    outbox.commit(CONTEXT).unwrap();
     while !say(&mut outbox).is_empty() {
         outbox.acknowledged(u64::MAX);
     }

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use futures::Stream;
 use http_body::Body as _;
 use prost::Message as _;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, fixed64, key_len};
 use proto::v1;
 use proto::v1::push_request::Message as Request;
 use tonic::body::Body;
@@ -22,26 +22,31 @@ use tonic::{Code, Status};
 /// Bytes before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
-/// Numbers of `PushRequest.pages` and `Pages.data`.
+/// Numbers of `PushRequest.pages`, `Pages.data` and `PushRequest.seal`.
 const PAGES: u32 = 2;
 const DATA: u32 = 6;
+const SEAL: u32 = 4;
 
 /// A message as it goes on the wire: a head, and page data if it has any.
 pub(super) fn encode(message: v1::PushRequest) -> impl Iterator<Item = Bytes> {
     let (head, data) = match message.message {
-        Some(Request::Pages(pages)) => encode_pages(pages),
+        Some(Request::Pages(pages)) => encode_pages(pages, message.seal),
         _ => (prefixed(message.encoded_len(), 0, |head| message.encode_raw(head)), Bytes::new()),
     };
     [head, data].into_iter().filter(|frame| !frame.is_empty())
 }
 
 /// The data comes last, so that it can stay where it is.
-fn encode_pages(mut pages: v1::Pages) -> (Bytes, Bytes) {
+fn encode_pages(mut pages: v1::Pages, seal: u64) -> (Bytes, Bytes) {
     let data = std::mem::take(&mut pages.data);
     let data_len = data.len() as u64;
     let fields = pages.encoded_len() + key_len(DATA) + encoded_len_varint(data_len) + data.len();
-    let total = key_len(PAGES) + encoded_len_varint(fields as u64) + fields;
+    let total = fixed64::encoded_len(SEAL, &seal)
+        + key_len(PAGES)
+        + encoded_len_varint(fields as u64)
+        + fields;
     let head = prefixed(total, data.len(), |head| {
+        fixed64::encode(SEAL, &seal, head);
         encode_key(PAGES, WireType::LengthDelimited, head);
         encode_varint(fields as u64, head);
         pages.encode_raw(head);
@@ -212,7 +217,7 @@ mod tests {
             data,
             page_digests: vec![1, u64::MAX],
         };
-        v1::PushRequest { message: Some(Request::Pages(pages)) }
+        v1::PushRequest { message: Some(Request::Pages(pages)), seal: u64::MAX - 1 }
     }
 
     fn messages() -> Vec<v1::PushRequest> {
@@ -220,12 +225,13 @@ mod tests {
         vec![
             v1::PushRequest {
                 message: Some(Request::Open(v1::Open { lane: 3, ..Default::default() })),
+                seal: 1,
             },
             pages(Bytes::from(vec![7; 1 << 20])),
             pages(Bytes::from(vec![9; 100])),
             pages(Bytes::new()),
-            v1::PushRequest { message: Some(Request::Commit(commit)) },
-            v1::PushRequest { message: None },
+            v1::PushRequest { message: Some(Request::Commit(commit)), seal: 2 },
+            v1::PushRequest { message: None, seal: 3 },
         ]
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
-use proto::v1;
 use proto::v1::kv_transfer_server;
+use proto::{WireError, v1};
 use tonic::body::Body;
 use tonic::codec::{Codec as _, EncodeBody, SingleMessageCompressionOverride};
 use tonic::server::NamedService;
@@ -18,9 +18,10 @@ use tower::Service;
 
 use super::framing::Requests;
 use super::lanes::{Joined, Meeting, Pushes};
-use super::wire::LaneOpen;
+use super::wire::{Envelope, LaneOpen};
 use crate::Receiver;
-use crate::message::{Open, Push};
+use crate::message::Open;
+use crate::stats::add;
 use crate::transport::Cut;
 
 /// A stream says what it is for at once, or is none.
@@ -55,7 +56,16 @@ impl KvTransferService {
     }
 
     fn serve(&self, open: Open, pushes: Pushes) -> Replies {
-        self.receiver.serve(open, pushes).map(|reply| Ok(reply.into())).boxed()
+        let envelope = Envelope::new(open.id);
+        self.receiver.serve(open, pushes).map(move |reply| Ok(envelope.seal_reply(reply))).boxed()
+    }
+
+    /// Counts a message that isn't what was sent. Its stream ends, and the sender opens another.
+    fn note(&self, error: &WireError) {
+        if error.damaged {
+            add(&self.receiver.stats().corrupt_messages, 1);
+            tracing::warn!(%error, "a transfer message was damaged");
+        }
     }
 
     /// All answers of a stream come on lane 0.
@@ -70,9 +80,13 @@ impl KvTransferService {
         let first = tokio::time::timeout(OPEN_TIMEOUT, requests.next()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no `open` came"))?;
         let open = first.ok_or_else(|| Status::invalid_argument("no `open` came"))??;
-        let lane = LaneOpen::try_from(open)?;
-        let pushes = requests.map(|request| match request {
-            Ok(request) => Push::try_from(request).map_err(|error| Cut(error.to_string())),
+        let lane = LaneOpen::try_from(open).inspect_err(|error| self.note(error))?;
+        let (envelope, service) = (Envelope::new(lane.open.id), self.clone());
+        let pushes = requests.map(move |request| match request {
+            Ok(request) => {
+                let push = envelope.open_push(request).inspect_err(|error| service.note(error));
+                push.map_err(|error| Cut(error.to_string()))
+            }
             Err(status) => Err(Cut(status.to_string())),
         });
         if lane.lanes == 1 {
@@ -124,3 +138,6 @@ fn response(replies: Replies) -> http::Response<Body> {
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
     response
 }
+
+#[cfg(test)]
+mod tests;

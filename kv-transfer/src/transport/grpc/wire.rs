@@ -1,17 +1,26 @@
 //! `baton.v1` transfer messages, to and from what the two ends say.
 
-use kv_cache::PageSpan;
-use proto::WireError;
+use kv_cache::{HandoffId, PageSpan};
 use proto::convert::required;
 use proto::convert::transfer::handoff_id;
 use proto::v1;
 use proto::v1::push_request::Message as Request;
 use proto::v1::push_response::Message as Response;
+use proto::{Sealed as _, WireError};
 
 use crate::message::{Open, PageChunk, Payload, Push, Rejection, Reply};
 
+/// What an `Open` is sealed with: nothing is known before it.
+const OPEN_KEY: u64 = 0;
+
 /// Lanes of a stream, at most.
 pub(super) const LANES_MAX: usize = 64;
+
+/// Seals and opens what is said for one hand-off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Envelope {
+    key: u64,
+}
 
 /// How one lane of a stream begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +28,32 @@ pub(super) struct LaneOpen {
     pub(super) open: Open,
     pub(super) lane: usize,
     pub(super) lanes: usize,
+}
+
+// === impl Envelope ===
+
+impl Envelope {
+    pub(super) fn new(id: HandoffId) -> Self {
+        Self { key: v1::PushRequest::seal_key(id) }
+    }
+
+    pub(super) fn seal_push(self, push: Push) -> v1::PushRequest {
+        v1::PushRequest::from(push).sealed(self.key)
+    }
+
+    pub(super) fn open_push(self, mut wire: v1::PushRequest) -> Result<Push, WireError> {
+        wire.check_seal(self.key)?;
+        wire.try_into()
+    }
+
+    pub(super) fn seal_reply(self, reply: Reply) -> v1::PushResponse {
+        v1::PushResponse::from(reply).sealed(self.key)
+    }
+
+    pub(super) fn open_reply(self, mut wire: v1::PushResponse) -> Result<Reply, WireError> {
+        wire.check_seal(self.key)?;
+        wire.try_into()
+    }
 }
 
 // === impl LaneOpen ===
@@ -33,14 +68,15 @@ impl From<LaneOpen> for v1::PushRequest {
             lanes: lanes as u32,
             lane: lane as u32,
         };
-        Self { message: Some(Request::Open(open)) }
+        Self { message: Some(Request::Open(open)), seal: 0 }.sealed(OPEN_KEY)
     }
 }
 
 impl TryFrom<v1::PushRequest> for LaneOpen {
     type Error = WireError;
 
-    fn try_from(wire: v1::PushRequest) -> Result<Self, WireError> {
+    fn try_from(mut wire: v1::PushRequest) -> Result<Self, WireError> {
+        wire.check_seal(OPEN_KEY)?;
         let Request::Open(open) = required("message", wire.message)? else {
             return Err(WireError::invalid("message", "must be `open` first"));
         };
@@ -67,7 +103,7 @@ impl From<Push> for v1::PushRequest {
             Push::Pages(chunk) => Request::Pages(chunk.into()),
             Push::Commit(record) => Request::Commit(record.into()),
         };
-        Self { message: Some(message) }
+        Self { message: Some(message), seal: 0 }
     }
 }
 
@@ -139,7 +175,7 @@ impl From<Reply> for v1::PushResponse {
                 Response::Rejected(v1::Rejected { reason, detail })
             }
         };
-        Self { message: Some(message) }
+        Self { message: Some(message), seal: 0 }
     }
 }
 
@@ -166,7 +202,7 @@ impl TryFrom<v1::PushResponse> for Reply {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use kv_cache::{CommitRecord, HandoffId, RejectReason};
+    use kv_cache::{BlockHash, CommitRecord, RejectReason};
     use rstest::rstest;
 
     use super::*;
@@ -199,10 +235,16 @@ mod tests {
         payload: Payload::Bytes(Bytes::from_static(b"pages")),
         digests: vec![1, u64::MAX],
     }))]
-    #[case(Push::Commit(CommitRecord { tokens: 70, blocks: 4..9, layers: 3, digest: 9 }))]
+    #[case(Push::Commit(CommitRecord {
+        tokens: 70,
+        blocks: 4..9,
+        layers: 3,
+        digest: 9,
+        context: BlockHash(3),
+    }))]
     fn a_push_survives_the_wire(#[case] push: Push) {
         assert_eq!(Push::try_from(v1::PushRequest::from(push.clone())), Ok(push.clone()));
-        let first = LaneOpen::try_from(v1::PushRequest::from(push));
+        let first = LaneOpen::try_from(v1::PushRequest::from(push).sealed(OPEN_KEY));
         assert_eq!(first.unwrap_err().field, "message", "the first message must open");
     }
 

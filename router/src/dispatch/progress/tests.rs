@@ -21,6 +21,10 @@ fn token(choice: u32, index: u32, token: TokenId) -> SampledToken {
     SampledToken { choice, index, token, logprob: None }
 }
 
+fn score(index: u32) -> PromptLogprob {
+    PromptLogprob { index, logprob: TokenLogprob::default() }
+}
+
 #[rstest]
 #[case::the_next(token(0, 2, 9), TokenCheck::Next)]
 #[case::one_seen_before(token(0, 1, 8), TokenCheck::Twin)]
@@ -51,10 +55,10 @@ fn a_lost_choice_resumes_with_its_tokens() {
 fn what_has_ended_is_not_resumed() {
     let whole = generation(&[0, 1]);
     let mut progress = Progress::new(&whole);
-    assert!(progress.finish(0));
-    assert!(!progress.finish(0));
+    assert_eq!(progress.finish(0, FinishReason::Length), Ok(true));
+    assert_eq!(progress.finish(0, FinishReason::Length), Ok(false));
     assert_eq!(progress.remaining(&whole, &[0, 1]).unwrap().choices, [1]);
-    progress.finish(1);
+    progress.finish(1, FinishReason::Length).expect("nothing is missing");
     assert_eq!(progress.remaining(&whole, &[0, 1]), None);
 }
 
@@ -69,11 +73,26 @@ fn the_prompt_is_scored_once() {
     };
     let left = |progress: &Progress| progress.remaining(&whole, &[0]).unwrap().prompt_logprobs;
     // In parts, from the beginning again after a failure, and to the end.
-    assert_eq!(progress.score(scores(1..2)), scores(1..2));
+    assert_eq!(progress.score(scores(1..2)), Ok(scores(1..2)));
     assert_eq!(left(&progress), whole.prompt_logprobs);
-    assert_eq!(progress.score(scores(1..3)), scores(2..3));
-    assert_eq!(progress.score(scores(1..3)), []);
+    assert_eq!(progress.score(scores(1..3)), Ok(scores(2..3)));
+    assert_eq!(progress.score(scores(1..3)), Ok(vec![]));
     assert_eq!(left(&progress), None);
+}
+
+#[test]
+fn a_missing_score_is_noticed() {
+    let mut progress = Progress::new(&generation(&[0]));
+    assert_eq!(progress.score(vec![score(2)]), Err(Gap));
+}
+
+#[test]
+fn an_end_without_its_token_is_noticed() {
+    let mut progress = Progress::new(&generation(&[0]));
+    progress.deliver(&token(0, 0, 7));
+    assert_eq!(progress.finish(0, FinishReason::Stop(8)), Err(Gap));
+    progress.deliver(&token(0, 1, 8));
+    assert_eq!(progress.finish(0, FinishReason::Stop(8)), Ok(true));
 }
 
 #[test]

@@ -104,3 +104,13 @@ fn pauses_grow_and_stay_short() {
     assert!((0..20).all(|_| setbacks.next_pause() <= PAUSE_MAX));
     assert!(setbacks.next_pause() >= PAUSE_MAX / 2);
 }
+
+#[test]
+fn what_two_workers_cannot_compute_is_not_asked_of_a_third() {
+    let (mut setbacks, now) = (Setbacks::none(), Instant::now());
+    let miscomputed = |worker| loss(worker, 1, ErrorCode::Miscomputed);
+    setbacks.add(miscomputed("one"), now).expect("it may be the worker's");
+    setbacks.add(lost("dead", 1), now).expect("another matter");
+    setbacks.forgive();
+    setbacks.add(miscomputed("two"), now).expect_err("it is the prompt's");
+}

@@ -11,9 +11,9 @@ use cluster::testing::worker;
 use cluster::{Lifecycle, Membership as _, MemoryMembership, Registration, ReportService};
 use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
-use proto::v1;
 use proto::v1::decode_server::{Decode, DecodeServer};
 use proto::v1::generate_response::{Event, Path, Started, Tokens};
+use proto::{SealChain, v1};
 use scheduler::{FinishReason, Incarnation, Load, Role, WorkerInfo};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
@@ -114,6 +114,7 @@ impl Decode for Script {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let request = request.into_inner();
         self.calls.lock().push(request.clone());
+        let mut seals = SealChain::after(request.seal);
         let work = request.generation.expect("work");
         let from = work.generated.len() as u32;
         let events = match self.act {
@@ -128,8 +129,8 @@ impl Decode for Script {
                 events
             }
         };
-        let events =
-            events.into_iter().map(|event| Ok(v1::GenerateResponse { event: Some(event) }));
+        let sealed = |event| seals.seal(v1::GenerateResponse { event: Some(event), seal: 0 });
+        let events: Vec<_> = events.into_iter().map(sealed).map(Ok).collect();
         // Whoever has more to say stays silent: only a kill ends the stream.
         Ok(Response::new(stream::iter(events).chain(stream::pending()).boxed()))
     }

@@ -265,7 +265,8 @@ async fn the_last_message_can_be_continued() {
 #[case(ErrorCode::Unavailable, 503, "unavailable")]
 #[case(ErrorCode::Timeout, 504, "timeout")]
 #[case(ErrorCode::Internal, 500, "internal_error")]
-#[case(ErrorCode::Corrupt, 500, "internal_error")]
+#[case(ErrorCode::Miscomputed, 500, "internal_error")]
+#[case(ErrorCode::Corrupt, 502, "bad_gateway")]
 #[tokio::test]
 async fn what_fails_before_the_first_token_has_a_status(
     #[case] error: ErrorCode,

@@ -62,7 +62,7 @@ pub(super) struct Choice {
 }
 
 /// The statuses of an answer beside 0.
-const NOT_A_NUMBER: u32 = 1;
+const NOT_FINITE: u32 = 1;
 
 /// A token, or why there is none.
 pub type Answer = Result<Sampled, LogitsFault>;
@@ -238,7 +238,7 @@ impl Choice {
     pub(super) fn answer(&self, logprobs: bool) -> Answer {
         match self.status {
             0 => Ok(Sampled { token: self.token, logprob: logprobs.then(|| self.logprob()) }),
-            NOT_A_NUMBER => Err(LogitsFault::NotANumber),
+            NOT_FINITE => Err(LogitsFault::NotFinite),
             _ => Err(LogitsFault::NoCandidate),
         }
     }
@@ -320,7 +320,7 @@ mod tests {
         let choice = |status| Choice { status, ..Choice::zeroed() };
         assert!(choice(0).answer(true).is_ok_and(|sampled| sampled.logprob.is_some()));
         assert!(choice(0).answer(false).is_ok_and(|sampled| sampled.logprob.is_none()));
-        assert_eq!(choice(1).score(), Err(LogitsFault::NotANumber));
+        assert_eq!(choice(1).score(), Err(LogitsFault::NotFinite));
         assert_eq!(choice(2).score(), Err(LogitsFault::NoCandidate));
     }
 }

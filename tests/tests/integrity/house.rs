@@ -1,0 +1,245 @@
+//! Two decode workers, a prefill worker and a dispatcher that knows them by their hops.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use baton_tests::wait_until;
+use cluster::connections::ConnectionLimits;
+use cluster::load::LoadConfig;
+use cluster::rpc::Channels;
+use cluster::telemetry::Metrics;
+use cluster::{Lifecycle, LoadWatcher, Membership as _, MemoryMembership, Registration};
+use engine::{
+    Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
+};
+use kv_transfer::transport::{GrpcTransport, Transport, Transports};
+use kv_transfer::{Sender, SenderConfig};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+use router::dispatch::{
+    DispatchError, DispatchRequest, Dispatcher, DispatcherConfig, Generate as _, GenerationEvent,
+};
+use scheduler::placement::HandoffPolicy;
+use scheduler::{
+    ClientId, FinishReason, Generation, LeastLoad, RequestId, Role, SampledToken, Sampling,
+    StopRules, TenantSalt, WorkerInfo,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use worker::WorkerConfig;
+use worker::node::BoundWorker;
+
+use crate::hop::{Damage, Hop};
+
+const MODEL: &str = "tested";
+const NAMESPACE: &str = "tests";
+const VOCAB: u32 = 97;
+const CONFIG: &str = r#"{
+    "architectures": ["Qwen3ForCausalLM"],
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "torch_dtype": "float32",
+    "eos_token_id": 2
+}"#;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a request brings: its tokens, and why it ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    tokens: Vec<SampledToken>,
+    finished: Option<FinishReason>,
+}
+
+/// All of it, in this process.
+pub(crate) struct House {
+    pub(crate) damage: Arc<Damage>,
+    dispatcher: Dispatcher,
+    reference: EngineHandle,
+    workers: Vec<tokio::task::JoinHandle<()>>,
+    leave: watch::Sender<bool>,
+    _known: Vec<Registration>,
+    _folder: TempDir,
+}
+
+/// A request like no other, but for the prefix that it shares with one in three.
+pub(crate) fn some_work(number: usize, random: &mut ChaCha8Rng) -> Generation {
+    let family = number as u32 % 3;
+    let shared = (0..random.random_range(8..40)).map(|at| (family * 31 + at * 7) % VOCAB);
+    let own: Vec<u32> =
+        (0..random.random_range(1..12)).map(|_| random.random_range(3..VOCAB)).collect();
+    Generation {
+        id: RequestId(format!("request-{number}").into()),
+        prompt: shared.chain(own).collect(),
+        generated: [].into(),
+        choices: vec![0],
+        sampling: Sampling {
+            temperature: 0.8,
+            seed: random.random_range(0..u64::MAX),
+            logit_bias: vec![(random.random_range(3..VOCAB), 1.5)],
+            logprobs: (number % 2 == 0).then_some(2),
+            ..Sampling::default()
+        },
+        stop: StopRules {
+            max_tokens: 5,
+            stop_token_ids: vec![random.random_range(3..VOCAB)],
+            ..StopRules::default()
+        },
+        prompt_logprobs: None,
+        salt: TenantSalt::default(),
+        client: ClientId::default(),
+    }
+}
+
+fn engine(folder: &Path) -> EngineConfig {
+    EngineConfig {
+        model_dir: folder.to_owned(),
+        model: ModelOptions {
+            kv_blocks: Some(256),
+            block_tokens: 4,
+            threads: Some(1),
+            load_format: LoadFormat::Dummy { seed: 5 },
+            ..ModelOptions::default()
+        },
+        batch_tokens_max: 64,
+        sequences_max: 8,
+        queue_max: 64,
+        context_tokens_max: None,
+        prefix_cache: true,
+    }
+}
+
+// === impl House ===
+
+impl House {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("config.json"), CONFIG).expect("a file in it");
+        let (leave, left) = watch::channel(false);
+        let inside = MemoryMembership::new();
+        let mut workers = Vec::new();
+        for (name, role) in [("p0", Role::Prefill), ("d0", Role::Decode), ("d1", Role::Decode)] {
+            let config = worker(name, role, engine(folder.path()));
+            workers.push(run(config, inside.clone(), left.clone()).await);
+        }
+        let members = inside.view();
+        wait_until("three workers", PATIENCE, || async {
+            let count = members.borrow().workers.len();
+            if count == 3 { Ok(()) } else { Err(format!("{count} are there")) }
+        })
+        .await;
+        let (damage, outside) = (Arc::<Damage>::default(), MemoryMembership::new());
+        let infos: Vec<WorkerInfo> = members.borrow().workers.values().cloned().collect();
+        let mut known = Vec::new();
+        for mut info in infos {
+            info.address.uri = Hop::start(&info.address.uri, damage.clone()).await;
+            known.push(outside.register(info).await.expect("a new name"));
+        }
+        let reference = Engine::start(&engine(folder.path()), &mut |_| ()).expect("an engine");
+        let dispatcher = dispatcher(&outside).await;
+        Self { damage, dispatcher, reference, workers, leave, _known: known, _folder: folder }
+    }
+
+    /// What `work` comes to on one engine, without any message.
+    pub(crate) async fn reference(&self, work: &Generation) -> Answer {
+        let work = Arc::new(work.clone());
+        let submission = Submission { work, mode: Mode::Generate, deadline: None };
+        let mut events = self.reference.submit(submission).expect("room");
+        let mut answer = Answer::default();
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Token(token) => answer.tokens.push(token),
+                Event::Finished { reason, .. } => answer.finished = Some(reason),
+                Event::Failed(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+        answer
+    }
+
+    /// What a client gets.
+    pub(crate) async fn answer(&self, work: &Generation) -> Result<Answer, DispatchError> {
+        let deadline = Instant::now() + PATIENCE;
+        let request = DispatchRequest { generation: work.clone(), deadline };
+        let mut stream = self.dispatcher.generate(request).await?;
+        let mut answer = Answer::default();
+        while let Some(event) = stream.next().await {
+            match event? {
+                GenerationEvent::Tokens(tokens) => answer.tokens.extend(tokens),
+                GenerationEvent::Finished { reason, .. } => answer.finished = Some(reason),
+                GenerationEvent::Started(_) | GenerationEvent::PromptLogprobs(_) => {}
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Lets the workers leave, which they do once nothing is left.
+    pub(crate) async fn end(self) {
+        self.leave.send_replace(true);
+        for worker in self.workers {
+            worker.await.expect("a worker that ends well");
+        }
+    }
+}
+
+fn worker(name: &str, role: Role, engine: EngineConfig) -> WorkerConfig {
+    WorkerConfig {
+        id: name.into(),
+        namespace: NAMESPACE.into(),
+        role,
+        model: MODEL.into(),
+        engine,
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        admin: None,
+        advertise_host: None,
+        report_interval: Duration::from_millis(50),
+        drain_deadline: Duration::from_secs(10),
+        credit_queue_max: 64,
+        connections: ConnectionLimits::default(),
+    }
+}
+
+async fn run(
+    config: WorkerConfig,
+    members: MemoryMembership,
+    mut left: watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<()> {
+    let role = config.role;
+    let bound = BoundWorker::bind(config).await.expect("free ports");
+    tokio::spawn(async move {
+        let members = Arc::new(members);
+        let leave = async move { drop(left.wait_for(|&left| left).await) };
+        let ended = match role {
+            Role::Decode => decode_worker::run(bound, members, None, |_| (), leave).await,
+            Role::Prefill => {
+                let transports: Vec<Arc<dyn Transport>> = vec![Arc::new(GrpcTransport::new(1))];
+                let sender = Sender::new(Transports::new(transports), SenderConfig::default());
+                prefill_worker::run(bound, members, sender, |_| (), leave).await
+            }
+        };
+        ended.expect("a worker that ends well");
+    })
+}
+
+async fn dispatcher(members: &MemoryMembership) -> Dispatcher {
+    let channels = Channels::new();
+    let watching = LoadConfig { namespace: NAMESPACE.into(), ..LoadConfig::default() };
+    let loads = LoadWatcher::start(members.view(), channels.clone(), watching);
+    let snapshots = loads.snapshots();
+    wait_until("three healthy workers", PATIENCE, || async {
+        let healthy = snapshots.borrow().workers.iter().filter(|worker| worker.healthy).count();
+        if healthy == 3 { Ok(()) } else { Err(format!("{healthy} are healthy")) }
+    })
+    .await;
+    let placer = Box::new(LeastLoad { handoff: HandoffPolicy::Always });
+    let config = DispatcherConfig { model: MODEL.into(), loads, placer, channels };
+    let life = Lifecycle::new();
+    life.serve();
+    Dispatcher::new(config, &Metrics::new(), life)
+}

@@ -1,0 +1,88 @@
+//! What reaches a node is what another has sent, or it is nothing: real workers and the real dispatcher,
+//! with a hop between each two that damages messages.
+
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
+
+mod hop;
+mod house;
+
+use cluster::ErrorCode;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use self::hop::{Harm, Place, Plan};
+use self::house::{House, some_work};
+
+/// Requests that are damaged.
+const ROUNDS: usize = 200;
+
+fn some_plan(random: &mut ChaCha8Rng) -> Plan {
+    let places = [Place::Generate, Place::GenerateAnswer, Place::Prefill, Place::PrefillAnswer];
+    let place = places[random.random_range(0..places.len())];
+    let bit = random.random_range(0..usize::MAX);
+    // Of a single message only bits can be wrong.
+    let is_stream = matches!(place, Place::GenerateAnswer | Place::PrefillAnswer);
+    let harm = match random.random_range(0..10) {
+        0 if is_stream => Harm::Drop,
+        1 if is_stream => Harm::Double,
+        2 if is_stream => Harm::Cut,
+        _ => Harm::Flip(bit),
+    };
+    let skip = if is_stream { random.random_range(0..3) } else { 0 };
+    Plan { place, skip, harm }
+}
+
+/// The answer is the right one, and so is the next to the same request: nothing wrong was kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_message_never_makes_a_wrong_answer() {
+    let house = House::start().await;
+    let seed = 4;
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut failed = 0;
+    for round in 0..ROUNDS {
+        let work = some_work(round, &mut random);
+        let want = house.reference(&work).await;
+        let plan = some_plan(&mut random);
+        house.damage.plan(plan);
+        match house.answer(&work).await {
+            Ok(answer) => assert_eq!(answer, want, "seed {seed}, round {round}: {plan:?}"),
+            Err(error) => {
+                assert!(error.code.retryable(), "seed {seed}, round {round}: {plan:?}: {error:?}");
+                failed += 1;
+            }
+        }
+        house.damage.heal();
+        let again = house.answer(&work).await.expect("an answer without damage");
+        assert_eq!(again, want, "seed {seed}, round {round}, after {plan:?}");
+    }
+    assert!(house.damage.hits() > ROUNDS / 2, "{} of {ROUNDS} were damaged", house.damage.hits());
+    assert_eq!(failed, 0, "requests that no retry saved");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_too_large_is_a_broken_reply() {
+    let house = House::start().await;
+    let work = some_work(0, &mut ChaCha8Rng::seed_from_u64(1));
+    house.damage.plan(Plan { place: Place::GenerateAnswer, skip: 1, harm: Harm::Swell });
+    let answer = house.answer(&work).await.expect("an answer from another worker");
+    assert_eq!(answer, house.reference(&work).await);
+    assert_eq!((house.damage.hits(), house.damage.calls()), (1, 2));
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_miscomputes_is_tried_elsewhere_once() {
+    let house = House::start().await;
+    let work = some_work(0, &mut ChaCha8Rng::seed_from_u64(1));
+    house.damage.refuse(ErrorCode::Miscomputed, 1);
+    let answer = house.answer(&work).await.expect("an answer from another worker");
+    assert_eq!(answer, house.reference(&work).await);
+    assert_eq!(house.damage.calls(), 2);
+
+    house.damage.refuse(ErrorCode::Miscomputed, usize::MAX);
+    let error = house.answer(&work).await.expect_err("nobody can compute it");
+    assert_eq!((error.code, house.damage.calls()), (ErrorCode::Miscomputed, 2 + 2));
+    assert_eq!(error.code.http().as_u16(), 500);
+    house.end().await;
+}
