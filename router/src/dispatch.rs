@@ -2,8 +2,10 @@
 
 mod dispatcher;
 mod flight;
+mod pin;
 mod placing;
 mod progress;
+mod rollout;
 mod setbacks;
 
 use std::collections::BTreeMap;
@@ -13,9 +15,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use cluster::ErrorCode;
 use scheduler::{FinishReason, Generation, PromptLogprob, Role, SampledToken, WorkerId};
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 pub use self::dispatcher::{Dispatcher, DispatcherConfig};
+pub use self::pin::Pin;
 
 /// One client request, ready to be placed.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct DispatchRequest {
     pub generation: Generation,
     /// When the client's patience ends.
     pub deadline: Instant,
+    /// Keeps the answer to one set of weights; shared by all parts of a client's request.
+    pub pin: Pin,
 }
 
 /// What a request's stream brings. Tokens of one choice come in order, each exactly once, also when
@@ -54,6 +60,8 @@ pub struct Route {
     pub prefill: Option<WorkerId>,
     /// Prompt tokens found in a cache.
     pub cached_tokens: u32,
+    /// The name of the weights, and of how they are computed, that the answer is from.
+    pub fingerprint: String,
 }
 
 /// Why a request could not be served, or not to its end.
@@ -120,6 +128,25 @@ pub struct Readiness {
     pub workers: BTreeMap<Role, u32>,
     /// What is amiss, in words for an operator; may be non-empty although `ready`.
     pub reasons: Vec<String>,
+    /// The weights that workers of the model have, newest first.
+    pub fingerprints: Vec<EditionReadiness>,
+}
+
+/// The workers of one model that compute alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EditionReadiness {
+    /// Their name, as in answers.
+    pub fingerprint: String,
+    /// The digest of their weights.
+    pub weights: String,
+    /// How they keep KV.
+    pub kv_layout: String,
+    /// Prefill workers that take work.
+    pub prefill: u32,
+    /// Decode workers that take work.
+    pub decode: u32,
+    /// Whether new requests go to them.
+    pub takes_new: bool,
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use tokio::time::timeout_at;
 
 use crate::completion::{Input, Permits, Prompt, Started, TextRequest, TextStream};
 use crate::dispatch::{
-    DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Readiness, Route,
+    DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
+    Route,
 };
 use crate::metrics::Endpoint;
 use crate::served_model::ServedModel;
@@ -140,7 +141,10 @@ impl Gateway {
         let (request, prompts) = self.pool.run(move || read(request)).await??;
         let generations = self.generations(&request, &prompts)?;
         let deadline = request.deadline();
-        let streams = generations.into_iter().map(|g| self.dispatch(g, deadline));
+        // An echo goes out before the first token, and names the weights, too.
+        let at_once = generations.len() > 1 || request.echo;
+        let pin = if at_once { Pin::by_placement() } else { Pin::by_token() };
+        let streams = generations.into_iter().map(|g| self.dispatch(g, deadline, pin.clone()));
         let started = try_join_all(streams).await?;
         let sources = prompts.into_iter().zip(started).map(|(p, (stream, r))| (p, stream, r));
         Ok((request, sources.collect()))
@@ -151,8 +155,10 @@ impl Gateway {
         &self,
         generation: Generation,
         deadline: Instant,
+        pin: Pin,
     ) -> Result<(GenerationStream, Route), DispatchError> {
-        let mut stream = self.generate.generate(DispatchRequest { generation, deadline }).await?;
+        let request = DispatchRequest { generation, deadline, pin };
+        let mut stream = self.generate.generate(request).await?;
         match stream.next().await {
             Some(Ok(GenerationEvent::Started(route))) => Ok((stream, route)),
             Some(Err(error)) => Err(error),

@@ -162,6 +162,7 @@ impl Answer {
             handoff: route.prefill.is_some(),
             prefill_worker_id: route.prefill.as_ref().map(ToString::to_string).unwrap_or_default(),
             decode_worker_id: route.decode.to_string(),
+            system_fingerprint: route.fingerprint.clone(),
         }
     }
 }

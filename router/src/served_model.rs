@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kv_cache::TokenId;
 use scheduler::Sampling;
 use serde_json::Value as Json;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::text::template::TemplateLoadError;
 use crate::text::{ChatTemplate, ControlTokens, Tokenizer, TokenizerError};
@@ -55,8 +54,6 @@ pub struct ServedModel {
     pub sampling_defaults: Sampling,
     /// When it was loaded, seconds since 1970.
     pub created_s: u64,
-    /// Names this model's files; answers under one fingerprint come from one model.
-    pub fingerprint: String,
 }
 
 /// Why a model folder can't be served.
@@ -124,7 +121,6 @@ impl ServedModel {
             eos_tokens: eos.into_iter().find(|ids| !ids.is_empty()).unwrap_or_default(),
             sampling_defaults: sampling_defaults(&generation),
             created_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            fingerprint: fingerprint(folder),
         })
     }
 
@@ -242,16 +238,6 @@ fn read_json(path: &Path) -> Result<Option<Json>, ModelLoadError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(file(error.to_string())),
     }
-}
-
-/// A name for the folder's text side: changes when any of its small files changes.
-fn fingerprint(folder: &Path) -> String {
-    let mut hasher = Xxh3::new();
-    for name in ["config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"] {
-        hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default());
-        hasher.update(name.as_bytes());
-    }
-    format!("fp_{:016x}", hasher.digest())
 }
 
 #[cfg(test)]

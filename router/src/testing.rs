@@ -142,7 +142,6 @@ pub(crate) fn model() -> ServedModel {
         eos_tokens: vec![EOS],
         sampling_defaults: Sampling { temperature: 0.7, ..Sampling::default() },
         created_s: 1_700_000_000,
-        fingerprint: "fp_test".into(),
     }
 }
 
@@ -175,7 +174,8 @@ pub(crate) struct ScriptedPeer {
 /// A route from a prefill worker to a decode worker, with a cache hit.
 pub(crate) fn route() -> Route {
     let (prefill, decode) = (WorkerId("prefill-1".into()), WorkerId("decode-2".into()));
-    Route { decode, prefill: Some(prefill), cached_tokens: 3 }
+    let fingerprint = "fp_test".into();
+    Route { decode, prefill: Some(prefill), cached_tokens: 3, fingerprint }
 }
 
 pub(crate) fn started() -> Step {
@@ -212,7 +212,7 @@ pub(crate) fn failure(code: ErrorCode) -> DispatchError {
 impl ScriptedPeer {
     pub(crate) fn new(scripts: Vec<Vec<Step>>) -> Arc<Self> {
         let workers = BTreeMap::from([(Role::Prefill, 1), (Role::Decode, 2)]);
-        let readiness = Readiness { ready: true, workers, reasons: Vec::new() };
+        let readiness = Readiness { ready: true, workers, ..Readiness::default() };
         Arc::new(Self {
             scripts: Mutex::new(scripts.into()),
             requests: Mutex::default(),

@@ -74,6 +74,7 @@ fn place(criterion: &mut Criterion) {
                     total_tokens_max: 2_200,
                     sequences: 1,
                     excluded: &[],
+                    fingerprint: None,
                     turn,
                 };
                 ledger.apply(&mut snapshot);

@@ -4,6 +4,7 @@
 //! ([`PlacementRequest`]) and the time. It comes with its terms, so that it can be explained, and a
 //! refusal is computed from the same numbers.
 
+mod editions;
 mod least_load;
 mod ledger;
 mod seat;
@@ -13,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+pub use editions::{Edition, choose, editions};
 pub use least_load::{HandoffPolicy, LeastLoad};
 pub use ledger::{Entry, Ledger};
 pub use snapshot::{Assigned, ClusterSnapshot, WorkerView};
 
 use crate::cost::Terms;
-use crate::{Address, Generation, Life, WorkerId};
+use crate::{Address, Fingerprint, Generation, Life, WorkerId};
 
 /// Chooses workers.
 pub trait Placer: Send + Sync {
@@ -47,6 +49,9 @@ pub struct PlacementRequest<'a> {
     pub sequences: u32,
     /// Workers not to choose, by life: those that have just failed this request.
     pub excluded: &'a [Life],
+    /// Only workers that compute as this one: whose tokens the answer began with, or whom new
+    /// requests go to. `None`: any, but all of a placement's workers alike.
+    pub fingerprint: Option<&'a Fingerprint>,
     /// Counts this router's requests. Workers that are equal in all else take turns by it.
     pub turn: u64,
 }
@@ -56,6 +61,8 @@ pub struct PlacementRequest<'a> {
 pub struct Placement {
     /// Generates the tokens, and computes the prompt too if `prefill` is empty.
     pub decode: Address,
+    /// What all the workers chosen have in common.
+    pub fingerprint: Fingerprint,
     /// Compute the prompt: the chosen worker, then those to try after it, best first.
     pub prefill: Vec<Address>,
     /// Whether the prompt is computed elsewhere than the tokens.
@@ -136,6 +143,8 @@ pub enum Verdict {
 pub enum Rejection {
     /// It serves another model.
     OtherModel,
+    /// It has other weights than those asked for, or computes otherwise.
+    OtherFingerprint,
     /// It is starting, draining or gone.
     NotServing,
     /// It doesn't answer.
@@ -157,6 +166,11 @@ pub enum Refusal {
     /// No worker has the model.
     #[error("no worker serves this model")]
     ModelMissing,
+    /// No worker has the weights that are wanted.
+    #[error(
+        "no worker with the weights that this answer began with, or that are asked for, is there"
+    )]
+    WeightsMissing,
     /// All workers have as much as they may queue.
     #[error("all workers are busy; try again in {retry_after:?}")]
     Busy {
@@ -186,8 +200,15 @@ impl<'a> PlacementRequest<'a> {
             total_tokens_max: tokens(generation.total_tokens_max()),
             sequences: tokens(generation.choices.len()).max(1),
             excluded: &[],
+            fingerprint: None,
             turn,
         }
+    }
+
+    /// The same request, only on workers that compute as `fingerprint`.
+    #[must_use]
+    pub fn only(self, fingerprint: &'a Fingerprint) -> Self {
+        Self { fingerprint: Some(fingerprint), ..self }
     }
 
     /// The same request, not on `excluded`.

@@ -230,6 +230,30 @@ impl Fingerprint {
     pub fn chain_hasher(&self, salt: &TenantSalt) -> ChainHasher {
         chain_hasher(&self.weights, &self.kv_layout, salt)
     }
+
+    /// Whether a sequence that a worker of one began may be gone on with by a worker of the other:
+    /// the same weights, computed alike. Versions of wire and hash don't change a token.
+    #[must_use]
+    pub fn computes_as(&self, other: &Self) -> bool {
+        self.weights == other.weights
+            && self.kv_layout == other.kv_layout
+            && self.model == other.model
+    }
+
+    /// A short name for clients, logs and metrics: `fp_` and 16 hex digits, the same on every node
+    /// for those that compute alike.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let digest = self.chain_hasher(&TenantSalt::default()).extend(None, &[]).to_string();
+        format!("fp_{}", &digest[..16])
+    }
+
+    /// Whether an operator who writes `wanted` means this one: the beginning of its name or of the
+    /// weights' digest.
+    #[must_use]
+    pub fn is_named(&self, wanted: &str) -> bool {
+        !wanted.is_empty() && (self.weights.starts_with(wanted) || self.name().starts_with(wanted))
+    }
 }
 
 // === impl NodeState ===

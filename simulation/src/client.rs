@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::ErrorCode;
-use router::dispatch::{DispatchRequest, Dispatcher, Generate, GenerationEvent};
+use router::dispatch::{DispatchRequest, Dispatcher, Generate, GenerationEvent, Pin};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -73,7 +73,8 @@ impl Clients {
         sleep_until(self.clock.instant(ask.at)).await;
         self.ledger.sent(number, self.clock.now());
         let deadline = (Instant::now() + ask.patience).into_std();
-        let request = DispatchRequest { generation: ask.generation.clone(), deadline };
+        let (generation, pin) = (ask.generation.clone(), Pin::by_token());
+        let request = DispatchRequest { generation, deadline, pin };
         let end = match self.follow(number, request, dispatcher).await {
             Ok(()) => End::Done,
             Err(code) => End::Failed(code),

@@ -98,7 +98,8 @@ pub async fn router(place: Place, clients: Clients) {
         _ => Box::new(placer),
     };
     let life = Lifecycle::new();
-    let config = DispatcherConfig { model: MODEL.to_owned(), loads, placer, channels };
+    let (model, fingerprint) = (MODEL.to_owned(), None);
+    let config = DispatcherConfig { model, loads, fingerprint, placer, channels };
     let dispatcher = Dispatcher::new(config, &Metrics::new(), life.clone());
     life.serve();
     clients.run(dispatcher).await;

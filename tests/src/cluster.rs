@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::client::grpc::Grpc;
 use crate::client::http::Client;
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, free_port};
 use crate::metrics::Metrics;
 use crate::model::TestModel;
 use crate::node::{Node, NodeSpec};
@@ -29,6 +29,7 @@ pub struct ClusterBuilder {
     lease_ttl_s: u32,
     worker_args: Vec<String>,
     router_args: Vec<String>,
+    stable_ports: bool,
 }
 
 /// A running cluster. Everything ends when it is dropped.
@@ -45,6 +46,7 @@ pub struct Cluster {
     /// The model that all of it serves.
     pub model: TestModel,
     router_spec: NodeSpec,
+    builder: ClusterBuilder,
     // Last: dropped after the processes that use it.
     folder: Folder,
 }
@@ -97,6 +99,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// Workers come back at the port they had, as behind stable names.
+    #[must_use]
+    pub fn stable_ports(mut self) -> Self {
+        self.stable_ports = true;
+        self
+    }
+
     /// More options for the router.
     #[must_use]
     pub fn router_args(mut self, args: &[&str]) -> Self {
@@ -129,8 +138,11 @@ impl ClusterBuilder {
         }
         router.ready().await;
 
-        let cluster = Cluster { router, prefill, decode, etcd, model, router_spec, folder };
-        cluster.sees_workers(self.prefill_workers, self.decode_workers).await;
+        let (prefill_workers, decode_workers) = (self.prefill_workers, self.decode_workers);
+        let builder = self;
+        let cluster =
+            Cluster { router, prefill, decode, etcd, model, router_spec, builder, folder };
+        cluster.sees_workers(prefill_workers, decode_workers).await;
         cluster
     }
 
@@ -143,7 +155,9 @@ impl ClusterBuilder {
         folder: &Path,
     ) -> NodeSpec {
         let mut args = vec![role.to_owned(), "--id".to_owned(), name.to_owned()];
-        args.extend(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"].map(str::to_owned));
+        let port = if self.stable_ports { free_port() } else { 0 };
+        args.extend(["--listen".to_owned(), format!("127.0.0.1:{port}")]);
+        args.extend(["--admin", "127.0.0.1:0"].map(str::to_owned));
         // Several engines share the machine's cores.
         args.extend(["--threads", "1"].map(str::to_owned));
         args.extend(self.shared_args(etcd, model));
@@ -176,6 +190,7 @@ impl Default for ClusterBuilder {
             lease_ttl_s: 5,
             worker_args: Vec::new(),
             router_args: Vec::new(),
+            stable_ports: false,
         }
     }
 }
@@ -212,6 +227,16 @@ impl Cluster {
         let mut router = Node::start(spec).await;
         router.ready().await;
         router
+    }
+
+    /// Starts one more decode worker, of another model folder under the same name.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub async fn another_decode(&self, name: &str, model: &TestModel) -> Node {
+        let folder = self.folder.path();
+        Node::start(self.builder.worker_spec("decode-worker", name, &self.etcd, model, folder))
+            .await
     }
 
     /// All workers.

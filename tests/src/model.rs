@@ -62,6 +62,27 @@ impl TestModel {
         Self::at(dir, false)
     }
 
+    /// The same model trained a little otherwise, in a folder of its own: what a new version is to a
+    /// cluster.
+    ///
+    /// # Panics
+    /// If its files cannot be copied.
+    #[must_use]
+    pub fn reweighted(&self, folder: &Path) -> Self {
+        let dir = folder.join("reweighted-model");
+        fs::create_dir_all(&dir).expect("a folder for the model");
+        for file in fs::read_dir(&self.dir).expect("the model's folder") {
+            let file = file.expect("a file of the model");
+            fs::copy(file.path(), dir.join(file.file_name())).expect("a copy");
+        }
+        let text = fs::read(dir.join("config.json")).expect("config.json");
+        let mut config: Value = serde_json::from_slice(&text).expect("config.json is JSON");
+        config["rope_theta"] = 20_000.0.into();
+        fs::remove_file(dir.join("config.json")).expect("a copy of config.json");
+        write(&dir, "config.json", &config);
+        Self { dir, ..self.clone() }
+    }
+
     /// The command line's model options.
     #[must_use]
     pub fn args(&self) -> Vec<String> {

@@ -106,7 +106,8 @@ impl BoundRouter {
         let watched = LoadConfig { namespace: settings.etcd().namespace, ..LoadConfig::default() };
         let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
         let placer = Box::new(LeastLoad { handoff });
-        let config = DispatcherConfig { model: self.model.name, loads, placer, channels };
+        let (model, fingerprint) = (self.model.name, settings.fingerprint());
+        let config = DispatcherConfig { model, loads, fingerprint, placer, channels };
         let dispatcher = Arc::new(Dispatcher::new(config, &metrics, life.clone()));
         life.serve();
         let serving = router::serve(self.config, dispatcher, metrics, life.clone());

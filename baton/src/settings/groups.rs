@@ -118,6 +118,10 @@ pub(crate) struct GatewayArgs {
     /// `up`: always without a GPU, never on one, auto on a divided one]
     #[arg(long, value_name = "POLICY")]
     pub handoff: Option<String>,
+    /// The weights that new requests go to, where workers have several: the beginning of their digest
+    /// or of the fingerprint in answers. Default: the newest that enough workers have.
+    #[arg(long, value_name = "DIGEST")]
+    pub fingerprint: Option<String>,
     /// Clients must send `Authorization: Bearer KEY`.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,

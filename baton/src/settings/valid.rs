@@ -250,6 +250,11 @@ impl Settings {
         }
     }
 
+    /// The weights that an operator wants new requests to go to.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        self.written.gateway.fingerprint.clone()
+    }
+
     /// The cluster's etcd.
     pub(crate) fn etcd(&self) -> EtcdConfig {
         let etcd = &self.written.etcd;

@@ -24,6 +24,9 @@ pub struct DispatcherConfig {
     pub model: String,
     /// The cluster, as it reports.
     pub loads: LoadWatcher,
+    /// The weights that new requests go to, by the beginning of their digest or of their
+    /// fingerprint's name; `None`: the newest that enough workers have.
+    pub fingerprint: Option<String>,
     /// Chooses workers.
     pub placer: Box<dyn Placer>,
     /// Connections to workers.
@@ -43,7 +46,14 @@ impl Dispatcher {
     /// A dispatcher whose requests count as work of `life`.
     #[must_use]
     pub fn new(config: DispatcherConfig, metrics: &Metrics, life: Lifecycle) -> Self {
-        Self { placing: Arc::new(Placing::new(config, metrics)), life }
+        let placing = Arc::new(Placing::new(config, metrics));
+        let weak = Arc::downgrade(&placing);
+        metrics.before_scrape(move || {
+            if let Some(placing) = weak.upgrade() {
+                placing.count_fingerprints();
+            }
+        });
+        Self { placing, life }
     }
 }
 
@@ -55,7 +65,8 @@ impl Generate for Dispatcher {
             message: "this router is leaving; another one will serve the request".into(),
             retry_after: None,
         })?;
-        let placement = self.placing.place(&request.generation, &[])?;
+        let placement =
+            request.pin.place(|bound| self.placing.place(&request.generation, bound, &[]))?;
         tracing::debug!(
             request = %request.generation.id,
             decode = %placement.decode.worker,

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use proto::v1::decode_client::DecodeClient;
 use proto::v1::generate_response::{Event as Wire, Path};
 use proto::{SealChain, Sealed as _, WireError, v1};
-use scheduler::{Generation, Placement, SampledToken, WorkerId};
+use scheduler::{Fingerprint, Generation, Placement, SampledToken, WorkerId};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -133,7 +133,10 @@ impl Flight {
     ) -> Result<Placement, DispatchError> {
         loop {
             let now = clock::now();
-            let refused = match self.placing.place(generation, &setbacks.excluded(now)) {
+            let place = |bound: Option<&Fingerprint>| {
+                self.placing.place(generation, bound, &setbacks.excluded(now))
+            };
+            let refused = match self.request.pin.place(place) {
                 Ok(placement) => return Ok(placement),
                 Err(refused) => refused,
             };
@@ -164,7 +167,7 @@ impl Flight {
                 return lost_or_refused(Loss { life, taken: false, error: failed(&status) });
             }
         };
-        match self.follow(leg, generation, &life.worker).await {
+        match self.follow(leg, generation, placement).await {
             Ok(()) => Ok(LegEnd::Landed),
             Err(Cut::Client(gone)) => Err(gone),
             Err(Cut::Worker(error)) => lost_or_refused(Loss { life, taken: true, error }),
@@ -192,25 +195,32 @@ impl Flight {
         &self,
         mut leg: Leg,
         generation: &Generation,
-        worker: &WorkerId,
+        placement: &Placement,
     ) -> Result<(), Cut> {
         while !self.progress.lock().open(&generation.choices).is_empty() {
             let message = leg.next().await.map_err(|status| Cut::Worker(failed(&status)))?;
-            self.pass_on(message, worker).await?;
+            self.pass_on(message, placement).await?;
         }
         Ok(())
     }
 
-    async fn pass_on(&self, message: v1::GenerateResponse, worker: &WorkerId) -> Result<(), Cut> {
+    async fn pass_on(
+        &self,
+        message: v1::GenerateResponse,
+        placement: &Placement,
+    ) -> Result<(), Cut> {
+        let pin = &self.request.pin;
         match message.event {
             Some(Wire::Started(started)) => {
                 let handoff = started.path() == Path::Handoff;
                 let route = Route {
-                    decode: worker.clone(),
+                    decode: placement.decode.worker.clone(),
                     prefill: handoff.then(|| WorkerId(started.prefill_worker_id.into())),
                     cached_tokens: started.cached_tokens,
+                    fingerprint: placement.fingerprint.name(),
                 };
-                if self.progress.lock().start() {
+                // A client that has no token yet may still be answered by others.
+                if self.progress.lock().start() || !pin.is_bound() {
                     self.send(GenerationEvent::Started(route)).await?;
                 }
             }
@@ -221,10 +231,11 @@ impl Flight {
                 let new = self.progress.lock().score(scores);
                 let new = new.map_err(|Gap| broken("a worker left out a score"))?;
                 if !new.is_empty() {
+                    pin.bind(&placement.fingerprint);
                     self.send(GenerationEvent::PromptLogprobs(new)).await?;
                 }
             }
-            Some(Wire::Tokens(tokens)) => self.pass_tokens_on(tokens.tokens).await?,
+            Some(Wire::Tokens(tokens)) => self.pass_tokens_on(tokens.tokens, placement).await?,
             Some(Wire::Finished(finished)) => {
                 let reason = finished.reason().map_err(|error| broken(error.to_string()))?;
                 let choice = finished.choice;
@@ -248,7 +259,11 @@ impl Flight {
         Ok(())
     }
 
-    async fn pass_tokens_on(&self, tokens: Vec<v1::SampledToken>) -> Result<(), Cut> {
+    async fn pass_tokens_on(
+        &self,
+        tokens: Vec<v1::SampledToken>,
+        placement: &Placement,
+    ) -> Result<(), Cut> {
         let mut fresh: Vec<SampledToken> = Vec::with_capacity(tokens.len());
         for token in tokens {
             let token = SampledToken::from(token);
@@ -261,7 +276,11 @@ impl Flight {
                 TokenCheck::Gap => return Err(broken("a worker left out a token")),
             }
         }
-        if fresh.is_empty() { Ok(()) } else { self.send(GenerationEvent::Tokens(fresh)).await }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        self.request.pin.bind(&placement.fingerprint);
+        self.send(GenerationEvent::Tokens(fresh)).await
     }
 
     async fn send(&self, event: GenerationEvent) -> Result<(), Cut> {

@@ -11,14 +11,16 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use scheduler::placement::Entry;
 use scheduler::{
-    Address, ClusterSnapshot, Generation, Ledger, Life, Placement, PlacementRequest, Placer,
-    Refusal, Role, WorkerView,
+    Address, ClusterSnapshot, Fingerprint, Generation, Ledger, Life, Placement, PlacementRequest,
+    Placer, Refusal, Role,
 };
 use tonic::transport::Channel;
 
 use super::dispatcher::DispatcherConfig;
+use super::rollout::Rollout;
 use super::{DispatchError, Readiness};
 
 /// When to come back to a cluster that has no worker: about when a worker that restarts reports.
@@ -28,6 +30,7 @@ const NO_WORKER_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Placing {
     model: String,
     loads: LoadWatcher,
+    rollout: Rollout,
     placer: Box<dyn Placer>,
     ledger: Mutex<Ledger>,
     channels: Channels,
@@ -45,6 +48,13 @@ struct PlacingMetrics {
     decisions: Family<DecisionLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
     workers_lost: Family<LostLabels, Counter>,
+    fingerprint_workers: Family<FingerprintLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FingerprintLabels {
+    fingerprint: String,
+    role: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -67,26 +77,59 @@ struct LostLabels {
 
 impl Placing {
     pub(super) fn new(config: DispatcherConfig, metrics: &Metrics) -> Self {
-        let DispatcherConfig { model, loads, placer, channels } = config;
+        let DispatcherConfig { model, loads, fingerprint, placer, channels } = config;
+        let rollout = Rollout::new(model.clone(), fingerprint);
         let metrics = PlacingMetrics::new(metrics);
         let (ledger, turn) = (Mutex::default(), AtomicU64::new(0));
-        Self { model, loads, placer, ledger, channels, turn, metrics }
+        Self { model, loads, rollout, placer, ledger, channels, turn, metrics }
     }
 
-    /// Places `generation`, not on `excluded`.
+    /// Places `generation`: where its answer is `bound` to or, if it isn't yet, where new requests
+    /// go; not on `excluded`.
     pub(super) fn place(
         &self,
         generation: &Generation,
+        bound: Option<&Fingerprint>,
         excluded: &[Life],
     ) -> Result<Placement, DispatchError> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let request = PlacementRequest::new(&self.model, generation, turn).without(excluded);
-        let placed = self.placer.place(&self.snapshot(), &request, clock::now());
+        let placed = self.choose(generation, bound, excluded);
         match &placed {
             Ok(placement) => self.metrics.decided(placement),
             Err(refusal) => self.metrics.refused(*refusal),
         }
         placed.map_err(DispatchError::from)
+    }
+
+    fn choose(
+        &self,
+        generation: &Generation,
+        bound: Option<&Fingerprint>,
+        excluded: &[Life],
+    ) -> Result<Placement, Refusal> {
+        let snapshot = self.snapshot();
+        let present;
+        let fingerprint = match bound {
+            Some(bound) => Some(bound),
+            None => {
+                present = self.rollout.choose(&snapshot)?;
+                present.as_ref()
+            }
+        };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let request = PlacementRequest::new(&self.model, generation, turn).without(excluded);
+        self.placer.place(&snapshot, &PlacementRequest { fingerprint, ..request }, clock::now())
+    }
+
+    /// Sets the gauge of workers by fingerprint.
+    pub(super) fn count_fingerprints(&self) {
+        let gauge = &self.metrics.fingerprint_workers;
+        gauge.clear();
+        for edition in self.rollout.readiness(&self.loads.snapshot()) {
+            for (role, count) in [("prefill", edition.prefill), ("decode", edition.decode)] {
+                let fingerprint = edition.fingerprint.clone();
+                gauge.get_or_create(&FingerprintLabels { fingerprint, role }).set(count.into());
+            }
+        }
     }
 
     /// Writes a placement down for as long as the request is there.
@@ -106,17 +149,16 @@ impl Placing {
 
     pub(super) fn readiness(&self) -> Readiness {
         let snapshot = self.loads.snapshot();
-        let serving = |role: Role| {
-            let takes_work =
-                |worker: &&WorkerView| worker.healthy && worker.info.state.takes_work();
-            snapshot.workers.iter().filter(takes_work).filter(|w| w.info.role == role).count()
-                as u32
-        };
-        let workers = [Role::Prefill, Role::Decode].map(|role| (role, serving(role)));
+        let fingerprints = self.rollout.readiness(&snapshot);
+        let prefill = fingerprints.iter().map(|edition| edition.prefill).sum();
+        let decode = fingerprints.iter().map(|edition| edition.decode).sum();
+        let workers = [(Role::Prefill, prefill), (Role::Decode, decode)];
         let missing = workers.iter().filter(|(_, count)| *count == 0);
-        let reasons = missing.map(|(role, _)| format!("no {role} worker is serving")).collect();
-        let ready = workers.iter().any(|(_, count)| *count > 0);
-        Readiness { ready, workers: workers.into(), reasons }
+        let mut reasons: Vec<String> =
+            missing.map(|(role, _)| format!("no {role} worker is serving")).collect();
+        reasons.extend(self.rollout.remark(&fingerprints));
+        let ready = fingerprints.iter().any(|edition| edition.takes_new);
+        Readiness { ready, workers: workers.into(), reasons, fingerprints }
     }
 
     /// The cluster as reported, with what this router has sent there since.
@@ -147,6 +189,10 @@ impl PlacingMetrics {
                 .counters("baton_placement_refusals", "Requests placed nowhere, by reason"),
             workers_lost: metrics
                 .counters("baton_legs_lost", "Streams from workers that broke, by error"),
+            fingerprint_workers: metrics.gauges(
+                "baton_fingerprint_workers",
+                "Workers of the model that take work, by weights and role; more than one fingerprint is a rollout, or a mistake",
+            ),
         }
     }
 
@@ -159,6 +205,7 @@ impl PlacingMetrics {
         let reason = match refusal {
             Refusal::NoWorkers => "no-workers",
             Refusal::ModelMissing => "model-missing",
+            Refusal::WeightsMissing => "weights-missing",
             Refusal::Busy { .. } => "busy",
             Refusal::TooLong { .. } => "too-long",
         };
@@ -171,7 +218,7 @@ impl PlacingMetrics {
 impl From<Refusal> for DispatchError {
     fn from(refusal: Refusal) -> Self {
         let (code, retry_after) = match refusal {
-            Refusal::NoWorkers | Refusal::ModelMissing => {
+            Refusal::NoWorkers | Refusal::ModelMissing | Refusal::WeightsMissing => {
                 (ErrorCode::Unavailable, Some(NO_WORKER_RETRY))
             }
             Refusal::Busy { retry_after } => (ErrorCode::Busy, Some(retry_after)),

@@ -13,6 +13,7 @@ use cluster::telemetry::Metrics;
 use cluster::testing::wait_for;
 use cluster::{ErrorCode, Lifecycle, LoadWatcher, Membership as _, MemoryMembership};
 use kv_cache::TokenId;
+use rstest::rstest;
 use scheduler::{
     ClientId, ClusterSnapshot, FinishReason, Generation, LeastLoad, RequestId, Sampling, StopRules,
     TenantSalt,
@@ -35,19 +36,31 @@ struct Scene {
 /// What came of a request.
 #[derive(Debug, Default)]
 struct Told {
+    route: Option<Route>,
     tokens: Vec<Vec<TokenId>>,
     error: Option<DispatchError>,
 }
 
 impl Scene {
     fn new() -> Self {
+        Self::wanting(None)
+    }
+
+    /// A router that was told which weights new requests go to.
+    fn wanting(fingerprint: Option<&str>) -> Self {
         let (store, channels) = (MemoryMembership::new(), Channels::new());
         let config =
             LoadConfig { retry_limit: Duration::from_millis(100), ..LoadConfig::default() };
         let loads = LoadWatcher::start(store.view(), channels.clone(), config);
         let snapshots = loads.snapshots();
         let placer = Box::new(LeastLoad::default());
-        let config = DispatcherConfig { model: MODEL.into(), loads, placer, channels };
+        let config = DispatcherConfig {
+            model: MODEL.into(),
+            loads,
+            fingerprint: fingerprint.map(str::to_owned),
+            placer,
+            channels,
+        };
         let life = Lifecycle::new();
         life.serve();
         let dispatcher = Dispatcher::new(config, &Metrics::new(), life);
@@ -60,6 +73,15 @@ impl Scene {
 
     async fn peer_at(&self, addr: SocketAddr, id: &str, incarnation: u64, act: Act) -> Peer {
         let peer = Peer::start(&self.store, addr, id, incarnation, act).await;
+        self.sees(&peer).await;
+        peer
+    }
+
+    /// A peer with these weights.
+    async fn peer_of(&self, weights: &str, id: &str, incarnation: u64, act: Act) -> Peer {
+        let addr = ANYWHERE.parse().unwrap();
+        let change = |info: &mut scheduler::WorkerInfo| info.fingerprint.weights = weights.into();
+        let peer = Peer::with(&self.store, addr, id, incarnation, act, change).await;
         self.sees(&peer).await;
         peer
     }
@@ -78,9 +100,18 @@ impl Scene {
         choices: u32,
         within: Duration,
     ) -> Result<GenerationStream, DispatchError> {
+        self.start_pinned(choices, within, Pin::by_token()).await
+    }
+
+    async fn start_pinned(
+        &self,
+        choices: u32,
+        within: Duration,
+        pin: Pin,
+    ) -> Result<GenerationStream, DispatchError> {
         let deadline = Instant::now() + within;
         self.dispatcher
-            .generate(DispatchRequest { generation: generation(choices), deadline })
+            .generate(DispatchRequest { generation: generation(choices), deadline, pin })
             .await
     }
 }
@@ -111,6 +142,7 @@ async fn read(stream: &mut GenerationStream, told: &mut Told, choices: usize, to
             Ok(GenerationEvent::Tokens(fresh)) => {
                 fresh.iter().for_each(|t| told.tokens[t.choice as usize].push(t.token));
             }
+            Ok(GenerationEvent::Started(route)) => told.route = Some(route),
             Ok(_) => {}
             Err(error) => {
                 told.error = Some(error);
@@ -133,6 +165,7 @@ async fn finish(stream: &mut GenerationStream, told: &mut Told) {
                 assert_eq!(reason, FinishReason::Length);
                 finished += 1;
             }
+            Ok(GenerationEvent::Started(route)) => told.route = Some(route),
             Ok(_) => {}
             Err(error) => told.error = Some(error),
         }
@@ -243,4 +276,96 @@ async fn what_a_worker_finds_wrong_is_told_when_no_other_can_be_asked() {
     finish(&mut stream, &mut told).await;
     assert_eq!(told.error.expect("the fault").code, ErrorCode::Internal);
     assert_eq!(peer.calls.lock().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_never_goes_on_from_other_weights() {
+    let scene = Scene::new();
+    let first = scene.peer_of("aa", "d0", 1, Act::Tokens(3)).await;
+    let within = Duration::from_secs(2);
+    let (mut stream, mut told) = (scene.start(1, within).await.unwrap(), Told::default());
+    read(&mut stream, &mut told, 1, 3).await;
+    let other = scene.peer_of("bb", "d1", 2, Act::Finish).await;
+    first.kill().await;
+    finish(&mut stream, &mut told).await;
+    assert!(other.calls.lock().is_empty());
+    let error = told.error.expect("nobody else may go on");
+    assert_eq!((error.code, told.tokens[0].len()), (ErrorCode::Timeout, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_waits_for_its_own_weights_while_new_requests_go_to_others() {
+    let scene = Scene::new();
+    let first = scene.peer_of("aa", "d0", 1, Act::Tokens(3)).await;
+    let (mut stream, mut told) = (scene.start(2, LONG).await.unwrap(), Told::default());
+    read(&mut stream, &mut told, 2, 3).await;
+    let _other = scene.peer_of("bb", "d1", 2, Act::Finish).await;
+    first.kill().await;
+    let (mut fresh, mut fresh_told) = (scene.start(1, LONG).await.unwrap(), Told::default());
+    finish(&mut fresh, &mut fresh_told).await;
+    assert_whole(&fresh_told);
+    let _back = scene.peer_of("aa", "d2", 3, Act::Finish).await;
+    finish(&mut stream, &mut told).await;
+    assert_whole(&told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_its_first_token_an_answer_may_come_from_others_and_says_so() {
+    let scene = Scene::new();
+    let first = scene.peer_of("aa", "d0", 1, Act::Tokens(0)).await;
+    let (mut stream, mut told) = (scene.start(1, LONG).await.unwrap(), Told::default());
+    cluster::testing::wait_until("the call", async || !first.calls.lock().is_empty()).await;
+    let other = scene.peer_of("bb", "d1", 2, Act::Finish).await;
+    first.kill().await;
+    finish(&mut stream, &mut told).await;
+    assert_whole(&told);
+    assert_eq!(told.route.expect("a route").fingerprint, other.info.fingerprint.name());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_one_request_are_answered_from_the_same_weights() {
+    let scene = Scene::new();
+    let old = scene.peer_of("aa", "d0", 1, Act::Finish).await;
+    let pin = Pin::by_placement();
+    let _first = scene.start_pinned(1, LONG, pin.clone()).await.unwrap();
+    let new = scene.peer_of("bb", "d1", 2, Act::Finish).await;
+    let mut second = scene.start_pinned(1, LONG, pin).await.unwrap();
+    let mut told = Told::default();
+    finish(&mut second, &mut told).await;
+    assert_whole(&told);
+    assert!(new.calls.lock().is_empty());
+    assert_eq!(old.calls.lock().len(), 2);
+}
+
+#[rstest]
+#[case::the_newest(None, [0, 4])]
+#[case::as_told(Some("aa"), [4, 0])]
+#[tokio::test(flavor = "multi_thread")]
+async fn new_requests_go_to_one_set_of_weights(
+    #[case] wanted: Option<&str>,
+    #[case] calls: [usize; 2],
+) {
+    let scene = Scene::wanting(wanted);
+    let old = scene.peer_of("aa", "d0", 1, Act::Finish).await;
+    let new = scene.peer_of("bb", "d1", 2, Act::Finish).await;
+    for _ in 0..4 {
+        let (mut stream, mut told) = (scene.start(1, LONG).await.unwrap(), Told::default());
+        finish(&mut stream, &mut told).await;
+        assert_whole(&told);
+    }
+    assert_eq!([old.calls.lock().len(), new.calls.lock().len()], calls);
+    let readiness = scene.dispatcher.readiness();
+    let there: Vec<_> = readiness.fingerprints.iter().map(|e| (&e.weights[..], e.decode)).collect();
+    assert_eq!(there, [("bb", 1), ("aa", 1)]);
+    assert!(readiness.ready && readiness.reasons.iter().any(|text| text.contains("2 different")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_nobody_has_are_not_replaced_by_others() {
+    let scene = Scene::wanting(Some("cc"));
+    let _other = scene.peer_of("aa", "d0", 1, Act::Finish).await;
+    let refused = scene.start(1, LONG).await.expect_err("nobody has them");
+    assert_eq!(refused.code, ErrorCode::Unavailable);
+    let readiness = scene.dispatcher.readiness();
+    assert!(!readiness.ready, "{readiness:?}");
 }

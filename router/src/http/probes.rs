@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::error::HttpError;
 use crate::Gateway;
+use crate::dispatch::{EditionReadiness, Readiness};
 use crate::served_model::ServedModel;
 
 #[derive(Serialize)]
@@ -39,6 +40,7 @@ struct Ready {
     ready: bool,
     workers: BTreeMap<Role, u32>,
     reasons: Vec<String>,
+    fingerprints: Vec<EditionReadiness>,
 }
 
 /// `GET /v1/models`: every name, aliases too.
@@ -69,8 +71,8 @@ pub(super) async fn health() -> Response {
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let readiness = gateway.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let answer =
-        Ready { ready: readiness.ready, workers: readiness.workers, reasons: readiness.reasons };
+    let Readiness { ready, workers, reasons, fingerprints } = readiness;
+    let answer = Ready { ready, workers, reasons, fingerprints };
     (status, Json(answer)).into_response()
 }
 

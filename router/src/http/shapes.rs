@@ -127,8 +127,13 @@ impl Envelope {
             object,
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             model: request.model.name.clone(),
-            system_fingerprint: request.model.fingerprint.clone(),
+            system_fingerprint: String::new(),
         }
+    }
+
+    /// Says whose answer it is, once that is certain: with the first piece.
+    pub(super) fn answered_by(&mut self, stream: &TextStream) {
+        self.system_fingerprint.clone_from(&stream.route().fingerprint);
     }
 }
 
@@ -266,7 +271,7 @@ pub(super) async fn respond<S: Shape>(
 
 async fn whole<S: Shape>(
     shape: &S,
-    envelope: Envelope,
+    mut envelope: Envelope,
     mut stream: TextStream,
 ) -> Result<Response, RequestError> {
     let mut choices: Vec<(S::Choice, Finish)> = Vec::new();
@@ -279,6 +284,7 @@ async fn whole<S: Shape>(
             TextEvent::Finished { reason, .. } => *finish = reason,
         }
     }
+    envelope.answered_by(&stream);
     let choices = choices.into_iter().enumerate();
     let answer = Whole {
         envelope,

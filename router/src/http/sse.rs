@@ -39,7 +39,9 @@ pub(super) struct Report {
 struct SseWriter<S> {
     stream: TextStream,
     shape: S,
-    /// Every chunk begins with this and ends with `tail`; the choice goes between.
+    envelope: Envelope,
+    /// Every chunk begins with this and ends with `tail`; the choice goes between. Empty before the
+    /// first.
     head: Vec<u8>,
     tail: Vec<u8>,
     usage: StreamUsage,
@@ -67,13 +69,13 @@ pub(super) fn respond<S: Shape>(
 ) -> Response {
     let mut route = http::HeaderMap::new();
     headers::add_route(&mut route, &stream);
-    let writer = SseWriter::new(shape, &envelope, stream, report);
+    let writer = SseWriter::new(shape, envelope, stream, report);
     // The call's span lasts as long as its answer.
     let span = Span::current();
-    let frames = futures::stream::unfold((writer, envelope), move |(mut writer, envelope)| {
+    let frames = futures::stream::unfold(writer, move |mut writer| {
         async move {
-            let frame = writer.frame(&envelope).await?;
-            Some((Ok::<_, Infallible>(frame), (writer, envelope)))
+            let frame = writer.frame().await?;
+            Some((Ok::<_, Infallible>(frame), writer))
         }
         .instrument(span.clone())
     });
@@ -89,17 +91,14 @@ pub(super) fn respond<S: Shape>(
 // === impl SseWriter ===
 
 impl<S: Shape> SseWriter<S> {
-    fn new(shape: S, envelope: &Envelope, stream: TextStream, report: Report) -> Self {
+    fn new(shape: S, envelope: Envelope, stream: TextStream, report: Report) -> Self {
         let Report { usage, keep_alive } = report;
-        let mut head = b"data: ".to_vec();
-        envelope.write(&mut head);
-        head.pop();
-        head.extend_from_slice(b",\"choices\":[");
         Self {
             opened: vec![false; stream.choices()],
             stream,
             shape,
-            head,
+            envelope,
+            head: Vec::new(),
             // With usage asked for, every chunk has the field.
             tail: if usage.last { UNUSED.to_vec() } else { b"]}\n\n".to_vec() },
             usage,
@@ -110,32 +109,44 @@ impl<S: Shape> SseWriter<S> {
     }
 
     /// The next piece of the body: all events that are there, or a sign of life.
-    async fn frame(&mut self, envelope: &Envelope) -> Option<Bytes> {
+    async fn frame(&mut self) -> Option<Bytes> {
         while !self.done && self.out.is_empty() {
             match tokio::time::timeout(self.keep_alive, self.stream.next()).await {
                 Err(_) => return Some(Bytes::from_static(SIGN_OF_LIFE)),
-                Ok(event) => self.write(event, envelope),
+                Ok(event) => self.write(event),
             }
             while !self.done && self.out.len() < FRAME_BYTES {
                 let Some(event) = self.stream.try_next() else { break };
-                self.write(Some(event), envelope);
+                self.write(Some(event));
             }
         }
         (!self.out.is_empty()).then(|| std::mem::take(&mut self.out).into())
     }
 
-    fn write(&mut self, event: Option<Result<TextEvent, RequestError>>, envelope: &Envelope) {
+    fn write(&mut self, event: Option<Result<TextEvent, RequestError>>) {
         match event {
             Some(Ok(event)) => self.event(&event),
             Some(Err(error)) => return self.fail(error),
             None => {}
         }
         if self.stream.is_finished() {
-            self.finish(envelope);
+            self.finish();
         }
     }
 
+    /// Writes what chunks begin with: who answers is certain with the first of them.
+    fn open(&mut self) {
+        self.envelope.answered_by(&self.stream);
+        self.head = b"data: ".to_vec();
+        self.envelope.write(&mut self.head);
+        self.head.pop();
+        self.head.extend_from_slice(b",\"choices\":[");
+    }
+
     fn event(&mut self, event: &TextEvent) {
+        if self.head.is_empty() {
+            self.open();
+        }
         let opened = &mut self.opened[event.choice() as usize];
         let opens = !std::mem::replace(opened, true);
         if self.usage.running {
@@ -149,10 +160,11 @@ impl<S: Shape> SseWriter<S> {
         });
     }
 
-    fn finish(&mut self, envelope: &Envelope) {
+    fn finish(&mut self) {
         if self.usage.last {
             let usage = self.stream.usage().into();
             self.out.extend_from_slice(b"data: ");
+            let envelope = &self.envelope;
             UsageChunk { envelope, choices: [], usage }.write(&mut self.out);
             self.out.extend_from_slice(b"\n\n");
         }

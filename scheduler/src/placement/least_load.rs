@@ -150,8 +150,16 @@ impl<'a> Decision<'a> {
             return self.too_long(view);
         }
         let has_model = |worker: &WorkerView| worker.info.fingerprint.model == self.request.model;
-        let model_missing = !view.workers.is_empty() && !view.workers.iter().any(has_model);
-        if model_missing { Refusal::ModelMissing } else { Refusal::NoWorkers }
+        if !view.workers.is_empty() && !view.workers.iter().any(has_model) {
+            return Refusal::ModelMissing;
+        }
+        let is_wanted = |wanted: &Fingerprint| {
+            view.workers.iter().any(|worker| wanted.computes_as(&worker.info.fingerprint))
+        };
+        match self.request.fingerprint {
+            Some(wanted) if !is_wanted(wanted) => Refusal::WeightsMissing,
+            _ => Refusal::NoWorkers,
+        }
     }
 
     fn too_long(&self, view: &ClusterSnapshot) -> Refusal {
@@ -262,6 +270,7 @@ impl<'a> Decision<'a> {
         };
         Placement {
             decode: address(&plan.decode),
+            fingerprint: plan.decode.seat.view.info.fingerprint.clone(),
             prefill: plan.prefill.iter().map(address).collect(),
             path,
             reason: plan.reason,

@@ -45,6 +45,8 @@ impl WorkerView {
     pub(super) fn standing(&self, request: &PlacementRequest<'_>) -> Result<(), Rejection> {
         if self.info.fingerprint.model != request.model {
             Err(Rejection::OtherModel)
+        } else if !request.fingerprint.is_none_or(|it| it.computes_as(&self.info.fingerprint)) {
+            Err(Rejection::OtherFingerprint)
         } else if !self.info.state.takes_work() {
             Err(Rejection::NotServing)
         } else if !self.healthy {

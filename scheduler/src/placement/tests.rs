@@ -3,12 +3,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use self::table::{cluster, decide, life, request};
+use self::table::{cluster, decide, decide_only, life, request};
 use super::*;
 use crate::{Load, NodeState, Role};
 
 mod properties;
-mod table;
+pub(super) mod table;
 
 /// Each case: the workers (see [`table`]), the prompt's tokens, the policy, and the decision.
 ///
@@ -245,4 +245,14 @@ fn a_ledger_counts_a_placement_until_a_report_shows_it_or_it_ends() {
     assert_eq!(sequences(&mut ledger, 120), 1);
     ledger.settle(third);
     assert_eq!((sequences(&mut ledger, 120), ledger.is_empty()), (0, true));
+}
+
+#[rstest]
+#[case::its_own("p1 d1 p2[v=2] d2[v=2]", "2", "p2 -> d2: handoff-cheaper")]
+#[case::its_own_although_busier("d1 d2[v=2 run=60 step=500]", "2", "d2: prefill-pool-empty")]
+#[case::a_prefill_worker_alone("d1 p2[v=2]", "2", "p2: decode-pool-empty")]
+#[case::never_from_others("p1 d1", "2", "weights missing")]
+#[case::it_may_come_back("p1 d1 d2[v=2 down]", "2", "no workers")]
+fn a_pinned_request_goes_to(#[case] workers: &str, #[case] version: &str, #[case] want: &str) {
+    assert_eq!(decide_only(workers, version), want);
 }

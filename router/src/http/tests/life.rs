@@ -35,7 +35,8 @@ async fn readiness_says_why_not() {
     let router = TestRouter::playing(vec![says("x")]).await;
     assert_eq!(router.get("/health").await.status, 200);
     let ready = router.get("/ready").await;
-    let expected = json!({"ready": true, "workers": {"prefill": 1, "decode": 2}, "reasons": []});
+    let workers = json!({"prefill": 1, "decode": 2});
+    let expected = json!({"ready": true, "workers": workers, "reasons": [], "fingerprints": []});
     assert_eq!((ready.status, ready.json()), (200, expected));
     {
         let mut readiness = router.peer.readiness.lock();

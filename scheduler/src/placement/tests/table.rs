@@ -3,7 +3,7 @@
 //! A cluster is a list of workers: a letter for the role and a number, then what is unusual about it
 //! in brackets: `run`, `wait`, `queue` (prompt tokens), `free` (blocks), `rate` (tokens per second),
 //! `step` (ms), `sent` (by this router: prompt tokens to a prefill worker, sequences to a decode
-//! worker), `v` (version of the weights), `model`, and the words `new`, `down`, `excluded`, `reborn`
+//! worker), `v` (version of the weights), `life` (incarnation), `model`, and the words `new`, `down`, `excluded`, `reborn`
 //! (its life before this one is excluded), `tiny`, `starting`, `draining`.
 
 use super::*;
@@ -22,6 +22,7 @@ pub(super) fn request(context_tokens: u32) -> PlacementRequest<'static> {
         total_tokens_max: context_tokens + OUTPUT_TOKENS,
         sequences: 1,
         excluded: &[],
+        fingerprint: None,
         turn: 0,
     }
 }
@@ -31,7 +32,7 @@ pub(super) fn life(name: &str) -> Life {
     Life { worker: name.into(), incarnation: Incarnation(1) }
 }
 
-pub(super) fn cluster(text: &str, now: Instant) -> ClusterSnapshot {
+pub(in crate::placement) fn cluster(text: &str, now: Instant) -> ClusterSnapshot {
     ClusterSnapshot {
         workers: split(text).map(|(name, traits)| worker(name, traits, now)).collect(),
     }
@@ -53,6 +54,14 @@ pub(super) fn decide(workers: &str, tokens: u32, policy: &str) -> String {
     describe(LeastLoad { handoff }.place(&cluster(workers, now), &request, now))
 }
 
+/// As [`decide`], only on workers with this version of the weights.
+pub(super) fn decide_only(workers: &str, version: &str) -> String {
+    let now = Instant::now();
+    let pinned = cluster(&format!("d0[v={version}]"), now).workers[0].info.fingerprint.clone();
+    let request = request(4_000).only(&pinned);
+    describe(LeastLoad::default().place(&cluster(workers, now), &request, now))
+}
+
 fn describe(decision: Result<Placement, Refusal>) -> String {
     match decision {
         Ok(placement) => {
@@ -65,6 +74,7 @@ fn describe(decision: Result<Placement, Refusal>) -> String {
         }
         Err(Refusal::NoWorkers) => "no workers".into(),
         Err(Refusal::ModelMissing) => "model missing".into(),
+        Err(Refusal::WeightsMissing) => "weights missing".into(),
         Err(Refusal::Busy { retry_after }) => format!("busy {}ms", retry_after.as_millis()),
         Err(Refusal::TooLong { tokens, tokens_max }) => {
             format!("too long: {tokens} of {tokens_max}")
@@ -99,7 +109,7 @@ fn worker(name: &str, traits: &str, now: Instant) -> WorkerView {
     let info = WorkerInfo {
         address: Address {
             worker: name.into(),
-            incarnation: Incarnation(if is("reborn") { 2 } else { 1 }),
+            incarnation: Incarnation(if is("reborn") { 2 } else { number("life", 1.0) as u64 }),
             uri: String::new(),
         },
         role,
