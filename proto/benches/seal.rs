@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use proto::v1::generate_response::{Event, Tokens};
 use proto::{SealChain, Sealed as _, v1};
 use scheduler::{
-    Generation, RequestId, SampledToken, Sampling, StopRules, TenantSalt, TokenLogprob,
+    ClientId, Generation, RequestId, SampledToken, Sampling, StopRules, TenantSalt, TokenLogprob,
 };
 
 fn generation(tokens: u32) -> Generation {

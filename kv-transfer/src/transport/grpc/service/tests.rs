@@ -109,8 +109,9 @@ fn hand_off(id: kv_cache::HandoffId) -> Vec<u8> {
     messages.into_iter().flat_map(encode).flatten().collect()
 }
 
-/// Through the real receiver, with each bit of a whole stream flipped in turn.
-#[tokio::test]
+/// Through the real receiver, with each bit of a whole stream flipped in turn. In virtual time: a receiver that
+/// misses pages waits for them until its deadline.
+#[tokio::test(start_paused = true)]
 async fn whatever_bit_is_flipped_a_table_has_the_right_pages_or_there_is_none() {
     let bits = 8 * hand_off(kv_cache::HandoffId([1; 16])).len();
     let (mut verified, mut damaged) = (0, 0);
