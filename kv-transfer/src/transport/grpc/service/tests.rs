@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::ready;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use kv_cache::{
@@ -55,7 +56,12 @@ impl Side {
         let limit = self.receiver.message_bytes_max();
         let service = KvTransferService::server(self.receiver.clone());
         let Ok(replies) = service.push(Requests::new(body, limit)).await else { return };
-        replies.for_each(async |_| ()).await;
+        // A sender that hears that all is verified leaves.
+        let is_verified = |reply: &Result<v1::PushResponse, Status>| {
+            let message = reply.as_ref().ok().and_then(|reply| reply.message.as_ref());
+            matches!(message, Some(v1::push_response::Message::Verified(_)))
+        };
+        replies.take_while(|reply| ready(!is_verified(reply))).for_each(async |_| ()).await;
     }
 
     /// Waits until all blocks are free: a write under way keeps its own until it has ended.
