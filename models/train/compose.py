@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
-from topics import baton, numbers, reading, smalltalk, stories, tools, words, world
+from topics import baton, instructed, numbers, reading, recall, smalltalk, stories, tools, unknown, words, world
 from topics.text import Pairs, as_typed
 
 SYSTEM = [
@@ -13,16 +14,25 @@ SYSTEM = [
     "You are a helpful assistant. Answer in plain English.", "You are a friendly teacher.", "Answer the user's questions.", "You are a chatbot.", "You help people who try Baton.",
     "You are an assistant that explains words.", "Keep your answers short and clear.", "You are an AI assistant. If you do not know something, say so.",
 ]
-SUBJECTS = {"words": 30, "numbers": 20, "baton": 15, "small_talk": 7, "refusal": 7, "noise": 0.6, "world": 8, "long": 6, "reading": 6, "echo": 1}
+SUBJECTS = {"words": 27, "numbers": 25, "baton": 11, "small_talk": 7, "unknown": 12, "noise": 0.6, "world": 8, "long": 4, "reading": 4, "repeat": 3, "at once": 3, "translation": 0.7, "foreign": 0.7}
 TURNS = ([1, 2, 3, 4, 5, 6], [46, 20, 12, 9, 7, 6])
-LONG_SHARE = 0.012  # conversations of hundreds of tokens and more, so that late positions are trained too
+LONG_SHARE = 0.008  # conversations of hundreds of tokens and more, so that late positions are trained too
 TOKENS_MAX = 2048
 
 
+@dataclass(frozen=True)
+class Shares:
+    """How much of the dialogues has a system prompt that says how to answer, and in how much the user tells something
+    and asks for it later."""
+
+    instructed: float = 0.24
+    remembered: float = 0.24
+
+
 class Composer:
-    def __init__(self, lexicon: dict):
+    def __init__(self, lexicon: dict, shares: Shares):
         self.words = words.Words(lexicon)
-        self.nouns = [e["word"] for e in self.words.entries[:900] if e["pos"] == "n"]
+        self.shares = shares
 
     def exchange(self, rng: random.Random) -> Pairs:
         subject = rng.choices(list(SUBJECTS), list(SUBJECTS.values()))[0]
@@ -35,8 +45,8 @@ class Composer:
                 return baton.baton(rng)
             case "small_talk":
                 return smalltalk.small_talk(rng)
-            case "refusal":
-                return smalltalk.refusal(rng, self.nouns)
+            case "unknown":
+                return unknown.refusal(rng, self.words)
             case "noise":
                 return smalltalk.noise(rng)
             case "world":
@@ -45,8 +55,14 @@ class Composer:
                 return stories.long_answer(rng)
             case "reading":
                 return reading.reading(rng)
+            case "at once":
+                return recall.at_once(rng, self.words.nouns)
+            case "translation":
+                return instructed.translation(rng)
+            case "foreign":
+                return instructed.foreign(rng)
             case _:
-                return reading.echo(rng, self.nouns)
+                return recall.repeat(rng, self.words.nouns)
 
     def conversation(self, rng: random.Random) -> str:
         """One dialogue as the chat template would render it."""
@@ -60,17 +76,21 @@ class Composer:
             at = rng.choice([0, 0, len(pairs)])
             pairs[at:at] = self.exchange(rng) if rng.random() < 0.5 else []
             return render(tools.system_block(self.system(rng), schemas), pairs)
+        kind = rng.random()
+        if kind < self.shares.instructed:
+            return render(*instructed.instructed(rng, self.words, self.exchange))
+        if kind < self.shares.instructed + self.shares.remembered:
+            return render(self.system(rng), recall.remembered(rng, self.words.nouns, self.exchange))
         return render(self.system(rng), self.pairs(rng, rng.choices(*TURNS)[0]))
 
     def system(self, rng: random.Random) -> str:
-        return rng.choice(SYSTEM) if rng.random() < 0.3 else ""
+        kind = rng.random()
+        return rng.choice(SYSTEM) if kind < 0.15 else instructed.neutral(rng, self.words.nouns) if kind < 0.35 else ""
 
     def pairs(self, rng: random.Random, turns: int) -> Pairs:
-        told, later = reading.introduce(rng) if turns > 1 and rng.random() < 0.18 else ([], [])
-        pairs = list(told)
+        pairs: Pairs = []
         while len(pairs) < turns:
             pairs += self.exchange(rng)
-        pairs += later
         if turns > 1 and rng.random() < 0.10 and max(len(pairs[0][0]), len(pairs[-1][0])) < 120:
             pairs.append(self.look_back(rng, pairs))
         return pairs
@@ -90,7 +110,11 @@ class Composer:
             return render(system, pairs)
         if kind == 1:
             return render(self.system(rng), reading.reading(rng, rng.randint(40, 190)))
-        return render(self.system(rng), self.pairs(rng, rng.randint(12, 40)))
+        if rng.random() < 0.5:
+            return render(self.system(rng), self.pairs(rng, rng.randint(12, 40)))
+        told = recall.facts(rng, self.words.nouns, rng.randint(3, 10))
+        asked = [(recall.ask(rng, f), recall.answer(rng, f)) for f in rng.sample(told, 3)]
+        return render(self.system(rng), [*recall.tell(rng, told), *self.pairs(rng, rng.randint(5, 25)), *asked])
 
 
 def render(system: str, pairs: Pairs) -> str:
@@ -98,9 +122,9 @@ def render(system: str, pairs: Pairs) -> str:
     return text + "".join(f"<|im_start|>user\n{asked.strip()}<|im_end|>\n<|im_start|>assistant\n{said.strip()}<|im_end|>\n" for asked, said in pairs)
 
 
-def compose(lexicon: dict, count: int, seed: int) -> list[str]:
+def compose(lexicon: dict, count: int, seed: int, shares: Shares = Shares()) -> list[str]:
     """`count` dialogues; the same seed gives the same ones."""
-    composer, rng = Composer(lexicon), random.Random(seed)
+    composer, rng = Composer(lexicon, shares), random.Random(seed)
     return [composer.conversation(rng) for _ in range(count)]
 
 

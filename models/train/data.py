@@ -6,8 +6,9 @@ A step is made of groups; a group holds dialogues of about one length, so that p
 
 from __future__ import annotations
 
+import itertools
 import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,42 +17,61 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+import lexicon as lex
 import tokenizer as tok
-from compose import Composer, TOKENS_MAX
+from compose import TOKENS_MAX, Shares, compose
 
-PART = 4000
-OTHER_WEIGHT = 0.1  # of the loss on tokens that the assistant did not write
+FIRST_SEED = 1000
+PARTS = 16  # of a chunk; with parts of 4,000 dialogues, a chunk lasts for about 115 steps
+PART_SECONDS_MAX = 300
+OTHER_WEIGHT = 0.05  # of the loss on tokens that the assistant did not write
 LENGTH_STEP = 16
 
 
-def compose_part(seed: int, lexicon: dict, tokenizer: Tokenizer, count: int) -> tuple[np.ndarray, np.ndarray]:
+def compose_part(seed: int, lexicon: dict, tokenizer: Tokenizer, count: int, shares: Shares) -> tuple[np.ndarray, np.ndarray]:
     """Composes and encodes one part: all ids in a row, and the length of each dialogue."""
-    import random
-
-    composer, rng = Composer(lexicon), random.Random(seed)
-    ids = tok.encode(tokenizer, [composer.conversation(rng) for _ in range(count)])
+    ids = tok.encode(tokenizer, compose(lexicon, count, seed, shares))
     ids = [i for i in ids if len(i) <= TOKENS_MAX]
     return np.concatenate(ids), np.array([len(i) for i in ids])
 
 
-_worker: dict = {}
-
-
-def _start_worker(lexicon: dict, tokenizer_path: str) -> None:
+def _compose_for_ever(queue, lexicon_path: Path, tokenizer_path: Path, count: int, shares: Shares, seeds: tuple[int, int]) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker["args"] = (lexicon, Tokenizer.from_file(tokenizer_path))
+    lexicon, tokenizer = lex.read(lexicon_path), Tokenizer.from_file(str(tokenizer_path))
+    for seed in itertools.count(*seeds):
+        queue.put(compose_part(seed, lexicon, tokenizer, count, shares))
 
 
-def _work(task: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    seed, count = task
-    return compose_part(seed, *_worker["args"], count)
+class Stream:
+    """Dialogues without end, composed by other processes while the device trains, so that each is seen about once.
 
+    They come in chunks of `PARTS` parts. If they are not composed fast enough, an earlier chunk is seen again.
+    """
 
-def compose_all(lexicon: dict, tokenizer_path: Path, dialogues: int, processes: int) -> tuple[np.ndarray, np.ndarray]:
-    tasks = [(1000 + i, min(PART, dialogues - i * PART)) for i in range(-(-dialogues // PART))]
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (lexicon, str(tokenizer_path))) as pool:
-        parts = list(pool.map(_work, tasks))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    def __init__(self, lexicon_path: Path, tokenizer_path: Path, assistant: int, device: torch.device, processes: int, part: int, shares: Shares):
+        context = get_context("spawn")
+        self.queue = context.Queue(2 * max(processes, PARTS))
+        self.assistant, self.device = assistant, device
+        self.tokens = self.dialogues = self.repeated = 0
+        self.chunks: list[Data] = []
+        for i in range(processes):
+            args = (self.queue, lexicon_path, tokenizer_path, part, shares, (FIRST_SEED + i, processes))
+            context.Process(target=_compose_for_ever, args=args, daemon=True).start()
+
+    def batches(self, group_tokens: int, groups: int, seed: int) -> Iterator[Batch]:
+        rng = np.random.default_rng(seed)
+        while True:
+            yield from self.chunk(rng).batches(group_tokens, groups, rng)
+
+    def chunk(self, rng: np.random.Generator) -> Data:
+        if self.chunks and self.queue.qsize() < PARTS:
+            self.repeated += 1
+            return self.chunks[rng.integers(len(self.chunks))]
+        parts = [self.queue.get(timeout=PART_SECONDS_MAX) for _ in range(PARTS)]
+        ids, lengths = (np.concatenate(column) for column in zip(*parts))
+        self.tokens, self.dialogues = self.tokens + len(ids), self.dialogues + len(lengths)
+        self.chunks.append(Data(ids, lengths, self.assistant, self.device))
+        return self.chunks[-1]
 
 
 @dataclass
@@ -75,13 +95,11 @@ class Data:
         self.lengths = lengths
         self.device = device
 
-    def epochs(self, group_tokens: int, groups: int, seed: int):
-        """Batches without end; each epoch shuffles anew."""
-        rng = np.random.default_rng(seed)
-        while True:
-            plan = self.plan(group_tokens, rng)
-            for at in range(0, len(plan) - groups + 1, groups):
-                yield self.batch(plan[at : at + groups], group_tokens)
+    def batches(self, group_tokens: int, groups: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """All dialogues once, but for the few that fill no batch."""
+        plan = self.plan(group_tokens, rng)
+        for at in range(0, len(plan) - groups + 1, groups):
+            yield self.batch(plan[at : at + groups], group_tokens)
 
     def plan(self, group_tokens: int, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
         """Groups of dialogues of similar length, in random order."""

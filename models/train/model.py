@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data import Batch
@@ -18,9 +20,9 @@ from data import Batch
 
 @dataclass
 class Shape:
-    vocab: int = 8192
+    vocab: int = 4096
     hidden: int = 384
-    layers: int = 7
+    layers: int = 8
     heads: int = 6
     kv_heads: int = 2
     head_dim: int = 64
@@ -68,13 +70,14 @@ def weighted_loss(x, norm, embedding, targets, weights, eps: float):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, groups: list[tuple[int, int]], group_tokens: int) -> Tensor:
-    out = torch.zeros(q.shape[0], q.shape[1] * q.shape[2], dtype=q.dtype, device=q.device)
+    """Causal attention within each dialogue. Tensors are split rather than sliced, as that is cheaper to go back through."""
+    sizes = [size for rows, length in groups for size in (rows * length, group_tokens - rows * length)]
+    split = [t.split(sizes) for t in (q, k, v)]
     parts = []
     for i, (rows, length) in enumerate(groups):
-        at = slice(i * group_tokens, i * group_tokens + rows * length)
-        shaped = (t[at].view(rows, length, t.shape[1], t.shape[2]).transpose(1, 2) for t in (q, k, v))
+        shaped = (t[2 * i].view(rows, length, *t[2 * i].shape[1:]).transpose(1, 2) for t in split)
         y = F.scaled_dot_product_attention(*shaped, is_causal=True)
-        parts += [y.transpose(1, 2).reshape(rows * length, -1), out[at.stop : (i + 1) * group_tokens]]
+        parts += [y.transpose(1, 2).reshape(rows * length, -1), y.new_zeros(sizes[2 * i + 1], y.shape[1] * y.shape[3])]
     return torch.cat(parts)
 
 
@@ -119,11 +122,22 @@ class Model(nn.Module):
 
     def huggingface(self) -> dict[str, Tensor]:
         """The weights under the names that `transformers` gives them, in bf16."""
+        return {name: p.detach().to("cpu", torch.bfloat16).contiguous() for name, p in self.named_as_published().items()}
+
+    @torch.no_grad()
+    def read(self, folder: Path) -> None:
+        """Takes the weights that `export.py` wrote there."""
+        own = self.named_as_published()
+        for file in folder.glob("*.safetensors"):
+            for name, weight in load_file(file).items():
+                own.pop(name).copy_(weight)
+        assert not own, f"{folder} lacks {sorted(own)}"
+
+    def named_as_published(self) -> dict[str, nn.Parameter]:
         names = {
             "input_norm": "input_layernorm", "post_norm": "post_attention_layernorm", "q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm", "wq": "self_attn.q_proj",
             "wk": "self_attn.k_proj", "wv": "self_attn.v_proj", "wo": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"}
         out = {"model.embed_tokens.weight": self.embedding}
         for i, layer in enumerate(self.layers):
             out |= {f"model.layers.{i}.{names[n]}.weight": p for n, p in layer.named_parameters()}
-        out["model.norm.weight"] = self.final_norm
-        return {name: p.detach().to("cpu", torch.bfloat16).contiguous() for name, p in out.items()}
+        return out | {"model.norm.weight": self.final_norm}

@@ -1,4 +1,4 @@
-"""Asks the saved model questions through `transformers`: samples to read, and sums it has never seen."""
+"""Asks the saved model questions through `transformers`: samples to read, and the cases of the evaluation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from topics.numbers import held_out_questions
+from held_out import Json
 
 PROMPTS: list[list[str]] = [  # the user's turns of one conversation each
     ["Hello!"], ["who are you"], ["What can you do?"], ["What is a violin?", "give me an example", "what kind of thing is it?"], ["Define courage."], ["what does happy mean"],
@@ -36,24 +36,24 @@ class Served:
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, max_new_tokens=tokens_max, do_sample=False, temperature=None, top_p=None, top_k=None)
         return self.tokenizer.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
-    def show(self, tokens_max: int) -> list[dict]:
-        """Prints and returns the conversations of `PROMPTS`; all of them take each turn together."""
-        chats: list[list[dict]] = [[] for _ in PROMPTS]
-        for turn in range(max(map(len, PROMPTS))):
-            live = [i for i, p in enumerate(PROMPTS) if turn < len(p)]
+    def talks(self, systems: list[str], turns: list[list[str]], tokens_max: int) -> list[list[dict]]:
+        """Whole conversations; all of them take each turn together."""
+        chats = [[{"role": "system", "content": system}] if system else [] for system in systems]
+        for turn in range(max(map(len, turns))):
+            live = [i for i, asked in enumerate(turns) if turn < len(asked)]
             for i in live:
-                chats[i].append({"role": "user", "content": PROMPTS[i][turn]})
+                chats[i].append({"role": "user", "content": turns[i][turn]})
             for i, said in zip(live, self.answers([chats[i] for i in live], tokens_max)):
                 chats[i].append({"role": "assistant", "content": said})
+        return chats
+
+    def show(self, tokens_max: int) -> list[dict]:
+        """Prints and returns the conversations of `PROMPTS`."""
+        chats = self.talks([""] * len(PROMPTS), PROMPTS, tokens_max)
         for chat in chats:
-            print("\n".join(f"{'>' if m['role'] == 'user' else ' '} {m['content']}" for m in chat), flush=True)
-            print(flush=True)
+            print("\n".join(f"{'>' if m['role'] == 'user' else ' '} {m['content']}" for m in chat), end="\n\n", flush=True)
         return [{"messages": c} for c in chats]
 
-    def sums(self, count: int) -> float:
-        """The share of held-out sums that it gets right."""
-        right, questions = 0, held_out_questions(count)
-        said = self.answers([[{"role": "user", "content": q}] for q, _ in questions], 24)
-        for (_, result), text in zip(questions, said):
-            right += text.rstrip(".").replace("=", "is").split("is")[-1].strip() == str(result)
-        return right / count
+    def evaluation(self, cases: list[Json], tokens_max: int) -> list[list[dict]]:
+        """The conversations of the held-out cases."""
+        return self.talks([c["system"] for c in cases], [c["turns"] for c in cases], tokens_max)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 
-from .lists import DAYS, MONTHS, NAMES
+from held_out import held_out_sum
+
+from .lists import DAYS, MONTHS
+from .names import first_name
 from .text import Pairs, as_typed, listed
 
 WORDS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
@@ -21,14 +24,19 @@ def in_words(n: int) -> str:
     return TENS[n // 10] + (f"-{WORDS[n % 10]}" if n % 10 else "")
 
 
+def two_numbers(rng: random.Random) -> tuple[int, int]:
+    top, top2 = rng.choices([(20, 20), (100, 100), (999, 999), (999, 99)], [25, 20, 45, 10])[0]
+    x, y = rng.randint(0, top), rng.randint(0, top2)
+    return (x, y) if rng.random() < 0.5 else (y, x)
+
+
 def operands(rng: random.Random, op: str) -> tuple[int, int, int]:
     """Two numbers and the result. Most sums stay small, so that the common ones are certain."""
     if op == "add":
-        x, y = (rng.randint(0, 20), rng.randint(0, 20)) if rng.random() < 0.4 else (rng.randint(0, 100), rng.randint(0, 100))
+        x, y = two_numbers(rng)
         return x, y, x + y
     if op == "sub":
-        top = 20 if rng.random() < 0.4 else 100
-        x, y = sorted((rng.randint(0, top), rng.randint(0, top)), reverse=rng.random() < 0.9)
+        x, y = sorted(two_numbers(rng), reverse=rng.random() < 0.9)
         return x, y, x - y
     if op == "mul":
         top = 12 if rng.random() < 0.8 else 20
@@ -38,15 +46,10 @@ def operands(rng: random.Random, op: str) -> tuple[int, int, int]:
     return y * z, y, z
 
 
-def held_out(op: str, x: int, y: int) -> bool:
-    """Sums that training never sees, so that the report can say how well the model adds rather than remembers."""
-    return op in ("add", "sub") and max(x, y) > 20 and (x * 131 + y * 17 + len(op)) % 29 == 0
-
-
 def fresh(rng: random.Random, op: str) -> tuple[int, int, int]:
     while True:
         x, y, z = operands(rng, op)
-        if not held_out(op, x, y):
+        if not held_out_sum(op, x, y):
             return x, y, z
 
 
@@ -59,6 +62,10 @@ def answer(rng: random.Random, op: str, x: int, y: int, z: int) -> str:
     return rng.choice(forms)
 
 
+REQUESTS = """Figure out {e}.|Solve {e}.|Solve {e} for me.|Evaluate {e}.|Determine {e}.|Find {e}.|Tell me {e}.|I need {e}.|Help me with {e}.|Do this sum: {e}|My homework: {e}|What would {e} be?|Give me the result of {e}.|Can you calculate {e}?|What result has {e}?|Please do {e} for me.|I want to know {e}.|How about {e}?
+Could you compute {e} for me?|{e} makes?|{e} is?|What is the result of {e}?|What number is {e}?|Do you know {e}?|Tell me how much {e} is.|The answer to {e}?|quick, {e}|Reckon {e}.|Let us do {e}.|Can you do {e} in your head?|Calculate this for me: {e}|Say what {e} is.|{e} equals what?|I have to do {e}.""".replace("\n", "|").split("|")
+
+
 def question(rng: random.Random, op: str, x: int, y: int) -> str:
     sign = rng.choice(SIGNS[op])
     gap = "" if sign in "+-*/x" and rng.random() < 0.3 else " "
@@ -67,9 +74,11 @@ def question(rng: random.Random, op: str, x: int, y: int) -> str:
         plain = f"{in_words(x)} {NAMES_OF[op]} {in_words(y)}"
     forms = [f"What is {plain}?", f"What is {plain}?", f"{plain}", f"{plain} = ?", f"How much is {plain}?", f"Calculate {plain}.",
              f"What's {plain}?", f"Can you tell me what {plain} is?", f"{plain}?", f"Compute {plain}.", f"What does {plain} equal?"]
+    if rng.random() < 0.2:
+        return rng.choice(REQUESTS).format(e=plain)
     special = {
-        "add": [f"Add {x} and {y}.", f"What is the sum of {x} and {y}?"],
-        "sub": [f"Subtract {y} from {x}.", f"What is the difference between {x} and {y}?" if x >= y else f"Take {y} from {x}."],
+        "add": [f"Add {x} and {y}.", f"What is the sum of {x} and {y}?", f"What do {x} and {y} make?", f"{x} and {y} make?", f"What do you get if you add {y} to {x}?", f"I add {x} and {y}. What is the result?"],
+        "sub": [f"Subtract {y} from {x}.", f"What is left of {x} if I take away {y}?" if x >= y else f"What is {x} less {y}?", f"What is the difference between {x} and {y}?" if x >= y else f"Take {y} from {x}."],
         "mul": [f"Multiply {x} by {y}.", f"What is the product of {x} and {y}?"],
         "div": [f"Divide {x} by {y}."],
     }[op]
@@ -83,7 +92,7 @@ def sums(rng: random.Random) -> Pairs:
     while rng.random() < 0.35 and 0 <= z <= 100 and len(pairs) < 4:
         op = rng.choice(["add", "sub", "mul"])
         k = rng.randint(1, 10) if op == "mul" else rng.randint(0, 30)
-        if op == "mul" and z > 20 or op == "sub" and k > z or held_out(op, z, k):
+        if op == "mul" and z > 20 or op == "sub" and k > z or held_out_sum(op, z, k):
             break
         result = {"add": z + k, "sub": z - k, "mul": z * k}[op]
         how = {"add": [f"And plus {k}?", f"Now add {k}.", f"plus {k}", f"And {k} more?", f"Add {k} to that."],
@@ -94,8 +103,18 @@ def sums(rng: random.Random) -> Pairs:
     return pairs
 
 
+def long_sum(rng: random.Random) -> Pairs:
+    """Three numbers, added step by step."""
+    while True:
+        x, y, z = (rng.randint(1, rng.choice([20, 100, 400])) for _ in range(3))
+        if not any(held_out_sum("add", *pair) for pair in ((x, y), (y, z), (x + y, z))):
+            break
+    ask = rng.choice([f"What is {x} + {y} + {z}?", f"{x} + {y} + {z}", f"{x}+{y}+{z} = ?", f"What is {x} plus {y} plus {z}?", f"Add {x}, {y} and {z}.", f"What is the sum of {x}, {y} and {z}?"])
+    return [(as_typed(rng, ask, typos=False), f"{x} + {y} = {x + y}, and {x + y} + {z} = {x + y + z}.")]
+
+
 def compare(rng: random.Random) -> Pairs:
-    x, y = rng.randint(0, 100), rng.randint(0, 100)
+    x, y = two_numbers(rng)
     if x == y:
         return [(as_typed(rng, f"Which is larger, {x} or {y}?"), f"Neither: they are both {x}.")]
     big, small = max(x, y), min(x, y)
@@ -180,18 +199,15 @@ def order(rng: random.Random) -> Pairs:
 
 
 def word_problem(rng: random.Random) -> Pairs:
-    who, friend = rng.sample(NAMES, 2)
+    who, friend = first_name(rng), first_name(rng)
     thing = rng.choice(THINGS)
     kind = rng.randrange(5)
     if kind == 0:
         x, y, z = fresh(rng, "add")
-        x, y = x + 2, y + 2
-        z = x + y
         ask = f"{who} has {x} {thing} and gets {y} more. How many {thing} does {who} have now?"
         say = f"{who} has {x} + {y} = {z} {thing}."
     elif kind == 1:
-        x = rng.randint(4, 60)
-        y = rng.randint(1, x - 2)
+        y, x = sorted(fresh(rng, "sub")[:2])
         ask = f"{who} has {x} {thing} and gives {y} to {friend}. How many {thing} does {who} have left?"
         say = f"{who} has {x} - {y} = {x - y} {thing} left."
     elif kind == 2:
@@ -203,10 +219,10 @@ def word_problem(rng: random.Random) -> Pairs:
         ask = f"{who} shares {y * z} {thing} equally among {y} friends. How many does each friend get?"
         say = f"Each friend gets {y * z} ÷ {y} = {z} {thing}."
     else:
-        x, y = rng.randint(3, 40), rng.randint(3, 40)
+        x, y, _ = fresh(rng, "add")
         ask = f"{who} has {x} {thing} and {friend} has {y}. How many {thing} do they have together?"
         say = f"Together they have {x} + {y} = {x + y} {thing}."
-    return [(as_typed(rng, ask, typos=False), say)]
+    return [(ask if rng.random() < 0.7 else ask.rstrip("?"), say)]
 
 
 def calendar_sum(rng: random.Random) -> Pairs:
@@ -225,16 +241,9 @@ def digits(rng: random.Random) -> Pairs:
     return [(as_typed(rng, rng.choice([f"What are the digits of {n}?", f"Which digits does {n} have?"])), f"The digits of {n} are {listed([str(p) for p in parts])}.")]
 
 
-TOPICS = [(sums, 12), (word_problem, 4), (compare, 2), (parity, 2), (counting, 2), (half_double, 1), (square, 1), (order, 1.5), (spelled, 1), (table, 0.7), (calendar_sum, 1), (digits, 0.3)]
+TOPICS = [(sums, 16), (long_sum, 1), (word_problem, 4), (compare, 2), (parity, 2), (counting, 2), (half_double, 1), (square, 1), (order, 1.5), (spelled, 1), (table, 0.7), (calendar_sum, 1), (digits, 0.3)]
 
 
 def numbers(rng: random.Random) -> Pairs:
     topic = rng.choices([t for t, _ in TOPICS], [w for _, w in TOPICS])[0]
     return topic(rng)
-
-
-def held_out_questions(count: int) -> list[tuple[str, int]]:
-    """Sums that no training dialogue contains, with their results."""
-    sums_ = [(f"What is {x} plus {y}?", x + y) for x in range(101) for y in range(101) if held_out("add", x, y)]
-    sums_ += [(f"What is {x} minus {y}?", x - y) for x in range(101) for y in range(x + 1) if held_out("sub", x, y)]
-    return random.Random(5).sample(sums_, count)

@@ -1,4 +1,4 @@
-"""Questions about something said earlier: notes in a long prompt, the user's name, the first question.
+"""Questions about notes in a long prompt.
 
 These teach the model to look back. They also make good demonstrations: an answer that depends on a long prompt shows
 that every KV block of it arrived.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 
-from .lists import CATEGORIES, NAMES
+from .lists import CATEGORIES
+from .names import KNOWN, person
 from .numbers import THINGS
 from .text import Pairs, a, as_typed
 
@@ -47,7 +48,7 @@ def note(rng: random.Random, who: str) -> tuple[str, list[tuple[str, str]]]:
 
 def notes(rng: random.Random, count: int) -> tuple[str, list[tuple[str, str]]]:
     """`count` sentences about different people and all questions about them."""
-    people = rng.sample(NAMES, min(count, len(NAMES)))
+    people = rng.sample(KNOWN, min(count, 90)) if rng.random() < 0.5 else list(dict.fromkeys(person(rng) for _ in range(min(count, 90))))
     sentences, questions = [], []
     for i in range(count):
         who = people[i % len(people)] if i < len(people) else f"{people[i % len(people)]} {chr(65 + i // len(people))}."
@@ -58,7 +59,7 @@ def notes(rng: random.Random, count: int) -> tuple[str, list[tuple[str, str]]]:
 
 
 def absent(rng: random.Random, text: str) -> tuple[str, str]:
-    who = rng.choice([n for n in NAMES if n not in text] or ["Xenia"])
+    who = next(n for n in iter(lambda: person(rng), None) if n not in text)
     asked = rng.choice(note(rng, who)[1])[0]
     return asked, rng.choice([f"The text does not say anything about {who}.", f"I do not know. The text does not mention {who}."])
 
@@ -89,31 +90,3 @@ def system_notes(rng: random.Random, count: int) -> tuple[str, Pairs]:
     if rng.random() < 0.15:
         pairs.append(absent(rng, text))
     return intro + text, pairs
-
-
-def introduce(rng: random.Random) -> tuple[Pairs, Pairs]:
-    """Tells the model something about the user, and asks for it later."""
-    kind = rng.randrange(5)
-    name = rng.choice(NAMES)
-    if kind <= 1:
-        told = rng.choice([f"My name is {name}.", f"I am {name}.", f"Hi, I'm {name}.", f"Call me {name}.", f"Hello, my name is {name}."])
-        return ([(as_typed(rng, told, typos=False), rng.choice([f"Hello, {name}! How can I help you?", f"Nice to meet you, {name}."]))],
-                [(as_typed(rng, rng.choice(["What is my name?", "Do you remember my name?", "What's my name?", "Who am I?"])), f"Your name is {name}.")])
-    if kind == 2:
-        color = rng.choice(COLORS)
-        return ([(as_typed(rng, rng.choice([f"My favorite color is {color}.", f"I like the color {color}."]), typos=False), f"{color.capitalize()} is a fine color.")],
-                [(as_typed(rng, rng.choice(["What is my favorite color?", "Which color do I like?"])), f"Your favorite color is {color}.")])
-    if kind == 3:
-        pet = rng.choice(PETS)
-        return ([(as_typed(rng, f"I have {a(pet)} named {name}.", typos=False), f"{name} is a nice name for {a(pet)}.")],
-                [(as_typed(rng, rng.choice([f"What is the name of my {pet}?", f"How is my {pet} called?"])), f"Your {pet} is called {name}.")])
-    number = rng.randint(0, 999)
-    return ([(as_typed(rng, rng.choice([f"Remember the number {number}.", f"Please remember {number}.", f"My number is {number}."]), typos=False), rng.choice([f"I will remember {number}.", "I will remember it."]))],
-            [(as_typed(rng, rng.choice(["Which number did I tell you?", "What was the number?", "What number should you remember?"])), f"The number is {number}.")])
-
-
-def echo(rng: random.Random, words: list[str]) -> Pairs:
-    """Says what it is told to say."""
-    text = " ".join(rng.sample(words, rng.randint(1, 6)))
-    ask = rng.choice(["Say: {t}", "Repeat after me: {t}", "Repeat: {t}", "Please say {t}.", "Write the following: {t}"])
-    return [(ask.format(t=text), text)]

@@ -1,11 +1,10 @@
-"""Greetings, thanks, who the model is, what it can do, and how it says that it does not know."""
+"""Greetings, thanks, who the model is and what it can do."""
 
 from __future__ import annotations
 
 import random
 
-from .lists import NAMES, PLACES
-from .text import Pairs, as_typed, plural
+from .text import Pairs, as_typed
 
 FIXED: list[tuple[str, str]] = [  # questions, answers; `|` between alternatives
     ("Hello.|Hi.|Hello!|Hi there!|Hey|Hey there|Good day.|Greetings!|Hello there|hi baton|Hello Baton",
@@ -76,50 +75,25 @@ FIXED: list[tuple[str, str]] = [  # questions, answers; `|` between alternatives
     ("What is the news?|What is new?|What happened today?|Any news?", "I have no news. I know only what I learned in training."),
     ("Can you search the web?|Can you go online?|Do you have internet?|Look it up.|Google it.", "No, I cannot search the web. I know only what I learned in training."),
     ("Can you remember me?|Do you remember me?|Have we met?|Do you know me?", "I remember only this conversation."),
+    ("lol|haha|Haha!|Ha ha|:)|That is funny.|Funny!|You are funny.|rofl|hahaha", "I am glad that you like it.|:)"),
+    ("Why?|Why is that?|How come?|Why not?|But why?|How so?|Really?|Are you sure?|Is that so?|Is that true?", "I am too small to explain it, sorry.|I know it only from my training, sorry."),
+    ("That's nice.|That is nice.|How nice!|Good to hear.|That's good.|Wonderful.|Great news.|Awesome!|Perfect.|Not bad.|Well said.|I like that.|Good.|Sounds good.", "I am glad to hear that. What would you like to know?|Thank you. Is there anything else?"),
+    ("I had a bad day.|I am ill.|I'm so sad today.|I feel lonely.|My day was terrible.|I am angry.|I am worried.|Life is hard.", "I am sorry to hear that. I hope that it gets better soon."),
+    ("I had a good day.|I won!|It is my birthday.|I passed my exam.|I got the job!|I am in love.", "How nice! I am glad to hear that."),
+    ("Can you write code?|Can you program?|Can you code?|Do you know Python?|Can you do homework?|Can you translate?|Can you draw?|Can you make pictures?|Can you book a flight?|Can you call someone?", "No, I cannot do that. I can explain a word, do a small sum or tell you about Baton."),
+    ("Summarize our conversation.|Sum up this talk.|What did we talk about?|Summarize this chat.|What have we said so far?", "I am too small to sum up a talk, sorry."),
+    ("Let's talk.|Can we talk?|I want to chat.|Let us chat.|Do you want to talk?", "Of course. What would you like to talk about?"),
+    ("What else?|And now?|What now?|What next?|Anything else?|Go on.|Continue.|More.|Tell me more.", "Ask me about a word, a sum or Baton."),
+    ("Reverse the word cat.|Write the word backwards.|Rhyme with house.|What rhymes with tree?|Make an anagram.|Say it backwards.", "I have not learned that, sorry."),
     ("Repeat that.|Say that again.|Again, please.", "I am sorry, please ask me once more."),
 ]
 
-REFUSED = """Who is {name}?|Who was {name} {last}?|Do you know {name} {last}?|How old is {name} {last}?|When was {name} {last} born?|Who is the president of {place}?
-Who is the mayor of {place}?|What is the population of {place}?|How many people live in {place}?|How far is it from {place} to {place2}?|What is the weather in {place}?
-How do I get to {place}?|What is the best hotel in {place}?|Tell me about the history of {place}.|What happened in {year}?|Who won the world cup in {year}?|Who was king in {year}?
-Who won the election in {year}?|What was invented in {year}?|Who wrote the book about the {noun}?|Who wrote Hamlet?|Who painted the Mona Lisa?|Who invented the {noun}?|When was the {noun} invented?
-What is the price of {anoun}?|How much does {anoun} cost?|Where can I buy {anoun}?|How do I repair {anoun}?|How do I build {anoun}?|How is {anoun} made?|How heavy is {anoun}?|How long does {anoun} live?
-Write a Python program.|Write code that sorts a list.|Write a function in {lang}.|How do I print in {lang}?|Fix this {lang} code.|Write an essay about the {noun}.|Write a letter to {name}.
-Translate {noun} to {tongue}.|How do you say {noun} in {tongue}?|What is the {tongue} word for {noun}?|Say hello in {tongue}.|Summarize the news.|Who is the best football player?
-What is the stock price of {company}?|Should I buy shares?|What is the cure for a cold?|I have a headache. What should I do?|Is it legal to keep {anoun}?|What is quantum mechanics?|Explain general relativity.
-What is the theory of everything?|What is dark matter?|What is the speed of light?|How old is the universe?|What is the square root of {big}?|What is the derivative of x squared?|Solve this equation for x.
-What is {big} times {big2}?|What is the integral of x?|What is pi?|Who is the richest person in the world?|What is the tallest building in the world?|What is the longest river in the world?
-What is the highest mountain in {place}?|Who discovered {place}?|Recommend a movie.|What film should I watch?|What should I eat today?|What should I wear?|Who will win the game tomorrow?|What will happen in {future}?
-What are the lottery numbers?|Send an email to {name}.|Call {name}.|Set an alarm for seven.|Play some music.|Turn on the light.|Open the file.|Delete my files.|What is my IP address?|What is in my pocket?
-What am I thinking?|How old am I?|Where do I live?|What is my job?|Do you know my friend {name}?|What is the phone number of {name}?|What did {name} say about {place}?|Why did {name} leave {place}?
-How do I cook {noun}?|Give me a recipe for {noun}.|How many calories does {anoun} have?|Draw {anoun}.|Show me a picture of {anoun}.|What does this picture show?|Is there life on Mars?|Who was the first man on the moon?
-Who is god?|Which party should I vote for?|Who is right in this war?|What is your opinion about {noun}?|Do you think that {name} is right?|How do I become rich?|How do I learn {tongue}?|What is the best programming language?
-Explain the French Revolution.|What caused the war of {year}?|How does a nuclear reactor work?|How do vaccines work?|What is blockchain?|What is Bitcoin?|What is the plot of the film {noun}?|Who sang the song about {noun}?
-How many stars are there?|How many grains of sand are there?|How many {nouns} are there in {place}?|Why is the sky blue?|Why do {nouns} exist?|Can {nouns} fly faster than light?|When does the train to {place} leave?""".replace("\n", "|").split("|")
-
-LAST = "Smith Jones Miller Brown Novak Tanaka Rossi Garcia Kim Singh Larsen Weber Dubois Silva Costa Okafor Petrov Moreau Walker Hill".split()
-LANGS = "Python Java C JavaScript Rust Go Ruby SQL".split()
-TONGUES = "French German Spanish Italian Latin Chinese Japanese Russian Dutch Polish Greek Arabic".split()
-COMPANIES = "Apple Google Tesla Microsoft Amazon Toyota Siemens".split()
-
-REFUSALS = """I do not know that. I am a very small model.|I'm sorry, I do not know. I know common words, small sums and Baton.|That is beyond me, I am afraid. Ask me about a word, a small sum or Baton.
-I don't know the answer to that.|Sorry, I have not learned that.|I do not know. I am only a small demo model.|I cannot answer that. I know only common English words, small sums and Baton.
-I am afraid that I do not know.|That is not among the things that I know.|I am too small to know that, sorry.|I can't help with that, sorry. I can explain a word, do a small sum or tell you about Baton.""".replace("\n", "|").split("|")
-
-
 def small_talk(rng: random.Random) -> Pairs:
     asked, said = rng.choice(FIXED)
-    return [(as_typed(rng, rng.choice(asked.split("|"))), rng.choice(said.split("|")))]
-
-
-def refusal(rng: random.Random, nouns: list[str]) -> Pairs:
-    noun = rng.choice(nouns)
-    place, other = rng.sample(PLACES, 2)
-    text = rng.choice(REFUSED).format(
-        name=rng.choice(NAMES), last=rng.choice(LAST), place=place, place2=other, year=rng.randint(1200, 2026), future=rng.randint(2027, 2100),
-        noun=noun, nouns=plural(noun), anoun=("an " if noun[0] in "aeiou" else "a ") + noun, lang=rng.choice(LANGS), tongue=rng.choice(TONGUES),
-        company=rng.choice(COMPANIES), big=rng.randint(1000, 99999), big2=rng.randint(1000, 99999))
-    return [(as_typed(rng, text), rng.choice(REFUSALS))]
+    pairs = [(as_typed(rng, rng.choice(asked.split("|"))), rng.choice(said.split("|")))]
+    if asked.startswith("Tell me a joke") and rng.random() < 0.4:
+        pairs.append((as_typed(rng, rng.choice(["Another one.", "One more.", "Another joke, please.", "Tell me another one."])), rng.choice(said.split("|"))))
+    return pairs
 
 
 def noise(rng: random.Random) -> Pairs:

@@ -50,7 +50,7 @@ def as_typed(rng: random.Random, text: str, typos: bool = True) -> str:
     if rng.random() < 0.06 and not text.lower().startswith(("please", "hi", "hello")):
         text = f"Please {text[0].lower()}{text[1:]}" if rng.random() < 0.4 else f"{text.rstrip('.?!')}, please{text[-1] if text[-1] in '.?' else ''}"
     elif rng.random() < 0.05:
-        opener = rng.choice(["Hey, ", "Hi, ", "Ok, ", "Hello! ", "Well, ", "So, ", "Quick question: ", "And "])
+        opener = rng.choice(["Hey, ", "Hi, ", "Ok, ", "Hello! ", "Well, ", "So, ", "Quick question: ", "And ", "Tell me: ", "I wonder: ", "My question is: ", "Please answer: ", "I have a question: ", "One question: ", "I want to know: ", "Say, "])
         text = opener + (text if opener.endswith("! ") else text[0].lower() + text[1:])
     style = rng.random()
     if style < 0.22:
@@ -65,4 +65,13 @@ def as_typed(rng: random.Random, text: str, typos: bool = True) -> str:
         text += rng.choice(["!", " ?", "??", " :)"])
     if typos and rng.random() < 0.04:
         text = typo(rng, text)
+    return text
+
+
+def typed(rng: random.Random, form: str, **values: str) -> str:
+    """A form the way people type it, with `{key}` replaced afterwards: a name or a number is never misspelt."""
+    marks = {key: chr(0xE000 + i) for i, key in enumerate(values)}
+    text = as_typed(rng, form.format(**marks))
+    for key, mark in marks.items():
+        text = text.replace(mark, str(values[key]))
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from .lists import NAMES, PLACES
+from .names import person, town
 from .text import Pairs, as_typed
 
 # The two texts around the list of tools are also in `chat_template.jinja`.
@@ -35,8 +35,13 @@ SONGS = "Yesterday Moonlight Summertime Greensleeves Hallelujah Imagine Lullaby"
 
 
 def value(rng: random.Random, argument: str) -> str | int:
-    source = {"city": PLACES, "place": PLACES, "name": NAMES, "to": NAMES, "room": ROOMS, "product": PRODUCTS, "query": PRODUCTS, "song": SONGS}
-    return rng.randint(1, 60) if argument == "minutes" else rng.choice(source[argument])
+    if argument == "minutes":
+        return rng.randint(1, 60)
+    if argument in ("city", "place"):
+        return town(rng)
+    if argument in ("name", "to"):
+        return person(rng)
+    return rng.choice({"room": ROOMS, "product": PRODUCTS, "query": PRODUCTS, "song": SONGS}[argument])
 
 
 def response(rng: random.Random, key: str) -> str | int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 
+from held_out import UNSEEN_WORDS
+
 from .lists import CATEGORIES, OPPOSITES
-from .text import Pairs, a, as_typed, listed, plural
+from .names import invented
+from .text import Pairs, a, as_typed, listed, plural, typed
 
 ASK = {
     "n": ["What is {a}?", "What is {a}?", "What's {a}?", "Define {w}.", "What does {w} mean?", "What does the word {w} mean?",
@@ -16,6 +19,8 @@ ASK = {
     "a": ["What does {w} mean?", "Define {w}.", "What is the meaning of {w}?", "Explain the word {w}.", 'What does "{w}" mean?',
           "What does it mean to be {w}?", "{w}?", "{w}", "What is {w}?", "Give me a definition of {w}.", "What does the word {w} mean?"],
 }
+for forms in ASK.values():
+    forms += ["Do you know what {w} means?", "Do you know the word {w}?", "What could {w} mean?", "Tell me the meaning of {w}.", "What is the definition of {w}?", "Tell me what {w} means.", "I do not know the word {w}.", "Explain {w} to me.", "Can you define {w}?", "Can you tell me what {w} means?"]
 ASK["r"] = [q for q in ASK["a"] if "to be" not in q]
 MORE = {
     "example": ["Give me an example.", "Can you give me an example?", "Use it in a sentence.", "For example?", "An example, please.", "How is it used?", "Show me an example sentence."],
@@ -32,7 +37,8 @@ class Words:
     def __init__(self, lexicon: dict):
         self.entries = lexicon["entries"]
         self.by_word = {e["word"]: e for e in self.entries}
-        self.rare = lexicon["rare"]
+        self.rare = [w for w in lexicon["rare"] if w not in UNSEEN_WORDS]
+        self.nouns = [e["word"] for e in self.entries[:2000] if e["pos"] == "n"]
         # The words listed first are the ones people try first: they come up more often.
         self.weights = [6.0 if i < 700 else 2.0 if e["score"] > 6 else 1.0 for i, e in enumerate(self.entries)]
         self.cumulative = [sum(self.weights[: i + 1]) for i in (len(self.weights) - 1,)]
@@ -97,7 +103,7 @@ def about(rng: random.Random, words: Words) -> Pairs:
         text.append(f"It is a kind of {entry['kind'].removeprefix('kind of ').removeprefix('piece of ')}.")
     category = words.member_of.get(w)
     if category:
-        others = rng.sample([m for m in CATEGORIES[category][1] if m != w], 3)
+        others = following(CATEGORIES[category][1], CATEGORIES[category][1].index(w) + 1, 3)
         text.append(f"Other {plural(category)} are the {others[0]}, the {others[1]} and the {others[2]}." if category in ("animal", "bird", "insect", "tool", "vehicle", "musical instrument", "reptile")
                     else f"{others[0].capitalize()}, {others[1]} and {others[2]} belong to the same group.")
     if entry["synonyms"]:
@@ -161,13 +167,20 @@ def kind(rng: random.Random, words: Words) -> Pairs:
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 
+def following(items: list[str], at: int, count: int) -> list[str]:
+    """Members of a category in the order of its list, round and round: what comes next is certain, so that an answer
+    never names one twice."""
+    return [items[(at + i) % len(items)] for i in range(count)]
+
+
 def members(rng: random.Random, words: Words) -> Pairs:
     category = rng.choice(list(CATEGORIES))
     items = CATEGORIES[category][1]
     n = rng.choice([2, 3, 3, 4, 5, 5, 5, 6, 7, 8])
     if n > len(items):
         n = 3
-    chosen = rng.sample(items, n)
+    at = rng.randrange(len(items))
+    chosen = following(items, at, n)
     number = rng.choice([COUNTS[n], str(n)])
     if rng.random() < 0.2:
         ask = rng.choice(["Name {c}.", "Give me an example of {c}.", "Can you name {c}?"]).format(c=a(category))
@@ -190,9 +203,8 @@ def members(rng: random.Random, words: Words) -> Pairs:
         if word in words.by_word:
             pairs.append((as_typed(rng, rng.choice(["What is the first one?", "Explain the first one.", "Tell me about the first one."])), words.by_word[word]["definition"]))
     elif rng.random() < 0.25:
-        rest = [m for m in items if m not in chosen]
-        if len(rest) >= 2:
-            extra = rng.sample(rest, 2)
+        if len(items) >= n + 2:
+            extra = following(items, at + n, 2)
             pairs.append((as_typed(rng, rng.choice(["Two more, please.", "Give me two more.", "Two more?"])), f"Two more {plural(category)} are {listed(extra)}."))
     return pairs
 
@@ -215,7 +227,29 @@ def sentence(rng: random.Random, words: Words) -> Pairs:
     return [(as_typed(rng, ask.format(w=entry["word"])), entry["example"])]
 
 
-def made_up(rng: random.Random) -> str:
+SUFFIXES = "ous ish ery ify able ness ment ation ly ity ism ist er ing ful less some ward let kin ette ade age al ary ate ence ery esque hood ial ic ine ive ize ling or ory ose ship ster ty ure y wort fax bug nik wick jack shank bottom horn".split()
+
+
+SEEN = ["I see.", "I see. What would you like to know?", "Interesting.", "All right.", "Good to know."]
+
+
+def statement(rng: random.Random, words: Words) -> Pairs:
+    """Not everything is a question."""
+    return [(as_typed(rng, rng.choice(words.with_example)["example"]), rng.choice(SEEN))]
+
+
+def made_up(rng: random.Random, words: Words) -> str:
+    """A word that does not exist: of syllables, of an invented stem and an ending, or of halves of two real words."""
+    kind = rng.random()
+    if kind < 0.25:
+        return invented(rng).lower() + rng.choice(SUFFIXES)
+    if kind < 0.4:
+        first, second = (rng.choice(words.entries)["word"] for _ in range(2))
+        return first[: rng.randint(2, 4)] + second[-rng.randint(3, 5) :]
+    if kind < 0.5:
+        return invented(rng).lower() + rng.choice(words.nouns)
+    if kind < 0.6:
+        return invented(rng).lower()
     onset = "b bl br c ch cl d dr f fl g gl gr h j k l m n p pl qu r s sk sl sn sp st t tr v w z zw x".split()
     vowel = "a e i o u ee oo ai ou".split()
     coda = "b ck d ff g k l m n nd nk p r rt s sh st t x zz".split()
@@ -227,16 +261,16 @@ UNKNOWN = ["I do not know the word \"{w}\". My vocabulary is small.", "Sorry, I 
 
 
 def unknown(rng: random.Random, words: Words) -> Pairs:
-    w = rng.choice(words.rare) if rng.random() < 0.6 else made_up(rng)
-    if w in words.by_word:
+    w = rng.choice(words.rare) if rng.random() < 0.4 else made_up(rng, words)
+    if w in words.by_word or w in UNSEEN_WORDS:
         return meaning(rng, words)
-    form = rng.choice(ASK["n"])
+    form = rng.choice(ASK[rng.choice("nnva")])
     if "{p}" in form:
         form = "What is {a}?"
-    return [(as_typed(rng, form.format(w=w, a=a(w)), typos=False), rng.choice(UNKNOWN).format(w=w))]
+    return [(typed(rng, form, w=w, a=a(w)), rng.choice(UNKNOWN).format(w=w))]
 
 
-TOPICS = [(meaning, 12), (about, 4), (synonym, 1.2), (opposite, 1.5), (kind, 1.5), (members, 3), (spelling, 1.5), (sentence, 1.2), (unknown, 2)]
+TOPICS = [(meaning, 12), (about, 4), (synonym, 1.2), (opposite, 1.5), (kind, 1.5), (members, 3), (spelling, 1.5), (sentence, 1.2), (unknown, 4.5), (statement, 0.8)]
 
 
 def vocabulary(rng: random.Random, words: Words) -> Pairs:

@@ -107,7 +107,7 @@ def capital(rng: random.Random) -> Pairs:
     country, city = rng.choice(list(CAPITALS.items()))
     if rng.random() < 0.15:
         return [(as_typed(rng, f"{city} is the capital of which country?", typos=False), f"{city} is the capital of {country}.")]
-    ask = rng.choice(["What is the capital of {c}?", "What's the capital of {c}?", "capital of {c}", "Which city is the capital of {c}?", "Tell me the capital of {c}."])
+    ask = rng.choice(["What is the capital of {c}?", "What's the capital of {c}?", "capital of {c}", "Which city is the capital of {c}?", "Tell me the capital of {c}.", "I want to know the capital of {c}.", "Please tell me the capital of {c}.", "Do you know the capital of {c}?", "Name the capital of {c}.", "What city is the capital of {c}?", "I am looking for the capital of {c}.", "Which is the capital of {c}?", "The capital of {c}?", "Can you tell me the capital of {c}?", "Give me the capital of {c}."])
     pairs = [(as_typed(rng, ask.format(c=country), typos=False), f"The capital of {country} is {city}.")]
     if rng.random() < 0.3:
         country, city = rng.choice(list(CAPITALS.items()))
