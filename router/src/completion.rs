@@ -186,6 +186,30 @@ pub(crate) struct Permits {
     pub(crate) work: cluster::node::Permit,
 }
 
+// === impl Input ===
+
+impl Input {
+    /// The text that has to be read; token ids are read already.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Chat(chat) => chat.messages.iter().map(text_bytes).sum(),
+            Self::Texts(texts) => texts.iter().map(String::len).sum(),
+            Self::Tokens(_) => 0,
+        }
+    }
+}
+
+/// The bytes of all texts in a JSON value.
+fn text_bytes(json: &serde_json::Value) -> usize {
+    match json {
+        serde_json::Value::String(text) => text.len(),
+        serde_json::Value::Array(items) => items.iter().map(text_bytes).sum(),
+        serde_json::Value::Object(fields) => fields.values().map(text_bytes).sum(),
+        _ => 0,
+    }
+}
+
 // === impl TextRequest ===
 
 impl TextRequest {

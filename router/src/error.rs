@@ -7,7 +7,7 @@ use cluster::ErrorCode;
 
 use crate::dispatch::DispatchError;
 use crate::served_model::ModelLoadError;
-use crate::text::{PoolFull, TemplateError, TokenizerError};
+use crate::text::{PoolFull, TemplateError};
 
 /// Why a request can't be served. The message is for the client's eyes and says what to do.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -183,11 +183,5 @@ impl From<PoolFull> for RequestError {
 impl From<TemplateError> for RequestError {
     fn from(error: TemplateError) -> Self {
         Self::invalid("messages", error.to_string())
-    }
-}
-
-impl From<TokenizerError> for RequestError {
-    fn from(error: TokenizerError) -> Self {
-        Self::Internal(error.to_string())
     }
 }

@@ -7,7 +7,7 @@ use cluster::Lifecycle;
 use cluster::telemetry::Metrics;
 use futures::future::try_join_all;
 use kv_cache::TokenId;
-use scheduler::{Generation, RequestId};
+use scheduler::{ClientId, Generation, RequestId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
@@ -16,10 +16,14 @@ use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
     Route,
 };
+use crate::in_flight::{self, InFlight};
 use crate::metrics::Endpoint;
 use crate::served_model::ServedModel;
-use crate::text::{Detokenizer, TextPool};
+use crate::text::{Cancelled, Detokenizer, Effort, TemplateError, TextPool, TokenizerError};
 use crate::{GatewayLimits, ModelCatalog, RequestError, RouterError, RouterMetrics};
+
+/// A rendered conversation, of a model with which nothing bounds the text of its context.
+const RENDERED_BYTES_MAX: usize = 64 << 20;
 
 /// What both gateways are made of.
 #[derive(Clone, Debug)]
@@ -44,6 +48,7 @@ pub struct Gateway {
     generate: Arc<dyn Generate>,
     node: Lifecycle,
     pool: TextPool,
+    in_flight: InFlight,
     streams: Arc<Semaphore>,
 }
 
@@ -66,12 +71,21 @@ impl Gateway {
             .map_err(|source| RouterError::Io { what: "starting the text threads", source })?;
         let streams = Arc::new(Semaphore::new(limits.streams.min(Semaphore::MAX_PERMITS)));
         let router_metrics = RouterMetrics::register(metrics);
-        let gateway =
-            Arc::new(Self { config, metrics: router_metrics, generate, node, pool, streams });
+        let in_flight = InFlight::new(limits.in_flight_bytes, limits.in_flight_bytes_per_client);
+        let gateway = Arc::new(Self {
+            config,
+            metrics: router_metrics,
+            generate,
+            node,
+            pool,
+            in_flight,
+            streams,
+        });
         let weak = Arc::downgrade(&gateway);
         metrics.before_scrape(move || {
             if let Some(gateway) = weak.upgrade() {
                 gateway.metrics.text_queue.set(gateway.pool.waiting() as i64);
+                gateway.metrics.bytes_in_flight.set(gateway.in_flight.total() as i64);
             }
         });
         Ok(gateway)
@@ -100,19 +114,42 @@ impl Gateway {
         readiness
     }
 
-    /// Starts a request: returns once every one of its prompts is being worked on, so that what is
-    /// wrong before the first token still is an error of its own.
+    /// Bytes of a request of `client`, to be counted from the first.
+    pub(crate) fn receive(&self, client: ClientId) -> in_flight::Bytes {
+        self.in_flight.begin(client)
+    }
+
+    /// Does slow work on a text of `client`, in its turn and off the async threads.
+    ///
+    /// # Errors
+    /// [`RequestError`] if too many wait already, or the work fails.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        client: ClientId,
+        bytes: usize,
+        work: impl FnOnce(&Cancelled) -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        Ok(self.pool.run(client, bytes, work).await?)
+    }
+
+    /// Starts a request, whose bytes count as in flight until they are tokens: returns once every one
+    /// of its prompts is being worked on, so that what is wrong before the first token still is an
+    /// error of its own.
     ///
     /// # Errors
     /// [`RequestError`] if the request is refused, by the router or by the workers.
-    pub async fn start(&self, request: TextRequest) -> Result<TextStream, RequestError> {
+    pub(crate) async fn start(
+        &self,
+        request: TextRequest,
+        received: in_flight::Bytes,
+    ) -> Result<TextStream, RequestError> {
         let work = self.node.gate().enter().map_err(|_| RequestError::stopping())?;
         let stream = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| self.full())?;
         let permits = Permits { _stream: stream, work };
         let stopped = permits.work.cancelled().clone();
         let deadline = request.deadline();
         let clock = self.metrics.start(request.endpoint, request.received);
-        let start = timeout_at(deadline.into(), self.place(request));
+        let start = timeout_at(deadline.into(), self.place(request, received));
         let placed = tokio::select! {
             placed = start => placed,
             () = stopped.cancelled() => Ok(Err(RequestError::stopping())),
@@ -137,8 +174,17 @@ impl Gateway {
     async fn place(
         &self,
         request: TextRequest,
+        received: in_flight::Bytes,
     ) -> Result<(TextRequest, Vec<(Prompt, GenerationStream, Route)>), RequestError> {
-        let (request, prompts) = self.pool.run(move || read(request)).await??;
+        let (client, tokens_max) = (request.client, self.tokens_max(&request));
+        let bytes = request.input.bytes();
+        let read = move |cancelled: &Cancelled| {
+            let effort = Effort { tokens_max, cancelled: cancelled.clone() };
+            let read = read(request, &effort);
+            drop(received);
+            read
+        };
+        let (request, prompts) = self.work(client, bytes, read).await??;
         let generations = self.generations(&request, &prompts)?;
         let deadline = request.deadline();
         // An echo goes out before the first token, and names the weights, too.
@@ -176,7 +222,7 @@ impl Gateway {
         prompts: &[Prompt],
     ) -> Result<Vec<Generation>, RequestError> {
         let param = prompt_param(request);
-        let limit = self.limits().prompt_tokens.min(request.model.context_tokens_max as usize);
+        let limit = self.tokens_max(request);
         let generation = |(index, prompt): (usize, &Prompt)| {
             let count = prompt.tokens.len();
             if count == 0 {
@@ -203,6 +249,11 @@ impl Gateway {
         prompts.iter().enumerate().map(generation).collect()
     }
 
+    /// The most tokens that one of the request's prompts can have.
+    fn tokens_max(&self, request: &TextRequest) -> usize {
+        self.limits().prompt_tokens.min(request.model.context_tokens_max as usize)
+    }
+
     fn full(&self) -> RequestError {
         let message =
             format!("{} requests are being served, no more are taken", self.limits().streams);
@@ -216,40 +267,78 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-/// Turns a request's text into tokens. Slow: for the text threads.
-fn read(mut request: TextRequest) -> Result<(TextRequest, Vec<Prompt>), RequestError> {
-    let model = Arc::clone(&request.model);
+/// Turns a request's text into tokens, as far as they are wanted. Slow: for the text threads.
+fn read(
+    mut request: TextRequest,
+    effort: &Effort,
+) -> Result<(TextRequest, Vec<Prompt>), RequestError> {
+    let (model, param) = (Arc::clone(&request.model), prompt_param(&request));
+    let context = model.context_tokens_max as usize;
+    let too_long = || {
+        let problem = "the prompt has more; shorten it";
+        RequestError::context_length(param, context, effort.tokens_max, problem)
+    };
+    let wrong = |error| match error {
+        TokenizerError::TooLong(_) => too_long(),
+        other => unread(&other, param),
+    };
     let input = std::mem::replace(&mut request.input, Input::Texts(Vec::new()));
     let prompts = match input {
         Input::Chat(mut chat) => {
             let template = model.template.as_ref().ok_or_else(|| no_template(&model))?;
+            let tokenizer = &model.tokenizer;
+            let bytes_max = tokenizer.text_bytes_max(effort.tokens_max);
+            let bytes_max = bytes_max.unwrap_or(usize::MAX).min(RENDERED_BYTES_MAX);
             // The template has printed the special tokens itself.
             let salt = &request.salt.0;
+            let text = |chat, bytes_max| {
+                let text = template.render_within(chat, bytes_max, &effort.cancelled);
+                text.map_err(|error| match error {
+                    TemplateError::TooLong(_) => too_long(),
+                    other => other.into(),
+                })
+            };
             let tokens = match &model.control_tokens {
-                None => model.tokenizer.encode_chat(&template.render(*chat)?, salt)?,
+                None => tokenizer.encode_chat(&text(*chat, bytes_max)?, salt, effort),
                 Some(control) => {
                     control.mark(&mut chat);
-                    control.encode(&template.render(*chat)?, salt)?
+                    // Marks make it longer than its tokens.
+                    control.encode(&text(*chat, RENDERED_BYTES_MAX)?, salt, effort)
                 }
             };
+            let tokens = tokens.map_err(wrong)?;
             vec![Prompt { tokens: tokens.into(), echo: None }]
         }
         Input::Texts(texts) => texts
             .into_iter()
             .map(|text| {
-                let tokens = model.tokenizer.encode(&text, true)?.into();
+                let tokens = model.tokenizer.encode_prompt(&text, effort).map_err(wrong)?.into();
                 Ok(Prompt { tokens, echo: request.echo.then_some(text) })
             })
             .collect::<Result<_, RequestError>>()?,
         Input::Tokens(prompts) => prompts
             .into_iter()
             .map(|tokens| {
-                let echo = request.echo.then(|| text_of(&tokens, &request));
+                let fits = tokens.len() <= effort.tokens_max;
+                let echo = (request.echo && fits).then(|| text_of(&tokens, &request));
                 Prompt { tokens: tokens.into(), echo }
             })
             .collect(),
     };
     Ok((request, prompts))
+}
+
+/// Why a prompt did not become tokens.
+fn unread(error: &TokenizerError, param: &'static str) -> RequestError {
+    match error {
+        TokenizerError::TooLong(_) | TokenizerError::Unbroken { .. } => {
+            RequestError::invalid(param, error.to_string())
+        }
+        TokenizerError::Cancelled => RequestError::stopping(),
+        TokenizerError::Load { .. } | TokenizerError::Encode(_) => {
+            RequestError::Internal(error.to_string())
+        }
+    }
 }
 
 /// The text of a prompt that was given as tokens.

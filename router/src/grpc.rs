@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::middleware;
 use futures::Stream;
 use proto::v1;
 use proto::v1::inference_request::Input as WireInput;
@@ -11,6 +12,7 @@ use proto::v1::inference_response::{ChoiceFinished, Delta, Event, Started, Usage
 use proto::v1::inference_server::{Inference, InferenceServer};
 use scheduler::{ClientId, RequestId, TenantSalt, TokenLogprob};
 use serde_json::json;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -21,6 +23,9 @@ use crate::params::{Params, check_token};
 use crate::served_model::ServedModel;
 use crate::text::ChatRender;
 use crate::{Gateway, RequestError, client};
+use intake::Received;
+
+mod intake;
 
 /// `baton.v1.Inference`.
 #[derive(Clone, Debug)]
@@ -43,9 +48,12 @@ type ResponseStream = Pin<Box<dyn Stream<Item = Result<v1::InferenceResponse, St
 impl InferenceService {
     /// The service, ready for a server.
     #[must_use]
-    pub fn server(gateway: Arc<Gateway>) -> InferenceServer<Self> {
+    pub fn routes(gateway: Arc<Gateway>) -> Routes {
         let bytes_max = gateway.limits().body_bytes;
-        InferenceServer::new(Self { gateway }).max_decoding_message_size(bytes_max)
+        let service = Self { gateway: Arc::clone(&gateway) };
+        let server = InferenceServer::new(service).max_decoding_message_size(bytes_max);
+        let receive = middleware::from_fn_with_state(gateway, intake::receive);
+        Routes::new(server).into_axum_router().layer(receive).into()
     }
 
     async fn start(&self, request: Request<v1::InferenceRequest>) -> Result<Answer, RequestError> {
@@ -53,10 +61,12 @@ impl InferenceService {
         let owner = auth::check(&self.gateway.config.api_keys, request.metadata().as_ref())?;
         let peer = request.remote_addr().map(|peer| client::of_address(peer.ip()));
         let client = owner.or(peer).unwrap_or_default();
+        let held = request.extensions().get::<Received>().and_then(Received::take);
+        let held = held.unwrap_or_else(|| self.gateway.receive(client));
         let timeout = cluster::rpc::timeout_of(request.metadata());
         let request = self.read(request.into_inner(), received, timeout)?.of(client);
         let (request_id, model) = (request.id.to_string(), request.model.name.clone());
-        let stream = self.gateway.start(request).await?;
+        let stream = self.gateway.start(request, held).await?;
         let prompt_tokens = stream.usage().prompt_tokens as u32;
         let started = Some(Started { request_id, model, prompt_tokens });
         Ok(Answer { stream, started, done: false })

@@ -15,6 +15,7 @@ pub mod error;
 pub mod gateway;
 pub mod grpc;
 pub mod http;
+mod in_flight;
 pub mod limits;
 pub mod metrics;
 pub mod params;

@@ -12,6 +12,12 @@ use crate::params::LOGPROBS_MAX;
 pub struct GatewayLimits {
     /// A request's body.
     pub body_bytes: usize,
+    /// Values in a JSON body: numbers, texts, lists, objects. Each takes ten times the bytes it is written in.
+    pub json_values: usize,
+    /// Bytes of requests that are being read, and are not tokens yet, of all clients; more get 429.
+    pub in_flight_bytes: usize,
+    /// Of these, of one client.
+    pub in_flight_bytes_per_client: usize,
     /// For a request's body to arrive.
     pub body_timeout: Duration,
     /// A prompt, below the model's own context limit.
@@ -34,7 +40,7 @@ pub struct GatewayLimits {
     pub streams: usize,
     /// Prompts waiting for, or in, the tokenizer; more get 429.
     pub text_queue: usize,
-    /// Threads that render and tokenize.
+    /// Threads that render and tokenize, beside one for small texts.
     pub text_threads: usize,
     /// Open connections, of HTTP and gRPC together, and how long silent ones stay.
     pub connections: ConnectionLimits,
@@ -53,6 +59,11 @@ impl Default for GatewayLimits {
         Self {
             // A prompt of 1 M tokens in a language of 4 bytes a token, with JSON's escapes.
             body_bytes: 16 << 20,
+            // The longest prompt as token ids, and room beside it.
+            json_values: (1 << 20) + (64 << 10),
+            // With what is made of them, some GiB at the very most.
+            in_flight_bytes: 512 << 20,
+            in_flight_bytes_per_client: 128 << 20,
             body_timeout: Duration::from_secs(60),
             prompt_tokens: 1 << 20,
             prompts: 64,
@@ -92,6 +103,9 @@ impl GatewayLimits {
     pub fn validate(&self) -> Result<(), RouterError> {
         let counts = [
             ("limits.body_bytes", self.body_bytes),
+            ("limits.json_values", self.json_values),
+            ("limits.in_flight_bytes", self.in_flight_bytes),
+            ("limits.in_flight_bytes_per_client", self.in_flight_bytes_per_client),
             ("limits.prompt_tokens", self.prompt_tokens),
             ("limits.prompts", self.prompts),
             ("limits.choices", self.choices as usize),

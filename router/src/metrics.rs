@@ -31,6 +31,8 @@ pub struct RouterMetrics {
     prompt_lengths: Histogram,
     /// Prompts waiting for, or in, the tokenizer; set before each scrape.
     pub(crate) text_queue: Gauge,
+    /// Bytes received that are not tokens yet; set before each scrape.
+    pub(crate) bytes_in_flight: Gauge,
 }
 
 /// Where a request came in.
@@ -195,6 +197,10 @@ impl RouterMetrics {
             ),
             text_queue: metrics
                 .gauge("baton_tokenizer_queue_length", "Prompts waiting for, or in, the tokenizer"),
+            bytes_in_flight: metrics.gauge(
+                "baton_request_bytes_in_flight",
+                "Bytes of requests that are being read, and are not tokens yet",
+            ),
         }
     }
 

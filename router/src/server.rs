@@ -7,7 +7,6 @@ use cluster::rpc::{Listener, Server};
 use cluster::telemetry::Metrics;
 use cluster::{ClusterError, HttpServer, Lifecycle};
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 
 use crate::dispatch::Generate;
 use crate::grpc::InferenceService;
@@ -49,7 +48,7 @@ pub async fn serve(
         http.await;
         return Ok(());
     };
-    let routes = Routes::new(InferenceService::server(gateway));
+    let routes = InferenceService::routes(gateway);
     let grpc = Server::new(listener, &node).with_connections(connections).public().serve(routes);
     let ((), grpc) = tokio::join!(http, grpc);
     grpc.map_err(|error: ClusterError| RouterError::Grpc(error.to_string()))

@@ -7,37 +7,54 @@ use axum::extract::Request;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
+use scheduler::ClientId;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
 use super::surrogates;
-use crate::{GatewayLimits, RequestError};
+use crate::text::Cancelled;
+use crate::{Gateway, GatewayLimits, RequestError, in_flight};
 
 /// What is read of a body that is too large, so that its sender hears why: as much as a generous
 /// limit would allow.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 /// For as long.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Parsed where it is read, within 1 ms; larger ones wait for a thread.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
+
+/// A body, read: an object, and its bytes, which count as in flight.
+pub(super) type Received = (Map<String, Json>, in_flight::Bytes);
+
+/// Why a body was not read to its end.
+enum Unread {
+    TooLarge,
+    Refused(RequestError),
+    Broken(axum::Error),
+}
 
 /// Reads the body as a JSON object.
 pub(super) async fn read_object(
     request: Request,
-    limits: &GatewayLimits,
-) -> Result<Map<String, Json>, HttpError> {
+    gateway: &Gateway,
+    client: ClientId,
+) -> Result<Received, HttpError> {
     check_type(request.headers())?;
+    let (limits, mut received) = (gateway.limits(), gateway.receive(client));
     let mut body = request.into_body();
     let read = async {
-        let bytes = read_up_to(&mut body, limits.body_bytes).await?;
-        if bytes.is_none() {
+        let bytes = read_up_to(&mut body, limits.body_bytes, &mut received).await;
+        if matches!(bytes, Err(Unread::TooLarge | Unread::Refused(_))) {
             discard(&mut body).await;
         }
-        Ok::<_, axum::Error>(bytes)
+        bytes
     };
     let bytes = match tokio::time::timeout(limits.body_timeout, read).await {
-        Ok(Ok(Some(bytes))) => bytes,
-        Ok(Ok(None)) => return Err(too_large(limits)),
-        Ok(Err(error)) => {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(Unread::TooLarge)) => return Err(too_large(limits)),
+        Ok(Err(Unread::Refused(error))) => return Err(error.into()),
+        Ok(Err(Unread::Broken(error))) => {
             let message = format!("the body could not be read: {error}");
             return Err(HttpError::bad(StatusCode::BAD_REQUEST, None, message));
         }
@@ -46,24 +63,66 @@ pub(super) async fn read_object(
             return Err(HttpError::bad(StatusCode::REQUEST_TIMEOUT, Some("timeout"), message));
         }
     };
-    parse_object(bytes)
+    if bytes.len() <= PARSED_AT_ONCE_BYTES_MAX {
+        return Ok((parse_object(bytes)?, received));
+    }
+    let (size, values_max) = (bytes.len(), limits.json_values);
+    let parse = move |_: &Cancelled| parse_large(bytes, values_max, received);
+    gateway.work(client, size, parse).await?
 }
 
-/// The whole body; `None` if it has more than `bytes_max` bytes, as announced or as found.
-async fn read_up_to(body: &mut Body, bytes_max: usize) -> Result<Option<Vec<u8>>, axum::Error> {
+/// The whole body, counted as it comes; not more than `bytes_max` bytes, as announced or as found.
+async fn read_up_to(
+    body: &mut Body,
+    bytes_max: usize,
+    received: &mut in_flight::Bytes,
+) -> Result<Vec<u8>, Unread> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
-        return Ok(None);
+        return Err(Unread::TooLarge);
     }
-    let mut bytes = Vec::with_capacity(announced);
+    // What is announced need not come.
+    let mut bytes = Vec::with_capacity(announced.min(PARSED_AT_ONCE_BYTES_MAX));
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         if bytes.len() + data.len() > bytes_max {
-            return Ok(None);
+            return Err(Unread::TooLarge);
         }
+        received.add(data.len()).map_err(Unread::Refused)?;
         bytes.extend_from_slice(&data);
     }
-    Ok(Some(bytes))
+    Ok(bytes)
+}
+
+/// Parses a body whose parsed form could be many times its size.
+fn parse_large(
+    bytes: Vec<u8>,
+    values_max: usize,
+    mut received: in_flight::Bytes,
+) -> Result<Received, HttpError> {
+    let values = count_values(&bytes);
+    if values > values_max {
+        let message = format!("the body has {values} values, at most {values_max} are read");
+        let code = Some("body_too_large");
+        return Err(HttpError::bad(StatusCode::PAYLOAD_TOO_LARGE, code, message));
+    }
+    received.add(values * size_of::<Json>())?;
+    Ok((parse_object(bytes)?, received))
+}
+
+/// Values in a JSON text, about: one more than there are commas, colons and opening brackets.
+fn count_values(bytes: &[u8]) -> usize {
+    let (mut count, mut in_string, mut escaped) = (1, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b',' | b':' | b'[' | b'{' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// Reads on and forgets, within bounds: a client that still writes when the connection closes gets

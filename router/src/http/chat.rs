@@ -85,13 +85,13 @@ pub(super) async fn handle(
 
 async fn answer(gateway: &Gateway, ids: CallIds, request: Request) -> Result<Response, HttpError> {
     let headers = request.headers().clone();
-    let object = body::read_object(request, gateway.limits()).await?;
+    let (object, received) = body::read_object(request, gateway, ids.client).await?;
     let call = read(gateway, ids, &headers, object)?;
     let logprobs = call.request.params.sampling.logprobs.is_some();
     let shape = ChatShape { model: Arc::clone(&call.request.model), logprobs };
     let object = if call.stream { "chat.completion.chunk" } else { "chat.completion" };
     let envelope = Envelope::new("chatcmpl", object, &call.request);
-    let stream = gateway.start(call.request).await?;
+    let stream = gateway.start(call.request, received).await?;
     let mut response = if call.stream {
         let report = sse::Report { usage: call.usage, keep_alive: gateway.limits().keep_alive };
         sse::respond(shape, envelope, stream, report)

@@ -60,12 +60,12 @@ pub(super) async fn handle(
 
 async fn answer(gateway: &Gateway, ids: CallIds, request: Request) -> Result<Response, HttpError> {
     let headers = request.headers().clone();
-    let object = body::read_object(request, gateway.limits()).await?;
+    let (object, received) = body::read_object(request, gateway, ids.client).await?;
     let call = read(gateway, ids, &headers, object)?;
     let logprobs = call.request.params.sampling.logprobs.is_some();
     let shape = CompletionShape { model: Arc::clone(&call.request.model), logprobs };
     let envelope = Envelope::new("cmpl", "text_completion", &call.request);
-    let stream = gateway.start(call.request).await?;
+    let stream = gateway.start(call.request, received).await?;
     let mut response = if call.stream {
         let report = sse::Report { usage: call.usage, keep_alive: gateway.limits().keep_alive };
         sse::respond(shape, envelope, stream, report)

@@ -6,6 +6,7 @@ mod completions;
 mod connections;
 mod discovery;
 mod fields;
+mod large;
 mod life;
 mod messages;
 mod stream;

@@ -80,7 +80,8 @@ fn the_demo_models_conversations_become_the_tokens_of_transformers() {
         let chat = ChatRender { messages: messages.clone(), ..ChatRender::default() };
         let text = model.template.as_ref().unwrap().render(chat).unwrap();
         assert_eq!(prompt["text"], text.as_str());
-        let tokens = model.tokenizer.encode_chat(&text, &Arc::default()).unwrap();
+        let tokens =
+            model.tokenizer.encode_chat(&text, &Arc::default(), &Default::default()).unwrap();
         assert_eq!(prompt["ids"], json!(tokens));
     }
 }

@@ -12,6 +12,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use kv_cache::TokenId;
 use serde_json::Value as Json;
 
+use super::effort::Effort;
 use super::template::{ChatRender, ChatTemplate};
 use super::tokenizer::{Tokenizer, TokenizerError};
 
@@ -95,8 +96,13 @@ impl ControlTokens {
     /// Encodes a prompt made of marked texts, without adding special tokens.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`] if the tokenizer's own rules fail on this text.
-    pub fn encode(&self, prompt: &str, salt: &Arc<[u8]>) -> Result<Vec<TokenId>, TokenizerError> {
+    /// As [`Tokenizer::encode_prompt`].
+    pub fn encode(
+        &self,
+        prompt: &str,
+        salt: &Arc<[u8]>,
+        effort: &Effort,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
         let mut text = String::with_capacity(prompt.len());
         let mut begin = 0;
         for found in self.find.find_iter(prompt) {
@@ -111,7 +117,7 @@ impl ControlTokens {
             begin = found.end();
         }
         push_unmarked(&prompt[begin..], &mut text);
-        self.tokenizer.encode_chat(&text, salt)
+        self.tokenizer.encode_chat(&text, salt, effort)
     }
 
     fn mark_all(&self, value: &mut Json, which: &dyn Fn(&ControlToken) -> bool) {

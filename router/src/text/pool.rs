@@ -1,17 +1,28 @@
-//! Threads for the slow text work, with a queue that can be full.
+//! Threads for the slow text work, with a queue that can be full and that is fair.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::{Condvar, Mutex};
+use scheduler::ClientId;
 use tokio::sync::oneshot;
+
+use super::effort::Cancelled;
+use queue::Queue;
+
+mod queue;
+
+/// Texts up to this size have a thread of their own: tokenized in 50 ms, they don't wait for those
+/// that take a second.
+const SMALL_BYTES_MAX: usize = 64 << 10;
 
 /// Runs tokenizing and rendering away from the async threads.
 ///
 /// At most `waiting_max` jobs wait or run at a time: a router that can't keep up says so at once,
-/// instead of letting every request wait.
+/// instead of letting every request wait. Clients take turns, by bytes; of one client's jobs the
+/// smallest is next.
 pub struct TextPool {
-    threads: rayon::ThreadPool,
-    waiting: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     waiting_max: usize,
 }
 
@@ -26,58 +37,90 @@ pub enum PoolFull {
     Panicked,
 }
 
-/// Counts a job as long as it waits or runs.
-struct Ticket(Arc<AtomicUsize>);
+/// Does the work, and returns what hands over its result.
+type Job = Box<dyn FnOnce() -> Delivery + Send>;
+type Delivery = Box<dyn FnOnce() + Send>;
+
+struct Shared {
+    state: Mutex<State>,
+    /// Rung when a job comes, and when the pool ends.
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Queue<Job>,
+    running: usize,
+    is_over: bool,
+}
+
+/// Takes a job out of the queue, or stops it, when nobody waits for it any more.
+struct Waiting<'a> {
+    pool: &'a TextPool,
+    client: ClientId,
+    number: u64,
+    cancelled: Cancelled,
+}
 
 // === impl TextPool ===
 
 impl TextPool {
-    /// A pool of `threads` threads.
+    /// A pool of `threads` threads, and one more for small texts.
     ///
     /// # Errors
     /// If the threads can't be started.
     pub fn new(threads: usize, waiting_max: usize) -> std::io::Result<Self> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|index| format!("router-text-{index}"))
-            .panic_handler(|_| tracing::error!("a tokenizing job panicked"))
-            .build()
-            .map_err(std::io::Error::other)?;
-        Ok(Self { threads, waiting: Arc::default(), waiting_max })
+        let shared = Arc::new(Shared { state: Mutex::default(), bell: Condvar::new() });
+        // Made first: dropped, it ends those that could be started.
+        let pool = Self { shared: Arc::clone(&shared), waiting_max };
+        for index in 0..=threads.max(1) {
+            let shared = Arc::clone(&shared);
+            let bytes_max = if index == 0 { SMALL_BYTES_MAX } else { usize::MAX };
+            let thread = std::thread::Builder::new().name(format!("router-text-{index}"));
+            thread.spawn(move || shared.work(bytes_max))?;
+        }
+        Ok(pool)
     }
 
-    /// Runs `work` on a thread of the pool. Dropping the future before the job has begun takes it
-    /// out of the queue.
+    /// Runs `work` of `client`, on a text of `bytes`, on a thread of the pool. Dropping the future
+    /// takes the job out of the queue, or tells it that it may stop.
     ///
     /// # Errors
     /// [`PoolFull::Full`] at once if the queue is full; [`PoolFull::Panicked`] if `work` panics.
     pub async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        client: ClientId,
+        bytes: usize,
+        work: impl FnOnce(&Cancelled) -> T + Send + 'static,
     ) -> Result<T, PoolFull> {
-        let ticket = self.ticket()?;
         let (sender, result) = oneshot::channel();
-        self.threads.spawn_fifo(move || {
-            if !sender.is_closed() {
-                let result = work();
-                // First: whoever has the result finds the queue without this job.
-                drop(ticket);
-                let _ = sender.send(result);
+        let cancelled = Cancelled::default();
+        let seen = cancelled.clone();
+        let job: Job = Box::new(move || {
+            let done = catch_unwind(AssertUnwindSafe(|| work(&seen)));
+            if done.is_err() {
+                tracing::error!("a tokenizing job panicked");
             }
+            // Of one that panicked the sender is dropped: so its waiter learns of it.
+            Box::new(move || drop(done.map(|done| sender.send(done))))
         });
+        let number = self.shared.push(client, bytes, job, self.waiting_max)?;
+        let _waiting = Waiting { pool: self, client, number, cancelled };
         result.await.map_err(|_| PoolFull::Panicked)
     }
 
     /// Jobs that wait or run.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.shared.state.lock().jobs()
     }
+}
 
-    fn ticket(&self) -> Result<Ticket, PoolFull> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket(Arc::clone(&self.waiting));
-        if before < self.waiting_max { Ok(ticket) } else { Err(PoolFull::Full) }
+impl Drop for TextPool {
+    fn drop(&mut self) {
+        self.shared.state.lock().is_over = true;
+        // Not waited for: a thread that is at work ends after its job.
+        self.shared.bell.notify_all();
     }
 }
 
@@ -90,40 +133,63 @@ impl std::fmt::Debug for TextPool {
     }
 }
 
-// === impl Ticket ===
+// === impl Shared ===
 
-impl Drop for Ticket {
+impl Shared {
+    fn push(
+        &self,
+        client: ClientId,
+        bytes: usize,
+        job: Job,
+        waiting_max: usize,
+    ) -> Result<u64, PoolFull> {
+        let mut state = self.state.lock();
+        if state.jobs() >= waiting_max {
+            return Err(PoolFull::Full);
+        }
+        let number = state.queue.push(client, bytes, job);
+        // All: the one that wakes might be the one that takes small jobs only.
+        self.bell.notify_all();
+        Ok(number)
+    }
+
+    /// Does jobs of up to `bytes_max` until the pool ends.
+    fn work(&self, bytes_max: usize) {
+        let mut state = self.state.lock();
+        while !state.is_over {
+            let Some(job) = state.queue.pop(bytes_max) else {
+                self.bell.wait(&mut state);
+                continue;
+            };
+            state.running += 1;
+            drop(state);
+            let deliver = job();
+            // First: whoever has the result finds the pool without this job.
+            self.state.lock().running -= 1;
+            deliver();
+            state = self.state.lock();
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn jobs(&self) -> usize {
+        self.queue.len() + self.running
+    }
+}
+
+// === impl Waiting ===
+
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.cancelled.set();
+        let job = self.pool.shared.state.lock().queue.remove(self.client, self.number);
+        // Outside of the lock: what it holds may be large.
+        drop(job);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::sync_channel;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_at_once_and_recovers() {
-        let pool = Arc::new(TextPool::new(1, 1).unwrap());
-        let (release, wait) = sync_channel::<()>(0);
-        let busy = {
-            let pool = Arc::clone(&pool);
-            let mut job = Box::pin(async move { pool.run(move || wait.recv()).await });
-            assert!(futures::poll!(job.as_mut()).is_pending());
-            job
-        };
-        assert_eq!(pool.run(|| 1).await, Err(PoolFull::Full));
-        release.send(()).unwrap();
-        busy.await.unwrap().unwrap();
-        assert_eq!(pool.run(|| 2).await, Ok(2));
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_an_error_and_the_pool_lives_on() {
-        let pool = TextPool::new(1, 4).unwrap();
-        assert_eq!(pool.run(|| panic!("on purpose")).await, Err::<(), _>(PoolFull::Panicked));
-        assert_eq!(pool.run(|| 3).await, Ok(3));
-    }
-}
+mod tests;

@@ -43,19 +43,20 @@ struct Generations {
 // === impl Segments ===
 
 impl Segments {
-    pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
-        Self { cuts: cuts(tokenizer), cache: Mutex::default() }
+    pub(super) fn of(json: &Json) -> Self {
+        Self { cuts: cuts(json), cache: Mutex::default() }
     }
 
     /// Tokenizes `text`, each segment once: the result is that of `encode` on the whole text.
+    /// `encode` is told how many tokens there are before the segment.
     pub(super) fn encode<E>(
         &self,
         text: &str,
         salt: &Arc<[u8]>,
-        encode: impl Fn(&str) -> Result<Vec<TokenId>, E>,
+        encode: impl Fn(&str, usize) -> Result<Vec<TokenId>, E>,
     ) -> Result<Vec<TokenId>, E> {
-        let Some(cuts) = &self.cuts else { return encode(text) };
-        let mut tokens = Vec::with_capacity(text.len() / 4);
+        let Some(cuts) = &self.cuts else { return encode(text, 0) };
+        let mut tokens = Vec::new();
         // Short segments are tokenized together.
         let mut begin = 0;
         let ends = cuts.find_iter(text).map(|found| found.end()).chain([text.len()]);
@@ -73,14 +74,14 @@ impl Segments {
         &self,
         text: &str,
         salt: &Arc<[u8]>,
-        encode: impl Fn(&str) -> Result<Vec<TokenId>, E>,
+        encode: impl Fn(&str, usize) -> Result<Vec<TokenId>, E>,
         tokens: &mut Vec<TokenId>,
     ) -> Result<(), E> {
         if text.is_empty() {
             return Ok(());
         }
         if text.len() < SEGMENT_BYTES_MIN {
-            tokens.extend(encode(text)?);
+            tokens.extend(encode(text, tokens.len())?);
             return Ok(());
         }
         let key = Key { salt: Arc::clone(salt), text: text.into() };
@@ -88,7 +89,7 @@ impl Segments {
             tokens.extend_from_slice(&known);
             return Ok(());
         }
-        let new: Arc<[TokenId]> = encode(text)?.into();
+        let new: Arc<[TokenId]> = encode(text, tokens.len())?.into();
         tokens.extend_from_slice(&new);
         self.cache.lock().insert(key, new);
         Ok(())
@@ -96,8 +97,7 @@ impl Segments {
 }
 
 /// The tokens after which every text may be cut, if there are any.
-fn cuts(tokenizer: &tokenizers::Tokenizer) -> Option<AhoCorasick> {
-    let json: Json = serde_json::from_str(&tokenizer.to_string(false).ok()?).ok()?;
+fn cuts(json: &Json) -> Option<AhoCorasick> {
     if looks_at_position(&json["pre_tokenizer"]) {
         return None;
     }
@@ -173,16 +173,12 @@ mod tests {
     use super::*;
     use crate::testing::{byte_level_json, sentencepiece_json, tokenizer};
 
-    fn segments(json: &Json) -> Segments {
-        Segments::of(&tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap())
-    }
-
     #[test]
     fn a_turn_that_comes_again_is_not_tokenized_again() {
-        let segments = segments(&byte_level_json());
+        let segments = Segments::of(&byte_level_json());
         let turn = |n: usize| format!("<|im_start|>user\n{}<|im_end|>", n.to_string().repeat(200));
         let seen = RefCell::new(Vec::new());
-        let encode = |text: &str| {
+        let encode = |text: &str, _: usize| {
             seen.borrow_mut().push(text.len());
             Ok::<_, ()>(vec![0])
         };
@@ -229,9 +225,9 @@ mod tests {
             ];
             let text: String = parts.iter().map(|part| *part.get(&pieces)).collect();
             for json in [byte_level_json(), sentencepiece_json(&crate::testing::llama_decoder())] {
-                let (tokenizer, segments) = (tokenizer(&json), segments(&json));
-                let encode = |text: &str| tokenizer.encode(text, false);
-                let whole = encode(&text).unwrap();
+                let (tokenizer, segments) = (tokenizer(&json), Segments::of(&json));
+                let encode = |text: &str, _: usize| tokenizer.encode(text, false);
+                let whole = encode(&text, 0).unwrap();
                 for _ in 0..2 {
                     prop_assert_eq!(&segments.encode(&text, &Arc::default(), encode).unwrap(), &whole);
                 }

@@ -8,18 +8,24 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 use serde_json::{Map, Value as Json};
 
-use super::python;
+use super::{Cancelled, python};
 use content::ContentHabits;
+use paper::Paper;
 use system::SystemPlace;
 
 mod content;
 mod load;
+mod paper;
 mod system;
 
 pub use load::{SpecialTokens, TemplateLoadError};
 
 /// Marks where a continued message ends in the rendered text.
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+/// Steps that a template may take: some seconds' worth. A conversation of 4,096 messages takes templates of
+/// well-known models a tenth of it.
+const FUEL: u64 = 20_000_000;
 
 /// A model's chat template: a conversation in, a prompt out.
 pub struct ChatTemplate {
@@ -65,6 +71,9 @@ pub enum TemplateError {
     /// `continue_final_message`, and there is nothing to continue.
     #[error("`continue_final_message` is set, but {0}")]
     NothingToContinue(&'static str),
+    /// The prompt is larger than any that could be served.
+    #[error("the model's chat template makes a prompt of more than {0} bytes of the messages")]
+    TooLong(usize),
 }
 
 /// Of a conversation that ends with tool calls alone, or without a message.
@@ -165,7 +174,20 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TemplateError`] if the template refuses the conversation or breaks on it.
-    pub fn render(&self, mut chat: ChatRender) -> Result<String, TemplateError> {
+    pub fn render(&self, chat: ChatRender) -> Result<String, TemplateError> {
+        self.render_within(chat, usize::MAX, &Cancelled::default())
+    }
+
+    /// The same, up to a prompt of `bytes_max` bytes, and as long as somebody waits for it.
+    ///
+    /// # Errors
+    /// [`TemplateError`] as above, or if the prompt gets larger.
+    pub fn render_within(
+        &self,
+        mut chat: ChatRender,
+        bytes_max: usize,
+        cancelled: &Cancelled,
+    ) -> Result<String, TemplateError> {
         let knows_developer = self.mentions("developer");
         for message in &mut chat.messages {
             if !knows_developer && message["role"] == "developer" {
@@ -179,27 +201,31 @@ impl ChatTemplate {
             return Err(NO_TEXT);
         }
         chat.messages.iter_mut().for_each(|message| self.content.adapt(message));
-        self.render_as_is(chat)
+        self.render_prepared(chat, Paper::new(bytes_max, cancelled.clone()))
     }
 
     /// Renders a conversation exactly as given.
     ///
     /// # Errors
     /// [`TemplateError`] if the template refuses the conversation or breaks on it.
-    pub fn render_as_is(&self, mut chat: ChatRender) -> Result<String, TemplateError> {
+    pub fn render_as_is(&self, chat: ChatRender) -> Result<String, TemplateError> {
+        self.render_prepared(chat, Paper::new(usize::MAX, Cancelled::default()))
+    }
+
+    fn render_prepared(&self, mut chat: ChatRender, paper: Paper) -> Result<String, TemplateError> {
         if !chat.continue_final_message {
-            return self.run(&chat);
+            return self.run(&chat, paper);
         }
         let last = chat.messages.last_mut();
         let text = last.and_then(content::last_text_mut);
         let text = text.ok_or(NO_TEXT)?;
         text.push_str(CONTINUE_TAG);
         chat.add_generation_prompt = false;
-        let rendered = self.run(&chat)?;
+        let rendered = self.run(&chat, paper)?;
         cut_at_tag(rendered)
     }
 
-    fn run(&self, chat: &ChatRender) -> Result<String, TemplateError> {
+    fn run(&self, chat: &ChatRender, mut paper: Paper) -> Result<String, TemplateError> {
         let with_tools = chat.tools.is_some() && self.has_tool_template;
         let name = if with_tools { "tool_use" } else { "default" };
         let template = self.env.get_template(name).map_err(|error| failed(&error))?;
@@ -216,7 +242,12 @@ impl ChatTemplate {
                 Value::from_function(move |format: &str| python::strftime(now, format)),
             ),
         ]);
-        template.render(Value::from_pairs(context)).map_err(|error| failed(&error))
+        let rendered = template.render_captured_to(Value::from_pairs(context), &mut paper);
+        if paper.is_full() {
+            return Err(TemplateError::TooLong(paper.bytes_max()));
+        }
+        rendered.map_err(|error| failed(&error))?;
+        paper.into_text().map_err(|error| TemplateError::Failed(error.to_string()))
     }
 }
 
@@ -243,6 +274,7 @@ fn environment() -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     env.set_syntax(syntax.unwrap_or_default());
     env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_fuel(Some(FUEL));
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     minijinja_contrib::add_to_environment(&mut env);
     python::add_to(&mut env);

@@ -5,8 +5,15 @@ use std::sync::Arc;
 
 use kv_cache::TokenId;
 
+use super::bound::Bound;
+use super::cuts::Cuts;
+use super::effort::Effort;
 use super::pieces::Pieces;
 use super::segments::Segments;
+
+/// A text without a place where it may be cut is tokenized in one go, which nothing can stop. So much takes a
+/// few seconds at most; no word of any language is a thousandth of it.
+const UNBROKEN_BYTES_MAX: usize = 2 << 20;
 
 /// Turns text into token ids, and knows what every id stands for.
 ///
@@ -15,8 +22,17 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Option<Pieces>,
     segments: Segments,
+    cuts: Option<Cuts>,
+    bound: Option<Bound>,
+    frame: Option<Frame>,
     special: Vec<bool>,
     vocab_tokens: u32,
+}
+
+/// What a tokenizer puts around a raw prompt.
+struct Frame {
+    before: Vec<TokenId>,
+    after: Vec<TokenId>,
 }
 
 /// Why a tokenizer could not be loaded or used.
@@ -33,6 +49,20 @@ pub enum TokenizerError {
     /// The text could not be encoded.
     #[error("cannot tokenize: {0}")]
     Encode(String),
+    /// The text has more tokens than were wanted.
+    #[error("the text has more than {0} tokens")]
+    TooLong(usize),
+    /// A part of the text can't be divided.
+    #[error(
+        "the text has {bytes} bytes without a space between two letters, at most {UNBROKEN_BYTES_MAX} are read"
+    )]
+    Unbroken {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Nobody waits for the tokens any more.
+    #[error("nobody waits for the tokens any more")]
+    Cancelled,
 }
 
 // === impl Tokenizer ===
@@ -73,8 +103,18 @@ impl Tokenizer {
             .map(|id| added.simple_id_to_token(id).is_some_and(|t| added.is_special_token(&t)))
             .collect();
         let pieces = Pieces::of(&inner, vocab_tokens);
-        let segments = Segments::of(&inner);
-        Self { inner, pieces, segments, special, vocab_tokens }
+        let json = inner.to_string(false).ok().and_then(|text| serde_json::from_str(&text).ok());
+        let json: serde_json::Value = json.unwrap_or_default();
+        Self {
+            pieces,
+            segments: Segments::of(&json),
+            cuts: Cuts::of(&json),
+            bound: Bound::of(&json),
+            frame: Frame::of(&inner),
+            inner,
+            special,
+            vocab_tokens,
+        }
     }
 
     /// Encodes `text`.
@@ -96,17 +136,88 @@ impl Tokenizer {
             .map_err(|error| TokenizerError::Encode(error.to_string()))
     }
 
-    /// Encodes a rendered conversation, without adding special tokens. The same as
-    /// [`Tokenizer::encode`], but turns that the same tenant has sent before cost next to nothing.
+    /// Encodes a raw prompt: the same as [`Tokenizer::encode`] with special tokens, but piece by piece,
+    /// and no further than is wanted.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`] if the tokenizer's own rules fail on this text.
+    /// [`TokenizerError`] if the text has too many tokens, if nobody waits for them any more, or if
+    /// the tokenizer's own rules fail on this text.
+    pub fn encode_prompt(
+        &self,
+        text: &str,
+        effort: &Effort,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        self.check_size(text, effort)?;
+        let Some(Frame { before, after }) = &self.frame else {
+            let tokens = self.encode(text, true)?;
+            return check(tokens.len(), effort).map(|()| tokens);
+        };
+        let text = self.encode_pieces(text, &effort.after(before.len() + after.len()));
+        // Said of the whole: what the frame takes is not the client's to know.
+        let text = text.map_err(|error| error.of(effort.tokens_max))?;
+        Ok([before, &text, after].map(|tokens| &tokens[..]).concat())
+    }
+
+    /// Encodes a rendered conversation, without adding special tokens. The same as
+    /// [`Tokenizer::encode`], but piece by piece, no further than is wanted, and turns that the same
+    /// tenant has sent before cost next to nothing.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_prompt`].
     pub fn encode_chat(
         &self,
         text: &str,
         salt: &Arc<[u8]>,
+        effort: &Effort,
     ) -> Result<Vec<TokenId>, TokenizerError> {
-        self.segments.encode(text, salt, |segment| self.encode(segment, false))
+        self.check_size(text, effort)?;
+        let encode = |segment: &str, before: usize| {
+            let tokens = self.encode_pieces(segment, &effort.after(before));
+            tokens.map_err(|error| error.of(effort.tokens_max))
+        };
+        let tokens = self.segments.encode(text, salt, encode)?;
+        check(tokens.len(), effort).map(|()| tokens)
+    }
+
+    /// The most bytes that so many tokens can stand for, where there is a bound.
+    #[must_use]
+    pub fn text_bytes_max(&self, tokens: usize) -> Option<usize> {
+        self.bound.as_ref().map(|bound| bound.bytes_max(tokens))
+    }
+
+    /// Refuses what has too many tokens by its size alone.
+    fn check_size(&self, text: &str, effort: &Effort) -> Result<(), TokenizerError> {
+        let exceeded = |bound: &Bound| bound.is_exceeded(text, effort.tokens_max);
+        if self.bound.as_ref().is_some_and(exceeded) {
+            return Err(TokenizerError::TooLong(effort.tokens_max));
+        }
+        Ok(())
+    }
+
+    fn encode_pieces(&self, text: &str, effort: &Effort) -> Result<Vec<TokenId>, TokenizerError> {
+        let mut tokens = Vec::new();
+        let Some(cuts) = &self.cuts else {
+            self.encode_piece(text, effort, &mut tokens)?;
+            return Ok(tokens);
+        };
+        for piece in cuts.pieces(text) {
+            self.encode_piece(piece, effort, &mut tokens)?;
+        }
+        Ok(tokens)
+    }
+
+    fn encode_piece(
+        &self,
+        piece: &str,
+        effort: &Effort,
+        tokens: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizerError> {
+        check(tokens.len(), effort)?;
+        if piece.len() > UNBROKEN_BYTES_MAX {
+            return Err(TokenizerError::Unbroken { bytes: piece.len() });
+        }
+        tokens.extend(self.encode(piece, false)?);
+        check(tokens.len(), effort)
     }
 
     /// Decodes a whole sequence at once.
@@ -153,6 +264,48 @@ impl Tokenizer {
     /// The precomputed bytes of every token, where this tokenizer's decoder allows for that.
     pub(super) fn pieces(&self) -> Option<&Pieces> {
         self.pieces.as_ref()
+    }
+}
+
+/// Whether work on a text goes on once it has so many tokens.
+fn check(tokens: usize, effort: &Effort) -> Result<(), TokenizerError> {
+    if effort.cancelled.is_set() {
+        return Err(TokenizerError::Cancelled);
+    }
+    if tokens > effort.tokens_max {
+        return Err(TokenizerError::TooLong(effort.tokens_max));
+    }
+    Ok(())
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// `None` if the tokenizer does more to a raw prompt than to put tokens around it.
+    fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
+        let encode = |text: &str, framed: bool| {
+            let encoding = tokenizer.encode_fast(text, framed).ok()?;
+            Some(encoding.get_ids().to_vec())
+        };
+        let (plain, framed) = (encode("a", false)?, encode("a", true)?);
+        let at = framed.windows(plain.len().max(1)).position(|window| window == plain)?;
+        let frame =
+            Self { before: framed[..at].to_vec(), after: framed[at + plain.len()..].to_vec() };
+        let other = encode("b a", false)?;
+        let whole = [&frame.before[..], &other, &frame.after].concat();
+        (encode("b a", true)? == whole).then_some(frame)
+    }
+}
+
+// === impl TokenizerError ===
+
+impl TokenizerError {
+    /// The same, said of a limit of `tokens_max`.
+    fn of(self, tokens_max: usize) -> Self {
+        match self {
+            Self::TooLong(_) => Self::TooLong(tokens_max),
+            other => other,
+        }
     }
 }
 

@@ -21,7 +21,9 @@ fn encoded(json: &Json, source: &str, messages: Json) -> (Vec<TokenId>, String) 
     let plain = template.render(chat.clone()).unwrap();
     let mut marked = chat;
     control.mark(&mut marked);
-    let tokens = control.encode(&template.render(marked).unwrap(), &Arc::default()).unwrap();
+    let tokens = control
+        .encode(&template.render(marked).unwrap(), &Arc::default(), &Effort::default())
+        .unwrap();
     (tokens, plain)
 }
 
@@ -76,7 +78,9 @@ fn names_tools_and_arguments_are_texts_too() {
     };
     chat.variables.insert("mood".into(), spelled.into());
     control.mark(&mut chat);
-    let tokens = control.encode(&template.render(chat).unwrap(), &Arc::default()).unwrap();
+    let tokens = control
+        .encode(&template.render(chat).unwrap(), &Arc::default(), &Effort::default())
+        .unwrap();
     assert_eq!(count(&tokens, IM_END), 1);
 }
 

@@ -72,3 +72,36 @@ fn golden_texts_tokenize_as_in_transformers() {
         }
     }
 }
+
+#[test]
+fn a_prompt_piece_by_piece_has_the_tokens_of_the_whole() {
+    let text = "hello world, <|im_start|>user\nsays hello. ".repeat(2000);
+    for json in
+        [byte_level_json(), crate::testing::sentencepiece_json(&crate::testing::llama_decoder())]
+    {
+        let tokenizer = tokenizer(&json);
+        let whole = tokenizer.encode(&text, true).unwrap();
+        assert_eq!(tokenizer.encode_prompt(&text, &Effort::default()).unwrap(), whole);
+        let just = Effort { tokens_max: whole.len(), ..Effort::default() };
+        assert_eq!(tokenizer.encode_prompt(&text, &just).unwrap(), whole);
+        let less = Effort { tokens_max: whole.len() - 1, ..Effort::default() };
+        let refused = tokenizer.encode_prompt(&text, &less).unwrap_err();
+        assert!(matches!(refused, TokenizerError::TooLong(most) if most == whole.len() - 1));
+        let chat = tokenizer.encode(&text, false).unwrap();
+        let just = Effort { tokens_max: chat.len(), ..Effort::default() };
+        for _ in 0..2 {
+            assert_eq!(tokenizer.encode_chat(&text, &Arc::default(), &just).unwrap(), chat);
+        }
+    }
+}
+
+#[test]
+fn nobody_tokenizes_for_whoever_has_gone_and_no_word_is_endless() {
+    let tokenizer = tokenizer(&byte_level_json());
+    let gone = Effort::default();
+    gone.cancelled.set();
+    assert!(matches!(tokenizer.encode_prompt("x", &gone), Err(TokenizerError::Cancelled)));
+    let endless = "x".repeat(UNBROKEN_BYTES_MAX + 1);
+    let refused = tokenizer.encode_prompt(&endless, &Effort::default());
+    assert!(matches!(refused, Err(TokenizerError::Unbroken { .. })));
+}
