@@ -16,6 +16,7 @@ pub mod load;
 pub mod membership;
 pub mod node;
 pub mod report;
+pub mod retry;
 pub mod rpc;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]

@@ -1,7 +1,7 @@
 //! One attempt to have a prompt computed elsewhere and its KV blocks brought here.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use engine::{EventStream, Mode, Submission};
@@ -20,6 +20,9 @@ use worker::{Integrity, Node, WorkerError};
 
 use crate::shared::Shared;
 
+/// When to come back to a worker that has as many hand-offs open as it may: about what one takes.
+const HANDOFFS_RETRY: Duration = Duration::from_secs(1);
+
 /// One attempt with one prefill worker.
 pub(crate) struct Handoff<'a> {
     pub(crate) node: &'a Node,
@@ -31,6 +34,7 @@ pub(crate) struct Handoff<'a> {
     /// Counted from 1.
     pub(crate) attempt: u32,
     pub(crate) deadline: Instant,
+    pub(crate) start_by: Option<Instant>,
 }
 
 /// How an attempt ended well.
@@ -113,13 +117,14 @@ impl Handoff<'_> {
         let name = name.ok_or_else(|| WorkerError::Invalid("the prompt is empty".into()))?;
         let held = self.held_blocks(&context, &hashes);
         let blocks = engine.info().layout.blocks_for(context.len()) - held.blocks().len();
-        let running = || engine.stats().running;
-        let reservation = self.shared.credits.take(engine.pool(), blocks as u32, running).await?;
+        let reservation = self.shared.credits.take(engine, blocks as u32).await?;
         let tokens = context.len() as u32;
         let deadline = self.deadline;
         let expected = Expected { reservation, held, tokens, context: name, deadline };
         let pending = self.shared.receiver.expect(expected).map_err(|error| match error {
-            TransferError::TooManyHandoffs { .. } => WorkerError::Busy(error.to_string()),
+            TransferError::TooManyHandoffs { .. } => {
+                WorkerError::Busy { message: error.to_string(), retry_after: HANDOFFS_RETRY }
+            }
             other => WorkerError::Handoff(other.to_string()),
         })?;
         Ok(Expectation { pending, context: name })
@@ -153,6 +158,7 @@ impl Handoff<'_> {
                 held_blocks: pending.held_blocks(),
                 kv_layout: self.node.fingerprint.kv_layout.clone(),
             }),
+            start_within_ms: self.start_by.map_or(0, |at| cluster::rpc::remaining_ms(at).max(1)),
             seal: 0,
         };
         let request = request.sealed(0);

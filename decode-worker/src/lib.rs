@@ -62,10 +62,9 @@ fn services(node: &Node, metrics: &Metrics, local: Option<LocalReceivers>) -> No
         local.register(node.address.uri.clone(), receiver.clone())
     });
     let stats = HandoffStats::new(metrics);
-    let credits = Credits::new(node.config.credit_queue_max);
     let shared = Arc::new(Shared {
         receiver: receiver.clone(),
-        credits,
+        credits: Credits::default(),
         stats,
         transports: transports.clone(),
         _local: registration,

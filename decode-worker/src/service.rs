@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use cluster::ErrorCode;
 use proto::v1;
 use scheduler::{Address, Generation};
 use tonic::{Request, Response, Status};
 use worker::call::{Call, ResponseStream, Responses};
 use worker::local::relay;
-use worker::{Node, WorkerError};
+use worker::{Ask, Node, WorkerError};
 
 use crate::handoff::{HandedOver, Handoff};
 use crate::shared::Shared;
@@ -29,6 +30,7 @@ struct Session {
     work_seal: u64,
     peers: Vec<Address>,
     deadline: Instant,
+    start_by: Option<Instant>,
 }
 
 // === impl DecodeService ===
@@ -50,7 +52,7 @@ impl v1::decode_server::Decode for DecodeService {
         let mut request = request.into_inner();
         let seal = self.node.integrity.open("generate", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms, seal);
+        let call = Call::new(permit, request.deadline_ms, request.start_within_ms, seal);
         let work_seal = request.generation.as_ref().map_or(0, |generation| generation.seal);
         let peers = request.prefill_peers.into_iter().map(TryInto::try_into);
         let session = Session {
@@ -60,8 +62,17 @@ impl v1::decode_server::Decode for DecodeService {
             work_seal,
             peers: peers.collect::<Result<_, _>>().map_err(WorkerError::from)?,
             deadline: call.deadline,
+            start_by: call.start_by,
         };
         Ok(call.spawn(self.node.life.tasks(), |responses| session.run(responses)))
+    }
+}
+
+fn log(peer: &Address, error: &WorkerError) {
+    if error.code() == ErrorCode::Busy {
+        tracing::debug!(peer = %peer.worker, %error, "no hand-off");
+    } else {
+        tracing::warn!(peer = %peer.worker, %error, "hand-off failed");
     }
 }
 
@@ -73,7 +84,15 @@ impl Session {
     /// A failed attempt may have delivered the first token already. Then the next one goes on behind
     /// it: computed again, a near-tie might come out the other way. Where there are several choices,
     /// each with its own, they are computed again; the router drops the twins.
+    ///
+    /// A peer that is busy says what the router needs to hear: computing the prompt here, too, would take the time of
+    /// those that are let in.
     async fn run(mut self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
+        let Node { engine, entrance, .. } = &self.node;
+        let computes = self.peers.is_empty();
+        let ask = Ask::to_generate(engine, &self.work, computes, self.start_by);
+        let _inside = entrance.enter(ask).await?;
+        let mut refusal = None;
         let mut miscomputed = false;
         for (attempt, peer) in (1..).zip(&self.peers) {
             let mut delivered = Vec::new();
@@ -85,6 +104,7 @@ impl Session {
                 peer,
                 attempt,
                 deadline: self.deadline,
+                start_by: self.start_by,
             };
             match handoff.run(&responses, &mut delivered).await {
                 Ok(HandedOver::Finished) => return Ok(()),
@@ -94,7 +114,8 @@ impl Session {
                 Err(error) => {
                     miscomputed |= error.code().retryable_once();
                     self.shared.stats.attempt_failed();
-                    tracing::warn!(peer = %peer.worker, %error, "hand-off failed");
+                    log(peer, &error);
+                    refusal = Some(error).filter(|error| error.code() == ErrorCode::Busy);
                 }
             }
             if let ([_], [first]) = (&self.work.choices[..], &delivered[..]) {
@@ -102,6 +123,9 @@ impl Session {
                 self.work = Arc::new(Generation { generated, ..(*self.work).clone() });
                 self.work_seal = v1::Generation::from(self.work.as_ref()).seal;
             }
+        }
+        if let Some(refusal) = refusal.filter(|_| self.start_by.is_some()) {
+            return Err(refusal);
         }
         if !self.peers.is_empty() {
             self.shared.stats.fell_back_to_local();

@@ -29,4 +29,9 @@ impl KvHoldings for Shared {
     fn waiting(&self) -> u32 {
         self.credits.waiting()
     }
+
+    fn waiting_prefill_tokens(&self) -> u64 {
+        // Their prompts are computed elsewhere.
+        0
+    }
 }

@@ -124,6 +124,7 @@ impl EngineConfig {
             sequences_max: self.sequences_max,
             block_tokens: self.model.block_tokens,
             watermark_blocks: (kv_blocks / WATERMARK_SHARE).max(1),
+            wanted_blocks: 0,
         }
     }
 }

@@ -8,7 +8,7 @@ mod submission;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) stats: Mutex<EngineStats>,
     pub(crate) healthy: AtomicBool,
+    /// Blocks that somebody outside waits for.
+    pub(crate) wanted_blocks: AtomicU32,
     /// Events that one step can bring a submission besides those of its choices.
     pub(crate) step_events_max: usize,
     region: Arc<dyn KvRegion>,
@@ -203,6 +205,13 @@ impl EngineHandle {
         self.0.shared.stats()
     }
 
+    /// Says how many blocks whoever is next in line for a hand-off wants to see free; 0 once it has them.
+    ///
+    /// Sequences whose readers have stalled give theirs, from the next step on.
+    pub fn want_blocks(&self, blocks: u32) {
+        self.0.shared.wanted_blocks.store(blocks, Ordering::Relaxed);
+    }
+
     /// Every block held by a sequence the engine knows, each once: for
     /// [`BlockPool::orphans`], together with those of open hand-offs.
     #[must_use]
@@ -298,6 +307,7 @@ impl Shared {
             outbox: Arc::default(),
             stats: Mutex::default(),
             healthy: AtomicBool::new(true),
+            wanted_blocks: AtomicU32::new(0),
             step_events_max,
             region,
             stop_at: Mutex::new(None),

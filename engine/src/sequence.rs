@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use kv_cache::{BlockHash, BlockPool, BlockTable, ChainHasher, TokenId};
+use scheduler::Generation;
 use scheduler::batching::{SequenceKey, SequenceView, Standing};
 
 /// A sequence in the engine: what it has generated, and which of its tokens have KV.
@@ -131,12 +132,16 @@ impl Sequence {
     }
 
     /// What the planner needs to know of it.
-    pub(crate) fn view(&self, prompt: &[TokenId], paused: bool) -> SequenceView {
+    ///
+    /// - `stalled`: whether its reader has.
+    pub(crate) fn view(&self, work: &Generation, stalled: bool) -> SequenceView {
         SequenceView {
             key: self.key,
             standing: self.standing,
-            paused: paused || self.waits_for_host(),
-            context_tokens: self.context_tokens(prompt) as u32,
+            client: work.client,
+            paused: stalled || self.waits_for_host(),
+            stalled,
+            context_tokens: self.context_tokens(&work.prompt) as u32,
             filled_tokens: self.table.tokens() as u32,
             held_blocks: self.table.blocks().len() as u32,
             copies_tail: self.table.needs_copy(),
@@ -216,6 +221,11 @@ impl Sequence {
         let blocks = context.len() / block_tokens as usize;
         self.name_blocks(hasher, &context, blocks, block_tokens as usize);
         hasher.name_after(&self.hashes[..blocks], &context, block_tokens)
+    }
+
+    /// Gives its place up and waits for another, with its blocks.
+    pub(crate) fn park(&mut self) {
+        self.standing = Standing::Waiting;
     }
 
     /// Gives all blocks back and waits for a place again.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use scheduler::cost::OutputLengths;
+
 /// How much of an average one new measurement makes. A tenth: some ten steps to follow a change of
 /// load, and a single slow step moves it by little.
 const NEWEST_SHARE: f64 = 0.1;
@@ -23,6 +25,8 @@ pub struct EngineStats {
     pub prefill_tokens_per_s: f64,
     /// Measured time of a step without prefill, seconds; 0 until measured.
     pub decode_step_s: f64,
+    /// Tokens of the sequences that ended.
+    pub output: OutputLengths,
     /// Steps that ran. This and what follows are counts since the start.
     pub steps: u64,
     /// Seconds in which the engine's thread worked for steps: planned, submitted and delivered, not
@@ -37,6 +41,8 @@ pub struct EngineStats {
     pub failed_steps: u64,
     /// Sequences that gave their blocks back to an older one.
     pub preemptions: u64,
+    /// Sequences that gave up their places to those of other clients, or because nobody read them.
+    pub parkings: u64,
     /// Context tokens computed in chunks, recomputation included.
     pub prefill_tokens: u64,
     /// Context tokens found in the prefix cache.
@@ -96,6 +102,11 @@ impl Meter {
         } else {
             self.stats.decode_step_s += NEWEST_SHARE * (elapsed_s - self.stats.decode_step_s);
         }
+    }
+
+    /// Takes a sequence's end into account.
+    pub(crate) fn ended(&mut self, output_tokens: u32) {
+        self.stats.output.observe(output_tokens);
     }
 
     /// Takes into account what a step cost the engine's thread.

@@ -4,6 +4,7 @@
 
 mod local;
 mod outgoing;
+mod prompts;
 mod service;
 
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use proto::v1::decode_server::DecodeServer;
 use proto::v1::prefill_server::PrefillServer;
 use tonic::service::Routes;
 use worker::node::BoundWorker;
-use worker::{Node, NodeServices, WorkerError};
+use worker::{Entrance, Node, NodeServices, WorkerError};
 
 use crate::local::LocalDecode;
 use crate::outgoing::{OUTGOING_BYTES_MAX, Outgoing};
+use crate::prompts::Prompts;
 use crate::service::PrefillService;
 
 /// Runs a bound prefill worker until `leave` resolves and its work is done.
@@ -43,14 +45,18 @@ pub async fn run(
 fn services(node: &Node, metrics: &Metrics, sender: Sender) -> NodeServices {
     worker::metrics::register_transfers(metrics, "sent", sender.stats());
     let block_bytes = node.engine.region().layout().block_bytes();
+    let config = &node.config;
+    let (step_tokens, waiting_max) = (config.engine.batch_tokens_max, config.credit_queue_max);
+    let entrance = Entrance::for_prompts(node.engine.clone(), step_tokens, waiting_max);
     let outgoing = Arc::new(Outgoing::new(OUTGOING_BYTES_MAX / block_bytes));
-    let prefill = PrefillService::new(node.clone(), sender, outgoing.clone());
+    let prompts = Arc::new(Prompts { entrance, outgoing });
+    let prefill = PrefillService::new(node.clone(), sender, prompts.clone());
     let prefill = PrefillServer::new(prefill).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let decode = DecodeServer::new(LocalDecode::new(node.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     NodeServices {
         routes: Routes::new(prefill).add_service(decode),
-        holdings: outgoing,
+        holdings: prompts,
         transports: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use proto::v1;
 use tonic::{Request, Response, Status};
 use worker::call::ResponseStream;
-use worker::{Call, Node};
+use worker::{Ask, Call, Node};
 
 /// Serves whole requests on a prefill worker. It has no receiver, so peers named in a call are not
 /// asked.
@@ -33,11 +33,13 @@ impl v1::decode_server::Decode for LocalDecode {
         let mut request = request.into_inner();
         let seal = self.node.integrity.open("generate", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms, seal);
+        let call = Call::new(permit, request.deadline_ms, request.start_within_ms, seal);
         let work = Arc::new(self.node.integrity.generation(request.generation)?);
-        let (engine, deadline) = (self.node.engine.clone(), call.deadline);
+        let (node, deadline) = (self.node.clone(), call.deadline);
+        let ask = Ask::to_generate(&node.engine, &work, true, call.start_by);
         Ok(call.spawn(self.node.life.tasks(), |responses| async move {
-            worker::local::generate(&engine, work, deadline, &responses).await
+            let _inside = node.entrance.enter(ask).await?;
+            worker::local::generate(&node.engine, work, deadline, &responses).await
         }))
     }
 }

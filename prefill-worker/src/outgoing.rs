@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use kv_cache::{BlockId, BlockTable};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use worker::KvHoldings;
 
 /// KV of computed prompts that haven't been handed over, from which on no prompt is begun: 0.3 s of a link of
 /// 6 GB/s, or sixteen prompts of 1,024 tokens of an 8B model, twice what a step computes.
@@ -71,6 +70,16 @@ impl Outgoing {
         OutgoingTable { outgoing: self.clone(), key, table: Some(table) }
     }
 
+    /// Blocks of all tables.
+    pub(crate) fn held_blocks(&self) -> Vec<BlockId> {
+        self.tables.lock().by_key.values().flatten().copied().collect()
+    }
+
+    /// Prompts that wait for room.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits while computed prompts leave too slowly, first come first served.
     ///
     /// Dropping the future leaves the line. The caller's deadline bounds the wait.
@@ -86,16 +95,6 @@ impl Outgoing {
             }
             left.await;
         }
-    }
-}
-
-impl KvHoldings for Outgoing {
-    fn held_blocks(&self) -> Vec<BlockId> {
-        self.tables.lock().by_key.values().flatten().copied().collect()
-    }
-
-    fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
     }
 }
 

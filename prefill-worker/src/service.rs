@@ -15,25 +15,26 @@ use scheduler::{Address, Generation, SampledToken};
 use tonic::{Request, Response, Status};
 use worker::call::{Call, ResponseStream, Responses};
 use worker::local::SCORES_MAX;
-use worker::{Node, WorkerError};
+use worker::{Ask, Node, WorkerError};
 
-use crate::outgoing::Outgoing;
+use crate::prompts::Prompts;
 
 /// Serves prompts to decode workers.
 pub(crate) struct PrefillService {
     node: Node,
     sender: Sender,
-    outgoing: Arc<Outgoing>,
+    prompts: Arc<Prompts>,
 }
 
 /// One prompt for one decode worker.
 struct Prompt {
     node: Node,
     sender: Sender,
-    outgoing: Arc<Outgoing>,
+    prompts: Arc<Prompts>,
     work: Arc<Generation>,
     destination: Destination,
     deadline: Instant,
+    start_by: Option<Instant>,
 }
 
 /// Where a prompt's blocks go.
@@ -57,8 +58,8 @@ struct Prefilled {
 // === impl PrefillService ===
 
 impl PrefillService {
-    pub(crate) fn new(node: Node, sender: Sender, outgoing: Arc<Outgoing>) -> Self {
-        Self { node, sender, outgoing }
+    pub(crate) fn new(node: Node, sender: Sender, prompts: Arc<Prompts>) -> Self {
+        Self { node, sender, prompts }
     }
 }
 
@@ -73,14 +74,15 @@ impl v1::prefill_server::Prefill for PrefillService {
         let mut request = request.into_inner();
         let seal = self.node.integrity.open("prefill", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms, seal);
+        let call = Call::new(permit, request.deadline_ms, request.start_within_ms, seal);
         let prompt = Prompt {
             node: self.node.clone(),
             sender: self.sender.clone(),
-            outgoing: self.outgoing.clone(),
+            prompts: self.prompts.clone(),
             work: Arc::new(self.node.integrity.generation(request.generation)?),
             destination: Destination::from_wire(&self.node, request.target)?,
             deadline: call.deadline,
+            start_by: call.start_by,
         };
         Ok(call.spawn(self.node.life.tasks(), |responses| prompt.run(responses)))
     }
@@ -109,7 +111,9 @@ impl Destination {
 
 impl Prompt {
     async fn run(self, responses: Responses<v1::PrefillResponse>) -> Result<(), WorkerError> {
-        self.outgoing.room().await;
+        let ask = Ask::to_prefill(&self.node.engine, &self.work, self.start_by);
+        let inside = self.prompts.entrance.enter(ask).await?;
+        self.prompts.outgoing.room().await;
         let mut events = self.node.engine.submit(Submission {
             work: self.work.clone(),
             mode: Mode::Prefill,
@@ -117,6 +121,7 @@ impl Prompt {
         })?;
         let pages = self.sender.start(self.job()).map_err(handoff_failed)?;
         let prefilled = self.compute(&mut events, &pages, &responses).await?;
+        drop(inside);
         self.close(prefilled, pages, &responses).await
     }
 
@@ -187,7 +192,7 @@ impl Prompt {
         responses: &Responses<v1::PrefillResponse>,
     ) -> Result<(), WorkerError> {
         let all_finished = prefilled.finished.len() == self.work.choices.len();
-        let _table = self.outgoing.hold(prefilled.table);
+        let _table = self.prompts.outgoing.hold(prefilled.table);
         let tokens = prefilled.first.iter().map(Into::into).collect();
         let context = prefilled.context;
         let (finished, name) = (prefilled.finished, context.to_bytes().to_vec());

@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 
 use kv_cache::TokenId;
 use scheduler::{ClientId, PromptLogprob, RequestId, TenantSalt, TokenLogprob};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::RequestError;
-use crate::dispatch::{DispatchError, GenerationEvent, GenerationStream, Route};
+use crate::dispatch::{DispatchError, GenerationEvent, GenerationStream, Route, StreamPlace};
 use crate::metrics::{Endpoint, Outcome, RequestClock};
 use crate::params::CheckedParams;
 use crate::served_model::ServedModel;
@@ -181,9 +180,18 @@ pub(crate) struct Started {
 #[derive(Debug)]
 pub(crate) struct Permits {
     /// One of the streams that may be open.
-    pub(crate) _stream: OwnedSemaphorePermit,
+    pub(crate) place: StreamPlace,
     /// Keeps the router from stopping.
     pub(crate) work: cluster::node::Permit,
+}
+
+// === impl Permits ===
+
+impl Drop for Permits {
+    /// The place is for the next at once, whoever works for this request still.
+    fn drop(&mut self) {
+        self.place.give_back();
+    }
 }
 
 // === impl Input ===

@@ -1,5 +1,6 @@
 //! Places requests on workers and brings their tokens back, whatever happens on the way.
 
+mod admission;
 mod dispatcher;
 mod flight;
 mod pin;
@@ -9,15 +10,21 @@ mod rollout;
 mod setbacks;
 
 use std::collections::BTreeMap;
-use std::task::{Context, Poll};
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cluster::ErrorCode;
-use scheduler::{FinishReason, Generation, PromptLogprob, Role, SampledToken, WorkerId};
+use parking_lot::Mutex;
+use scheduler::{
+    ClientId, FinishReason, Generation, PromptLogprob, Role, SampledToken, StreamPermit, WorkerId,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+pub use self::admission::AdmissionConfig;
 pub use self::dispatcher::{Dispatcher, DispatcherConfig};
 pub use self::pin::Pin;
 
@@ -30,7 +37,15 @@ pub struct DispatchRequest {
     pub deadline: Instant,
     /// Keeps the answer to one set of weights; shared by all parts of a client's request.
     pub pin: Pin,
+    /// The client's place among the streams; given back when its reader is cut off.
+    pub place: Option<StreamPlace>,
 }
+
+/// A request's place among the streams, held by whoever writes to the client and whoever works for it.
+///
+/// A client that doesn't read keeps its writer: nobody asks that one for more. Its place must not stay with it.
+#[derive(Clone, Debug)]
+pub struct StreamPlace(Arc<Mutex<Option<StreamPermit>>>);
 
 /// What a request's stream brings. Tokens of one choice come in order, each exactly once, also when
 /// the request had to move to another worker.
@@ -80,6 +95,9 @@ pub struct DispatchError {
 #[derive(Debug)]
 pub struct GenerationStream {
     events: mpsc::Receiver<Result<GenerationEvent, DispatchError>>,
+    /// An error that comes after all events: there may be no room for it among them.
+    last_words: Arc<OnceLock<DispatchError>>,
+    has_ended: bool,
 }
 
 // === impl GenerationStream ===
@@ -88,12 +106,18 @@ impl GenerationStream {
     /// Wraps the receiving end of a request's events.
     #[must_use]
     pub fn new(events: mpsc::Receiver<Result<GenerationEvent, DispatchError>>) -> Self {
-        Self { events }
+        Self { events, last_words: Arc::default(), has_ended: false }
+    }
+
+    /// The same, with a place for an error that comes after all events.
+    #[must_use]
+    pub fn with_last_words(self, last_words: Arc<OnceLock<DispatchError>>) -> Self {
+        Self { last_words, ..self }
     }
 
     /// The next event; `None` after the last choice finished or after an error.
     pub async fn next(&mut self) -> Option<Result<GenerationEvent, DispatchError>> {
-        self.events.recv().await
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// As [`GenerationStream::next`], for those that watch several streams at once.
@@ -101,7 +125,24 @@ impl GenerationStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<GenerationEvent, DispatchError>>> {
-        self.events.poll_recv(cx)
+        let event = ready!(self.events.poll_recv(cx));
+        if event.is_none() && !std::mem::replace(&mut self.has_ended, true) {
+            return Poll::Ready(self.last_words.get().cloned().map(Err));
+        }
+        Poll::Ready(event)
+    }
+}
+
+// === impl StreamPlace ===
+
+impl StreamPlace {
+    pub(crate) fn new(permit: StreamPermit) -> Self {
+        Self(Arc::new(Mutex::new(Some(permit))))
+    }
+
+    /// Gives the place back, whoever still holds on to it.
+    pub fn give_back(&self) {
+        self.0.lock().take();
     }
 }
 
@@ -114,6 +155,12 @@ pub trait Generate: Send + Sync {
     /// # Errors
     /// [`DispatchError`] if the request is refused: nobody can take it, or not in time.
     async fn generate(&self, request: DispatchRequest) -> Result<GenerationStream, DispatchError>;
+
+    /// Refuses a request of `client` that nobody can take however small it is, before it costs anything.
+    ///
+    /// # Errors
+    /// [`DispatchError`] as [`Generate::generate`] would give.
+    fn foresee(&self, client: ClientId) -> Result<(), DispatchError>;
 
     /// Whether requests can be served at the moment, and by how many workers.
     fn readiness(&self) -> Readiness;

@@ -165,7 +165,7 @@ impl RequestError {
         if let Self::Invalid { param: Some(param), .. } = self {
             message = format!("{param}: {message}");
         }
-        self.code().status(message)
+        cluster::retry::status(self.code(), message, self.retry_after())
     }
 }
 

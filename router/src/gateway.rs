@@ -1,20 +1,19 @@
 //! Takes checked requests and starts them: permit, render, tokenize, dispatch.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cluster::Lifecycle;
 use cluster::telemetry::Metrics;
 use futures::future::try_join_all;
 use kv_cache::TokenId;
-use scheduler::{ClientId, Generation, RequestId};
-use tokio::sync::Semaphore;
+use scheduler::{ClientId, Generation, RequestId, StreamLimits, Streams};
 use tokio::time::timeout_at;
 
 use crate::completion::{Input, Permits, Prompt, Started, TextRequest, TextStream};
 use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
-    Route,
+    Route, StreamPlace,
 };
 use crate::in_flight::{self, InFlight};
 use crate::metrics::Endpoint;
@@ -49,7 +48,7 @@ pub struct Gateway {
     node: Lifecycle,
     pool: TextPool,
     in_flight: InFlight,
-    streams: Arc<Semaphore>,
+    streams: Streams,
 }
 
 // === impl Gateway ===
@@ -69,7 +68,8 @@ impl Gateway {
         limits.validate()?;
         let pool = TextPool::new(limits.text_threads, limits.text_queue)
             .map_err(|source| RouterError::Io { what: "starting the text threads", source })?;
-        let streams = Arc::new(Semaphore::new(limits.streams.min(Semaphore::MAX_PERMITS)));
+        let streams_max = u32::try_from(limits.streams).unwrap_or(u32::MAX);
+        let streams = Streams::new(StreamLimits { streams_max });
         let router_metrics = RouterMetrics::register(metrics);
         let in_flight = InFlight::new(limits.in_flight_bytes, limits.in_flight_bytes_per_client);
         let gateway = Arc::new(Self {
@@ -144,12 +144,13 @@ impl Gateway {
         received: in_flight::Bytes,
     ) -> Result<TextStream, RequestError> {
         let work = self.node.gate().enter().map_err(|_| RequestError::stopping())?;
-        let stream = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| self.full())?;
-        let permits = Permits { _stream: stream, work };
+        self.generate.foresee(request.client)?;
+        let place = self.open(request.client)?;
+        let permits = Permits { place: place.clone(), work };
         let stopped = permits.work.cancelled().clone();
         let deadline = request.deadline();
         let clock = self.metrics.start(request.endpoint, request.received);
-        let start = timeout_at(deadline.into(), self.place(request, received));
+        let start = timeout_at(deadline.into(), self.place(request, received, place));
         let placed = tokio::select! {
             placed = start => placed,
             () = stopped.cancelled() => Ok(Err(RequestError::stopping())),
@@ -175,6 +176,7 @@ impl Gateway {
         &self,
         request: TextRequest,
         received: in_flight::Bytes,
+        place: StreamPlace,
     ) -> Result<(TextRequest, Vec<(Prompt, GenerationStream, Route)>), RequestError> {
         let (client, tokens_max) = (request.client, self.tokens_max(&request));
         let bytes = request.input.bytes();
@@ -190,7 +192,11 @@ impl Gateway {
         // An echo goes out before the first token, and names the weights, too.
         let at_once = generations.len() > 1 || request.echo;
         let pin = if at_once { Pin::by_placement() } else { Pin::by_token() };
-        let streams = generations.into_iter().map(|g| self.dispatch(g, deadline, pin.clone()));
+        let dispatch = |generation| {
+            let (pin, place) = (pin.clone(), Some(place.clone()));
+            self.dispatch(DispatchRequest { generation, deadline, pin, place })
+        };
+        let streams = generations.into_iter().map(dispatch);
         let started = try_join_all(streams).await?;
         let sources = prompts.into_iter().zip(started).map(|(p, (stream, r))| (p, stream, r));
         Ok((request, sources.collect()))
@@ -199,11 +205,8 @@ impl Gateway {
     /// Starts one prompt, and waits until it is being worked on.
     async fn dispatch(
         &self,
-        generation: Generation,
-        deadline: Instant,
-        pin: Pin,
+        request: DispatchRequest,
     ) -> Result<(GenerationStream, Route), DispatchError> {
-        let request = DispatchRequest { generation, deadline, pin };
         let mut stream = self.generate.generate(request).await?;
         match stream.next().await {
             Some(Ok(GenerationEvent::Started(route))) => Ok((stream, route)),
@@ -254,10 +257,13 @@ impl Gateway {
         self.limits().prompt_tokens.min(request.model.context_tokens_max as usize)
     }
 
-    fn full(&self) -> RequestError {
-        let message =
-            format!("{} requests are being served, no more are taken", self.limits().streams);
-        RequestError::Busy { message, retry_after: Duration::from_secs(1) }
+    /// A place among the streams.
+    fn open(&self, client: ClientId) -> Result<StreamPlace, RequestError> {
+        let opened = self.streams.open(client, Instant::now());
+        opened.map(StreamPlace::new).map_err(|full| RequestError::Busy {
+            message: format!("{full}: {} at once at most", self.limits().streams),
+            retry_after: full.retry_after,
+        })
     }
 }
 

@@ -85,7 +85,7 @@ impl Default for GatewayLimits {
                 per_client_max: 4096,
                 greeting_timeout: Duration::from_secs(10),
                 idle_timeout: Some(Duration::from_secs(300)),
-                write_timeout: Some(Duration::from_secs(60)),
+                write_timeout: Some(Duration::from_secs(30)),
             },
             head_timeout: Duration::from_secs(30),
             // Proxies close connections on which nothing happens, often after 60 s; some after 15.

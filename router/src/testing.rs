@@ -12,7 +12,7 @@ use cluster::telemetry::Metrics;
 use cluster::{ErrorCode, Lifecycle};
 use kv_cache::TokenId;
 use parking_lot::Mutex;
-use scheduler::{FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
+use scheduler::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -162,6 +162,8 @@ pub(crate) enum Step {
 
 /// Plays token sequences: the scripts in order, the last one again and again.
 pub(crate) struct ScriptedPeer {
+    /// What is foreseen for every request.
+    pub(crate) foreseen: Mutex<Option<DispatchError>>,
     scripts: Mutex<VecDeque<Vec<Step>>>,
     requests: Mutex<Vec<DispatchRequest>>,
     /// Streams that were dropped before their script ended.
@@ -220,6 +222,7 @@ impl ScriptedPeer {
             go_on: tokio::sync::Semaphore::new(0),
             tasks: TaskTracker::new(),
             readiness: Mutex::new(readiness),
+            foreseen: Mutex::default(),
         })
     }
 
@@ -277,6 +280,10 @@ impl Generate for Arc<ScriptedPeer> {
             }
         });
         Ok(GenerationStream::new(events))
+    }
+
+    fn foresee(&self, _: ClientId) -> Result<(), DispatchError> {
+        self.foreseen.lock().clone().map_or(Ok(()), Err)
     }
 
     fn readiness(&self) -> Readiness {

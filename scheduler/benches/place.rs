@@ -76,6 +76,8 @@ fn place(criterion: &mut Criterion) {
                     excluded: &[],
                     fingerprint: None,
                     turn,
+                    share_ahead: 1.0,
+                    is_short: false,
                 };
                 ledger.apply(&mut snapshot);
                 let placement = LeastLoad::default().place(&snapshot, &request, now).expect("room");

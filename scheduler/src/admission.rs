@@ -1,180 +1,111 @@
-//! How much a router takes on at once, whatever the workers could do.
+//! Who is let in: by when its tokens would come, by its client's share, by what it may need.
 //!
-//! The limits protect the router itself: its memory and its sockets. Whether the workers have room
-//! is decided by placement.
+//! Full is a question of time. [`decide`] holds what a request may expect ([`Forecast`]) to the targets; [`Turns`]
+//! says how much of what waits comes before it, when clients take turns; [`Line`] is the order in which requests
+//! enter a worker, and [`Streams`] bounds what clients have open at a router.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod line;
+mod streams;
+mod turns;
 
-use parking_lot::Mutex;
+use std::time::Duration;
 
-/// Time over which the rate of finished requests is averaged.
-const RATE_WINDOW_S: f64 = 5.0;
+pub use line::{Crowd, Line, LineFull, Need};
+pub use streams::{StreamLimits, StreamPermit, Streams};
+pub use turns::Turns;
 
-/// Bounds of the time a refused client is told to wait; the upper one also holds before anything
-/// has finished.
-const RETRY_AFTER: std::ops::RangeInclusive<f64> = 0.05..=60.0;
+use crate::SloTargets;
 
-/// What a router may have in flight.
+/// Bounds of the time a refused client is told to wait.
+const RETRY_AFTER_S: std::ops::RangeInclusive<f64> = 0.05..=60.0;
+
+/// Clients that were refused together come back over so much more than the time they were told, as a share.
+const RETRY_SPREAD: f64 = 0.5;
+
+/// The part of a target that estimates may fill: they are right on average, and the target is for nearly
+/// all.
+const HEADROOM: f64 = 0.7;
+
+/// The golden ratio's fraction of 2^64: its multiples fill a range evenly, however many there are.
+const EVENLY: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What a request may expect where it would go.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Forecast {
+    /// Until others have made room: their prompts, a place, KV blocks.
+    pub wait_s: f64,
+    /// Its own way to the first token: prompt, hand-off, a step.
+    pub own_s: f64,
+    /// A decode step among the others.
+    pub step_s: f64,
+    /// A decode step if nobody else were there.
+    pub step_alone_s: f64,
+    /// Until one of the others ends.
+    pub release_s: f64,
+    /// Its client has less than an equal share of what is under way.
+    pub is_short: bool,
+}
+
+/// A request that would miss a target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Late {
+    /// Which.
+    pub target: Target,
+    /// Seconds until it is likely to meet it.
+    pub room_in_s: f64,
+}
+
+/// What a request is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdmissionLimits {
-    /// Requests.
-    pub requests_max: u32,
-    /// Tokens of all requests, prompt and longest output; a single larger request is let in alone.
-    pub tokens_max: u64,
+pub enum Target {
+    /// Time to the first token.
+    Ttft,
+    /// Time per output token.
+    Tpot,
 }
 
-/// Counts what is in flight. A clone is another handle to the same counts.
-#[derive(Clone, Debug)]
-pub struct Admission(Arc<Shared>);
-
-/// One request's place; dropping it gives the place back.
-#[derive(Debug)]
-#[must_use = "dropping a permit gives it back"]
-pub struct Permit {
-    shared: Arc<Shared>,
-    tokens: u64,
-}
-
-/// What is in flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InFlight {
-    /// Requests.
-    pub requests: u32,
-    /// Their tokens.
-    pub tokens: u64,
-}
-
-/// The router has as much in flight as it may.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the router is busy; try again in {retry_after:?}")]
-pub struct Busy {
-    /// When there is likely to be room.
-    pub retry_after: Duration,
-}
-
-#[derive(Debug)]
-struct Shared {
-    limits: AdmissionLimits,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    in_flight: InFlight,
-    finished: Finished,
-}
-
-/// How fast requests end, averaged over [`RATE_WINDOW_S`].
+/// Whether a request is let in.
 ///
-/// A permit is dropped without knowing the time, so endings are only counted then, and turned into
-/// a rate by the next request that brings the time along.
-#[derive(Debug, Default)]
-struct Finished {
-    since: InFlight,
-    seen_at: Option<Instant>,
-    requests_per_s: f64,
-    tokens_per_s: f64,
+/// One that takes longer than a target even alone can't be held to it: it is held to twice what it takes alone,
+/// so that an idle cluster serves whatever fits its context, and slow hardware does not queue for ever. A
+/// client that has less than its share isn't kept out by what the others' tokens take.
+///
+/// # Errors
+/// [`Late`], naming the target that it would miss.
+pub fn decide(forecast: &Forecast, targets: &SloTargets) -> Result<(), Late> {
+    let ttft_s = forecast.wait_s + forecast.own_s;
+    let ttft_max_s = attainable(targets.ttft, forecast.own_s);
+    if ttft_s > ttft_max_s {
+        return Err(Late { target: Target::Ttft, room_in_s: ttft_s - ttft_max_s });
+    }
+    if !forecast.is_short && forecast.step_s > attainable(targets.tpot, forecast.step_alone_s) {
+        return Err(Late { target: Target::Tpot, room_in_s: forecast.release_s });
+    }
+    Ok(())
 }
 
-// === impl Admission ===
-
-impl Admission {
-    /// Nothing in flight.
-    #[must_use]
-    pub fn new(limits: AdmissionLimits) -> Self {
-        Self(Arc::new(Shared { limits, state: Mutex::default() }))
-    }
-
-    /// Lets one request in.
-    ///
-    /// - `tokens`: its prompt and its longest output.
-    ///
-    /// # Errors
-    /// [`Busy`] if that would break a limit; the wait is what the missing room takes at the rate at
-    /// which requests have been ending.
-    pub fn admit(&self, tokens: u64, now: Instant) -> Result<Permit, Busy> {
-        let mut state = self.0.state.lock();
-        state.finished.observe(now);
-        let missing = state.missing(&self.0.limits, tokens);
-        if missing != InFlight::default() {
-            return Err(Busy { retry_after: state.finished.time_for(missing) });
-        }
-        state.in_flight.requests += 1;
-        state.in_flight.tokens += tokens;
-        Ok(Permit { shared: self.0.clone(), tokens })
-    }
-
-    /// What is in flight now.
-    #[must_use]
-    pub fn in_flight(&self) -> InFlight {
-        self.0.state.lock().in_flight
-    }
+/// When to come back, for a client that was refused.
+///
+/// - `turn`: differs from refusal to refusal. Those refused together are spread out by it.
+#[must_use]
+pub fn retry_after(room_in_s: f64, turn: u64) -> Duration {
+    let (least, most) = RETRY_AFTER_S.into_inner();
+    let spread = (turn.wrapping_mul(EVENLY) >> 32) as f64 / f64::from(u32::MAX);
+    // Nobody knows is as long as can be.
+    let room_in_s = if room_in_s.is_nan() { most } else { room_in_s.clamp(least, most) };
+    Duration::from_secs_f64(room_in_s * (1.0 + RETRY_SPREAD * spread))
 }
 
-// === impl Permit ===
-
-impl Permit {
-    /// The tokens it was given for.
-    #[must_use]
-    pub fn tokens(&self) -> u64 {
-        self.tokens
-    }
+/// Until work on a request has to begin, for its first token to come in time.
+#[must_use]
+pub fn start_within(forecast: &Forecast, targets: &SloTargets) -> Duration {
+    let left_s = attainable(targets.ttft, forecast.own_s) - forecast.own_s;
+    Duration::try_from_secs_f64(left_s.max(0.0)).unwrap_or(Duration::MAX)
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut state = self.shared.state.lock();
-        state.in_flight.requests -= 1;
-        state.in_flight.tokens -= self.tokens;
-        state.finished.since.requests += 1;
-        state.finished.since.tokens += self.tokens;
-    }
-}
-
-// === impl State ===
-
-impl State {
-    /// What has to end before a request of `tokens` may come in.
-    fn missing(&self, limits: &AdmissionLimits, tokens: u64) -> InFlight {
-        let requests = (self.in_flight.requests + 1).saturating_sub(limits.requests_max);
-        // Alone, even a request over the limit gets in: it would otherwise wait for ever.
-        let over = (self.in_flight.tokens + tokens).saturating_sub(limits.tokens_max);
-        InFlight { requests, tokens: over.min(self.in_flight.tokens) }
-    }
-}
-
-// === impl Finished ===
-
-impl Finished {
-    fn observe(&mut self, now: Instant) {
-        let Some(seen_at) = self.seen_at else {
-            self.seen_at = Some(now);
-            return;
-        };
-        let elapsed_s = now.saturating_duration_since(seen_at).as_secs_f64();
-        if elapsed_s <= 0.0 {
-            return;
-        }
-        let since = std::mem::take(&mut self.since);
-        let share = 1.0 - (-elapsed_s / RATE_WINDOW_S).exp();
-        self.requests_per_s +=
-            (f64::from(since.requests) / elapsed_s - self.requests_per_s) * share;
-        self.tokens_per_s += (since.tokens as f64 / elapsed_s - self.tokens_per_s) * share;
-        self.seen_at = Some(now);
-    }
-
-    fn time_for(&self, missing: InFlight) -> Duration {
-        let (shortest, longest) = RETRY_AFTER.into_inner();
-        let time_s = |count: f64, per_s: f64| match per_s > 0.0 {
-            _ if count == 0.0 => 0.0,
-            true => count / per_s,
-            false => longest,
-        };
-        let requests_s = time_s(missing.requests.into(), self.requests_per_s);
-        let tokens_s = time_s(missing.tokens as f64, self.tokens_per_s);
-        Duration::from_secs_f64(requests_s.max(tokens_s).clamp(shortest, longest))
-    }
+fn attainable(target: Duration, alone_s: f64) -> f64 {
+    let target_s = HEADROOM * target.as_secs_f64();
+    if alone_s <= target_s { target_s } else { 2.0 * alone_s }
 }
 
 #[cfg(test)]

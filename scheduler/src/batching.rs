@@ -10,6 +10,10 @@
 //! 4. Then waiting prompts, oldest first, where their whole context still fits beside the others:
 //!    a prompt that is half computed and then preempted is work lost.
 //!
+//! Before all that, sequences whose readers have stalled give way to those that wait: their places, which costs them
+//! nothing, then their blocks. And clients share the places: who waits while another client has two places more than
+//! his gets the youngest of those.
+//!
 //! A row that needs a block where none is free preempts: paused sequences first, then the youngest
 //! that is younger than itself. So the oldest sequence always advances and everything ends.
 //! Preempted sequences keep their age, which puts them before all that wait.
@@ -21,6 +25,7 @@
 mod planner;
 
 use self::planner::Planner;
+use crate::ClientId;
 
 /// A sequence's name in its engine; the order is the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +48,8 @@ pub struct BatchLimits {
     pub block_tokens: u32,
     /// Blocks left free when a waiting prompt is admitted, for the growth of those that run.
     pub watermark_blocks: u32,
+    /// Blocks that somebody outside waits for; sequences whose readers have stalled give theirs.
+    pub wanted_blocks: u32,
 }
 
 /// Whether a sequence has one of the running places.
@@ -61,8 +68,12 @@ pub struct SequenceView {
     pub key: SequenceKey,
     /// Running or waiting.
     pub standing: Standing,
-    /// Its reader has stalled: it keeps what it has and isn't scheduled.
+    /// Whose it is.
+    pub client: ClientId,
+    /// It isn't scheduled for now.
     pub paused: bool,
+    /// Its reader has stalled: it is paused, and gives what it has to those that need it.
+    pub stalled: bool,
     /// Tokens that need KV before the next one can be sampled; more than `filled_tokens`.
     pub context_tokens: u32,
     /// Tokens that have KV.
@@ -100,6 +111,8 @@ pub struct PlannedRow {
 pub struct Plan {
     /// Sequences that give their blocks back and wait, first of all.
     pub preempted: Vec<SequenceKey>,
+    /// Sequences that give up their places and wait, with their blocks.
+    pub parked: Vec<SequenceKey>,
     /// The rows; a waiting sequence that is named here begins to run.
     pub rows: Vec<PlannedRow>,
 }
@@ -122,6 +135,7 @@ pub fn plan(
 ) -> Plan {
     assert!(sequences.is_sorted_by(|a, b| a.key < b.key), "sequences come oldest first");
     let mut planner = Planner::new(limits, sequences, available_blocks);
+    planner.give_way();
     planner.decode_rows();
     planner.admit_resumed();
     planner.prefill_chunks();

@@ -7,18 +7,21 @@
 //! has been idle for long is thought average again and tried.
 
 mod fit;
+mod output;
+pub mod prior;
 
 pub use fit::{Line, LineFit, MeanFit};
+pub use output::OutputLengths;
 
 use crate::Load;
 
-/// Seconds a prompt token takes before anything was measured: an 8B model in bf16 on one H200
-/// computes batched prompts at about 43,000 tokens per second.
-const PREFILL_S_PER_TOKEN_PRIOR: f64 = 1.0 / 40_000.0;
+/// Seconds a prompt token takes before anything was measured.
+const PREFILL_S_PER_TOKEN_PRIOR: f64 = 1.0 / prior::PREFILL_TOKENS_PER_S;
 
 /// A decode step over its batch size before anything was measured: the same model takes 4.9 ms for
 /// one sequence and 17.2 ms for 256, at a context of 1,120 tokens.
-const DECODE_STEP_PRIOR: Line = Line { at_zero: 4.9e-3, per_unit: 4.8e-5, doubt: 4.0 };
+const DECODE_STEP_PRIOR: Line =
+    Line { at_zero: prior::DECODE_STEP_S, per_unit: 4.8e-5, doubt: 4.0 };
 
 /// What a hand-off adds to a prompt before any was measured: two calls and a commit record, and the
 /// last layers' pages, which nothing is left to hide behind (128 KiB a token, an eighth of it not

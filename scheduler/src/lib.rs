@@ -14,7 +14,7 @@ pub mod request;
 pub mod slo;
 pub mod worker;
 
-pub use admission::{Admission, AdmissionLimits, Permit};
+pub use admission::{Forecast, Need, StreamLimits, StreamPermit, Streams, Turns};
 pub use partition::{Activity, PartitionLoad, PartitionTargets, Partitioner, Room};
 pub use placement::{
     Assigned, Candidate, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Path, Placement,

@@ -20,7 +20,7 @@ pub use ledger::{Entry, Ledger};
 pub use snapshot::{Assigned, ClusterSnapshot, WorkerView};
 
 use crate::cost::Terms;
-use crate::{Address, Fingerprint, Generation, Life, WorkerId};
+use crate::{Address, ClientId, Fingerprint, Forecast, Generation, Life, Turns, WorkerId};
 
 /// Chooses workers.
 pub trait Placer: Send + Sync {
@@ -54,6 +54,10 @@ pub struct PlacementRequest<'a> {
     pub fingerprint: Option<&'a Fingerprint>,
     /// Counts this router's requests. Workers that are equal in all else take turns by it.
     pub turn: u64,
+    /// The share of what waits that comes before it: see [`crate::Turns::share_ahead`].
+    pub share_ahead: f64,
+    /// Its client has less than its share: see [`crate::Turns::is_short`].
+    pub is_short: bool,
 }
 
 /// The workers chosen, and why.
@@ -73,6 +77,8 @@ pub struct Placement {
     pub terms: Terms,
     /// Expected time to the first token: [`Terms::ttft_s`] of `terms`.
     pub estimated_ttft_s: f64,
+    /// What the request may expect there.
+    pub forecast: Forecast,
     /// What the choice puts on each worker chosen, for the [`Ledger`].
     pub work: SmallVec<[(WorkerId, Assigned); 2]>,
     /// Every worker in the snapshot, once for each part it was considered in; rejected ones first.
@@ -202,7 +208,32 @@ impl<'a> PlacementRequest<'a> {
             excluded: &[],
             fingerprint: None,
             turn,
+            share_ahead: 1.0,
+            is_short: false,
         }
+    }
+
+    /// The smallest request there can be.
+    #[must_use]
+    pub fn smallest(model: &'a str, turn: u64) -> Self {
+        Self {
+            model,
+            context_tokens: 1,
+            total_tokens_max: 2,
+            sequences: 1,
+            excluded: &[],
+            fingerprint: None,
+            turn,
+            share_ahead: 1.0,
+            is_short: false,
+        }
+    }
+
+    /// The same request of `client`, which takes turns with others.
+    #[must_use]
+    pub fn of(self, client: ClientId, turns: &Turns) -> Self {
+        let (share_ahead, is_short) = (turns.share_ahead(client), turns.is_short(client));
+        Self { share_ahead, is_short, ..self }
     }
 
     /// The same request, only on workers that compute as `fingerprint`.

@@ -88,6 +88,14 @@ struct Counts {
 
 // === impl SloTargets ===
 
+impl Default for SloTargets {
+    /// What people wait for without giving up, and a pace at which they can just read along: what slower hardware keeps,
+    /// too. A service with other promises names its own.
+    fn default() -> Self {
+        Self { ttft: Duration::from_secs(5), tpot: Duration::from_millis(200) }
+    }
+}
+
 impl SloTargets {
     /// Holds a request to its targets.
     #[must_use]

@@ -135,6 +135,12 @@ pub struct Load {
     pub decode_step_s: f64,
     /// KV blocks held by no live sequence and no open hand-off: a leak unless 0.
     pub orphan_blocks: u32,
+    /// KV blocks beside those in use that what was let in may need until it ends.
+    pub promised_blocks: u32,
+    /// KV blocks that requests in line will need.
+    pub wanted_blocks: u32,
+    /// Mean output of sequences that ended, tokens; 0 until measured.
+    pub output_tokens: f64,
 }
 
 /// A role that isn't one.

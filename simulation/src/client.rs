@@ -74,7 +74,7 @@ impl Clients {
         self.ledger.sent(number, self.clock.now());
         let deadline = (Instant::now() + ask.patience).into_std();
         let (generation, pin) = (ask.generation.clone(), Pin::by_token());
-        let request = DispatchRequest { generation, deadline, pin };
+        let request = DispatchRequest { generation, deadline, pin, place: None };
         let end = match self.follow(number, request, dispatcher).await {
             Ok(()) => End::Done,
             Err(code) => End::Failed(code),

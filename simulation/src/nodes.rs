@@ -15,7 +15,7 @@ use kv_cache::{BlockPool, KvRegion};
 use kv_transfer::transport::{Faults, Faulty, GrpcTransport};
 use kv_transfer::{Sender, SenderConfig, Target, Transport, Transports};
 use parking_lot::Mutex;
-use router::dispatch::{Dispatcher, DispatcherConfig};
+use router::dispatch::{AdmissionConfig, Dispatcher, DispatcherConfig};
 use scheduler::{ClusterSnapshot, HandoffPolicy, LeastLoad, Placer, Role, WorkerId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,8 @@ pub async fn router(place: Place, clients: Clients) {
     };
     let life = Lifecycle::new();
     let (model, fingerprint) = (MODEL.to_owned(), None);
-    let config = DispatcherConfig { model, loads, fingerprint, placer, channels };
+    let admission = AdmissionConfig::default();
+    let config = DispatcherConfig { model, loads, fingerprint, placer, channels, admission };
     let dispatcher = Dispatcher::new(config, &Metrics::new(), life.clone());
     life.serve();
     clients.run(dispatcher).await;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Instant;
 
+use cluster::ErrorCode;
 use cluster::node::Permit;
 use parking_lot::Mutex;
 use proto::{SealChain, Sealed};
@@ -34,6 +35,8 @@ pub type ResponseStream<T> = ReceiverStream<Result<T, Status>>;
 pub struct Call {
     /// When the caller's patience ends.
     pub deadline: Instant,
+    /// When work on its first token has to begin; `None`: whenever.
+    pub start_by: Option<Instant>,
     /// The node's leave to work on it.
     pub permit: Permit,
     /// The call's trace.
@@ -47,11 +50,14 @@ pub struct Call {
 impl Call {
     /// A call that was let in, with this long to go. Belongs to the current trace.
     ///
+    /// - `start_within_ms`: until work on its first token has to begin; 0: whenever.
     /// - `seal`: the call's own.
     #[must_use]
-    pub fn new(permit: Permit, deadline_ms: u64, seal: u64) -> Self {
+    pub fn new(permit: Permit, deadline_ms: u64, start_within_ms: u64, seal: u64) -> Self {
         let deadline = cluster::rpc::deadline_from(deadline_ms);
-        Self { deadline, permit, span: Span::current(), seal }
+        let start_by = cluster::rpc::deadline_from(start_within_ms).min(deadline);
+        let start_by = (start_within_ms > 0).then_some(start_by);
+        Self { deadline, start_by, permit, span: Span::current(), seal }
     }
 
     /// Runs `work` on its own task until it ends, the caller goes away or the deadline passes.
@@ -79,7 +85,11 @@ impl Call {
                 Ok(()) => {}
                 Err(WorkerError::Cancelled) => tracing::debug!("the caller went away"),
                 Err(error) => {
-                    tracing::warn!(%error, "call failed");
+                    if error.code() == ErrorCode::Busy {
+                        tracing::debug!(%error, "call refused");
+                    } else {
+                        tracing::warn!(%error, "call failed");
+                    }
                     // A caller that doesn't read any more must not hold the task.
                     let _ = sender.try_send(Err(error.into()));
                 }

@@ -1,5 +1,7 @@
 //! Why a worker could not do what it was asked.
 
+use std::time::Duration;
+
 use cluster::{ClusterError, ErrorCode};
 use engine::{SequenceError, SubmitError};
 use proto::WireError;
@@ -34,8 +36,13 @@ pub enum WorkerError {
     #[error("{0}")]
     Miscomputed(String),
     /// Queue or pool is full.
-    #[error("{0}")]
-    Busy(String),
+    #[error("{message}")]
+    Busy {
+        /// Of what there is too much.
+        message: String,
+        /// When there is likely to be room.
+        retry_after: Duration,
+    },
     /// The engine has stopped.
     #[error("{0}")]
     Unavailable(String),
@@ -57,6 +64,8 @@ pub enum WorkerError {
         code: ErrorCode,
         /// What it said.
         message: String,
+        /// When to come back, where it said so.
+        retry_after: Option<Duration>,
     },
     /// A peer's answer is none to what it was asked.
     #[error("peer {worker} broke the protocol: {what}")]
@@ -100,7 +109,7 @@ impl WorkerError {
             Self::Miscomputed(_) => ErrorCode::Miscomputed,
             Self::StaleIncarnation { .. } => ErrorCode::StaleIncarnation,
             Self::LayoutMismatch { .. } => ErrorCode::Incompatible,
-            Self::Busy(_) => ErrorCode::Busy,
+            Self::Busy { .. } => ErrorCode::Busy,
             Self::Unavailable(_) | Self::Draining => ErrorCode::Unavailable,
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::Cancelled => ErrorCode::Cancelled,
@@ -120,13 +129,24 @@ impl WorkerError {
             worker: worker.to_string(),
             code: status.into(),
             message: status.message().to_owned(),
+            retry_after: cluster::retry::after(status),
+        }
+    }
+
+    /// When to come back, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } => Some(*retry_after),
+            Self::Peer { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }
 
 impl From<WorkerError> for Status {
     fn from(error: WorkerError) -> Self {
-        error.code().status(error.to_string())
+        cluster::retry::status(error.code(), error.to_string(), error.retry_after())
     }
 }
 
@@ -153,7 +173,9 @@ impl From<SequenceError> for WorkerError {
 impl From<SubmitError> for WorkerError {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::QueueFull { .. } => Self::Busy(error.to_string()),
+            SubmitError::QueueFull { retry_after } => {
+                Self::Busy { message: error.to_string(), retry_after }
+            }
             SubmitError::ShuttingDown => Self::Unavailable(error.to_string()),
             SubmitError::TooLong { .. } | SubmitError::Invalid(_) => {
                 Self::Invalid(error.to_string())

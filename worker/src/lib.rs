@@ -8,6 +8,7 @@
 
 pub mod call;
 pub mod config;
+pub mod entrance;
 pub mod error;
 mod findable;
 pub mod integrity;
@@ -18,6 +19,7 @@ pub mod report;
 
 pub use call::{Call, Responses};
 pub use config::WorkerConfig;
+pub use entrance::{Ask, Entrance, Inside};
 pub use error::WorkerError;
 pub use integrity::Integrity;
 pub use node::{KvHoldings, Node, NodeServices};

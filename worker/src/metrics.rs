@@ -132,6 +132,18 @@ impl Collector for WorkerCollector {
         )?;
         counter(
             &mut encoder,
+            "baton_parkings",
+            "Sequences that gave up their places to those of other clients, or because nobody read them",
+            stats.parkings,
+        )?;
+        gauge(
+            &mut encoder,
+            "baton_sequences_paused",
+            "Sequences whose readers have stalled",
+            stats.paused,
+        )?;
+        counter(
+            &mut encoder,
             "baton_prefill_tokens",
             "Prompt tokens computed",
             stats.prefill_tokens,

@@ -18,7 +18,7 @@ use tonic::service::Routes;
 use crate::findable::Findable;
 use crate::metrics::WorkerCollector;
 use crate::report::LoadProbe;
-use crate::{Integrity, WorkerConfig, WorkerError};
+use crate::{Entrance, Integrity, WorkerConfig, WorkerError};
 
 /// How long the node's own tasks have to end once it is gone.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -29,8 +29,10 @@ const ENGINE_LOOK: Duration = Duration::from_millis(500);
 pub trait KvHoldings: Send + Sync + 'static {
     /// Blocks of open hand-offs.
     fn held_blocks(&self) -> Vec<BlockId>;
-    /// Requests that wait for blocks, not yet known to the engine.
+    /// Requests that wait, neither in the engine nor at the node's entrance.
     fn waiting(&self) -> u32;
+    /// Prompt tokens of those, as far as this worker computes them.
+    fn waiting_prefill_tokens(&self) -> u64;
 }
 
 /// What a worker's own services are built from. A clone is another handle to the same node.
@@ -44,6 +46,8 @@ pub struct Node {
     pub address: Address,
     /// What its peers must match.
     pub fingerprint: Fingerprint,
+    /// The way in for requests that generate here.
+    pub entrance: Entrance,
     /// Connections to other workers.
     pub channels: Channels,
     /// Its life.
@@ -212,7 +216,8 @@ impl Node {
         (findable, integrity): (Findable, Integrity),
     ) -> Self {
         let fingerprint = fingerprint(&config.model, &engine);
-        Self { config, engine, address, fingerprint, channels, life, integrity, findable }
+        let entrance = Entrance::for_sequences(engine.clone(), config.credit_queue_max);
+        Self { config, engine, address, fingerprint, entrance, channels, life, integrity, findable }
     }
 
     /// Lets a call in.
@@ -255,7 +260,7 @@ impl Node {
         leave: impl Future<Output = ()>,
     ) -> Result<(), WorkerError> {
         let NodeServices { routes, holdings, transports } = services;
-        let probe = LoadProbe::new(self.engine.clone(), holdings);
+        let probe = LoadProbe::new(self.engine.clone(), holdings, self.entrance.clone());
         let seat = self.config.engine.model.cuda.as_ref().and_then(|cuda| cuda.partition.clone());
         let collector = WorkerCollector::new(self.engine.clone(), probe.clone(), seat);
         metrics.with_registry(|registry| registry.register_collector(Box::new(collector)));

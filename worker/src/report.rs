@@ -7,7 +7,7 @@ use engine::EngineHandle;
 use kv_cache::BlockId;
 use scheduler::Load;
 
-use crate::KvHoldings;
+use crate::{Entrance, KvHoldings};
 
 /// Reads a worker's load from its engine and its hand-offs.
 ///
@@ -17,6 +17,7 @@ use crate::KvHoldings;
 pub struct LoadProbe {
     engine: EngineHandle,
     holdings: Arc<dyn KvHoldings>,
+    entrance: Entrance,
     ownerless_before: Arc<AtomicU32>,
     orphans: Arc<AtomicU32>,
 }
@@ -26,8 +27,9 @@ pub struct LoadProbe {
 impl LoadProbe {
     /// A probe of `engine`, whose blocks outside of it are held by `holdings`.
     #[must_use]
-    pub fn new(engine: EngineHandle, holdings: Arc<dyn KvHoldings>) -> Self {
-        Self { engine, holdings, ownerless_before: Arc::default(), orphans: Arc::default() }
+    pub fn new(engine: EngineHandle, holdings: Arc<dyn KvHoldings>, entrance: Entrance) -> Self {
+        let (ownerless_before, orphans) = (Arc::default(), Arc::default());
+        Self { engine, holdings, entrance, ownerless_before, orphans }
     }
 
     /// The load now. The report's number is left to whoever sends it.
@@ -35,17 +37,24 @@ impl LoadProbe {
     pub fn load(&self) -> Load {
         let stats = self.engine.stats();
         let counts = self.engine.pool().counts();
+        let entrance = self.entrance.counts();
+        let total_blocks = self.engine.pool().total_blocks();
+        let in_use = total_blocks.saturating_sub(counts.available());
+        let queued = entrance.prefill_tokens + self.holdings.waiting_prefill_tokens();
         Load {
             sequence: 0,
             running: stats.running,
-            waiting: stats.waiting + self.holdings.waiting(),
-            queued_prefill_tokens: stats.queued_prefill_tokens,
+            waiting: stats.waiting + self.holdings.waiting() + entrance.waiting,
+            queued_prefill_tokens: stats.queued_prefill_tokens + queued,
             context_tokens: stats.context_tokens,
             free_blocks: counts.available(),
-            total_blocks: self.engine.pool().total_blocks(),
+            total_blocks,
             prefill_tokens_per_s: stats.prefill_tokens_per_s,
             decode_step_s: stats.decode_step_s,
             orphan_blocks: self.orphans.load(Ordering::Relaxed),
+            promised_blocks: entrance.inside.blocks.saturating_sub(in_use),
+            wanted_blocks: entrance.wanted.blocks,
+            output_tokens: stats.output.mean(),
         }
     }
 

@@ -107,7 +107,8 @@ impl BoundRouter {
         let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
         let placer = Box::new(LeastLoad { handoff });
         let (model, fingerprint) = (self.model.name, settings.fingerprint());
-        let config = DispatcherConfig { model, loads, fingerprint, placer, channels };
+        let admission = settings.admission()?;
+        let config = DispatcherConfig { model, loads, fingerprint, placer, channels, admission };
         let dispatcher = Arc::new(Dispatcher::new(config, &metrics, life.clone()));
         life.serve();
         let serving = router::serve(self.config, dispatcher, metrics, life.clone());

@@ -143,12 +143,23 @@ pub(crate) struct GatewayArgs {
     /// Largest request body, KiB [default: 16384]
     #[arg(long, value_name = "KIB")]
     pub body_kib_max: Option<u64>,
-    /// Requests served at once before 429 [default: 4096]
+    /// Requests served at once before 429; an eighth is kept for clients with less than an equal share
+    /// [default: 4096]
     #[arg(long, value_name = "N")]
     pub streams_max: Option<usize>,
     /// Most choices of one request [default: 128]
     #[arg(long, value_name = "N")]
     pub choices_max: Option<u32>,
+    /// Requests whose first token is not likely to come within this time are refused with 429 at once; a prompt that
+    /// takes longer even alone is let in behind one of its size [default: 5000]
+    #[arg(long, value_name = "MS")]
+    pub ttft_target_ms: Option<u64>,
+    /// Requests that would slow each token down to more than this are refused with 429 [default: 200]
+    #[arg(long, value_name = "MS")]
+    pub tpot_target_ms: Option<u64>,
+    /// A client that takes nothing of its answer for this long is cut off, seconds [default: 30]
+    #[arg(long, value_name = "S")]
+    pub reader_timeout_s: Option<u64>,
     /// Longest time of one request, seconds [default: 600]
     #[arg(long, value_name = "S")]
     pub request_timeout_s: Option<u64>,
@@ -198,7 +209,8 @@ pub(crate) struct WorkerArgs {
     /// Time between two load reports, milliseconds [default: 100]
     #[arg(long, value_name = "MS")]
     pub report_interval_ms: Option<u64>,
-    /// Requests that wait for KV blocks before more are refused [default: 1024]
+    /// Requests in line before more are refused, half of it for one client at most; time refuses sooner
+    /// [default: 1024]
     #[arg(long, value_name = "N")]
     pub credit_queue_max: Option<usize>,
     /// Open connections of routers and other workers; at the limit, idle ones are closed and then

@@ -42,6 +42,9 @@ fn what_is_no_setting_is_named(#[case] text: &str, #[case] named: &str) {
 #[case::format("[model]\nload_format = \"pickle\"\n", "load_format")]
 #[case::policy("[gateway]\nhandoff = \"sometimes\"\n", "handoff")]
 #[case::logs("[telemetry]\nlog_format = \"xml\"\n", "log_format")]
+#[case::ttft("[gateway]\nttft_target_ms = 0\n", "ttft_target_ms")]
+#[case::tpot("[gateway]\ntpot_target_ms = 0\n", "tpot_target_ms")]
+#[case::readers("[gateway]\nreader_timeout_s = 0\n", "reader_timeout_s")]
 #[case::streams("[gateway]\nstreams_max = 0\n", "streams")]
 fn what_makes_no_sense_is_refused_by_name(#[case] text: &str, #[case] named: &str) {
     let error = format!("{:#}", from_file(text).unwrap().validate().unwrap_err());

@@ -13,6 +13,7 @@ use cluster::{EtcdConfig, node};
 use engine::backend::cuda::{SmPartition, SmSplit};
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 use kv_cache::{KvDtype, KvLayout};
+use router::dispatch::AdmissionConfig;
 use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedModelConfig};
 use scheduler::{HandoffPolicy, PartitionTargets, Role, WorkerId};
 use worker::WorkerConfig;
@@ -88,6 +89,7 @@ impl Written {
         settings.check_engine()?;
         settings.partition()?;
         settings.limits()?;
+        settings.admission()?;
         Ok(settings)
     }
 }
@@ -239,6 +241,28 @@ impl Settings {
         })
     }
 
+    /// Who is let in, and who stays.
+    ///
+    /// # Errors
+    /// If a time is 0.
+    pub(crate) fn admission(&self) -> Result<AdmissionConfig> {
+        let gateway = &self.written.gateway;
+        let mut config = AdmissionConfig::default();
+        if let Some(ms) = gateway.ttft_target_ms {
+            ensure!(ms > 0, "gateway.ttft_target_ms must be at least 1");
+            config.targets.ttft = Duration::from_millis(ms);
+        }
+        if let Some(ms) = gateway.tpot_target_ms {
+            ensure!(ms > 0, "gateway.tpot_target_ms must be at least 1");
+            config.targets.tpot = Duration::from_millis(ms);
+        }
+        if let Some(seconds) = gateway.reader_timeout_s {
+            ensure!(seconds > 0, "gateway.reader_timeout_s must be at least 1");
+            config.reader_timeout = Duration::from_secs(seconds);
+        }
+        Ok(config)
+    }
+
     /// When prompts are handed over.
     pub(crate) fn handoff(&self, default: HandoffPolicy) -> Result<HandoffPolicy> {
         match self.written.gateway.handoff.as_deref() {
@@ -383,6 +407,7 @@ impl Settings {
         limits.connections.idle_timeout = idle.or(limits.connections.idle_timeout);
         let (most, per_client) = (gateway.connections_max, gateway.connections_per_client_max);
         limits.connections = connections(most, per_client, &limits.connections);
+        limits.connections.write_timeout = Some(self.admission()?.reader_timeout);
         limits.validate().context("a setting is wrong")?;
         Ok(limits)
     }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -188,6 +189,9 @@ impl<M: StepModel> Core<M> {
             }
         }
         for request in cancelled {
+            // Stop strings end an answer this way.
+            let outputs = self.roster.outputs(request);
+            outputs.into_iter().filter(|&tokens| tokens > 0).for_each(|it| self.meter.ended(it));
             self.meter.stats.cancelled += u64::from(self.roster.remove(request).is_some());
         }
         for request in late {
@@ -214,11 +218,12 @@ impl<M: StepModel> Core<M> {
 
     /// Plans and submits a step; says, too, whether anybody was preempted.
     ///
-    /// - `follows`: another step is in flight. Then nobody is preempted: who needs that waits until
+    /// - `follows`: another step is in flight. Then nobody is preempted or parked: who needs that waits until
     ///   the results are there, which may free what is needed.
     fn submit_next(&mut self, follows: bool) -> (Option<Flight<M::Ticket>>, bool) {
         let (plan, probed) = self.plan();
-        if follows && !plan.preempted.is_empty() {
+        let sets_back = !plan.preempted.is_empty() || !plan.parked.is_empty();
+        if follows && sets_back {
             self.roster.unpin(probed.iter());
             return (None, false);
         }
@@ -226,13 +231,15 @@ impl<M: StepModel> Core<M> {
             self.roster.preempt(key);
             self.meter.stats.preemptions += 1;
         }
+        plan.parked.iter().for_each(|&key| self.roster.park(key));
+        self.meter.stats.parkings += plan.parked.len() as u64;
         // What was pinned in vain first: the planned rows count on those blocks.
         let planned = |key: &SequenceKey| plan.rows.iter().any(|row| row.key == *key);
         self.roster.unpin(probed.iter().filter(|key| !planned(key)));
         let rows = self.bind_rows(&plan);
         self.roster.unpin(probed.iter());
         let next = if rows.is_empty() { None } else { self.submit(&rows) };
-        (next, !plan.preempted.is_empty())
+        (next, sets_back)
     }
 
     fn plan(&mut self) -> (Plan, Vec<SequenceKey>) {
@@ -247,12 +254,14 @@ impl<M: StepModel> Core<M> {
     }
 
     fn step_limits(&self) -> BatchLimits {
-        let BatchLimits { tokens_max, sequences_max, block_tokens, .. } = self.limits;
+        let wanted_blocks = self.shared.wanted_blocks.load(Ordering::Relaxed);
+        let limits = BatchLimits { wanted_blocks, ..self.limits };
+        let BatchLimits { tokens_max, sequences_max, block_tokens, .. } = limits;
         if !self.model.expects_others() {
-            return self.limits;
+            return limits;
         }
         let short = SHARED_STEP_TOKENS.max(sequences_max + block_tokens);
-        BatchLimits { tokens_max: tokens_max.min(short), ..self.limits }
+        BatchLimits { tokens_max: tokens_max.min(short), ..limits }
     }
 
     /// Binds blocks for the planned rows, and returns those that got them.
@@ -492,6 +501,9 @@ impl<M: StepModel> Core<M> {
     }
 
     fn finish(&mut self, key: SequenceKey, choice: u32, reason: FinishReason) {
+        if let Some(sequence) = self.roster.sequences.get(key) {
+            self.meter.ended(sequence.output.len() as u32);
+        }
         self.meter.stats.finished += u64::from(self.roster.finish(key, choice, Some(reason)));
     }
 

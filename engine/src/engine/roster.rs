@@ -90,7 +90,7 @@ impl Roster {
     pub(super) fn views(&self) -> Vec<SequenceView> {
         let view = |sequence: &Sequence| {
             let request = self.request_of(sequence);
-            sequence.view(&request.work.prompt, request.paused)
+            sequence.view(&request.work, request.paused)
         };
         self.sequences.values().map(view).collect()
     }
@@ -156,6 +156,19 @@ impl Roster {
             sequence.preempt();
             self.shared.live.remove(key);
         }
+    }
+
+    /// Takes a sequence's place, and leaves it its blocks.
+    pub(super) fn park(&mut self, key: SequenceKey) {
+        if let Some(sequence) = self.sequences.get_mut(key) {
+            sequence.park();
+        }
+    }
+
+    /// What a request's sequences have generated, tokens each.
+    pub(super) fn outputs(&self, request: u64) -> Vec<u32> {
+        let output = |key: SequenceKey| self.sequences.get(key).map(|it| it.output.len() as u32);
+        self.keys_of(request).into_iter().filter_map(output).collect()
     }
 
     /// Replaces a sequence whose prompt is computed by one for each of its choices.

@@ -54,6 +54,9 @@ impl v1::LoadReport {
             decode_step_s: load.decode_step_s,
             orphan_blocks: load.orphan_blocks,
             worker: None,
+            promised_blocks: load.promised_blocks,
+            wanted_blocks: load.wanted_blocks,
+            output_tokens: load.output_tokens,
         }
     }
 
@@ -77,6 +80,9 @@ impl v1::LoadReport {
             prefill_tokens_per_s: measured("prefill_tokens_per_s", self.prefill_tokens_per_s)?,
             decode_step_s: measured("decode_step_s", self.decode_step_s)?,
             orphan_blocks: self.orphan_blocks,
+            promised_blocks: self.promised_blocks,
+            wanted_blocks: self.wanted_blocks,
+            output_tokens: measured("output_tokens", self.output_tokens)?,
         };
         Ok((self.state().try_into()?, load))
     }
@@ -209,6 +215,9 @@ mod tests {
             prefill_tokens_per_s: 8.5,
             decode_step_s: 0.009,
             orphan_blocks: 10,
+            promised_blocks: 11,
+            wanted_blocks: 12,
+            output_tokens: 13.5,
         }
     }
 
@@ -283,6 +292,7 @@ mod tests {
     #[case::negative_rate(|r: &mut v1::LoadReport| r.prefill_tokens_per_s = -1.0, "prefill_tokens_per_s")]
     #[case::endless_step(|r: &mut v1::LoadReport| r.decode_step_s = f64::INFINITY, "decode_step_s")]
     #[case::nan_step(|r: &mut v1::LoadReport| r.decode_step_s = f64::NAN, "decode_step_s")]
+    #[case::endless_output(|r: &mut v1::LoadReport| r.output_tokens = f64::INFINITY, "output_tokens")]
     #[case::too_free(|r: &mut v1::LoadReport| r.free_blocks = 8, "free_blocks")]
     fn a_bad_load_report_is_refused_by_field(
         #[case] spoil: fn(&mut v1::LoadReport),

@@ -39,6 +39,7 @@ fn generate() -> v1::GenerateRequest {
         incarnation: 3,
         prefill_peers: vec![address()],
         seal: 0,
+        start_within_ms: 500,
     };
     request.sealed(0)
 }
@@ -57,6 +58,7 @@ fn prefill() -> v1::PrefillRequest {
         incarnation: 3,
         target: Some(target),
         seal: 0,
+        start_within_ms: 500,
     };
     request.sealed(0)
 }

@@ -1,18 +1,20 @@
 //! The dispatcher over a cluster: places each request and gives it a task of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use cluster::rpc::Channels;
 use cluster::telemetry::Metrics;
 use cluster::{ErrorCode, Lifecycle, LoadWatcher};
-use scheduler::Placer;
+use scheduler::{ClientId, Fingerprint, Placer};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
-use super::flight::Flight;
+use super::flight::{Flight, WayBack};
 use super::placing::Placing;
-use super::{DispatchError, DispatchRequest, Generate, GenerationStream, Readiness};
+use super::{
+    AdmissionConfig, DispatchError, DispatchRequest, Generate, GenerationStream, Readiness,
+};
 
 /// Events that a client may leave unread before its worker is made to wait: a few steps' worth for
 /// each of several choices. Behind them the worker's own bounded queues pause the sequence.
@@ -31,6 +33,8 @@ pub struct DispatcherConfig {
     pub placer: Box<dyn Placer>,
     /// Connections to workers.
     pub channels: Channels,
+    /// Who is let in.
+    pub admission: AdmissionConfig,
 }
 
 /// Places requests on a cluster's workers. A clone is another handle to the same dispatcher.
@@ -65,8 +69,8 @@ impl Generate for Dispatcher {
             message: "this router is leaving; another one will serve the request".into(),
             retry_after: None,
         })?;
-        let placement =
-            request.pin.place(|bound| self.placing.place(&request.generation, bound, &[]))?;
+        let admit = |bound: Option<&Fingerprint>| self.placing.admit(&request.generation, bound);
+        let placement = request.pin.place(admit)?;
         tracing::debug!(
             request = %request.generation.id,
             decode = %placement.decode.worker,
@@ -76,21 +80,27 @@ impl Generate for Dispatcher {
             "placed"
         );
         let (events, stream) = mpsc::channel(EVENTS_UNREAD_MAX);
-        let flight = Flight::new(self.placing.clone(), request, events.clone());
+        let last_words = Arc::new(OnceLock::new());
+        let way_back = WayBack { events, last_words: last_words.clone() };
+        let flight = Flight::new(self.placing.clone(), request, &placement, way_back);
+        let stream = GenerationStream::new(stream).with_last_words(last_words.clone());
         let task = async move {
             let cut = permit.cancelled().clone();
             if cut.run_until_cancelled(flight.run(placement)).await.is_none() {
-                // A client that doesn't read any more must not hold the task.
-                let _ = events.try_send(Err(DispatchError {
+                let _ = last_words.set(DispatchError {
                     code: ErrorCode::Unavailable,
                     message: "this router left before the request was done".into(),
                     retry_after: None,
-                }));
+                });
             }
             drop(permit);
         };
         self.life.tasks().spawn(task.in_current_span());
-        Ok(GenerationStream::new(stream))
+        Ok(stream)
+    }
+
+    fn foresee(&self, client: ClientId) -> Result<(), DispatchError> {
+        self.placing.foresee(client)
     }
 
     fn readiness(&self) -> Readiness {

@@ -7,7 +7,8 @@
 //! A request that was placed once is carried until its deadline: while no worker can take it over, it
 //! waits for one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use cluster::{ErrorCode, clock};
@@ -18,19 +19,31 @@ use proto::v1::generate_response::{Event as Wire, Path};
 use proto::{SealChain, Sealed as _, WireError, v1};
 use scheduler::{Fingerprint, Generation, Placement, SampledToken, WorkerId};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 use tonic::{Status, Streaming};
 
+use super::admission::Turn;
 use super::placing::Placing;
 use super::progress::{Gap, Progress, TokenCheck};
 use super::setbacks::{Loss, Setbacks};
-use super::{DispatchError, DispatchRequest, GenerationEvent, Route};
+use super::{DispatchError, DispatchRequest, GenerationEvent, Route, StreamPlace};
 
 /// One request on its way.
 pub(super) struct Flight {
     placing: Arc<Placing>,
     request: DispatchRequest,
-    events: mpsc::Sender<Result<GenerationEvent, DispatchError>>,
+    way_back: WayBack,
     progress: Mutex<Progress>,
+    turn: Turn,
+    /// When work has to begin, unless a worker was lost meanwhile.
+    start_by: Mutex<Option<Instant>>,
+}
+
+/// A request's way back to its client.
+pub(super) struct WayBack {
+    pub(super) events: mpsc::Sender<Result<GenerationEvent, DispatchError>>,
+    /// An error, which comes after all events.
+    pub(super) last_words: Arc<OnceLock<DispatchError>>,
 }
 
 /// One worker's events, each checked to be the next one.
@@ -61,10 +74,14 @@ impl Flight {
     pub(super) fn new(
         placing: Arc<Placing>,
         request: DispatchRequest,
-        events: mpsc::Sender<Result<GenerationEvent, DispatchError>>,
+        first: &Placement,
+        way_back: WayBack,
     ) -> Self {
         let progress = Mutex::new(Progress::new(&request.generation));
-        Self { placing, request, events, progress }
+        let turn = placing.admission.begin(request.generation.client);
+        let within = placing.admission.start_within(&first.forecast);
+        let start_by = Mutex::new(clock::now().checked_add(within));
+        Self { placing, request, way_back, progress, turn, start_by }
     }
 
     /// Follows the request to its end. Ends early when the client goes away or the deadline passes.
@@ -73,13 +90,28 @@ impl Flight {
         let outcome = tokio::select! {
             biased;
             outcome = self.fly(choices, Some(first), Setbacks::none()) => outcome,
-            () = self.events.closed() => return,
+            () = self.way_back.events.closed() => return,
             () = tokio::time::sleep_until(self.request.deadline.into()) => Err(timed_out()),
         };
         if let Err(error) = outcome {
-            tracing::warn!(code = ?error.code, %error, "request failed");
-            // A client that doesn't read any more must not hold the task.
-            let _ = self.events.try_send(Err(error));
+            // Whoever answers the client says so, once.
+            tracing::debug!(code = ?error.code, %error, "request failed");
+            // The first to be set, as there is one outcome. It is heard when the way back ends here.
+            let _ = self.way_back.last_words.set(error);
+            self.request.place.iter().for_each(StreamPlace::give_back);
+            return;
+        }
+        self.leave_place().await;
+    }
+
+    /// Waits until the client has read what there is, or long enough: then its place among the streams is for others.
+    async fn leave_place(self) {
+        let Self { way_back, request, placing, .. } = self;
+        let WayBack { events, .. } = way_back;
+        let patience = placing.admission.reader_timeout();
+        let is_open = tokio::time::timeout(patience, events.closed()).await.is_err();
+        if let Some(place) = request.place.filter(|_| is_open) {
+            place.give_back();
         }
     }
 
@@ -102,9 +134,7 @@ impl Flight {
                 let LegEnd::Lost(loss) = self.leg(&generation, &placed).await? else {
                     return Ok(());
                 };
-                let Loss { life, error, .. } = &loss;
-                tracing::warn!(%life, %error, "lost a worker; placing the request again");
-                self.placing.lost(loss.error.code);
+                self.note(&loss);
                 if self.progress.lock().delivered(&choices) > delivered {
                     setbacks.forgive();
                 }
@@ -116,6 +146,17 @@ impl Flight {
             }
         }
         .boxed()
+    }
+
+    fn note(&self, loss: &Loss) {
+        let Loss { life, error, .. } = loss;
+        self.placing.lost(error.code);
+        if error.code == ErrorCode::Busy {
+            tracing::debug!(%life, %error, "a worker is full; placing the request again");
+            return;
+        }
+        tracing::warn!(%life, %error, "lost a worker; placing the request again");
+        *self.start_by.lock() = None;
     }
 
     /// Goes on with each choice alone, since each has its own context by now.
@@ -137,7 +178,8 @@ impl Flight {
                 self.placing.place(generation, bound, &setbacks.excluded(now))
             };
             let refused = match self.request.pin.place(place) {
-                Ok(placement) => return Ok(placement),
+                Ok(placement) if !setbacks.only_seems_fit(&placement) => return Ok(placement),
+                Ok(_) => setbacks.refusal().cloned().unwrap_or_else(timed_out),
                 Err(refused) => refused,
             };
             if let Some(refusal) = setbacks.refusal()
@@ -180,6 +222,7 @@ impl Flight {
             deadline_ms: cluster::rpc::remaining_ms(self.request.deadline),
             incarnation: placement.decode.incarnation.0,
             prefill_peers: placement.prefill.iter().map(Into::into).collect(),
+            start_within_ms: self.start_within_ms(),
             seal: 0,
         };
         let request = request.sealed(0);
@@ -188,6 +231,12 @@ impl Flight {
         let mut client = DecodeClient::new(self.placing.channel(&placement.decode))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Leg { stream: client.generate(request).await?.into_inner(), seals })
+    }
+
+    /// Until work has to begin; 0 where it has, or may whenever it does.
+    fn start_within_ms(&self) -> u64 {
+        let wanted = self.start_by.lock().filter(|_| !self.progress.lock().has_started());
+        wanted.map_or(0, |at| cluster::rpc::remaining_ms(at).max(1))
     }
 
     /// Passes a worker's events on.
@@ -219,6 +268,7 @@ impl Flight {
                     cached_tokens: started.cached_tokens,
                     fingerprint: placement.fingerprint.name(),
                 };
+                self.turn.start();
                 // A client that has no token yet may still be answered by others.
                 if self.progress.lock().start() || !pin.is_bound() {
                     self.send(GenerationEvent::Started(route)).await?;
@@ -284,10 +334,25 @@ impl Flight {
     }
 
     async fn send(&self, event: GenerationEvent) -> Result<(), Cut> {
-        self.events.send(Ok(event)).await.map_err(|_| {
-            let message = "the client went away".into();
-            Cut::Client(DispatchError { code: ErrorCode::Cancelled, message, retry_after: None })
+        let events = &self.way_back.events;
+        let event = match events.try_send(Ok(event)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(gone()),
+            Err(TrySendError::Full(event)) => event,
+        };
+        let patience = self.placing.admission.reader_timeout();
+        events.send_timeout(event, patience).await.map_err(|error| match error {
+            SendTimeoutError::Closed(_) => gone(),
+            SendTimeoutError::Timeout(_) => self.cut(patience),
         })
+    }
+
+    /// Gives up on a client that reads nothing: what it holds is for those that do.
+    fn cut(&self, patience: Duration) -> Cut {
+        tracing::warn!(?patience, "a client reads nothing of its answer, which ends here");
+        self.placing.admission.reader_cut();
+        let message = format!("nothing of the answer was read for {} s", patience.as_secs());
+        Cut::Client(DispatchError { code: ErrorCode::Timeout, message, retry_after: None })
     }
 }
 
@@ -311,7 +376,13 @@ fn lost_or_refused(loss: Loss) -> Result<LegEnd, DispatchError> {
 
 fn failed(status: &Status) -> DispatchError {
     let message = status.message().to_owned();
-    DispatchError { code: ErrorCode::from(status), message, retry_after: None }
+    let retry_after = cluster::retry::after(status);
+    DispatchError { code: ErrorCode::from(status), message, retry_after }
+}
+
+fn gone() -> Cut {
+    let message = "the client went away".into();
+    Cut::Client(DispatchError { code: ErrorCode::Cancelled, message, retry_after: None })
 }
 
 /// What a worker sent can't be right: it is not passed on, and another worker is asked.

@@ -1,5 +1,6 @@
 //! Where requests go: the cluster as this router sees it, and what it has sent there itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use scheduler::placement::Entry;
 use scheduler::{
-    Address, ClusterSnapshot, Fingerprint, Generation, Ledger, Life, Placement, PlacementRequest,
-    Placer, Refusal, Role,
+    Address, ClientId, ClusterSnapshot, Fingerprint, Generation, Ledger, Life, Placement,
+    PlacementRequest, Placer, Refusal, Role,
 };
 use tonic::transport::Channel;
 
+use super::admission::Admission;
 use super::dispatcher::DispatcherConfig;
 use super::rollout::Rollout;
 use super::{DispatchError, Readiness};
@@ -36,6 +38,8 @@ pub(super) struct Placing {
     channels: Channels,
     turn: AtomicU64,
     metrics: PlacingMetrics,
+    /// Who is let in.
+    pub(super) admission: Arc<Admission>,
 }
 
 /// A placement's entry in the ledger; struck out when dropped.
@@ -77,11 +81,31 @@ struct LostLabels {
 
 impl Placing {
     pub(super) fn new(config: DispatcherConfig, metrics: &Metrics) -> Self {
-        let DispatcherConfig { model, loads, fingerprint, placer, channels } = config;
+        let DispatcherConfig { model, loads, fingerprint, placer, channels, admission } = config;
+        let admission = Arc::new(Admission::new(admission, metrics));
         let rollout = Rollout::new(model.clone(), fingerprint);
         let metrics = PlacingMetrics::new(metrics);
         let (ledger, turn) = (Mutex::default(), AtomicU64::new(0));
-        Self { model, loads, rollout, placer, ledger, channels, turn, metrics }
+        Self { model, loads, rollout, placer, ledger, channels, turn, metrics, admission }
+    }
+
+    /// Places a new request, if it is likely to meet the targets.
+    pub(super) fn admit(
+        &self,
+        generation: &Generation,
+        bound: Option<&Fingerprint>,
+    ) -> Result<Placement, DispatchError> {
+        let placement = self.place(generation, bound, &[])?;
+        self.admission.judge(&placement.forecast)?;
+        Ok(placement)
+    }
+
+    /// Refuses a client whose smallest request would be refused.
+    pub(super) fn foresee(&self, client: ClientId) -> Result<(), DispatchError> {
+        let request = PlacementRequest::smallest(&self.model, self.next_turn());
+        let request = self.admission.of(request, client);
+        let placement = self.choose(request, None).map_err(|refusal| self.refused(refusal))?;
+        self.admission.judge(&placement.forecast)
     }
 
     /// Places `generation`: where its answer is `bound` to or, if it isn't yet, where new requests
@@ -92,19 +116,26 @@ impl Placing {
         bound: Option<&Fingerprint>,
         excluded: &[Life],
     ) -> Result<Placement, DispatchError> {
-        let placed = self.choose(generation, bound, excluded);
-        match &placed {
-            Ok(placement) => self.metrics.decided(placement),
-            Err(refusal) => self.metrics.refused(*refusal),
-        }
-        placed.map_err(DispatchError::from)
+        let request = PlacementRequest::new(&self.model, generation, self.next_turn());
+        let request = self.admission.of(request, generation.client).without(excluded);
+        let placement = self.choose(request, bound).map_err(|refusal| self.refused(refusal))?;
+        self.metrics.decided(&placement);
+        Ok(placement)
+    }
+
+    fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn refused(&self, refusal: Refusal) -> DispatchError {
+        self.metrics.refused(refusal);
+        refusal.into()
     }
 
     fn choose(
         &self,
-        generation: &Generation,
+        request: PlacementRequest<'_>,
         bound: Option<&Fingerprint>,
-        excluded: &[Life],
     ) -> Result<Placement, Refusal> {
         let snapshot = self.snapshot();
         let present;
@@ -115,8 +146,6 @@ impl Placing {
                 present.as_ref()
             }
         };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let request = PlacementRequest::new(&self.model, generation, turn).without(excluded);
         self.placer.place(&snapshot, &PlacementRequest { fingerprint, ..request }, clock::now())
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cluster::ErrorCode;
 use cluster::backoff::Backoff;
-use scheduler::{Life, WorkerId};
+use scheduler::{Life, Placement, PlacementReason, WorkerId};
 
 use super::DispatchError;
 
@@ -87,7 +87,10 @@ impl Setbacks {
         let Loss { life, taken, error } = loss;
         if error.code == ErrorCode::Busy {
             self.busy.push(life);
-            self.refusal = Some(DispatchError { retry_after: Some(BUSY_RETRY), ..error });
+            let sooner = |one: Option<Duration>| one.unwrap_or(BUSY_RETRY);
+            let before = self.refusal.as_ref().map(|refusal| sooner(refusal.retry_after));
+            let retry_after = before.into_iter().fold(sooner(error.retry_after), Duration::min);
+            self.refusal = Some(DispatchError { retry_after: Some(retry_after), ..error });
             return Ok(());
         }
         if taken {
@@ -121,6 +124,12 @@ impl Setbacks {
     /// full, or what a worker found wrong.
     pub(super) fn refusal(&self) -> Option<&DispatchError> {
         self.refusal.as_ref()
+    }
+
+    /// Whether a placement is what is left when full workers are taken for absent: a prefill worker
+    /// would generate, too, while those made for it are only busy.
+    pub(super) fn only_seems_fit(&self, placement: &Placement) -> bool {
+        placement.reason == PlacementReason::DecodePoolEmpty && !self.busy.is_empty()
     }
 
     /// How long to wait before the cluster is asked again, full workers included.

@@ -60,6 +60,7 @@ impl Scene {
             fingerprint: fingerprint.map(str::to_owned),
             placer,
             channels,
+            admission: AdmissionConfig::default(),
         };
         let life = Lifecycle::new();
         life.serve();
@@ -111,7 +112,12 @@ impl Scene {
     ) -> Result<GenerationStream, DispatchError> {
         let deadline = Instant::now() + within;
         self.dispatcher
-            .generate(DispatchRequest { generation: generation(choices), deadline, pin })
+            .generate(DispatchRequest {
+                generation: generation(choices),
+                deadline,
+                pin,
+                place: None,
+            })
             .await
     }
 }

@@ -9,6 +9,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
+use super::headers;
 use crate::RequestError;
 
 /// An answer that says what went wrong.
@@ -115,9 +116,11 @@ impl IntoResponse for HttpError {
         let mut response = (status, Json(self)).into_response();
         if busy {
             // Whole seconds, and never 0: that would ask for a busy loop.
-            let seconds = retry_after.map_or(1, |after| after.as_millis().div_ceil(1000).max(1));
-            let seconds = HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX));
-            response.headers_mut().insert(RETRY_AFTER, seconds);
+            let ms = retry_after.map_or(1000, |after| after.as_millis().max(1));
+            let ms = u64::try_from(ms).unwrap_or(u64::MAX);
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
+            headers.insert(headers::RETRY_AFTER_MS, ms.into());
         }
         if status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");

@@ -20,6 +20,8 @@ const DECODE_WORKER: HeaderName = HeaderName::from_static("x-baton-decode-worker
 const PREFILL_WORKER: HeaderName = HeaderName::from_static("x-baton-prefill-worker");
 /// `handoff` or `local`.
 const PATH: HeaderName = HeaderName::from_static("x-baton-path");
+/// When to come back, finer than HTTP's own header; OpenAI's clients read it.
+pub(super) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Prompt tokens found in a cache.
 const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens");
 
@@ -27,7 +29,7 @@ const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens
 const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-baton-ignored-fields");
 
 /// What pages of other origins may read.
-pub(super) const EXPOSED: [HeaderName; 7] = [
+pub(super) const EXPOSED: [HeaderName; 8] = [
     REQUEST_ID,
     DECODE_WORKER,
     PREFILL_WORKER,
@@ -35,6 +37,7 @@ pub(super) const EXPOSED: [HeaderName; 7] = [
     CACHED_TOKENS,
     IGNORED_FIELDS,
     http::header::RETRY_AFTER,
+    RETRY_AFTER_MS,
 ];
 
 /// Longer ids are replaced: they go into every log line.

@@ -3,80 +3,81 @@ use rstest::rstest;
 
 use super::*;
 
-fn admission(requests_max: u32, tokens_max: u64) -> Admission {
-    Admission::new(AdmissionLimits { requests_max, tokens_max })
+fn targets() -> SloTargets {
+    SloTargets { ttft: Duration::from_secs(2), tpot: Duration::from_millis(100) }
 }
 
-/// Each case: limits, the sizes that ask in turn, and who gets in.
+/// `wait=1 own=0.5 step=0.05 alone=0.01 release=3 short`, all in seconds and 0 where left out.
+fn forecast(text: &str) -> Forecast {
+    let given = |key: &str| {
+        let value = |one: &str| one.strip_prefix(key)?.strip_prefix('=')?.parse().ok();
+        text.split(' ').find_map(value).unwrap_or(0.0)
+    };
+    Forecast {
+        wait_s: given("wait"),
+        own_s: given("own"),
+        step_s: given("step"),
+        step_alone_s: given("alone"),
+        release_s: given("release"),
+        is_short: text.ends_with("short"),
+    }
+}
+
+/// Each case: what is expected, where 2 s and 100 ms are wanted, and the decision.
 #[rstest]
-#[case::requests(2, 1_000, &[10, 10, 10], "++-")]
-#[case::tokens(9, 100, &[60, 50, 40, 1], "+-+-")]
-#[case::a_giant_waits_for_an_empty_router(9, 100, &[10, 101, 20], "+-+")]
-#[case::a_giant_gets_in_alone(9, 100, &[101, 1], "+-")]
-#[case::nothing(0, 100, &[1], "-")]
-fn limits_hold(
-    #[case] requests_max: u32,
-    #[case] tokens_max: u64,
-    #[case] sizes: &[u64],
-    #[case] want: &str,
-) {
-    let admission = admission(requests_max, tokens_max);
-    let now = Instant::now();
-    let answers: Vec<_> = sizes.iter().map(|&tokens| admission.admit(tokens, now)).collect();
-    let got: String = answers.iter().map(|answer| if answer.is_ok() { '+' } else { '-' }).collect();
+#[case::idle("own=0.1 step=0.01 alone=0.01", "in")]
+#[case::a_short_queue("wait=1.2 own=0.1", "in")]
+#[case::as_long_as_the_target("wait=1.9 own=0.1", "Ttft in 0.6 s")]
+#[case::a_long_queue("wait=5 own=0.1", "Ttft in 3.7 s")]
+#[case::a_prompt_longer_than_the_target_on_an_idle_cluster("own=30", "in")]
+#[case::the_same_behind_another("wait=29 own=30", "in")]
+#[case::the_same_behind_two("wait=61 own=30", "Ttft in 31.0 s")]
+#[case::steps_as_wanted("step=0.06 alone=0.01", "in")]
+#[case::steps_too_slow("step=0.11 alone=0.01 release=0.7", "Tpot in 0.7 s")]
+#[case::a_slow_device_alone("step=0.5 alone=0.5", "in")]
+#[case::a_slow_device_shared_by_few("step=0.9 alone=0.5", "in")]
+#[case::a_slow_device_shared_by_too_many("step=1.1 alone=0.5 release=9", "Tpot in 9.0 s")]
+#[case::who_has_less_than_a_share_may_slow_the_rest("step=0.11 alone=0.01 short", "in")]
+#[case::but_not_come_late("wait=5 own=0.1 short", "Ttft in 3.7 s")]
+fn requests_are_held_to_the_targets(#[case] expected: &str, #[case] want: &str) {
+    let got = match decide(&forecast(expected), &targets()) {
+        Ok(()) => "in".to_owned(),
+        Err(late) => format!("{:?} in {:.1} s", late.target, late.room_in_s),
+    };
     assert_eq!(got, want);
 }
 
 #[test]
-fn a_dropped_permit_makes_room() {
-    let (admission, now) = (admission(1, 100), Instant::now());
-    let permit = admission.admit(10, now).expect("room");
-    assert_eq!(admission.in_flight(), InFlight { requests: 1, tokens: 10 });
-    assert!(admission.admit(10, now).is_err());
-    drop(permit);
-    assert_eq!(admission.in_flight(), InFlight::default());
-    assert!(admission.admit(10, now).is_ok());
-}
-
-#[test]
-fn the_wait_is_what_the_missing_room_takes_at_the_rate_seen() {
-    let admission = admission(1, 1_000);
-    let start = Instant::now();
-    let mut permit = admission.admit(100, start).ok();
-    assert!(permit.is_some());
-    // Four requests a second, for long enough to be believed.
-    for quarter in 1..=120 {
-        permit = None;
-        permit = permit.or(admission.admit(100, start + Duration::from_millis(250) * quarter).ok());
+fn clients_refused_together_come_back_apart() {
+    let waits: Vec<f64> = (0..100).map(|turn| retry_after(2.0, turn).as_secs_f64()).collect();
+    assert!(waits.iter().all(|wait| (2.0..=3.0).contains(wait)), "{waits:?}");
+    // Every tenth of the range has its tenth of the clients, give or take two.
+    for tenth in 0..10 {
+        let from = 2.0 + f64::from(tenth) / 10.0;
+        let count = waits.iter().filter(|&&wait| (from..from + 0.1).contains(&wait)).count();
+        assert!((8..=12).contains(&count), "{count} from {from}");
     }
-    let busy = admission.admit(100, start + Duration::from_millis(250) * 120).unwrap_err();
-    let seconds = busy.retry_after.as_secs_f64();
-    assert!((0.2..0.3).contains(&seconds), "{seconds}");
-    drop(permit);
 }
 
-#[test]
-fn before_anything_has_ended_the_wait_is_the_longest() {
-    let (admission, now) = (admission(1, 100), Instant::now());
-    let _held = admission.admit(1, now).expect("room");
-    assert_eq!(admission.admit(1, now).unwrap_err().retry_after, Duration::from_secs(60));
+#[rstest]
+#[case::soon(0.0, 0.05)]
+#[case::never(f64::INFINITY, 60.0)]
+#[case::nobody_knows(f64::NAN, 60.0)]
+fn the_wait_is_bounded(#[case] room_in_s: f64, #[case] want: f64) {
+    assert_eq!(retry_after(room_in_s, 0), Duration::from_secs_f64(want));
 }
 
 proptest! {
     #[test]
-    fn counts_follow_the_permits(steps in prop::collection::vec((any::<bool>(), 0_u64..50), 0..80)) {
-        let admission = admission(5, 120);
-        let mut permits = Vec::new();
-        for (index, (enter, tokens)) in steps.into_iter().enumerate() {
-            let now = Instant::now() + Duration::from_millis(index as u64);
-            if enter {
-                permits.extend(admission.admit(tokens, now));
-            } else {
-                permits.pop();
-            }
-            let tokens: u64 = permits.iter().map(Permit::tokens).sum();
-            prop_assert_eq!(admission.in_flight(), InFlight { requests: permits.len() as u32, tokens });
-            prop_assert!(permits.len() <= 5 && (tokens <= 120 || permits.len() == 1));
-        }
+    fn an_idle_cluster_lets_everybody_in(own_s in 0.0..1e6_f64, step in 0.0..1e3_f64) {
+        let idle = Forecast { own_s, step_s: step, step_alone_s: step, ..Forecast::default() };
+        prop_assert_eq!(decide(&idle, &targets()), Ok(()));
+    }
+
+    #[test]
+    fn who_waits_less_is_let_in_rather(wait_s in 0.0..10.0_f64, own_s in 0.0..10.0_f64, less in 0.0..1.0_f64) {
+        let later = Forecast { wait_s, own_s, ..Forecast::default() };
+        let sooner = Forecast { wait_s: wait_s * less, ..later };
+        prop_assert!(decide(&later, &targets()).is_err() || decide(&sooner, &targets()).is_ok());
     }
 }

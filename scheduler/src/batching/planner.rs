@@ -1,6 +1,7 @@
 //! The state of one plan while it is made.
 
 use super::{BatchLimits, Plan, PlannedRow, PrefixHit, SequenceKey, SequenceView, Standing};
+use crate::ClientId;
 
 /// A plan in the making: what is left to give, and what each sequence got.
 pub(super) struct Planner<'a> {
@@ -8,6 +9,7 @@ pub(super) struct Planner<'a> {
     sequences: Vec<SequenceView>,
     rows: Vec<PlannedRow>,
     preempted: Vec<SequenceKey>,
+    parked: Vec<SequenceKey>,
     tokens_left: u32,
     places_left: u32,
     /// Below zero where pinning a prefix took what rows were counting on.
@@ -34,6 +36,7 @@ impl<'a> Planner<'a> {
             sequences: sequences.to_vec(),
             rows: Vec::new(),
             preempted: Vec::new(),
+            parked: Vec::new(),
             tokens_left: limits.tokens_max,
             places_left,
             free_blocks: i64::from(available_blocks),
@@ -43,7 +46,108 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn into_plan(self) -> Plan {
-        Plan { preempted: self.preempted, rows: self.rows }
+        Plan { preempted: self.preempted, parked: self.parked, rows: self.rows }
+    }
+
+    /// Takes places and blocks from sequences whose readers have stalled, and places from clients that have more
+    /// than a share, for the first that waits.
+    pub(super) fn give_way(&mut self) {
+        let next = self.waiting_in_turn().first().copied();
+        let wanted = self.limits.wanted_blocks + next.map_or(0, |at| self.blocks_wanted(at));
+        while self.free_blocks < i64::from(wanted) {
+            let Some(stalled) = self.stalled_holder(next) else { break };
+            self.preempt(stalled);
+        }
+        let Some(next) = next else { return };
+        while self.places_left < self.sequences[next].width {
+            let Some(owner) = self.gives_place(next) else { break };
+            self.park(owner);
+        }
+    }
+
+    /// Blocks that a waiting prompt wants to see free; none for one that has its own.
+    fn blocks_wanted(&self, at: usize) -> u32 {
+        let sequence = &self.sequences[at];
+        if sequence.held_blocks > 0 {
+            return 0;
+        }
+        let context = sequence.blocks_needed(sequence.remaining_tokens(), self.limits.block_tokens);
+        context + sequence.width + self.limits.watermark_blocks
+    }
+
+    /// The youngest that has blocks and whose reader has stalled.
+    fn stalled_holder(&self, except: Option<usize>) -> Option<usize> {
+        let is_one = |&at: &usize| self.sequences[at].stalled && self.holds(at);
+        (0..self.sequences.len()).rev().filter(|at| Some(*at) != except).find(is_one)
+    }
+
+    /// Who gives its place to `at`: the youngest whose reader has stalled, else the youngest of the client that has the
+    /// most places, if that is more than the other will have then.
+    fn gives_place(&self, at: usize) -> Option<usize> {
+        let may = |&at: &usize| {
+            let sequence = &self.sequences[at];
+            let decodes = sequence.filled_tokens > 0 && sequence.remaining_tokens() <= 1;
+            sequence.standing == Standing::Running && decodes && !self.leads(at)
+        };
+        let running = || (0..self.sequences.len()).rev().filter(may);
+        running().find(|&at| self.sequences[at].stalled).or_else(|| {
+            let places = self.places_by_client();
+            let of = |client| places.iter().find(|(id, _)| *id == client).map_or(0, |it| it.1);
+            let asks = &self.sequences[at];
+            let (most, count) = places.iter().copied().max_by_key(|(_, count)| *count)?;
+            let gives = |&at: &usize| self.sequences[at].client == most;
+            running().find(gives).filter(|_| count > of(asks.client) + asks.width)
+        })
+    }
+
+    /// Places that each client has, of those whose readers haven't stalled.
+    fn places_by_client(&self) -> Vec<(ClientId, u32)> {
+        let mut places: Vec<(ClientId, u32)> = Vec::new();
+        for sequence in &self.sequences {
+            if sequence.standing != Standing::Running || sequence.stalled {
+                continue;
+            }
+            match places.iter_mut().find(|(client, _)| *client == sequence.client) {
+                Some((_, count)) => *count += sequence.width,
+                None => places.push((sequence.client, sequence.width)),
+            }
+        }
+        places
+    }
+
+    /// Those that wait, in the order in which they may run: clients take turns, who runs least first; each in the order
+    /// of arrival.
+    fn waiting_in_turn(&self) -> Vec<usize> {
+        let waits = |&at: &usize| self.is_ready(&self.sequences[at], Standing::Waiting);
+        let waiting: Vec<usize> = (0..self.sequences.len()).filter(waits).collect();
+        let client = |at: usize| self.sequences[at].client;
+        let Some(&first) = waiting.first() else { return waiting };
+        if waiting.iter().all(|&at| client(at) == client(first)) {
+            return waiting;
+        }
+        let mut places = self.places_by_client();
+        let mut turn = |at: usize| {
+            let width = self.sequences[at].width;
+            match places.iter_mut().find(|(id, _)| *id == client(at)) {
+                Some((_, count)) => std::mem::replace(count, *count + width),
+                None => {
+                    places.push((client(at), width));
+                    0
+                }
+            }
+        };
+        // The leader first: nobody else may preempt for it.
+        let mut turns: Vec<(bool, u32, usize)> =
+            waiting.iter().map(|&at| (!self.leads(at), turn(at), at)).collect();
+        turns.sort_unstable();
+        turns.into_iter().map(|(_, _, at)| at).collect()
+    }
+
+    fn park(&mut self, at: usize) {
+        let sequence = &mut self.sequences[at];
+        sequence.standing = Standing::Waiting;
+        self.places_left += sequence.width;
+        self.parked.push(sequence.key);
     }
 
     /// One row for each running sequence whose prompt is computed.
@@ -65,11 +169,8 @@ impl<'a> Planner<'a> {
     /// places that the oldest of the prompts before them waits for.
     pub(super) fn admit_resumed(&mut self) {
         let mut kept_places = 0;
-        for at in 0..self.sequences.len() {
+        for at in self.waiting_in_turn() {
             let sequence = self.sequences[at];
-            if !self.is_ready(&sequence, Standing::Waiting) {
-                continue;
-            }
             if sequence.filled_tokens == 0 {
                 kept_places = if kept_places == 0 { sequence.width } else { kept_places };
                 continue;
@@ -96,9 +197,9 @@ impl<'a> Planner<'a> {
 
     /// Lets waiting prompts run, until the first that doesn't fit.
     pub(super) fn admit_prompts(&mut self, probe: &mut dyn FnMut(SequenceKey) -> PrefixHit) {
-        for at in 0..self.sequences.len() {
+        for at in self.waiting_in_turn() {
             let sequence = self.sequences[at];
-            if !self.is_ready(&sequence, Standing::Waiting) || sequence.filled_tokens > 0 {
+            if sequence.filled_tokens > 0 {
                 continue;
             }
             let has_room = self.places_left >= sequence.width && self.tokens_left > 0;
@@ -252,8 +353,9 @@ impl<'a> Planner<'a> {
     }
 
     fn is_ready(&self, sequence: &SequenceView, standing: Standing) -> bool {
-        let Self { preempted, .. } = self;
-        sequence.standing == standing && !sequence.paused && !preempted.contains(&sequence.key)
+        let left = |keys: &[SequenceKey]| keys.contains(&sequence.key);
+        let stays = !left(&self.preempted) && !left(&self.parked);
+        sequence.standing == standing && !sequence.paused && stays
     }
 
     fn leads(&self, at: usize) -> bool {

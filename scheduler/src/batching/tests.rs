@@ -15,7 +15,7 @@ use super::*;
 /// 1  run   ctx=20 kv=19 held=2
 /// 2  wait  ctx=40 cached=16
 /// ```
-/// Flags: `paused`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
+/// Flags: `paused`, `stalled` (paused for its reader), `client=n`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
 /// free ones unless `shared` says that another sequence holds them.
 fn plan_table(table: &str) -> String {
     let mut lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -25,6 +25,7 @@ fn plan_table(table: &str) -> String {
         sequences_max: head["places"],
         block_tokens: head["block"],
         watermark_blocks: head["watermark"],
+        wanted_blocks: head.get("wanted").copied().unwrap_or(0),
     };
     let mut hits = HashMap::new();
     let sequences: Vec<_> = lines
@@ -43,7 +44,9 @@ fn plan_table(table: &str) -> String {
                 } else {
                     Standing::Waiting
                 },
-                paused: field.contains_key("paused"),
+                client: ClientId(get("client", 0).into()),
+                paused: field.contains_key("paused") || field.contains_key("stalled"),
+                stalled: field.contains_key("stalled"),
                 context_tokens: get("ctx", 1),
                 filled_tokens: get("kv", 0),
                 held_blocks: get("held", 0),
@@ -74,6 +77,9 @@ fn print_plan(plan: &Plan) -> String {
     let mut text = String::new();
     for key in &plan.preempted {
         write!(text, "out {}.{}; ", key.request, key.choice).expect("a string takes all");
+    }
+    for key in &plan.parked {
+        write!(text, "park {}.{}; ", key.request, key.choice).expect("a string takes all");
     }
     for row in &plan.rows {
         let PlannedRow { key, tokens, blocks } = row;
@@ -224,6 +230,66 @@ fn print_plan(plan: &Plan) -> String {
      3 wait ctx=8",
     ""
 )]
+#[case::a_stalled_reader_gives_its_place(
+    "tokens=32 places=1 block=16 watermark=0 free=9
+     1 run ctx=20 kv=19 held=2 stalled
+     2 wait ctx=10",
+    "park 1.0; 2.0 +10 b1"
+)]
+#[case::and_its_blocks(
+    "tokens=32 places=2 block=16 watermark=0 free=0
+     1 run ctx=20 kv=19 held=2 stalled
+     2 wait ctx=10",
+    "out 1.0; 2.0 +10 b1"
+)]
+#[case::and_its_blocks_to_whoever_waits_outside(
+    "tokens=32 places=2 block=16 watermark=0 free=1 wanted=3
+     1 run ctx=20 kv=19 held=2 stalled
+     2 run ctx=20 kv=19 held=2",
+    "out 1.0; 2.0 +1"
+)]
+#[case::a_stalled_reader_keeps_what_nobody_needs(
+    "tokens=32 places=2 block=16 watermark=0 free=5 wanted=3
+     1 run ctx=20 kv=19 held=2 stalled
+     2 wait ctx=10",
+    "2.0 +10 b1"
+)]
+#[case::a_crowd_gives_a_place_to_another_client(
+    "tokens=32 places=2 block=16 watermark=0 free=9
+     1 run ctx=20 kv=19 held=2 client=1
+     2 run ctx=20 kv=19 held=2 client=1
+     3 wait ctx=10 client=1
+     4 wait ctx=10 client=2",
+    "park 2.0; 1.0 +1; 4.0 +10 b1"
+)]
+#[case::clients_with_a_place_each_keep_it(
+    "tokens=32 places=2 block=16 watermark=0 free=9
+     1 run ctx=20 kv=19 held=2 client=1
+     2 run ctx=20 kv=19 held=2 client=2
+     3 wait ctx=10 client=3",
+    "1.0 +1; 2.0 +1"
+)]
+#[case::nobody_is_parked_while_its_prompt_is_computed(
+    "tokens=32 places=2 block=16 watermark=0 free=9
+     1 run ctx=20 kv=19 held=2 client=1
+     2 run ctx=40 kv=16 held=1 client=1
+     3 wait ctx=10 client=2",
+    "1.0 +1; 2.0 +24 b2"
+)]
+#[case::free_places_go_by_turns(
+    "tokens=32 places=3 block=16 watermark=0 free=9
+     1 run ctx=20 kv=19 held=2 client=1
+     2 wait ctx=10 client=1
+     3 wait ctx=10 client=2
+     4 wait ctx=10 client=2",
+    "1.0 +1; 3.0 +10 b1; 2.0 +10 b1"
+)]
+#[case::what_was_parked_goes_on_when_a_place_is_free(
+    "tokens=32 places=2 block=16 watermark=0 free=9
+     1 run ctx=20 kv=19 held=2 client=1
+     2 wait ctx=20 kv=19 held=2 client=1",
+    "1.0 +1; 2.0 +1"
+)]
 #[case::nothing_to_do("tokens=64 places=2 block=16 watermark=0 free=9", "")]
 fn plans(#[case] situation: &str, #[case] expected: &str) {
     assert_eq!(plan_table(situation), expected, "for\n{situation}");
@@ -231,12 +297,19 @@ fn plans(#[case] situation: &str, #[case] expected: &str) {
 
 #[test]
 fn a_prefix_is_looked_up_only_for_those_that_may_start() {
-    let limits =
-        BatchLimits { tokens_max: 64, sequences_max: 1, block_tokens: 16, watermark_blocks: 0 };
+    let limits = BatchLimits {
+        tokens_max: 64,
+        sequences_max: 1,
+        block_tokens: 16,
+        watermark_blocks: 0,
+        wanted_blocks: 0,
+    };
     let waiting = |request| SequenceView {
         key: SequenceKey { request, choice: 0 },
         standing: Standing::Waiting,
+        client: ClientId::default(),
         paused: false,
+        stalled: false,
         context_tokens: 8,
         filled_tokens: 0,
         held_blocks: 0,
@@ -255,6 +328,7 @@ fn a_prefix_is_looked_up_only_for_those_that_may_start() {
 #[derive(Clone, Copy, Debug)]
 struct Job {
     arrives_at_step: u32,
+    client: u64,
     /// Steps in which its reader has stalled.
     pauses: (u32, u32),
     prompt_tokens: u32,
@@ -263,8 +337,10 @@ struct Job {
 }
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
-    let job = (0..30u32, 1..90u32, 1..40u32, any::<bool>(), (0..60u32, 0..40u32)).prop_map(
-        |(arrives_at_step, prompt_tokens, output_tokens, handed_off, (from, steps))| Job {
+    let times = (0..30u32, 0..60u32, 0..40u32);
+    let job = (times, 0..3u64, 1..90u32, 1..40u32, any::<bool>()).prop_map(
+        |((arrives_at_step, from, steps), client, prompt_tokens, output_tokens, handed_off)| Job {
+            client,
             pauses: (from, from + steps),
             arrives_at_step,
             prompt_tokens,
@@ -291,7 +367,9 @@ impl Run {
         let mut view = SequenceView {
             key,
             standing: Standing::Waiting,
+            client: ClientId(job.client),
             paused: false,
+            stalled: false,
             context_tokens: job.prompt_tokens,
             filled_tokens: 0,
             held_blocks: 0,
@@ -312,6 +390,7 @@ impl Run {
         for view in &mut self.views {
             let (from, until) = jobs[view.key.request as usize].pauses;
             view.paused = (from..until).contains(&step);
+            view.stalled = view.paused;
         }
     }
 
@@ -322,6 +401,10 @@ impl Run {
             let view = self.views.iter_mut().find(|view| view.key == *key).expect("a known key");
             self.free_blocks += view.held_blocks;
             (view.held_blocks, view.filled_tokens, view.standing) = (0, 0, Standing::Waiting);
+        }
+        for key in &plan.parked {
+            let view = self.views.iter_mut().find(|view| view.key == *key).expect("a known key");
+            view.standing = Standing::Waiting;
         }
         for row in &plan.rows {
             let view = self.views.iter_mut().find(|v| v.key == row.key).expect("a known key");
@@ -347,13 +430,15 @@ impl Run {
         assert!(tokens <= limits.tokens_max, "{tokens} tokens");
         for row in &plan.rows {
             assert!(!plan.preempted.contains(&row.key), "{:?} runs and is preempted", row.key);
+            assert!(!plan.parked.contains(&row.key), "{:?} runs and is parked", row.key);
             let view = self.views.iter().find(|view| view.key == row.key).expect("a known key");
             let end = view.filled_tokens + row.tokens;
             assert!(end == view.context_tokens || end.is_multiple_of(limits.block_tokens));
             assert!(end <= (view.held_blocks + row.blocks) * limits.block_tokens);
         }
         let running = self.views.iter().filter(|view| {
-            let runs = view.standing == Standing::Running && !plan.preempted.contains(&view.key);
+            let stays = !plan.preempted.contains(&view.key) && !plan.parked.contains(&view.key);
+            let runs = view.standing == Standing::Running && stays;
             runs || plan.rows.iter().any(|row| row.key == view.key)
         });
         assert!(running.count() as u32 <= limits.sequences_max);
@@ -381,6 +466,7 @@ proptest! {
         sequences_max in 1..6u32,
         spare_tokens in 0..40u32,
         watermark_blocks in 0..3u32,
+        wanted_blocks in 0..3u32,
     ) {
         let largest = jobs.iter().map(|job| job.prompt_tokens + job.output_tokens).max().unwrap_or(1);
         let total_blocks = largest.div_ceil(block_tokens) + spare_blocks;
@@ -389,6 +475,7 @@ proptest! {
             sequences_max,
             block_tokens,
             watermark_blocks,
+            wanted_blocks,
         };
         let mut run = Run {
             limits,

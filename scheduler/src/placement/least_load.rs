@@ -1,7 +1,7 @@
 //! The first policy: the least expected seconds, without regard to cached prefixes.
 
 use std::cmp::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use smallvec::smallvec;
@@ -11,14 +11,12 @@ use super::{
     Candidate, ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer,
     Refusal, Rejection, Verdict, WorkerView,
 };
+use crate::admission::retry_after;
 use crate::cost::{Rates, Terms};
-use crate::{Fingerprint, Role};
+use crate::{Fingerprint, Forecast, Role};
 
 /// Prefill workers named in a placement: the chosen one and those to try after it.
 const PREFILL_CHOICES_MAX: usize = 4;
-
-/// Bounds of the time a refused client is told to wait.
-const RETRY_AFTER: std::ops::RangeInclusive<f64> = 0.05..=60.0;
 
 /// Places each request where it costs the fewest seconds.
 ///
@@ -106,13 +104,9 @@ impl Placer for LeastLoad {
             Some(plan) => Ok(decision.placement(&plan)),
             // No wait would help: the only workers left for a part are too small for it.
             None if room_in_s == f64::INFINITY => Err(decision.too_long(view)),
-            None => Err(Refusal::Busy { retry_after: retry_after(room_in_s) }),
+            None => Err(Refusal::Busy { retry_after: retry_after(room_in_s, request.turn) }),
         }
     }
-}
-
-fn retry_after(room_in_s: f64) -> Duration {
-    Duration::from_secs_f64(room_in_s.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end()))
 }
 
 // === impl Decision ===
@@ -276,6 +270,7 @@ impl<'a> Decision<'a> {
             reason: plan.reason,
             terms,
             estimated_ttft_s: terms.ttft_s(),
+            forecast: plan.forecast(self.request),
             work,
             candidates: self.candidates,
         }
@@ -334,6 +329,18 @@ impl<'a> Group<'a> {
 impl Plan<'_> {
     fn terms(&self) -> Terms {
         self.prefill.first().map_or(self.decode.terms, |prefill| prefill.terms + self.decode.terms)
+    }
+
+    fn forecast(&self, request: &PlacementRequest<'_>) -> Forecast {
+        let (terms, pace) = (self.terms(), self.decode.pace);
+        Forecast {
+            wait_s: terms.queue_s + (terms.decode_s - pace.step_s).max(0.0),
+            own_s: terms.prefill_s + terms.handoff_s + pace.step_s,
+            step_s: pace.step_s,
+            step_alone_s: pace.alone_s,
+            release_s: pace.release_s,
+            is_short: request.is_short,
+        }
     }
 
     /// A group with both pools goes before one that has lost one; then the least cost.

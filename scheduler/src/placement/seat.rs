@@ -4,11 +4,8 @@ use std::time::Instant;
 
 use super::{Assigned, Part, PlacementRequest, Rejection, WorkerView};
 use crate::Role;
+use crate::cost::prior::OUTPUT_TOKENS;
 use crate::cost::{Estimates, Rates, Terms};
-
-/// Output tokens of a request when nobody knows, for the time until a sequence ends: public chat
-/// traces have a median between 100 and 400.
-const OUTPUT_TOKENS_TYPICAL: f64 = 256.0;
 
 /// The longest that a backlog is thought to have shrunk since its report. A worker that has gone
 /// silent must not look idle before its health says that it is gone.
@@ -36,6 +33,18 @@ pub(super) struct Question<'a> {
 pub(super) struct Offer<'a> {
     pub(super) seat: Seat<'a>,
     pub(super) terms: Terms,
+    pub(super) pace: Pace,
+}
+
+/// How fast a worker generates.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Pace {
+    /// A decode step with the request.
+    pub(super) step_s: f64,
+    /// A decode step with nothing else.
+    pub(super) alone_s: f64,
+    /// Until a sequence ends.
+    pub(super) release_s: f64,
 }
 
 // === impl WorkerView ===
@@ -92,10 +101,29 @@ impl WorkerView {
         reported.saturating_add(self.assigned.sequences)
     }
 
-    fn free_blocks(&self) -> u32 {
-        let reported =
-            self.load.as_ref().map_or(self.info.capacity.kv_blocks, |load| load.free_blocks);
-        reported.saturating_sub(self.assigned.blocks)
+    /// Sequences that come before the request: those that run, and its part of those that wait.
+    fn ahead(&self, request: &PlacementRequest<'_>) -> u32 {
+        let (running, waiting) =
+            self.load.as_ref().map_or((0, 0), |load| (load.running, load.waiting));
+        let waiting = f64::from(waiting.saturating_add(self.assigned.sequences));
+        running.saturating_add((waiting * request.share_ahead).ceil() as u32)
+    }
+
+    /// Blocks that nobody has or will need who comes before the request.
+    fn free_blocks(&self, request: &PlacementRequest<'_>) -> u32 {
+        let (free, promised, wanted) =
+            self.load.as_ref().map_or((self.info.capacity.kv_blocks, 0, 0), |load| {
+                (load.free_blocks, load.promised_blocks, load.wanted_blocks)
+            });
+        let waiting = f64::from(wanted.saturating_add(self.assigned.blocks));
+        let ahead = (waiting * request.share_ahead).ceil() as u32;
+        free.saturating_sub(promised).saturating_sub(ahead)
+    }
+
+    /// Tokens after which a sequence ends, as measured.
+    fn output_tokens(&self) -> f64 {
+        let measured = self.load.as_ref().map_or(0.0, |load| load.output_tokens);
+        if measured > 0.0 { measured } else { OUTPUT_TOKENS }
     }
 }
 
@@ -119,7 +147,8 @@ impl<'a> Seat<'a> {
             Part::Decode => self.decode_terms(question),
             Part::Both => self.local_terms(question),
         };
-        Ok(Offer { seat: self, terms })
+        let pace = if part == Part::Prefill { Pace::default() } else { self.pace(question) };
+        Ok(Offer { seat: self, terms, pace })
     }
 
     /// What the worker is given if the seat is taken.
@@ -137,7 +166,7 @@ impl<'a> Seat<'a> {
         let tokens = question.request.context_tokens;
         let estimates = self.estimates(question);
         Terms {
-            queue_s: self.backlog_s(question),
+            queue_s: self.queue_s(question),
             prefill_s: estimates.prefill_s(tokens.into()),
             handoff_s: estimates.handoff_s(tokens),
             ..Terms::default()
@@ -160,7 +189,7 @@ impl<'a> Seat<'a> {
     fn local_terms(self, question: Question<'_>) -> Terms {
         let prefill_s = self.estimates(question).prefill_s(question.request.context_tokens.into());
         Terms {
-            queue_s: self.backlog_s(question),
+            queue_s: self.queue_s(question),
             prefill_s,
             handoff_s: 0.0,
             decode_s: self.decode_s(question),
@@ -180,10 +209,15 @@ impl<'a> Seat<'a> {
         let limit = capacity.sequences_max.saturating_add(capacity.queue_max);
         // A request of more sequences than ever fit at once still runs, alone, in turns.
         let asked = request.sequences.min(capacity.sequences_max.max(1));
-        capacity.sequences_max > 0 && self.view.sequences().saturating_add(asked) > limit
+        capacity.sequences_max > 0 && self.view.ahead(request).saturating_add(asked) > limit
     }
 
-    /// Prompt tokens ahead, in seconds: as reported, less what has been computed since, plus what
+    /// The part of the backlog that comes before the request.
+    fn queue_s(self, question: Question<'_>) -> f64 {
+        self.backlog_s(question) * question.request.share_ahead
+    }
+
+    /// Prompt tokens here, in seconds: as reported, less what has been computed since, plus what
     /// has been placed since.
     pub(super) fn backlog_s(self, question: Question<'_>) -> f64 {
         let reported = self.view.load.as_ref().map_or(0, |load| load.queued_prefill_tokens);
@@ -195,9 +229,27 @@ impl<'a> Seat<'a> {
     }
 
     fn decode_s(self, question: Question<'_>) -> f64 {
-        let sequences = self.view.sequences().saturating_add(question.request.sequences);
+        let sequences = self.sequences_with(question);
         let step_s = self.estimates(question).decode_step_s(self.running_at_most(sequences));
-        self.share_in_use_needed(question, sequences) * OUTPUT_TOKENS_TYPICAL * step_s + step_s
+        let must_end = self.share_in_use_needed(question, sequences);
+        must_end * self.view.output_tokens() * step_s + step_s
+    }
+
+    /// Sequences here, once the request is among them.
+    fn sequences_with(self, question: Question<'_>) -> u32 {
+        self.view.ahead(question.request).saturating_add(question.request.sequences)
+    }
+
+    fn pace(self, question: Question<'_>) -> Pace {
+        let running = self.running_at_most(self.sequences_with(question));
+        let alone = self.running_at_most(question.request.sequences);
+        let estimates = self.estimates(question);
+        let step_s = estimates.decode_step_s(running);
+        Pace {
+            step_s,
+            alone_s: estimates.decode_step_s(alone).min(step_s),
+            release_s: step_s * self.view.output_tokens() / f64::from(running.max(1)),
+        }
     }
 
     /// The share of the running sequences that must end before this request can run: by slots and by
@@ -207,7 +259,7 @@ impl<'a> Seat<'a> {
         let slots_short = sequences.saturating_sub(self.running_at_most(sequences));
         let slots = f64::from(slots_short) / f64::from(capacity.sequences_max.max(1));
         let need = self.view.blocks_for(question.request, Part::Both);
-        let free = self.view.free_blocks();
+        let free = self.view.free_blocks(question.request);
         let used = capacity.kv_blocks.saturating_sub(free).max(1);
         let blocks = f64::from(need.saturating_sub(free)) / f64::from(used);
         slots.max(blocks)
@@ -227,7 +279,7 @@ impl<'a> Seat<'a> {
             Role::Prefill => self.backlog_s(question),
             Role::Decode => {
                 let running = self.running_at_most(sequences);
-                OUTPUT_TOKENS_TYPICAL * self.estimates(question).decode_step_s(running)
+                self.view.output_tokens() * self.estimates(question).decode_step_s(running)
             }
         };
         all_s / f64::from(sequences)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,9 @@ pub struct Answer {
     pub deltas: usize,
     /// From the request to the first text.
     pub ttft: Option<Duration>,
+    /// The longest time between two events with text.
+    pub gap_max: Duration,
+    last_text: Option<Instant>,
     /// Whether `[DONE]` came.
     pub is_done: bool,
 }
@@ -81,6 +84,20 @@ impl Client {
             .build()
             .expect("an HTTP client");
         Self { http, base: format!("http://{addr}") }
+    }
+
+    /// The same, calling from another address of this machine: another client to the gateway.
+    ///
+    /// # Panics
+    /// If the HTTP library cannot be set up.
+    #[must_use]
+    pub fn from_address(&self, address: IpAddr) -> Self {
+        let http = reqwest::Client::builder()
+            .timeout(REQUEST_PATIENCE)
+            .local_address(address)
+            .build()
+            .expect("an HTTP client");
+        Self { http, base: self.base.clone() }
     }
 
     /// `http://host:port` of the gateway.
@@ -288,6 +305,9 @@ impl Answer {
             if !text.is_empty() {
                 self.deltas += 1;
                 self.ttft.get_or_insert_with(|| started.elapsed());
+                let now = Instant::now();
+                let gap = self.last_text.replace(now).map_or(Duration::ZERO, |last| now - last);
+                self.gap_max = self.gap_max.max(gap);
             }
             self.text.entry(index).or_default().push_str(text);
             if let Some(reason) = choice["finish_reason"].as_str() {

@@ -18,7 +18,8 @@ use kv_transfer::{Sender, SenderConfig};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use router::dispatch::{
-    DispatchError, DispatchRequest, Dispatcher, DispatcherConfig, Generate as _, GenerationEvent,
+    AdmissionConfig, DispatchError, DispatchRequest, Dispatcher, DispatcherConfig, Generate as _,
+    GenerationEvent, Pin,
 };
 use scheduler::placement::HandoffPolicy;
 use scheduler::{
@@ -166,7 +167,8 @@ impl House {
     /// What a client gets.
     pub(crate) async fn answer(&self, work: &Generation) -> Result<Answer, DispatchError> {
         let deadline = Instant::now() + PATIENCE;
-        let request = DispatchRequest { generation: work.clone(), deadline };
+        let (generation, pin) = (work.clone(), Pin::by_token());
+        let request = DispatchRequest { generation, deadline, pin, place: None };
         let mut stream = self.dispatcher.generate(request).await?;
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {
@@ -238,7 +240,14 @@ async fn dispatcher(members: &MemoryMembership) -> Dispatcher {
     })
     .await;
     let placer = Box::new(LeastLoad { handoff: HandoffPolicy::Always });
-    let config = DispatcherConfig { model: MODEL.into(), loads, placer, channels };
+    let config = DispatcherConfig {
+        model: MODEL.into(),
+        loads,
+        fingerprint: None,
+        placer,
+        channels,
+        admission: AdmissionConfig::default(),
+    };
     let life = Lifecycle::new();
     life.serve();
     Dispatcher::new(config, &Metrics::new(), life)

@@ -93,8 +93,14 @@ fn a_refusal_says_when_to_come_back() {
     let mut setbacks = Setbacks::none();
     assert!(setbacks.refusal().is_none());
     setbacks.add(loss("full", 1, ErrorCode::Busy), Instant::now()).expect("room for more");
-    let refusal = setbacks.refusal().expect("a refusal");
-    assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::Busy, Some(BUSY_RETRY)));
+    let told = |setbacks: &Setbacks| setbacks.refusal().expect("a refusal").retry_after;
+    assert_eq!(told(&setbacks), Some(BUSY_RETRY), "nobody knows better");
+    for (ms, sooner_ms) in [(700, 700), (5_000, 700), (300, 300)] {
+        let mut full = loss("full", 1, ErrorCode::Busy);
+        full.error.retry_after = Some(Duration::from_millis(ms));
+        setbacks.add(full, Instant::now()).expect("room for more");
+        assert_eq!(told(&setbacks), Some(Duration::from_millis(sooner_ms)));
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use cluster::ErrorCode;
 use proto::v1::inference_client::InferenceClient;
 use proto::v1::inference_request::Input;
 use proto::v1::inference_response::Event;
@@ -149,6 +150,23 @@ async fn a_client_is_its_key_or_else_its_address() {
     drop(grpc.generate(request).await.unwrap());
     let clients: Vec<_> = open.peer.requests().iter().map(|it| it.generation.client).collect();
     assert_eq!(clients, [crate::client::of_address([127, 0, 0, 1].into()); 3]);
+}
+
+#[tokio::test]
+async fn what_nobody_can_take_is_refused_before_it_is_read() {
+    let router = TestRouter::playing(vec![says("x")]).await;
+    *router.peer.foreseen.lock() = Some(failure(ErrorCode::Busy));
+    let answer = router.post("/v1/chat/completions", &chat(json!({}))).await;
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.json()["error"]["code"], "rate_limit_exceeded");
+    assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), ("3", "2500"));
+    let mut grpc = InferenceClient::connect(router.grpc_url.clone()).await.unwrap();
+    let input = Some(Input::Text("x".into()));
+    let request = InferenceRequest { input, ..InferenceRequest::default() };
+    let refused = grpc.generate(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(cluster::retry::after(&refused), Some(Duration::from_millis(2500)));
+    assert!(router.peer.requests().is_empty(), "nobody was asked");
 }
 
 #[tokio::test]

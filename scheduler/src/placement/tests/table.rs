@@ -24,6 +24,8 @@ pub(super) fn request(context_tokens: u32) -> PlacementRequest<'static> {
         excluded: &[],
         fingerprint: None,
         turn: 0,
+        share_ahead: 1.0,
+        is_short: false,
     }
 }
 

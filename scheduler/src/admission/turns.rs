@@ -1,0 +1,136 @@
+//! How much of what waits comes before a request, when clients take turns.
+
+use std::collections::HashMap;
+
+use crate::ClientId;
+
+/// What each client has under way, and how much of it still waits.
+#[derive(Debug, Default)]
+pub struct Turns {
+    clients: HashMap<ClientId, Count>,
+    all: Count,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    open: u32,
+    waiting: u32,
+}
+
+// === impl Turns ===
+
+impl Turns {
+    /// A request of `client` begins to wait.
+    pub fn begin(&mut self, client: ClientId) {
+        self.change(client, |count| {
+            count.open += 1;
+            count.waiting += 1;
+        });
+    }
+
+    /// One of its requests waits no longer.
+    pub fn start(&mut self, client: ClientId) {
+        self.change(client, |count| count.waiting -= 1);
+    }
+
+    /// One of its requests has ended.
+    ///
+    /// - `started`: whether [`Turns::start`] was called for it.
+    pub fn end(&mut self, client: ClientId, started: bool) {
+        self.change(client, |count| {
+            count.open -= 1;
+            count.waiting -= u32::from(!started);
+        });
+        if self.of(client) == Count::default() {
+            self.clients.remove(&client);
+        }
+    }
+
+    /// The share of what waits that comes before the next request of `client`: of every other client as many as it
+    /// has waiting itself, and one more.
+    #[must_use]
+    pub fn share_ahead(&self, client: ClientId) -> f64 {
+        if self.all.waiting == 0 {
+            return 1.0;
+        }
+        let own = self.of(client).waiting;
+        let others = self.clients.iter().filter(|(id, _)| **id != client);
+        let ahead: u32 = others.map(|(_, count)| count.waiting.min(own + 1)).sum();
+        f64::from(own + ahead) / f64::from(self.all.waiting)
+    }
+
+    /// Whether `client` would still have no more than an equal share with one request more.
+    #[must_use]
+    pub fn is_short(&self, client: ClientId) -> bool {
+        let own = self.of(client).open;
+        let clients = self.clients.len() as u32 + u32::from(own == 0);
+        clients > 1 && (own + 1) * clients <= self.all.open
+    }
+
+    fn of(&self, client: ClientId) -> Count {
+        self.clients.get(&client).copied().unwrap_or_default()
+    }
+
+    fn change(&mut self, client: ClientId, change: impl Fn(&mut Count)) {
+        change(self.clients.entry(client).or_default());
+        change(&mut self.all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// `a:open/waiting b:open/waiting`.
+    fn turns(text: &str) -> Turns {
+        let mut turns = Turns::default();
+        for one in text.split_whitespace() {
+            let (client, counts) = one.split_once(':').unwrap();
+            let (open, waiting) = counts.split_once('/').unwrap();
+            let (open, waiting): (u32, u32) = (open.parse().unwrap(), waiting.parse().unwrap());
+            for number in 0..open {
+                turns.begin(id(client));
+                if number >= waiting {
+                    turns.start(id(client));
+                }
+            }
+        }
+        turns
+    }
+
+    fn id(name: &str) -> ClientId {
+        ClientId(name.bytes().map(u64::from).sum())
+    }
+
+    /// Each case: what is under way, who asks, how much of what waits is ahead, and whether it is short.
+    #[rstest]
+    #[case::nobody("", "a", 1.0, false)]
+    #[case::alone("a:9/5", "a", 1.0, false)]
+    #[case::behind_a_crowd("a:150/100", "b", 0.01, true)]
+    #[case::the_crowd_itself("a:150/100 b:1/1", "a", 1.0, false)]
+    #[case::in_the_middle("a:10/8 b:2/2", "b", 0.5, true)]
+    #[case::as_many_as_others("a:4/2 b:4/2", "b", 1.0, false)]
+    #[case::nobody_waits("a:64/0", "b", 1.0, true)]
+    fn clients_take_turns(
+        #[case] under_way: &str,
+        #[case] client: &str,
+        #[case] ahead: f64,
+        #[case] short: bool,
+    ) {
+        let turns = turns(under_way);
+        assert!((turns.share_ahead(id(client)) - ahead).abs() < 1e-9);
+        assert_eq!(turns.is_short(id(client)), short);
+    }
+
+    #[test]
+    fn who_has_left_is_forgotten() {
+        let mut turns = turns("a:2/1 b:1/1");
+        turns.end(id("a"), true);
+        turns.end(id("a"), false);
+        turns.end(id("b"), false);
+        assert!(turns.clients.is_empty());
+        assert_eq!(turns.all, Count::default());
+    }
+}
