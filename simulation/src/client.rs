@@ -65,7 +65,7 @@ impl Clients {
                 self.tasks.spawn(async move { clients.ask(number, &dispatcher).await });
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn ask(&self, number: usize, dispatcher: &Dispatcher) {

@@ -54,7 +54,7 @@ impl Transport for Bugged {
 
     async fn open(&self, target: &Target, open: Open) -> Result<Link, OpenError> {
         let link = self.inner.open(target, open).await?;
-        if self.streams.fetch_add(1, Ordering::Relaxed) % EVERY != 0 {
+        if !self.streams.fetch_add(1, Ordering::Relaxed).is_multiple_of(EVERY) {
             return Ok(link);
         }
         let (pushes, pushed) = mpsc::channel(PUSHES_MAX);
