@@ -84,7 +84,7 @@ pub(crate) fn some_work(number: usize, random: &mut ChaCha8Rng) -> Generation {
             temperature: 0.8,
             seed: random.random_range(0..u64::MAX),
             logit_bias: vec![(random.random_range(3..VOCAB), 1.5)],
-            logprobs: (number % 2 == 0).then_some(2),
+            logprobs: number.is_multiple_of(2).then_some(2),
             ..Sampling::default()
         },
         stop: StopRules {
