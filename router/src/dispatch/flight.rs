@@ -99,19 +99,6 @@ impl Flight {
             // The first to be set, as there is one outcome. It is heard when the way back ends here.
             let _ = self.way_back.last_words.set(error);
             self.request.place.iter().for_each(StreamPlace::give_back);
-            return;
-        }
-        self.leave_place().await;
-    }
-
-    /// Waits until the client has read what there is, or long enough: then its place among the streams is for others.
-    async fn leave_place(self) {
-        let Self { way_back, request, placing, .. } = self;
-        let WayBack { events, .. } = way_back;
-        let patience = placing.admission.reader_timeout();
-        let is_open = tokio::time::timeout(patience, events.closed()).await.is_err();
-        if let Some(place) = request.place.filter(|_| is_open) {
-            place.give_back();
         }
     }
 
