@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, chat};
+use crate::commands::{bench, certs, chat};
 use crate::settings::{
-    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, TelemetryArgs, WorkerArgs, Written,
+    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs, Written,
 };
 
 /// Serves large language models with prefill and decode on separate workers.
@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Chat(chat::ChatArgs),
     /// Measures a running cluster.
     Bench(bench::BenchArgs),
+    /// Makes certificates and secrets, for a cluster on a network.
+    Certs(certs::CertsArgs),
     /// Looks at this machine and says what Baton can use of it.
     Doctor,
 }
@@ -74,6 +76,8 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
+    security: SecurityArgs,
+    #[command(flatten)]
     telemetry: TelemetryArgs,
 }
 
@@ -89,6 +93,8 @@ pub(crate) struct RouterArgs {
     gateway: GatewayArgs,
     #[command(flatten)]
     etcd: EtcdArgs,
+    #[command(flatten)]
+    security: SecurityArgs,
     #[command(flatten)]
     telemetry: TelemetryArgs,
     /// Longest prompt plus output. Default: the model's own limit.
@@ -114,6 +120,8 @@ pub(crate) struct WorkerNodeArgs {
     #[command(flatten)]
     etcd: EtcdArgs,
     #[command(flatten)]
+    security: SecurityArgs,
+    #[command(flatten)]
     telemetry: TelemetryArgs,
 }
 
@@ -126,6 +134,7 @@ impl UpArgs {
             model: self.model.clone(),
             gateway: self.gateway.clone(),
             engine: self.engine.clone(),
+            security: self.security.clone(),
             telemetry: self.telemetry.clone(),
             ..Written::default()
         }
@@ -146,6 +155,7 @@ impl RouterArgs {
             },
             worker: WorkerArgs { drain_deadline_s: self.drain_deadline_s, ..WorkerArgs::default() },
             etcd: self.etcd.clone(),
+            security: self.security.clone(),
             telemetry: self.telemetry.clone(),
         }
     }
@@ -161,6 +171,7 @@ impl WorkerNodeArgs {
             worker: self.worker.clone(),
             engine: self.engine.clone(),
             etcd: self.etcd.clone(),
+            security: self.security.clone(),
             telemetry: self.telemetry.clone(),
             ..Written::default()
         }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod bench;
+pub(crate) mod certs;
 pub(crate) mod chat;
 pub(crate) mod doctor;
 pub(crate) mod router;

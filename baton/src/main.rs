@@ -43,6 +43,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::DecodeWorker(args) => commands::workers::run(args, Role::Decode).await,
         Command::Chat(args) => commands::chat::run(args).await,
         Command::Bench(args) => commands::bench::run(args).await,
+        Command::Certs(args) => commands::certs::run(&args),
         Command::Doctor => {
             commands::doctor::run();
             Ok(())

@@ -12,9 +12,13 @@ use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 mod groups;
+mod security;
 mod valid;
 
-pub(crate) use groups::{EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, TelemetryArgs, WorkerArgs};
+pub(crate) use groups::{
+    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs,
+};
+pub(crate) use security::{Lock, Port};
 pub(crate) use valid::Settings;
 
 /// Every setting as somebody wrote it; absent ones take their defaults.
@@ -31,6 +35,8 @@ pub(crate) struct Written {
     pub worker: WorkerArgs,
     /// `[etcd]`
     pub etcd: EtcdArgs,
+    /// `[security]`
+    pub security: SecurityArgs,
     /// `[telemetry]`
     pub telemetry: TelemetryArgs,
 }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower::Layer as _;
 
 use crate::connections::{Connections, CountCalls, CountCallsService, Guarded};
+use crate::security::{Doorkeeper, Secured};
 
 /// How long open answers have to end once the node has stopped: their streams end by themselves,
 /// only their last bytes have to be written.
@@ -39,6 +40,8 @@ pub struct HttpServer {
     pub listener: TcpListener,
     /// Its connections, and those that share their limit.
     pub connections: Connections,
+    /// How it meets its callers.
+    pub doorkeeper: Doorkeeper,
     /// For the head of a request to arrive whole. HTTP/1 connections stay open as long between two requests.
     pub head_timeout: Duration,
 }
@@ -63,7 +66,7 @@ impl HttpServer {
                 Ok((stream, peer)) => {
                     let Some(seat) = self.connections.admit(peer.ip()) else { continue };
                     let activity = Arc::clone(seat.activity());
-                    let guarded = Guarded::new(prepare(stream), seat);
+                    let guarded = Guarded::new(self.doorkeeper.meet(prepare(stream)), seat);
                     let app = CountCalls::of(&activity).layer(app.clone());
                     let connection =
                         serve_connection(guarded, app, self.head_timeout, stopped.clone());
@@ -94,7 +97,7 @@ fn prepare(stream: TcpStream) -> TcpStream {
 
 /// Serves one connection; asks it to close when the node has stopped.
 async fn serve_connection(
-    stream: Guarded<TcpStream>,
+    stream: Guarded<Secured<TcpStream>>,
     app: CountCallsService<Router>,
     head_timeout: Duration,
     stopped: CancellationToken,

@@ -18,6 +18,7 @@ pub mod node;
 pub mod report;
 pub mod retry;
 pub mod rpc;
+pub mod security;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -9,6 +9,7 @@ use crate::telemetry::propagate;
 
 mod accept;
 pub mod channels;
+mod dial;
 pub mod net;
 pub mod server;
 

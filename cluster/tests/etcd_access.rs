@@ -1,16 +1,18 @@
 //! An etcd that asks who is there: users, certificates, several endpoints.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster::membership::etcd::{Credentials, EtcdTls, Identity};
+use cluster::membership::etcd::{Credentials, EtcdTls, IdentityFiles};
+use cluster::security::authority::{self, Subject};
 use cluster::testing::{Etcd, wait_for, worker};
 use cluster::{EtcdConfig, EtcdMembership, Membership, Standing};
 use etcd_client::{Client, Permission, PermissionType};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use scheduler::Role;
 use tempfile::TempDir;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Registers a worker and sees it in the view.
 async fn works(config: EtcdConfig) {
@@ -54,51 +56,49 @@ async fn a_user_with_rights_to_the_namespace_is_enough() {
 
 /// A certificate authority with certificates for etcd and for a node.
 struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    authority: authority::Authority,
+    dir: TempDir,
 }
 
 impl Authority {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer }
+        let (authority, issued) = authority::Authority::create("test", DAY).unwrap();
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), issued.cert_pem).unwrap();
+        Self { authority, dir }
     }
 
-    fn identity(&self) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
-        Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() }
+    fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
     }
 
-    fn trusted(&self, identity: Option<Identity>) -> EtcdTls {
-        EtcdTls { ca_pem: Some(self.issuer.pem()), identity, domain: None }
+    fn identity(&self) -> IdentityFiles {
+        let subject = Subject { node: None, hosts: vec!["127.0.0.1".to_owned()] };
+        let issued = self.authority.issue(&subject, DAY).unwrap();
+        let (cert, key) = (self.dir.path().join("cert.pem"), self.dir.path().join("key.pem"));
+        std::fs::write(&cert, issued.cert_pem).unwrap();
+        std::fs::write(&key, issued.key_pem).unwrap();
+        IdentityFiles { cert, key }
+    }
+
+    fn trusted(&self, identity: Option<IdentityFiles>) -> EtcdTls {
+        EtcdTls { ca: Some(self.ca()), identity, domain: None }
     }
 }
 
 /// etcd's arguments for TLS in both directions.
-fn tls_args(dir: &Path, authority: &Authority) -> Vec<OsString> {
-    let server = authority.identity();
-    let files = [
-        ("--cert-file", server.cert_pem),
-        ("--key-file", server.key_pem),
-        ("--trusted-ca-file", authority.issuer.pem()),
-    ];
-    let mut args: Vec<OsString> = vec!["--client-cert-auth".into()];
-    for (arg, pem) in files {
-        let path = dir.join(arg);
-        std::fs::write(&path, pem).unwrap();
-        args.extend([arg.into(), path.into_os_string()]);
-    }
-    args
+fn tls_args(authority: &Authority) -> Vec<OsString> {
+    let IdentityFiles { cert, key } = authority.identity();
+    let files = [("--cert-file", cert), ("--key-file", key), ("--trusted-ca-file", authority.ca())];
+    let args = files.into_iter().flat_map(|(arg, path)| [arg.into(), path.into_os_string()]);
+    std::iter::once("--client-cert-auth".into()).chain(args).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_checked_in_both_directions() {
-    let (dir, ours, theirs) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
+    let (ours, theirs) = (Authority::new(), Authority::new());
     let tls = ours.trusted(Some(ours.identity()));
-    let etcd = Etcd::start_with(tls_args(dir.path(), &ours), Some(tls)).await;
+    let etcd = Etcd::start_with(tls_args(&ours), Some(tls)).await;
     works(etcd.config()).await;
     let with = |tls: EtcdTls| EtcdConfig { tls: Some(tls), ..etcd.config() };
     is_kept_out(with(theirs.trusted(Some(ours.identity())))).await;

@@ -12,7 +12,7 @@ use cluster::{ClusterError, ErrorCode, Membership, MemoryMembership};
 use proto::v1;
 use proto::v1::worker_client::WorkerClient;
 use rstest::rstest;
-use scheduler::{NodeState, Role};
+use scheduler::{Address, Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 use support::Worker;
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -30,6 +30,11 @@ async fn reports(channel: Channel, incarnation: u64) -> Result<Streaming<v1::Loa
     Ok(WorkerClient::new(channel).report(request).await?.into_inner())
 }
 
+fn channel_to(uri: String, purpose: Purpose) -> Channel {
+    let (worker, incarnation) = (WorkerId::from("a"), Incarnation(1));
+    Channels::new().channel(&Address { worker, incarnation, uri }, Role::Decode, purpose)
+}
+
 async fn watch_health(channel: Channel) -> Streaming<HealthCheckResponse> {
     let request = HealthCheckRequest { service: String::new() };
     HealthClient::new(channel).watch(request).await.unwrap().into_inner()
@@ -42,7 +47,8 @@ async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_follows_the_nodes_state() {
     let worker = Worker::start("a", 1).await;
-    let mut health = watch_health(Channels::new().get(&worker.info.address)).await;
+    let mut health =
+        watch_health(Channels::new().get(&worker.info.address, worker.info.role)).await;
     while next(&mut health).await.unwrap().unwrap().status() != ServingStatus::Serving {}
     worker.node.drain(DEADLINE).await;
     while next(&mut health).await.unwrap().unwrap().status() != ServingStatus::NotServing {}
@@ -51,7 +57,7 @@ async fn health_follows_the_nodes_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_names_every_service() {
     let worker = Worker::start("a", 1).await;
-    let channel = Channels::new().get(&worker.info.address);
+    let channel = Channels::new().get(&worker.info.address, worker.info.role);
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -69,7 +75,8 @@ async fn reflection_names_every_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reports_come_at_once_are_numbered_and_tell_changes_of_state() {
     let worker = Worker::start("a", 7).await;
-    let mut stream = reports(Channels::new().get(&worker.info.address), 7).await.unwrap();
+    let mut stream =
+        reports(Channels::new().get(&worker.info.address, worker.info.role), 7).await.unwrap();
     let first = next(&mut stream).await.unwrap().unwrap();
     assert_eq!((first.incarnation, first.running, first.free_blocks), (7, 3, 5));
     let second = next(&mut stream).await.unwrap().unwrap();
@@ -91,14 +98,16 @@ async fn reports_come_at_once_are_numbered_and_tell_changes_of_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_for_another_life_is_refused(#[case] incarnation: u64, #[case] want: Option<Code>) {
     let worker = Worker::start("a", 7).await;
-    let opened = reports(Channels::new().get(&worker.info.address), incarnation).await;
+    let opened =
+        reports(Channels::new().get(&worker.info.address, worker.info.role), incarnation).await;
     assert_eq!(opened.err().map(|status| status.code()), want);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_node_ends_though_a_peer_holds_on() {
     let worker = Worker::start("a", 1).await;
-    let mut endless = watch_health(Channels::new().get(&worker.info.address)).await;
+    let mut endless =
+        watch_health(Channels::new().get(&worker.info.address, worker.info.role)).await;
     next(&mut endless).await.unwrap();
     worker.node.stop(DEADLINE).await;
     timeout(DEADLINE, worker.server).await.expect("the server ends").unwrap();
@@ -108,7 +117,7 @@ async fn a_stopped_node_ends_though_a_peer_holds_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_breaks_its_connections_at_once() {
     let worker = Worker::start("a", 1).await;
-    let channel = Channels::new().get(&worker.info.address);
+    let channel = Channels::new().get(&worker.info.address, worker.info.role);
     let mut stream = reports(channel.clone(), 1).await.unwrap();
     next(&mut stream).await.unwrap();
     let info = worker.kill().await;
@@ -138,7 +147,7 @@ async fn a_killed_node_breaks_its_connections_at_once() {
 async fn a_silent_peer_is_noticed_within_about_five_seconds(#[case] purpose: Purpose) {
     let worker = Worker::start("a", 1).await;
     let proxy = Proxy::start(worker.addr).await;
-    let mut stream = reports(Channels::new().channel(&proxy.uri(), purpose), 1).await.unwrap();
+    let mut stream = reports(channel_to(proxy.uri(), purpose), 1).await.unwrap();
     next(&mut stream).await.unwrap();
     proxy.stall();
     let start = Instant::now();
@@ -150,7 +159,7 @@ async fn a_silent_peer_is_noticed_within_about_five_seconds(#[case] purpose: Pur
 async fn a_deadline_ends_a_call_that_is_not_answered() {
     let worker = Worker::start("a", 1).await;
     let proxy = Proxy::start(worker.addr).await;
-    let channel = Channels::new().channel(&proxy.uri(), Purpose::Control);
+    let channel = channel_to(proxy.uri(), Purpose::Control);
     let ask = |deadline| {
         let request = rpc::request(HealthCheckRequest::default(), deadline);
         let mut client = HealthClient::new(channel.clone());
@@ -176,9 +185,9 @@ async fn channels_are_shared_by_uri_and_purpose_and_evicted_with_the_member() {
     b.address.uri = "http://127.0.0.1:12".to_owned();
     let a_registration = store.register(a.clone()).await.unwrap();
     let _b_registration = store.register(b.clone()).await.unwrap();
-    for address in [&a.address, &a.address, &b.address] {
-        drop(channels.get(address));
-        drop(channels.bulk(address, 0));
+    for WorkerInfo { address, role, .. } in [&a, &a, &b] {
+        drop(channels.get(address, *role));
+        drop(channels.bulk(address, *role, 0));
     }
     assert_eq!(channels.len(), 4);
     a_registration.deregister().await;
@@ -188,7 +197,7 @@ async fn channels_are_shared_by_uri_and_purpose_and_evicted_with_the_member() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_cannot_be_one_fails_its_calls_and_says_so() {
-    let channel = Channels::new().channel("not a uri", Purpose::Control);
+    let channel = channel_to("not a uri".to_owned(), Purpose::Control);
     let refused = reports(channel, 1).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     let chain = format!("{refused:?}");

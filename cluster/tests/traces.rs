@@ -84,7 +84,9 @@ async fn a_trace_crosses_a_call_and_reaches_the_collector_before_the_process_end
     let call = async {
         // This worker decodes nothing; that it was asked is all that is wanted.
         let request = rpc::request(GenerateRequest::default(), rpc::deadline_from(10_000));
-        DecodeClient::new(Channels::new().get(&worker.info.address)).generate(request).await
+        DecodeClient::new(Channels::new().get(&worker.info.address, worker.info.role))
+            .generate(request)
+            .await
     };
     call.instrument(client).await.unwrap_err();
     worker.node.stop(DEADLINE).await;

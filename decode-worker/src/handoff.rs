@@ -13,7 +13,7 @@ use proto::v1::generate_response as to_router;
 use proto::v1::prefill_client::PrefillClient;
 use proto::v1::prefill_response as from_peer;
 use proto::{SealChain, Sealed as _, v1};
-use scheduler::{Address, Generation, SampledToken};
+use scheduler::{Address, Generation, Role, SampledToken};
 use tonic::Streaming;
 use worker::call::Responses;
 use worker::{Integrity, Node, WorkerError};
@@ -76,6 +76,7 @@ impl Handoff<'_> {
         delivered: &mut Vec<SampledToken>,
     ) -> Result<HandedOver, WorkerError> {
         let started = cluster::clock::now();
+        self.node.peers.check(self.peer, Role::Prefill).await?;
         let Expectation { pending, context } = self.expect().await?;
         let answers = self.call(&pending).await?;
         let told = self.listen(answers, context, responses, delivered).await?;
@@ -146,7 +147,7 @@ impl Handoff<'_> {
     }
 
     async fn call(&self, pending: &PendingHandoff) -> Result<Answers<'_>, WorkerError> {
-        let channel = self.node.channels.get(self.peer);
+        let channel = self.node.channels.get(self.peer, Role::Prefill);
         let request = v1::PrefillRequest {
             generation: Some(v1::Generation::under_seal(self.work, self.work_seal)),
             deadline_ms: cluster::rpc::remaining_ms(self.deadline),

@@ -15,6 +15,9 @@ use worker::{Ask, Node, WorkerError};
 use crate::handoff::{HandedOver, Handoff};
 use crate::shared::Shared;
 
+/// Prefill workers tried for one request: beyond that, computing the prompt here is sooner done.
+const PEERS_MAX: usize = 16;
+
 /// Generates for the router.
 pub(crate) struct DecodeService {
     node: Node,
@@ -52,9 +55,14 @@ impl v1::decode_server::Decode for DecodeService {
         let mut request = request.into_inner();
         let seal = self.node.integrity.open("generate", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms, request.start_within_ms, seal);
+        let call = Call::new(
+            permit,
+            self.node.capped_ms(request.deadline_ms),
+            request.start_within_ms,
+            seal,
+        );
         let work_seal = request.generation.as_ref().map_or(0, |generation| generation.seal);
-        let peers = request.prefill_peers.into_iter().map(TryInto::try_into);
+        let peers = request.prefill_peers.into_iter().take(PEERS_MAX).map(TryInto::try_into);
         let session = Session {
             node: self.node.clone(),
             shared: self.shared.clone(),

@@ -72,7 +72,7 @@ fn handoffs(criterion: &mut Criterion) {
                 ..SenderConfig::default()
             };
             let sender = Sender::new(Transports::new(vec![transport.clone()]), config);
-            let target = Target { uri: uri.clone(), incarnation: 0 };
+            let target = Target { worker: "receiver".into(), uri: uri.clone(), incarnation: 0 };
             let id = BenchmarkId::new(*way, format!("{kib} KiB"));
             let source = Memory::new();
             group.bench_function(id, |bencher| {
@@ -89,7 +89,7 @@ fn handoffs(criterion: &mut Criterion) {
     group.sample_size(10).measurement_time(Duration::from_secs(4));
     for (way, transport, uri) in &ways {
         let sender = Sender::new(Transports::new(vec![transport.clone()]), SenderConfig::default());
-        let target = Target { uri: uri.clone(), incarnation: 0 };
+        let target = Target { worker: "receiver".into(), uri: uri.clone(), incarnation: 0 };
         let source = Memory::new();
         let (mut processor, mut rounds) = (Duration::ZERO, 0);
         group.bench_function(*way, |bencher| {

@@ -29,6 +29,8 @@ pub(crate) const CHUNKS_QUEUED_MAX: usize = 2;
 /// A receiver, in one of its lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
+    /// The worker's name.
+    pub worker: String,
     /// `http://host:port` of its gRPC server, or the name it has in this process.
     pub uri: String,
     /// Which life.
@@ -157,11 +159,11 @@ mod tests {
             Arc::new(GrpcTransport::new(1)),
             Arc::new(InProcessTransport::new(local)),
         ]);
-        let remote = Target { uri: "http://10.0.0.1:1".into(), incarnation: 1 };
+        let remote = Target { worker: "d".into(), uri: "http://10.0.0.1:1".into(), incarnation: 1 };
         let offered = offer(&["nccl", "in-process", "grpc"]);
         assert_eq!(names(&ours.choose(&offered, &remote)), ["grpc"], "no such receiver here");
         assert!(ours.choose(&offer(&["nccl"]), &remote).is_empty());
-        let odd = Target { uri: "inproc://elsewhere".into(), incarnation: 1 };
+        let odd = Target { worker: "d".into(), uri: "inproc://elsewhere".into(), incarnation: 1 };
         assert!(ours.choose(&offered, &odd).is_empty(), "not an address that gRPC knows");
     }
 }

@@ -60,7 +60,7 @@ async fn a_transport_that_doesnt_hold_gives_way_to_the_next() {
         .unwrap();
     let job = kv_transfer::SendJob {
         id: pending.id(),
-        target: Target { uri: uri.into(), incarnation: INCARNATION },
+        target: Target { worker: "receiver".into(), uri: uri.into(), incarnation: INCARNATION },
         transports: vec!["nccl".into(), "grpc".into(), "in-process".into()],
         blocks: 0..5,
         tokens: TOKENS,

@@ -33,7 +33,12 @@ impl v1::decode_server::Decode for LocalDecode {
         let mut request = request.into_inner();
         let seal = self.node.integrity.open("generate", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms, request.start_within_ms, seal);
+        let call = Call::new(
+            permit,
+            self.node.capped_ms(request.deadline_ms),
+            request.start_within_ms,
+            seal,
+        );
         let work = Arc::new(self.node.integrity.generation(request.generation)?);
         let (node, deadline) = (self.node.clone(), call.deadline);
         let ask = Ask::to_generate(&node.engine, &work, true, call.start_by);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use cluster::security::Shown;
 use engine::{Event, EventStream, Mode, Submission};
 use kv_cache::{BlockHash, BlockTable, HandoffId};
 use kv_transfer::transport::Target;
@@ -11,11 +12,11 @@ use kv_transfer::{FilledPages, PageQueue, SendJob, Sender, TransferError};
 use proto::convert::required;
 use proto::v1;
 use proto::v1::prefill_response::{Committed, Event as Wire, FirstTokens, PromptScores, Started};
-use scheduler::{Address, Generation, SampledToken};
+use scheduler::{Address, Generation, Role, SampledToken};
 use tonic::{Request, Response, Status};
 use worker::call::{Call, ResponseStream, Responses};
 use worker::local::SCORES_MAX;
-use worker::{Ask, Node, WorkerError};
+use worker::{Ask, Node, Peers, WorkerError};
 
 use crate::prompts::Prompts;
 
@@ -40,6 +41,7 @@ struct Prompt {
 /// Where a prompt's blocks go.
 struct Destination {
     id: HandoffId,
+    address: Address,
     target: Target,
     transports: Vec<String>,
     held_blocks: u32,
@@ -71,16 +73,22 @@ impl v1::prefill_server::Prefill for PrefillService {
         &self,
         request: Request<v1::PrefillRequest>,
     ) -> Result<Response<Self::PrefillStream>, Status> {
+        let caller = worker::call::caller(&request);
         let mut request = request.into_inner();
         let seal = self.node.integrity.open("prefill", &mut request)?;
         let permit = self.node.admit(request.incarnation)?;
-        let call = Call::new(permit, request.deadline_ms, request.start_within_ms, seal);
+        let call = Call::new(
+            permit,
+            self.node.capped_ms(request.deadline_ms),
+            request.start_within_ms,
+            seal,
+        );
         let prompt = Prompt {
             node: self.node.clone(),
             sender: self.sender.clone(),
             prompts: self.prompts.clone(),
             work: Arc::new(self.node.integrity.generation(request.generation)?),
-            destination: Destination::from_wire(&self.node, request.target)?,
+            destination: Destination::from_wire(&self.node, &caller, request.target)?,
             deadline: call.deadline,
             start_by: call.start_by,
         };
@@ -91,16 +99,27 @@ impl v1::prefill_server::Prefill for PrefillService {
 // === impl Destination ===
 
 impl Destination {
-    fn from_wire(node: &Node, wire: Option<v1::HandoffTarget>) -> Result<Self, WorkerError> {
+    /// - `caller`: who asks for the blocks.
+    fn from_wire(
+        node: &Node,
+        caller: &Shown,
+        wire: Option<v1::HandoffTarget>,
+    ) -> Result<Self, WorkerError> {
         let wire = required("target", wire)?;
         if wire.kv_layout != node.fingerprint.kv_layout {
             let ours = node.fingerprint.kv_layout.clone();
             return Err(WorkerError::LayoutMismatch { ours, theirs: wire.kv_layout });
         }
         let address: Address = required("address", wire.address)?.try_into()?;
+        Peers::check_speaker(caller, &address)?;
         Ok(Self {
             id: proto::convert::transfer::handoff_id(&wire.handoff_id)?,
-            target: Target { uri: address.uri, incarnation: address.incarnation.0 },
+            target: Target {
+                worker: address.worker.to_string(),
+                uri: address.uri.clone(),
+                incarnation: address.incarnation.0,
+            },
+            address,
             transports: wire.transports,
             held_blocks: wire.held_blocks,
         })
@@ -111,6 +130,7 @@ impl Destination {
 
 impl Prompt {
     async fn run(self, responses: Responses<v1::PrefillResponse>) -> Result<(), WorkerError> {
+        self.node.peers.check(&self.destination.address, Role::Decode).await?;
         let ask = Ask::to_prefill(&self.node.engine, &self.work, self.start_by);
         let inside = self.prompts.entrance.enter(ask).await?;
         self.prompts.outgoing.room().await;

@@ -34,6 +34,8 @@ pub struct GatewayConfig {
     pub limits: GatewayLimits,
     /// Keys of which clients must send one; empty: everyone may come.
     pub api_keys: Vec<String>,
+    /// Whether strangers may come and nothing keeps them out: said where operators look.
+    pub insecure: bool,
     /// Let web pages of any origin call, not only those of this machine.
     pub cors: bool,
     /// Refuse fields that have no effect.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cluster::connections::Connections;
 use cluster::rpc::{Listener, Server};
+use cluster::security::{Certificates, Doorkeeper};
 use cluster::telemetry::Metrics;
 use cluster::{ClusterError, HttpServer, Lifecycle};
 use tokio::net::TcpListener;
@@ -19,6 +20,8 @@ pub struct RouterConfig {
     pub http: TcpListener,
     /// The public gRPC address, bound; `None`: no gRPC.
     pub grpc: Option<Listener>,
+    /// What clients see of HTTP; gRPC's listener has its own. `None`: they are met unencrypted.
+    pub certificates: Option<Arc<Certificates>>,
     /// Models, limits, keys.
     pub gateway: GatewayConfig,
 }
@@ -41,8 +44,12 @@ pub async fn serve(
         (limits.head_timeout, Connections::new(limits.connections.clone()));
     let gateway = Gateway::new(config.gateway, generate, &metrics, node.clone())?;
     let app = http::app(Arc::clone(&gateway), metrics);
-    let server =
-        HttpServer { listener: config.http, connections: connections.clone(), head_timeout };
+    let server = HttpServer {
+        listener: config.http,
+        connections: connections.clone(),
+        doorkeeper: Doorkeeper::showing(config.certificates.as_ref()),
+        head_timeout,
+    };
     let http = server.serve(app, node.stopped());
     let Some(listener) = config.grpc else {
         http.await;

@@ -325,6 +325,7 @@ impl TestRouter {
             models: ModelCatalog::new(vec![Arc::new(model())]).unwrap(),
             limits: GatewayLimits { text_threads: 1, ..GatewayLimits::default() },
             api_keys: Vec::new(),
+            insecure: false,
             cors: false,
             strict_fields: false,
         };

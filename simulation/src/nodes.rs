@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use cluster::connections::ConnectionLimits;
 use cluster::load::LoadConfig;
-use cluster::rpc::{Channels, Listener, Purpose};
+use cluster::rpc::{Channels, Listener};
+use cluster::security::Security;
 use cluster::telemetry::Metrics;
 use cluster::{EtcdConfig, EtcdMembership, Lifecycle, LoadWatcher, Membership};
 use engine::{DrivenEngine, EngineConfig, EngineHandle, EngineInfo, ModelOptions, Turn};
@@ -16,7 +17,9 @@ use kv_transfer::transport::{Faults, Faulty, GrpcTransport};
 use kv_transfer::{Sender, SenderConfig, Target, Transport, Transports};
 use parking_lot::Mutex;
 use router::dispatch::{AdmissionConfig, Dispatcher, DispatcherConfig};
-use scheduler::{ClusterSnapshot, HandoffPolicy, LeastLoad, Placer, Role, WorkerId};
+use scheduler::{
+    Address, ClusterSnapshot, HandoffPolicy, Incarnation, LeastLoad, Placer, Role, WorkerId,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -190,6 +193,10 @@ fn config(place: &Place, spec: &WorkerSpec) -> WorkerConfig {
         advertise_host: None,
         report_interval: Duration::from_millis(100),
         drain_deadline: Duration::from_secs(2),
+        deadline_max: Duration::from_secs(3600),
+        security: Security::open(),
+        admin_certificates: None,
+        insecure: false,
         credit_queue_max: 32,
     }
 }
@@ -197,7 +204,12 @@ fn config(place: &Place, spec: &WorkerSpec) -> WorkerConfig {
 /// The sending side of hand-offs, with the faults that are wanted on the way.
 fn sender(place: &Place, spec: &WorkerSpec, channels: Channels) -> Sender {
     let dial = move |target: &Target, lane: usize| {
-        Ok(channels.channel(&target.uri, Purpose::Bulk { lane: lane as u8 }))
+        let address = Address {
+            worker: target.worker.as_str().into(),
+            incarnation: Incarnation(target.incarnation),
+            uri: target.uri.clone(),
+        };
+        Ok(channels.bulk(&address, Role::Decode, lane as u8))
     };
     let grpc = GrpcTransport::with_dial(LANES, Arc::new(dial)).with_lane_bytes(512);
     let mut transport: Arc<dyn Transport> =

@@ -14,6 +14,7 @@ use crate::etcd::{Etcd, free_port};
 use crate::metrics::Metrics;
 use crate::model::TestModel;
 use crate::node::{Node, NodeSpec};
+use crate::security::{Keyring, Lock};
 use crate::wait::wait_until;
 
 /// How long a cluster may take to come to rest after its last request.
@@ -27,6 +28,7 @@ pub struct ClusterBuilder {
     prefill_workers: usize,
     decode_workers: usize,
     lease_ttl_s: u32,
+    lock: Lock,
     worker_args: Vec<String>,
     router_args: Vec<String>,
     stable_ports: bool,
@@ -45,6 +47,8 @@ pub struct Cluster {
     pub etcd: Etcd,
     /// The model that all of it serves.
     pub model: TestModel,
+    /// What keeps strangers out of it.
+    pub keyring: Keyring,
     router_spec: NodeSpec,
     builder: ClusterBuilder,
     // Last: dropped after the processes that use it.
@@ -92,6 +96,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// What keeps strangers out.
+    #[must_use]
+    pub fn lock(mut self, lock: Lock) -> Self {
+        self.lock = lock;
+        self
+    }
+
     /// More options for every worker.
     #[must_use]
     pub fn worker_args(mut self, args: &[&str]) -> Self {
@@ -121,17 +132,20 @@ impl ClusterBuilder {
         let folder = Folder::new().await;
         let model = TestModel::demo_or_random(folder.path());
         let etcd = Etcd::start(folder.path()).await;
+        let keyring = Keyring::new(self.lock, folder.path());
 
         let specs = |role: &str, count: usize| -> Vec<NodeSpec> {
             let name = |index| format!("{}{index}", &role[..1]);
             (0..count)
-                .map(|index| self.worker_spec(role, &name(index), &etcd, &model, folder.path()))
+                .map(|index| {
+                    self.worker_spec(role, &name(index), &etcd, &model, &keyring, folder.path())
+                })
                 .collect()
         };
         // All processes first, so that they load at the same time.
         let mut prefill = start_all(specs("prefill-worker", self.prefill_workers)).await;
         let mut decode = start_all(specs("decode-worker", self.decode_workers)).await;
-        let router_spec = self.router_spec(&etcd, &model, folder.path());
+        let router_spec = self.router_spec(&etcd, &model, &keyring, folder.path());
         let mut router = Node::start(router_spec.clone()).await;
         for node in prefill.iter_mut().chain(&mut decode) {
             node.ready().await;
@@ -141,7 +155,7 @@ impl ClusterBuilder {
         let (prefill_workers, decode_workers) = (self.prefill_workers, self.decode_workers);
         let builder = self;
         let cluster =
-            Cluster { router, prefill, decode, etcd, model, router_spec, builder, folder };
+            Cluster { router, prefill, decode, etcd, model, keyring, router_spec, builder, folder };
         cluster.sees_workers(prefill_workers, decode_workers).await;
         cluster
     }
@@ -152,6 +166,7 @@ impl ClusterBuilder {
         name: &str,
         etcd: &Etcd,
         model: &TestModel,
+        keyring: &Keyring,
         folder: &Path,
     ) -> NodeSpec {
         let mut args = vec![role.to_owned(), "--id".to_owned(), name.to_owned()];
@@ -161,14 +176,31 @@ impl ClusterBuilder {
         // Several engines share the machine's cores.
         args.extend(["--threads", "1"].map(str::to_owned));
         args.extend(self.shared_args(etcd, model));
+        let kind = role.trim_end_matches("-worker");
+        if keyring.lock() == Lock::Certificates {
+            keyring.issue(kind, name, 2);
+        }
+        args.extend(keyring.flags(kind, name));
         args.extend(self.worker_args.iter().cloned());
         NodeSpec::new(name, folder, args)
     }
 
-    fn router_spec(&self, etcd: &Etcd, model: &TestModel, folder: &Path) -> NodeSpec {
+    fn router_spec(
+        &self,
+        etcd: &Etcd,
+        model: &TestModel,
+        keyring: &Keyring,
+        folder: &Path,
+    ) -> NodeSpec {
         let mut args = vec!["router".to_owned()];
         args.extend(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"].map(str::to_owned));
         args.extend(self.shared_args(etcd, model));
+        if keyring.lock() == Lock::Certificates {
+            keyring.issue("router", "r0", 2);
+            // Tests' clients speak plain HTTP; what is under test lies behind.
+            args.extend(["--gateway-tls", "false"].map(str::to_owned));
+        }
+        args.extend(keyring.flags("router", "r0"));
         args.extend(self.router_args.iter().cloned());
         NodeSpec::new("router", folder, args)
     }
@@ -188,6 +220,7 @@ impl Default for ClusterBuilder {
             prefill_workers: 1,
             decode_workers: 1,
             lease_ttl_s: 5,
+            lock: Lock::default(),
             worker_args: Vec::new(),
             router_args: Vec::new(),
             stable_ports: false,
@@ -235,8 +268,15 @@ impl Cluster {
     /// If it does not come up.
     pub async fn another_decode(&self, name: &str, model: &TestModel) -> Node {
         let folder = self.folder.path();
-        Node::start(self.builder.worker_spec("decode-worker", name, &self.etcd, model, folder))
-            .await
+        Node::start(self.builder.worker_spec(
+            "decode-worker",
+            name,
+            &self.etcd,
+            model,
+            &self.keyring,
+            folder,
+        ))
+        .await
     }
 
     /// All workers.

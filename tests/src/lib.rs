@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod process;
+pub mod security;
 pub mod wait;
 
 pub use client::grpc::{Generated, Grpc};

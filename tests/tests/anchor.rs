@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use baton_tests::{Cluster, Generated, Grpc, TestModel};
+use baton_tests::security::Lock;
+use baton_tests::{Cluster, ClusterBuilder, Generated, Grpc, TestModel};
 use engine::{
     Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
 };
@@ -71,14 +72,18 @@ async fn small_steps_and_little_memory_change_no_token() {
     assert!(set_back > 0.0, "no sequence was ever set back; the test would prove nothing");
 }
 
-async fn outputs_agree(router_args: &[&str], worker_args: &[&str]) -> Cluster {
-    let mut cluster = Cluster::builder()
-        .prefill(2)
-        .decode(2)
-        .router_args(router_args)
-        .worker_args(worker_args)
-        .start()
+#[tokio::test(flavor = "multi_thread")]
+async fn mutual_tls_changes_no_token() {
+    outputs_of(Cluster::builder().lock(Lock::Certificates).router_args(&["--handoff", "always"]))
         .await;
+}
+
+async fn outputs_agree(router_args: &[&str], worker_args: &[&str]) -> Cluster {
+    outputs_of(Cluster::builder().router_args(router_args).worker_args(worker_args)).await
+}
+
+async fn outputs_of(builder: ClusterBuilder) -> Cluster {
+    let mut cluster = builder.prefill(2).decode(2).start().await;
     let cases = cases(&mut ChaCha8Rng::seed_from_u64(SEED), cluster.model.vocab_size);
     let alone = tokio::spawn(reference(cluster.model.clone(), cases.clone()));
     let grpc = cluster.grpc().await;

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use cluster::ErrorCode;
 use cluster::node::Permit;
+use cluster::security::Shown;
 use parking_lot::Mutex;
 use proto::{SealChain, Sealed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span};
 
 use crate::WorkerError;
@@ -43,6 +44,12 @@ pub struct Call {
     pub span: Span,
     /// The call's seal, which its answers follow.
     seal: u64,
+}
+
+/// Who makes a call.
+#[must_use]
+pub fn caller<T>(request: &Request<T>) -> Shown {
+    request.extensions().get::<Shown>().cloned().unwrap_or_default()
 }
 
 // === impl Call ===

@@ -1,9 +1,11 @@
 //! What a worker needs to know to start.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::connections::ConnectionLimits;
+use cluster::security::{Certificates, Security};
 use engine::EngineConfig;
 use scheduler::{Role, WorkerId};
 
@@ -30,8 +32,26 @@ pub struct WorkerConfig {
     pub report_interval: Duration,
     /// How long a leaving worker waits for its work to end.
     pub drain_deadline: Duration,
+    /// The longest that a caller may have it work on one request.
+    pub deadline_max: Duration,
+    /// How it meets other nodes.
+    pub security: Security,
+    /// The certificate of health and metrics; `None`: they are served unencrypted.
+    pub admin_certificates: Option<Arc<Certificates>>,
+    /// Whether strangers may come: said where operators look.
+    pub insecure: bool,
     /// Requests that wait for KV blocks before more are refused.
     pub credit_queue_max: usize,
     /// Connections of routers and other workers.
     pub connections: ConnectionLimits,
+}
+
+// === impl WorkerConfig ===
+
+impl WorkerConfig {
+    /// Whether strangers may come, and nothing keeps them out.
+    #[must_use]
+    pub fn is_insecure(&self) -> bool {
+        self.insecure && !self.security.is_locked()
+    }
 }

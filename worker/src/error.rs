@@ -35,6 +35,14 @@ pub enum WorkerError {
     /// The model's numbers are none.
     #[error("{0}")]
     Miscomputed(String),
+    /// A peer that this worker doesn't know as a member of its cluster.
+    #[error("{worker} at {uri} is no member of this cluster, as far as this worker knows")]
+    Stranger {
+        /// Who it is said to be.
+        worker: String,
+        /// Where it is said to be.
+        uri: String,
+    },
     /// Queue or pool is full.
     #[error("{message}")]
     Busy {
@@ -110,7 +118,7 @@ impl WorkerError {
             Self::StaleIncarnation { .. } => ErrorCode::StaleIncarnation,
             Self::LayoutMismatch { .. } => ErrorCode::Incompatible,
             Self::Busy { .. } => ErrorCode::Busy,
-            Self::Unavailable(_) | Self::Draining => ErrorCode::Unavailable,
+            Self::Unavailable(_) | Self::Draining | Self::Stranger { .. } => ErrorCode::Unavailable,
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Peer { code, .. } => *code,

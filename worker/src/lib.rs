@@ -15,6 +15,7 @@ pub mod integrity;
 pub mod local;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod report;
 
 pub use call::{Call, Responses};
@@ -23,3 +24,4 @@ pub use entrance::{Ask, Entrance, Inside};
 pub use error::WorkerError;
 pub use integrity::Integrity;
 pub use node::{KvHoldings, Node, NodeServices};
+pub use peers::Peers;

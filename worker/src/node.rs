@@ -8,6 +8,7 @@ use cluster::clock;
 use cluster::connections::Connections;
 use cluster::node::Permit;
 use cluster::rpc::{Channels, Listener, Server};
+use cluster::security::Keeper;
 use cluster::telemetry::{AdminServer, Metrics, Probes};
 use cluster::{Lifecycle, Membership, Registration, ReportService, Standing};
 use engine::{Engine, EngineError, EngineHandle, LoadProgress};
@@ -18,7 +19,7 @@ use tonic::service::Routes;
 use crate::findable::Findable;
 use crate::metrics::WorkerCollector;
 use crate::report::LoadProbe;
-use crate::{Entrance, Integrity, WorkerConfig, WorkerError};
+use crate::{Entrance, Integrity, Peers, WorkerConfig, WorkerError};
 
 /// How long the node's own tasks have to end once it is gone.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -50,6 +51,8 @@ pub struct Node {
     pub entrance: Entrance,
     /// Connections to other workers.
     pub channels: Channels,
+    /// Whom it may connect to.
+    pub peers: Peers,
     /// Its life.
     pub life: Lifecycle,
     /// Opens what comes to it.
@@ -105,18 +108,21 @@ impl BoundWorker {
     /// # Errors
     /// [`WorkerError::Node`] if a port is taken.
     pub async fn bind(config: WorkerConfig) -> Result<Self, WorkerError> {
-        let grpc = Listener::bind(config.listen).await?;
+        let grpc = Listener::bind(config.listen).await?.for_nodes(&config.security);
         let admin = match config.admin {
-            Some(addr) => Some(AdminServer::bind(addr).await?),
+            Some(addr) => {
+                Some(AdminServer::bind(addr).await?.showing(config.admin_certificates.as_ref()))
+            }
             None => None,
         };
+        let channels = Channels::new().secured(&config.security);
         Ok(Self {
             config: Arc::new(config),
             grpc,
             admin,
             metrics: Metrics::new(),
             life: Lifecycle::new(),
-            channels: Channels::new(),
+            channels,
             engine: None,
             clock: Box::new(SystemTime::now),
         })
@@ -155,6 +161,12 @@ impl BoundWorker {
         self.metrics.clone()
     }
 
+    /// The connections to other workers.
+    #[must_use]
+    pub fn channels(&self) -> Channels {
+        self.channels.clone()
+    }
+
     /// The worker's life: draining it makes [`BoundWorker::run`] end.
     #[must_use]
     pub fn life(&self) -> Lifecycle {
@@ -182,6 +194,7 @@ impl BoundWorker {
         if let Some(admin) = admin {
             let (engine, found) = (loaded.clone(), findable.clone());
             let probes = Probes::new(&life)
+                .insecure(config.is_insecure())
                 .alive("engine", move || match engine.get() {
                     Some(engine) if !engine.is_healthy() => Err("its thread has ended".into()),
                     _ => Ok(()),
@@ -196,9 +209,10 @@ impl BoundWorker {
         };
         let engine = loaded.get_or_init(|| engine).clone();
         let address = address(&config, &grpc, clock());
-        let integrity = Integrity::new(&metrics);
-        let watched = (findable, integrity);
-        let node = Node::new(config, engine, address, channels, life, watched);
+        let peers = Peers::new(membership.view(), config.security.is_locked());
+        let watched = (findable, Integrity::new(&metrics));
+        let node = Node::new(config, engine, address, (channels, peers), life, watched);
+        node.keep(membership.as_ref(), &metrics);
         let services = services(&node, &metrics);
         node.serve(grpc, services, &metrics, membership, leave).await
     }
@@ -211,13 +225,24 @@ impl Node {
         config: Arc<WorkerConfig>,
         engine: EngineHandle,
         address: Address,
-        channels: Channels,
+        (channels, peers): (Channels, Peers),
         life: Lifecycle,
         (findable, integrity): (Findable, Integrity),
     ) -> Self {
         let fingerprint = fingerprint(&config.model, &engine);
         let entrance = Entrance::for_sequences(engine.clone(), config.credit_queue_max);
-        Self { config, engine, address, fingerprint, entrance, channels, life, integrity, findable }
+        Self {
+            config,
+            engine,
+            address,
+            fingerprint,
+            entrance,
+            channels,
+            peers,
+            life,
+            integrity,
+            findable,
+        }
     }
 
     /// Lets a call in.
@@ -231,6 +256,36 @@ impl Node {
             return Err(WorkerError::StaleIncarnation { ours: ours.0, theirs: incarnation });
         }
         Ok(self.life.gate().enter()?)
+    }
+
+    /// What a caller says of its deadline, as far as it is believed.
+    #[must_use]
+    pub fn capped_ms(&self, deadline_ms: u64) -> u64 {
+        let longest = self.config.deadline_max.as_millis();
+        deadline_ms.min(u64::try_from(longest).unwrap_or(u64::MAX))
+    }
+
+    /// Keeps what belongs to the node and to none of its calls: its certificates fresh, and no
+    /// connection to anybody who is no member.
+    fn keep(&self, membership: &dyn Membership, metrics: &Metrics) {
+        let (config, channels) = (&self.config, self.channels.clone());
+        let keeper = Keeper::default()
+            .with("node", config.security.certificates())
+            .with("admin", config.admin_certificates.as_ref());
+        keeper.register(metrics);
+        cluster::security::register_lock(metrics, config.is_insecure());
+        let held = metrics.gauge("baton_rpc_channels", "Connections kept to other workers");
+        metrics.before_scrape({
+            let channels = channels.clone();
+            move || {
+                held.set(i64::try_from(channels.len()).unwrap_or(i64::MAX));
+            }
+        });
+        let (stopped, view) = (self.life.stopped().clone(), membership.view());
+        self.life.tasks().spawn(async move {
+            let kept = async { tokio::join!(keeper.run(), channels.follow(view)) };
+            stopped.run_until_cancelled(kept).await;
+        });
     }
 
     fn info(&self, transports: Vec<String>) -> WorkerInfo {

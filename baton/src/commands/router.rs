@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use cluster::load::LoadConfig;
 use cluster::rpc::{Channels, Listener};
+use cluster::security::{Keeper, NodeRole, Security};
 use cluster::telemetry::Metrics;
 use cluster::{EtcdMembership, Lifecycle, LoadWatcher, Membership};
 use router::RouterConfig;
@@ -17,7 +18,7 @@ use tokio::net::TcpListener;
 use crate::cli::RouterArgs;
 use crate::model::LocalModel;
 use crate::ports::Ports;
-use crate::settings::{Settings, Written};
+use crate::settings::{Lock, Port, Settings, Written};
 
 /// How long a router's last bytes may take once its streams have ended.
 const STOP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -25,10 +26,14 @@ const STOP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Below this, connections are few enough for a word in the log.
 const CONNECTIONS_FEW: usize = 512;
 
+/// Routers have no names: a certificate for any of them will do.
+const ANY_ROUTER: &str = "*";
+
 /// A router whose ports are bound.
 pub(crate) struct BoundRouter {
     config: RouterConfig,
     model: LocalModel,
+    security: Security,
     http: SocketAddr,
     grpc: SocketAddr,
 }
@@ -43,10 +48,11 @@ pub(crate) async fn run(args: RouterArgs) -> Result<()> {
     let leave = cluster::shutdown_signal()?;
     let request = settings.model_request();
     let model = tokio::task::spawn_blocking(move || request.resolve()).await??;
-    let bound = BoundRouter::bind(&settings, model).await?;
+    let security = settings.security(NodeRole::Router, ANY_ROUTER)?;
+    let bound = BoundRouter::bind(&settings, model, security).await?;
     let ports = Ports { http: Some(bound.http), grpc: Some(bound.grpc), ..Ports::default() };
     ports.announce(args.node.ports_file.as_deref())?;
-    let membership = EtcdMembership::connect(settings.etcd())?;
+    let membership = EtcdMembership::connect(settings.etcd()?)?;
     let policy = settings.handoff(HandoffPolicy::Auto)?;
     let ran = bound.run(&settings, &membership, policy, leave.cancelled_owned()).await;
     membership.close().await;
@@ -61,14 +67,23 @@ impl BoundRouter {
     ///
     /// # Errors
     /// If either fails.
-    pub(crate) async fn bind(settings: &Settings, model: LocalModel) -> Result<Self> {
+    pub(crate) async fn bind(
+        settings: &Settings,
+        model: LocalModel,
+        security: Security,
+    ) -> Result<Self> {
         let endpoints = settings.endpoints()?;
+        let port = |flag, addr| Port { flag, addr, lock: Lock::Keys };
+        let ports = [port("--http", endpoints.http), port("--grpc", endpoints.grpc)];
+        settings.check_ports(&ports, security.is_locked())?;
+        let certificates = settings.gateway_certificates()?;
         let (loading, of) = (settings.clone(), model.clone());
         let gateway = tokio::task::spawn_blocking(move || loading.gateway(&of)).await??;
         let http_listener = TcpListener::bind(endpoints.http)
             .await
             .map_err(|source| cluster::ClusterError::Bind { addr: endpoints.http, source })?;
-        let grpc_listener = Listener::bind(endpoints.grpc).await?;
+        let grpc_listener =
+            Listener::bind(endpoints.grpc).await?.for_clients(certificates.as_ref());
         let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr());
         let open_max = gateway.limits.connections.open_max;
         if open_max < CONNECTIONS_FEW {
@@ -77,8 +92,9 @@ impl BoundRouter {
                 "few connections are possible: raise `ulimit -n` to serve more clients at a time"
             );
         }
-        let config = RouterConfig { http: http_listener, grpc: Some(grpc_listener), gateway };
-        Ok(Self { config, model, http, grpc })
+        let config =
+            RouterConfig { http: http_listener, grpc: Some(grpc_listener), certificates, gateway };
+        Ok(Self { config, model, security, http, grpc })
     }
 
     /// Where HTTP is bound.
@@ -102,8 +118,11 @@ impl BoundRouter {
         handoff: HandoffPolicy,
         leave: impl Future<Output = ()>,
     ) -> Result<()> {
-        let (life, channels, metrics) = (Lifecycle::new(), Channels::new(), Metrics::new());
-        let watched = LoadConfig { namespace: settings.etcd().namespace, ..LoadConfig::default() };
+        let (life, metrics) = (Lifecycle::new(), Metrics::new());
+        let channels = Channels::new().secured(&self.security);
+        self.keep(&life, &metrics);
+        let namespace = settings.etcd()?.namespace;
+        let watched = LoadConfig { namespace, ..LoadConfig::default() };
         let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
         let placer = Box::new(LeastLoad { handoff });
         let (model, fingerprint) = (self.model.name, settings.fingerprint());
@@ -123,5 +142,16 @@ impl BoundRouter {
         };
         let (served, ()) = tokio::join!(serving, leaving);
         Ok(served?)
+    }
+
+    /// Keeps its certificates fresh, for as long as it lives.
+    fn keep(&self, life: &Lifecycle, metrics: &Metrics) {
+        let keeper = Keeper::default()
+            .with("node", self.security.certificates())
+            .with("gateway", self.config.certificates.as_ref());
+        keeper.register(metrics);
+        cluster::security::register_lock(metrics, self.config.gateway.insecure);
+        let stopped = life.stopped().clone();
+        life.tasks().spawn(async move { stopped.run_until_cancelled(keeper.run()).await });
     }
 }

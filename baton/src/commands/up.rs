@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use cluster::security::{Identity, NodeRole, Security, random_secret};
 use cluster::{Membership, MemoryMembership};
 use console::style;
 use engine::backend::cuda::{SmPartition, SmSplit};
@@ -60,13 +61,20 @@ impl House {
         let (partition, policy) = (settings.partition()?, policy(settings, model)?);
         let has_prefill = policy != HandoffPolicy::Never;
         let shared = has_prefill.then_some(&partition);
-        let config = |role| worker_config(settings, role, model, shared);
+        // So that nobody steps around the keys through the workers' ports.
+        let secret = settings.has_api_keys().then(random_secret).transpose()?;
+        let config = |role| -> Result<WorkerConfig> {
+            let config = worker_config(settings, role, model, shared)?;
+            let security = member(secret.as_deref(), role.into(), &config.id.0)?;
+            settings.locked(config, security)
+        };
         let prefill = match has_prefill {
             true => Some(BoundWorker::bind(config(Role::Prefill)?).await?),
             false => None,
         };
         let decode = BoundWorker::bind(config(Role::Decode)?).await?;
-        let router = BoundRouter::bind(settings, model.clone()).await?;
+        let security = member(secret.as_deref(), NodeRole::Router, "*")?;
+        let router = BoundRouter::bind(settings, model.clone(), security).await?;
         let ports = Ports {
             http: Some(router.http()),
             grpc: Some(router.grpc()),
@@ -97,7 +105,8 @@ impl House {
         let prefill: OptionFuture<_> = prefill
             .map(|prefill| {
                 let leave = left.cancelled_owned();
-                prefill_worker::run(prefill, registry, sender(Some(local)), |_| {}, leave)
+                let sender = sender(Some(local), prefill.channels());
+                prefill_worker::run(prefill, registry, sender, |_| {}, leave)
             })
             .into();
         let decode = decode_worker::run(
@@ -124,6 +133,12 @@ impl House {
         tokio::try_join!(router, prefill, decode)?;
         Ok(())
     }
+}
+
+/// A node of this process, which meets those who know the secret.
+fn member(secret: Option<&str>, role: NodeRole, id: &str) -> Result<Security> {
+    let Some(secret) = secret else { return Ok(Security::open()) };
+    Ok(Security::with_secret(secret.as_bytes(), Identity::new("up", role, id))?)
 }
 
 /// Where prompts are computed. Two workers without a GPU show the whole path of a hand-off. On one GPU they

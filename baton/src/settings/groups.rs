@@ -209,6 +209,9 @@ pub(crate) struct WorkerArgs {
     /// Time between two load reports, milliseconds [default: 100]
     #[arg(long, value_name = "MS")]
     pub report_interval_ms: Option<u64>,
+    /// Longest time of one request, whatever its caller says, seconds [default: 3600]
+    #[arg(long, value_name = "S")]
+    pub deadline_max_s: Option<u64>,
     /// Requests in line before more are refused, half of it for one client at most; time refuses sooner
     /// [default: 1024]
     #[arg(long, value_name = "N")]
@@ -240,6 +243,61 @@ pub(crate) struct EtcdArgs {
     /// etcd's password; better given as BATON_ETCD__PASSWORD.
     #[arg(long = "etcd-password", value_name = "SECRET")]
     pub password: Option<String>,
+    /// Whom to trust as etcd, a file with certificates; with https. Default: --tls-ca, else the system's.
+    #[arg(long = "etcd-ca", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// This node's certificate for etcd. Default: --tls-cert.
+    #[arg(long = "etcd-cert", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its key. Default: --tls-key.
+    #[arg(long = "etcd-key", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The name in etcd's certificate, if it isn't its host's.
+    #[arg(long = "etcd-domain", value_name = "NAME")]
+    pub domain: Option<String>,
+}
+
+/// Who may talk to whom.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Security")]
+pub(crate) struct SecurityArgs {
+    /// Whom to trust as nodes of this cluster: a file with the authority's certificate. With
+    /// --tls-cert and --tls-key, nodes meet each other in mutual TLS; `baton certs` makes all three.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// This node's certificate, which names it: baton://CLUSTER/ROLE/ID.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Instead of certificates: a file with a secret that all nodes share (`baton certs secret`), or
+    /// the secret itself in BATON_SECURITY__CLUSTER_SECRET.
+    #[arg(long, value_name = "FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
+    /// The secret itself; no flag, for everybody sees those.
+    #[arg(skip)]
+    pub cluster_secret: Option<String>,
+    /// The cluster's name in certificates. Default: --namespace.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The certificate that the gateway's clients see. Default: --tls-cert.
+    #[arg(long, value_name = "FILE")]
+    pub gateway_cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE")]
+    pub gateway_key: Option<PathBuf>,
+    /// Meet the gateway's clients in TLS [default: true with a certificate]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub gateway_tls: Option<bool>,
+    /// Serve health and metrics in TLS [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub admin_tls: Option<bool>,
+    /// Listen for other machines without certificates, cluster secret or API keys [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub insecure: Option<bool>,
 }
 
 /// What a node tells about itself.

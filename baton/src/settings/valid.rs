@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use cluster::connections::ConnectionLimits;
 use cluster::membership::etcd::Credentials;
+use cluster::security::Security;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use cluster::{EtcdConfig, node};
 use engine::backend::cuda::{SmPartition, SmSplit};
@@ -18,7 +19,7 @@ use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedMode
 use scheduler::{HandoffPolicy, PartitionTargets, Role, WorkerId};
 use worker::WorkerConfig;
 
-use super::Written;
+use super::{Lock, Port, Written};
 use crate::descriptors;
 use crate::model::{LocalModel, ModelRequest};
 
@@ -46,6 +47,8 @@ const GPU_DECODE_BATCH_TOKENS: u32 = 512;
 /// decode step beside it keeps its part as long. 8,192 tokens gave 116 ms to the first token in the mean
 /// and 612 ms at p99, 1,024 gave 82 and 228, and tokens as fast (8B on an H100, 20 prompts of 1,024 a second).
 const GPU_PARTED_BATCH_TOKENS: u32 = 1024;
+/// Longer than any client waits; a caller that asks for more would hold blocks for ever.
+const DEADLINE_MAX_S: u64 = 3600;
 /// Past that, reading KV outweighs what sharing the weights saves.
 const GPU_SEQUENCES: u32 = 256;
 /// What is left is for the driver and for libraries' own use.
@@ -54,7 +57,7 @@ const GPU_MEMORY_UTILIZATION: f32 = 0.9;
 /// Plain values. Each node takes the parts it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    written: Written,
+    pub(super) written: Written,
 }
 
 /// What the engine runs on.
@@ -90,6 +93,7 @@ impl Written {
         settings.partition()?;
         settings.limits()?;
         settings.admission()?;
+        settings.etcd()?;
         Ok(settings)
     }
 }
@@ -171,11 +175,15 @@ impl Settings {
         let worker = &self.written.worker;
         Ok(WorkerConfig {
             id: WorkerId(worker.id.clone().unwrap_or_else(|| unique_name(role)).into()),
-            namespace: self.etcd().namespace,
+            namespace: self.etcd()?.namespace,
             role,
             model: model.name.clone(),
             engine: self.engine(role, model)?,
             listen: worker.listen.unwrap_or(ANY_LOCAL_PORT),
+            deadline_max: Duration::from_secs(worker.deadline_max_s.unwrap_or(DEADLINE_MAX_S)),
+            security: Security::open(),
+            admin_certificates: None,
+            insecure: self.is_insecure(),
             admin: Some(worker.admin.unwrap_or(ANY_LOCAL_PORT)),
             advertise_host: worker.advertise_host.clone(),
             report_interval: Duration::from_millis(worker.report_interval_ms.unwrap_or(100)),
@@ -183,6 +191,29 @@ impl Settings {
             credit_queue_max: worker.credit_queue_max.unwrap_or(1024),
             connections: connections(worker.connections_max, None, &ConnectionLimits::default()),
         })
+    }
+
+    /// The same as a process of its own, which other nodes meet.
+    ///
+    /// # Errors
+    /// As [`Settings::engine`], and if strangers could reach it.
+    pub(crate) fn worker_node(&self, role: Role, model: &LocalModel) -> Result<WorkerConfig> {
+        let config = self.worker(role, model)?;
+        let security = self.security(role.into(), &config.id.0)?;
+        self.locked(config, security)
+    }
+
+    /// The worker `config`, which meets other nodes as `security` says.
+    ///
+    /// # Errors
+    /// If strangers could reach it.
+    pub(crate) fn locked(&self, config: WorkerConfig, security: Security) -> Result<WorkerConfig> {
+        let admin_certificates = self.admin_certificates(&security)?;
+        let listen = Port { flag: "--listen", addr: config.listen, lock: Lock::Cluster };
+        let admin = config.admin.map(|addr| Port { flag: "--admin", addr, lock: Lock::Cluster });
+        let ports: Vec<Port> = std::iter::once(listen).chain(admin).collect();
+        self.check_ports(&ports, security.is_locked())?;
+        Ok(WorkerConfig { security, admin_certificates, ..config })
     }
 
     /// How two workers of this process share a GPU.
@@ -236,6 +267,7 @@ impl Settings {
             models: ModelCatalog::new(vec![Arc::new(served)])?,
             limits: self.limits()?,
             api_keys: gateway.api_key.iter().cloned().collect(),
+            insecure: self.is_insecure() && !self.has_api_keys(),
             cors: gateway.cors.unwrap_or(false),
             strict_fields: gateway.strict_fields.unwrap_or(false),
         })
@@ -280,7 +312,10 @@ impl Settings {
     }
 
     /// The cluster's etcd.
-    pub(crate) fn etcd(&self) -> EtcdConfig {
+    ///
+    /// # Errors
+    /// If its certificates can't be read.
+    pub(crate) fn etcd(&self) -> Result<EtcdConfig> {
         let etcd = &self.written.etcd;
         let endpoints = etcd.endpoints.clone().unwrap_or_else(|| vec![DEFAULT_ETCD.to_owned()]);
         let mut config = EtcdConfig::new(endpoints);
@@ -292,7 +327,8 @@ impl Settings {
         }
         let user = etcd.user.clone().zip(etcd.password.clone());
         config.credentials = user.map(|(user, password)| Credentials { user, password });
-        config
+        config.tls = self.etcd_tls()?;
+        Ok(config)
     }
 
     /// Logs and traces of a node.

@@ -11,6 +11,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 use super::{Activity, Call};
+use crate::security::Shown;
 
 /// Whom a gRPC call comes from; tonic puts it among the request's extensions.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Caller {
     pub tcp: TcpConnectInfo,
     /// What happens on the connection.
     pub activity: Arc<Activity>,
+    /// Who it has shown to be.
+    pub shown: Shown,
 }
 
 /// Counts a connection's calls from their first byte to the last of their answers, and tells them

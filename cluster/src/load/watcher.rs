@@ -142,11 +142,11 @@ impl Watcher {
         self.forget(now);
         let (channels, stale) = (&self.channels, self.stale);
         for tracked in self.tracked.values_mut() {
-            let address = &tracked.view.info.address;
+            let WorkerInfo { address, role, .. } = &*tracked.view.info;
             match (&tracked.stop, tracked.departed.is_none() || stale) {
                 (None, true) => {
                     let stop = self.stopped.child_token();
-                    let (channel, config) = (channels.get(address), self.config.clone());
+                    let (channel, config) = (channels.get(address, *role), self.config.clone());
                     let member =
                         Member::new(address.clone(), channel, config, self.sightings.clone());
                     self.tasks.spawn(stop.clone().run_until_cancelled_owned(member.run()));

@@ -25,7 +25,7 @@ mod registrar;
 mod store;
 mod watcher;
 
-pub use config::{Credentials, EtcdConfig, EtcdTls, Identity};
+pub use config::{Credentials, EtcdConfig, EtcdTls, IdentityFiles};
 
 use registrar::{Registrar, Wish};
 use watcher::Watcher;

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::net::{Accept, Accepted, Connection};
 use crate::connections::{Caller, Connections, Guarded};
+use crate::security::{Doorkeeper, Secured, Shown};
 
 /// After an accept that failed, as it does when descriptors run out: it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,6 +35,7 @@ pub(super) struct Incoming {
     source: Source,
     addr: SocketAddr,
     connections: Connections,
+    doorkeeper: Doorkeeper,
     cut: CancellationToken,
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -42,8 +44,9 @@ pub(super) struct Incoming {
 ///
 /// tonic waits for ever for connections to close by themselves, and has no way to close them.
 pub(super) struct Cuttable {
-    connection: Guarded<Box<dyn Connection>>,
+    connection: Guarded<Secured<Box<dyn Connection>>>,
     info: TcpConnectInfo,
+    shown: Shown,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -55,9 +58,10 @@ impl Incoming {
         source: Source,
         addr: SocketAddr,
         connections: Connections,
+        doorkeeper: Doorkeeper,
         cut: CancellationToken,
     ) -> Self {
-        Self { source, addr, connections, cut, pause: None }
+        Self { source, addr, connections, doorkeeper, cut, pause: None }
     }
 }
 
@@ -85,8 +89,10 @@ impl Stream for Incoming {
         };
         let info = TcpConnectInfo { local_addr: Some(self.addr), remote_addr: Some(peer) };
         let cut = Box::pin(self.cut.clone().cancelled_owned());
+        let connection = self.doorkeeper.meet(connection);
+        let shown = connection.shown().clone();
         let connection = Guarded::new(connection, seat);
-        Poll::Ready(Some(Ok(Cuttable { connection, info, cut })))
+        Poll::Ready(Some(Ok(Cuttable { connection, info, shown, cut })))
     }
 }
 
@@ -172,7 +178,11 @@ impl Connected for Cuttable {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        Caller { tcp: self.info.clone(), activity: Arc::clone(self.connection.activity()) }
+        Caller {
+            tcp: self.info.clone(),
+            activity: Arc::clone(self.connection.activity()),
+            shown: self.shown.clone(),
+        }
     }
 }
 
@@ -198,7 +208,8 @@ mod tests {
         let _peer = TcpStream::connect(addr).await.unwrap();
         let cut = CancellationToken::new();
         let connections = Connections::new(ConnectionLimits::default());
-        let mut incoming = Incoming::new(Source::Tcp(listener), addr, connections, cut.clone());
+        let mut incoming =
+            Incoming::new(Source::Tcp(listener), addr, connections, Doorkeeper::Open, cut.clone());
         let mut accepted = incoming.next().await.unwrap().unwrap();
         let (read, ()) = tokio::join!(accepted.read_u8(), async { cut.cancel() });
         let error = read.unwrap_err();

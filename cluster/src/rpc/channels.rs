@@ -1,37 +1,49 @@
 //! Channels to other nodes, shared by all who call them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryFutureExt as _;
-use futures::future::{BoxFuture, FutureExt as _};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use scheduler::Address;
+use scheduler::{Address, Role, WorkerId};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
+use super::dial::Dialler;
 use super::net::{Connection, Dial};
 use super::server::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES,
 };
+use crate::security::Security;
 use crate::{ClusterError, Members};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A pool of channels, one per uri and purpose. A clone is another handle to the same pool.
+/// A pool of channels, one per worker, uri and purpose. A clone is another handle to the same pool.
 ///
 /// A channel connects with its first call and again after it broke; a dead peer is noticed within
-/// about five seconds, whether calls are open or not.
+/// about five seconds, whether calls are open or not. Where the node is locked, nothing is said to
+/// anybody who has not proven to be the worker.
 #[derive(Clone, Debug, Default)]
 pub struct Channels {
-    pool: Arc<Mutex<BTreeMap<(String, Purpose), Channel>>>,
+    pool: Arc<Mutex<BTreeMap<Key, Channel>>>,
     /// How to connect, where it isn't over TCP.
     dial: Option<Arc<dyn Dial>>,
+    security: Security,
+}
+
+/// Which channel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    uri: String,
+    worker: WorkerId,
+    role: Role,
+    purpose: Purpose,
 }
 
 /// What a channel is for: small messages don't queue behind KV.
@@ -62,31 +74,58 @@ impl Channels {
         Self { dial: Some(dial), ..Self::default() }
     }
 
-    /// The channel for calls with small messages. Must be called within the runtime.
+    /// The same, of a node that meets others as `security` says.
+    #[must_use]
+    pub fn secured(self, security: &Security) -> Self {
+        Self { security: security.clone(), ..self }
+    }
+
+    /// The channel for calls with small messages to a worker. Must be called within the runtime.
     ///
     /// Calls through a channel to an address that can't be one fail as unavailable, saying so.
     #[must_use]
-    pub fn get(&self, address: &Address) -> Channel {
-        self.channel(&address.uri, Purpose::Control)
+    pub fn get(&self, address: &Address, role: Role) -> Channel {
+        self.channel(address, role, Purpose::Control)
     }
 
     /// The channel for KV pages on `lane`; otherwise like [`Channels::get`].
     #[must_use]
-    pub fn bulk(&self, address: &Address, lane: u8) -> Channel {
-        self.channel(&address.uri, Purpose::Bulk { lane })
+    pub fn bulk(&self, address: &Address, role: Role, lane: u8) -> Channel {
+        self.channel(address, role, Purpose::Bulk { lane })
     }
 
-    /// The channel to `uri` for a purpose; otherwise like [`Channels::get`].
+    /// The channel for a purpose; otherwise like [`Channels::get`].
     #[must_use]
-    pub fn channel(&self, uri: &str, purpose: Purpose) -> Channel {
+    pub fn channel(&self, address: &Address, role: Role, purpose: Purpose) -> Channel {
+        let (uri, worker) = (address.uri.clone(), address.worker.clone());
+        let key = Key { uri, worker, role, purpose };
         let mut pool = self.pool.lock();
-        let key = (uri.to_owned(), purpose);
-        pool.entry(key).or_insert_with(|| connect_lazy(uri, purpose, self.dial.as_ref())).clone()
+        if let Some(channel) = pool.get(&key) {
+            return channel.clone();
+        }
+        let channel = self.connect_lazy(&key);
+        pool.entry(key).or_insert(channel).clone()
+    }
+
+    fn connect_lazy(&self, key: &Key) -> Channel {
+        let endpoint = endpoint(&key.uri).and_then(|endpoint| {
+            check_scheme(&endpoint, &self.security)?;
+            in_the_clear(&endpoint)
+        });
+        match endpoint {
+            Ok(endpoint) => {
+                let (dial, security) = (self.dial.clone(), self.security.clone());
+                let dialler = Dialler::new(dial, security, key.worker.clone(), key.role);
+                let dial = tower::service_fn(move |uri| dialler.clone().connect(uri));
+                tune(endpoint, key.purpose).connect_with_connector_lazy(dial)
+            }
+            Err(error) => nowhere(&error),
+        }
     }
 
     /// Forgets the channels to `uri`. Calls that hold one go on; it closes after the last.
     pub fn evict(&self, uri: &str) {
-        self.pool.lock().retain(|(known, _), _| known != uri);
+        self.pool.lock().retain(|known, _| known.uri != uri);
     }
 
     /// Channels held.
@@ -119,7 +158,7 @@ impl Channels {
         let members = view.borrow_and_update().clone();
         let present: BTreeSet<&str> =
             members.workers.values().map(|info| info.address.uri.as_str()).collect();
-        pool.retain(|(uri, _), _| present.contains(uri.as_str()));
+        pool.retain(|known, _| present.contains(known.uri.as_str()));
     }
 }
 
@@ -131,41 +170,60 @@ pub fn check_uri(uri: &str) -> Result<(), ClusterError> {
     endpoint(uri).map(drop)
 }
 
-fn connect_lazy(uri: &str, purpose: Purpose, dial: Option<&Arc<dyn Dial>>) -> Channel {
-    let endpoint = match endpoint(uri) {
-        Ok(endpoint) => tune(endpoint, purpose),
-        Err(error) => {
-            let reason = error.to_string();
-            let refuse = move |_: Uri| {
-                let error = io::Error::new(io::ErrorKind::InvalidInput, reason.clone());
-                ready(Err::<TokioIo<Box<dyn Connection>>, _>(error))
-            };
-            return Endpoint::from_static("http://nowhere")
-                .connect_with_connector_lazy(tower::service_fn(refuse));
-        }
+/// A channel by `dial` to whoever is at `uri`: the store, which is no worker.
+pub(crate) fn over(dial: Arc<dyn Dial>, uri: &str) -> Channel {
+    let connect = move |uri: Uri| {
+        let connecting = dial.dial(&uri);
+        async move { connecting.await.map(TokioIo::new) }
     };
-    match dial.cloned() {
-        Some(dial) => endpoint.connect_with_connector_lazy(tower::service_fn(connector(dial))),
-        None => endpoint.connect_lazy(),
+    match endpoint(uri) {
+        Ok(endpoint) => {
+            tune(endpoint, Purpose::Control).connect_with_connector_lazy(tower::service_fn(connect))
+        }
+        Err(error) => nowhere(&error),
     }
 }
 
-/// `dial`, as tonic wants it.
-fn connector(
-    dial: Arc<dyn Dial>,
-) -> impl Fn(Uri) -> BoxFuture<'static, io::Result<TokioIo<Box<dyn Connection>>>> {
-    move |uri| dial.dial(&uri).map_ok(TokioIo::new).boxed()
+/// A channel whose calls fail for this reason.
+fn nowhere(error: &ClusterError) -> Channel {
+    let reason = error.to_string();
+    let refuse = move |_: Uri| {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, reason.clone());
+        ready(Err::<TokioIo<Box<dyn Connection>>, _>(error))
+    };
+    Endpoint::from_static("http://nowhere").connect_with_connector_lazy(tower::service_fn(refuse))
 }
 
 fn endpoint(uri: &str) -> Result<Endpoint, ClusterError> {
-    let invalid = |problem: String| ClusterError::Config(format!("uri {uri:?}: {problem}"));
-    let endpoint =
-        Endpoint::from_shared(uri.to_owned()).map_err(|error| invalid(error.to_string()))?;
+    let endpoint = Endpoint::from_shared(uri.to_owned()).map_err(|error| invalid(&uri, &error))?;
     let parts = (endpoint.uri().scheme_str(), endpoint.uri().host());
-    if !matches!(parts, (Some("http"), Some(_))) {
-        return Err(invalid("want http://host:port".to_owned()));
+    if !matches!(parts, (Some("http" | "https"), Some(_))) {
+        return Err(invalid(&uri, &"want http://host:port or https://host:port"));
     }
     Ok(endpoint)
+}
+
+/// Refuses a node that is met otherwise than this one meets others.
+fn check_scheme(endpoint: &Endpoint, security: &Security) -> Result<(), ClusterError> {
+    let encrypted = endpoint.uri().scheme_str() == Some("https");
+    let problem = match (encrypted, security.is_locked()) {
+        (true, false) => "it asks for a certificate, and this node has none",
+        (false, true) => "it has no certificate, and this node asks for one",
+        (true, true) | (false, false) => return Ok(()),
+    };
+    Err(invalid(endpoint.uri(), &problem))
+}
+
+/// The same place, for a connector that encrypts by itself.
+fn in_the_clear(endpoint: &Endpoint) -> Result<Endpoint, ClusterError> {
+    let mut parts = endpoint.uri().clone().into_parts();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    let clear = Uri::from_parts(parts).map_err(|error| invalid(endpoint.uri(), &error))?;
+    Ok(Endpoint::from(clear))
+}
+
+fn invalid(uri: &dyn fmt::Display, problem: &dyn fmt::Display) -> ClusterError {
+    ClusterError::Config(format!("uri \"{uri}\": {problem}"))
 }
 
 fn tune(endpoint: Endpoint, purpose: Purpose) -> Endpoint {

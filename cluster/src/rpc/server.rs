@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler::NodeState;
@@ -15,6 +16,7 @@ use tracing::{Span, field, info, info_span};
 use super::accept::{Incoming, Source};
 use super::net::Accept;
 use crate::connections::{ConnectionLimits, Connections, CountCalls};
+use crate::security::{Certificates, Doorkeeper, Guard, Security};
 use crate::telemetry::propagate;
 use crate::{ClusterError, Lifecycle};
 
@@ -48,6 +50,8 @@ const PUBLIC_STREAMS_MAX: u32 = 256;
 pub struct Listener {
     source: Source,
     addr: SocketAddr,
+    doorkeeper: Doorkeeper,
+    guard: Guard,
 }
 
 /// A node's gRPC server.
@@ -70,13 +74,30 @@ impl Listener {
         let bind = |source| ClusterError::Bind { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(bind)?;
         let addr = listener.local_addr().map_err(bind)?;
-        Ok(Self { source: Source::Tcp(listener), addr })
+        Ok(Self::new(Source::Tcp(listener), addr))
     }
 
     /// Takes connections from another network, on which this node is `addr`.
     #[must_use]
     pub fn over(accept: Box<dyn Accept>, addr: SocketAddr) -> Self {
-        Self { source: Source::Other(accept), addr }
+        Self::new(Source::Other(accept), addr)
+    }
+
+    fn new(source: Source, addr: SocketAddr) -> Self {
+        let security = Security::open();
+        Self { source, addr, doorkeeper: security.doorkeeper(), guard: security.guard() }
+    }
+
+    /// For other nodes: lets in whom `security` does, and to what their role needs.
+    #[must_use]
+    pub fn for_nodes(self, security: &Security) -> Self {
+        Self { doorkeeper: security.doorkeeper(), guard: security.guard(), ..self }
+    }
+
+    /// For clients: shows them a certificate, and asks them for none.
+    #[must_use]
+    pub fn for_clients(self, certificates: Option<&Arc<Certificates>>) -> Self {
+        Self { doorkeeper: Doorkeeper::showing(certificates), ..self }
     }
 
     /// The address bound.
@@ -85,14 +106,14 @@ impl Listener {
         self.addr
     }
 
-    /// `http://host:port` for peers who know this host as `host`.
+    /// `http://host:port`, or `https`, for peers who know this host as `host`.
     #[must_use]
     pub fn uri(&self, host: &str) -> String {
-        let port = self.addr.port();
+        let (scheme, port) = (self.doorkeeper.scheme(), self.addr.port());
         if host.contains(':') && !host.starts_with('[') {
-            return format!("http://[{host}]:{port}");
+            return format!("{scheme}://[{host}]:{port}");
         }
-        format!("http://{host}:{port}")
+        format!("{scheme}://{host}:{port}")
     }
 }
 
@@ -133,15 +154,16 @@ impl Server {
     /// # Errors
     /// [`ClusterError::Serve`] if the server breaks off.
     pub async fn serve(self, routes: Routes) -> Result<(), ClusterError> {
-        let Self { listener: Listener { source, addr }, node, connections, is_public } = self;
+        let Self { listener, node, connections, is_public } = self;
+        let Listener { source, addr, doorkeeper, guard } = listener;
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = with_reflection(routes.add_service(health_service))?;
         let cut = CancellationToken::new();
         // Whoever drops this future, as a test that kills a node does, closes its connections too.
         let _cut = cut.clone().drop_guard();
-        info!(%addr, "serving gRPC");
-        let incoming = Incoming::new(source, addr, connections, cut.clone());
-        let mut server = builder(is_public).layer(CountCalls::default());
+        info!(%addr, scheme = doorkeeper.scheme(), "serving gRPC");
+        let incoming = Incoming::new(source, addr, connections, doorkeeper, cut.clone());
+        let mut server = builder(is_public).layer(CountCalls::default()).layer(guard);
         let serve = server
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, node.stopped().clone().cancelled_owned());

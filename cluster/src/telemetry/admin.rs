@@ -17,6 +17,7 @@ use tracing::info;
 
 use super::metrics::{self, Metrics};
 use crate::connections::{ConnectionLimits, Connections};
+use crate::security::{Certificates, Doorkeeper};
 use crate::{ClusterError, HttpServer, Lifecycle};
 
 /// Operators, scrapers and probes: a few. They must get through when clients have taken all else.
@@ -31,6 +32,7 @@ type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// What is asked when an operator asks whether the node is alive and ready.
 pub struct Probes {
     node: Lifecycle,
+    insecure: bool,
     alive: Vec<(&'static str, Check)>,
     ready: Vec<(&'static str, Check)>,
 }
@@ -40,6 +42,7 @@ pub struct Probes {
 pub struct AdminServer {
     listener: TcpListener,
     addr: SocketAddr,
+    doorkeeper: Doorkeeper,
 }
 
 #[derive(Clone)]
@@ -52,6 +55,8 @@ struct Shared {
 struct Answer {
     ok: bool,
     state: NodeState,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    insecure: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<Reason>,
 }
@@ -74,7 +79,13 @@ impl Probes {
     /// Alive always, ready while the node is serving.
     #[must_use]
     pub fn new(node: &Lifecycle) -> Self {
-        Self { node: node.clone(), alive: Vec::new(), ready: Vec::new() }
+        Self { node: node.clone(), insecure: false, alive: Vec::new(), ready: Vec::new() }
+    }
+
+    /// Says that nothing keeps strangers out, if so.
+    #[must_use]
+    pub fn insecure(self, insecure: bool) -> Self {
+        Self { insecure, ..self }
     }
 
     /// Adds a condition for being alive. A node that isn't gets restarted: only for what a restart
@@ -119,7 +130,12 @@ impl Probes {
                 reasons.push(Reason { check, reason });
             }
         }
-        Answer { ok: reasons.is_empty(), state: self.node.state(), reasons }
+        Answer {
+            ok: reasons.is_empty(),
+            state: self.node.state(),
+            insecure: self.insecure,
+            reasons,
+        }
     }
 }
 
@@ -134,7 +150,13 @@ impl AdminServer {
         let bind = |source| ClusterError::Bind { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(bind)?;
         let addr = listener.local_addr().map_err(bind)?;
-        Ok(Self { listener, addr })
+        Ok(Self { listener, addr, doorkeeper: Doorkeeper::Open })
+    }
+
+    /// The same, showing a certificate.
+    #[must_use]
+    pub fn showing(self, certificates: Option<&Arc<Certificates>>) -> Self {
+        Self { doorkeeper: Doorkeeper::showing(certificates), ..self }
     }
 
     /// The address bound.
@@ -150,6 +172,7 @@ impl AdminServer {
         let server = HttpServer {
             listener: self.listener,
             connections: Connections::new(limits()),
+            doorkeeper: self.doorkeeper,
             head_timeout: IDLE_TIMEOUT,
         };
         server.serve(routes(probes, metrics), &stopped).await;

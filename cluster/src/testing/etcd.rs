@@ -169,7 +169,9 @@ impl Etcd {
 /// Whether it answers at all, if only to ask who we are.
 async fn answers(config: &EtcdConfig) -> bool {
     let ask = async {
-        let mut client = Client::connect(&config.endpoints, Some(config.options())).await?;
+        let mut client =
+            Client::connect(&config.endpoints, Some(config.options().expect("certificates")))
+                .await?;
         client.get("baton-probe", None).await
     };
     match timeout(Duration::from_secs(1), ask).await {

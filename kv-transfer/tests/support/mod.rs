@@ -224,7 +224,7 @@ impl World {
         };
         let transport: Arc<dyn Transport> = Arc::new(Faulty::new(transport, faults));
         let sender = Sender::new(Transports::new(vec![transport.clone()]), sender_config());
-        let target = Target { uri, incarnation: INCARNATION };
+        let target = Target { worker: "receiver".into(), uri, incarnation: INCARNATION };
         let sending = match via {
             Via::InPlace => Memory::new(512),
             Via::InProcess | Via::Grpc | Via::Lanes => {

@@ -173,7 +173,15 @@ impl Placing {
     }
 
     pub(super) fn channel(&self, address: &Address) -> Channel {
-        self.channels.get(address)
+        self.channels.get(address, self.role_of(address))
+    }
+
+    /// What the worker is named for; as membership had it when the request was placed there.
+    fn role_of(&self, address: &Address) -> Role {
+        let snapshot = self.loads.snapshot();
+        let mut infos = snapshot.workers.iter().map(|worker| &worker.info);
+        let placed = infos.find(|info| info.address.worker == address.worker);
+        placed.map_or(Role::Decode, |info| info.role)
     }
 
     pub(super) fn readiness(&self) -> Readiness {

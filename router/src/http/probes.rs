@@ -38,6 +38,8 @@ struct ModelShape {
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    insecure: bool,
     workers: BTreeMap<Role, u32>,
     reasons: Vec<String>,
     fingerprints: Vec<EditionReadiness>,
@@ -72,7 +74,8 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let readiness = gateway.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let Readiness { ready, workers, reasons, fingerprints } = readiness;
-    let answer = Ready { ready, workers, reasons, fingerprints };
+    let insecure = gateway.config.insecure;
+    let answer = Ready { ready, insecure, workers, reasons, fingerprints };
     (status, Json(answer)).into_response()
 }
 

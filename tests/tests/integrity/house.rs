@@ -8,8 +8,11 @@ use baton_tests::wait_until;
 use cluster::connections::ConnectionLimits;
 use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
+use cluster::security::Security;
 use cluster::telemetry::Metrics;
-use cluster::{Lifecycle, LoadWatcher, Membership as _, MemoryMembership, Registration};
+use cluster::{
+    ClusterError, Lifecycle, LoadWatcher, Members, Membership, MemoryMembership, Registration,
+};
 use engine::{
     Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
 };
@@ -123,11 +126,14 @@ impl House {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("config.json"), CONFIG).expect("a file in it");
         let (leave, left) = watch::channel(false);
-        let inside = MemoryMembership::new();
+        let (inside, seen) = (MemoryMembership::new(), MemoryMembership::new());
         let mut workers = Vec::new();
         for (name, role) in [("p0", Role::Prefill), ("d0", Role::Decode), ("d1", Role::Decode)] {
             let config = worker(name, role, engine(folder.path()));
-            workers.push(run(config, inside.clone(), left.clone()).await);
+            workers.push(
+                run(config, Doors { inside: inside.clone(), seen: seen.clone() }, left.clone())
+                    .await,
+            );
         }
         let members = inside.view();
         wait_until("three workers", PATIENCE, || async {
@@ -139,8 +145,11 @@ impl House {
         let infos: Vec<WorkerInfo> = members.borrow().workers.values().cloned().collect();
         let mut known = Vec::new();
         for mut info in infos {
+            let real = info.clone();
             info.address.uri = Hop::start(&info.address.uri, damage.clone()).await;
+            let behind = if info.role == Role::Prefill { info.clone() } else { real };
             known.push(outside.register(info).await.expect("a new name"));
+            known.push(seen.register(behind).await.expect("a new name"));
         }
         let reference = Engine::start(&engine(folder.path()), &mut |_| ()).expect("an engine");
         let dispatcher = dispatcher(&outside).await;
@@ -202,14 +211,39 @@ fn worker(name: &str, role: Role, engine: EngineConfig) -> WorkerConfig {
         advertise_host: None,
         report_interval: Duration::from_millis(50),
         drain_deadline: Duration::from_secs(10),
+        deadline_max: Duration::from_secs(3600),
+        security: Security::open(),
+        admin_certificates: None,
+        insecure: false,
         credit_queue_max: 64,
         connections: ConnectionLimits::default(),
     }
 }
 
+/// Workers dial members only: they register where they are, and see prefill workers behind the hops.
+struct Doors {
+    inside: MemoryMembership,
+    seen: MemoryMembership,
+}
+
+#[tonic::async_trait]
+impl Membership for Doors {
+    async fn register(&self, info: WorkerInfo) -> Result<Registration, ClusterError> {
+        self.inside.register(info).await
+    }
+
+    fn view(&self) -> watch::Receiver<Arc<Members>> {
+        self.seen.view()
+    }
+
+    async fn close(&self) {
+        self.inside.close().await;
+    }
+}
+
 async fn run(
     config: WorkerConfig,
-    members: MemoryMembership,
+    members: Doors,
     mut left: watch::Receiver<bool>,
 ) -> tokio::task::JoinHandle<()> {
     let role = config.role;

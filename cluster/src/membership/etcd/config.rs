@@ -1,10 +1,11 @@
 //! Where etcd is and how to talk to it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Certificate, ConnectOptions, TlsOptions};
+use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use http::Uri;
 
 use crate::ClusterError;
@@ -50,24 +51,25 @@ pub struct Credentials {
     pub password: String,
 }
 
-/// How etcd and this node prove who they are.
+/// How etcd and this node prove who they are. Files are read at each connection, so that renewed
+/// ones are taken.
 #[derive(Clone, Debug, Default)]
 pub struct EtcdTls {
-    /// The authority that signed etcd's certificate, PEM; the system's authorities if absent.
-    pub ca_pem: Option<String>,
+    /// The authority that signed etcd's certificate; the system's authorities if absent.
+    pub ca: Option<PathBuf>,
     /// This node's own certificate, if etcd asks for one.
-    pub identity: Option<Identity>,
+    pub identity: Option<IdentityFiles>,
     /// The name in etcd's certificate, if it isn't the endpoint's host.
     pub domain: Option<String>,
 }
 
-/// A certificate and its key, PEM.
-#[derive(Clone)]
-pub struct Identity {
+/// Where a certificate and its key are, PEM.
+#[derive(Clone, Debug)]
+pub struct IdentityFiles {
     /// The certificate chain.
-    pub cert_pem: String,
-    /// The private key; never printed.
-    pub key_pem: String,
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 // === impl EtcdConfig ===
@@ -130,7 +132,10 @@ impl EtcdConfig {
     }
 
     /// How to connect.
-    pub(crate) fn options(&self) -> ConnectOptions {
+    ///
+    /// # Errors
+    /// [`ClusterError::Config`] if a file can't be read.
+    pub(crate) fn options(&self) -> Result<ConnectOptions, ClusterError> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
             .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
@@ -140,30 +145,43 @@ impl EtcdConfig {
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
         if let Some(tls) = &self.tls {
-            options = options.with_tls(tls.options());
+            options = options.with_tls(tls.options()?);
         } else if self.endpoints.iter().any(|endpoint| endpoint.starts_with("https")) {
-            options = options.with_tls(EtcdTls::default().options());
+            options = options.with_tls(EtcdTls::default().options()?);
         }
-        options
+        Ok(options)
     }
 }
 
 // === impl EtcdTls ===
 
 impl EtcdTls {
-    fn options(&self) -> TlsOptions {
-        let mut options = match &self.ca_pem {
-            Some(pem) => TlsOptions::new().ca_certificate(Certificate::from_pem(pem)),
+    /// Refuses files that can't be read.
+    ///
+    /// # Errors
+    /// [`ClusterError::Config`] naming the file.
+    pub fn check(&self) -> Result<(), ClusterError> {
+        self.options().map(drop)
+    }
+
+    fn options(&self) -> Result<TlsOptions, ClusterError> {
+        let mut options = match &self.ca {
+            Some(ca) => TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?)),
             None => TlsOptions::new().with_native_roots(),
         };
-        if let Some(Identity { cert_pem, key_pem }) = &self.identity {
-            options = options.identity(etcd_client::Identity::from_pem(cert_pem, key_pem));
+        if let Some(IdentityFiles { cert, key }) = &self.identity {
+            options = options.identity(Identity::from_pem(read(cert)?, read(key)?));
         }
-        match &self.domain {
+        Ok(match &self.domain {
             Some(domain) => options.domain_name(domain),
             None => options,
-        }
+        })
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ClusterError> {
+    std::fs::read(path)
+        .map_err(|error| ClusterError::Config(format!("etcd: {}: {error}", path.display())))
 }
 
 // === impl Debug ===
@@ -171,12 +189,6 @@ impl EtcdTls {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").finish_non_exhaustive()
     }
 }
 
@@ -207,8 +219,6 @@ mod tests {
     fn secrets_are_not_printed() {
         let mut config = EtcdConfig::new(["https://etcd:2379"]);
         config.credentials = Some(Credentials { user: "u".into(), password: "hidden".into() });
-        let identity = Identity { cert_pem: "c".into(), key_pem: "hidden".into() };
-        config.tls = Some(EtcdTls { identity: Some(identity), ..EtcdTls::default() });
         assert!(!format!("{config:?}").contains("hidden"));
     }
 }

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, GetOptions, LeaseGrantResponse, PutOptions, Txn, TxnOp,
-    WatchOptions, WatchStream,
+    Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, LeaseGrantResponse, PutOptions,
+    Txn, TxnOp, WatchOptions, WatchStream,
 };
 use scheduler::{Incarnation, WorkerInfo};
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::config::EtcdConfig;
 use crate::ClusterError;
-use crate::rpc::{Channels, Purpose};
+use crate::rpc::channels;
 
 /// Tries at a write that others keep changing under us. Two lives of one worker are two writers.
 const WRITE_ATTEMPTS: usize = 8;
@@ -56,8 +56,12 @@ impl Store {
     /// would hand every other request to a member that is down.
     pub(super) async fn connect(config: &EtcdConfig, attempt: usize) -> Result<Self, ClusterError> {
         let endpoint = &config.endpoints[attempt % config.endpoints.len()];
-        let client =
-            within(config.request_timeout, "connecting to etcd", client(config, endpoint)).await?;
+        let client = within(
+            config.request_timeout,
+            "connecting to etcd",
+            client(config, config.options()?, endpoint),
+        )
+        .await?;
         Ok(Self { client, request_timeout: config.request_timeout })
     }
 
@@ -163,10 +167,14 @@ impl Store {
     }
 }
 
-async fn client(config: &EtcdConfig, endpoint: &str) -> Result<Client, Error> {
-    let options = Some(config.options());
+async fn client(
+    config: &EtcdConfig,
+    options: ConnectOptions,
+    endpoint: &str,
+) -> Result<Client, Error> {
+    let options = Some(options);
     let Some(dial) = &config.dial else { return Client::connect([endpoint], options).await };
-    let channel = Channels::over(dial.clone()).channel(endpoint, Purpose::Control);
+    let channel = channels::over(dial.clone(), endpoint);
     Client::from_channel(etcd_client::Channel::Tonic(channel), options).await
 }
 

@@ -1,0 +1,180 @@
+//! `baton certs`: certificates for those who have no authority of their own.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Subcommand};
+use cluster::security::authority::{Authority, Issued, Subject};
+use cluster::security::{Identity, NodeRole};
+
+/// A certificate's life, unless told otherwise. A node takes a new one without a restart.
+const DAYS: u32 = 90;
+/// An authority's: renewing it means visiting every node.
+const AUTHORITY_DAYS: u32 = 3650;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// `baton certs`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CertsArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Verb {
+    /// Makes an authority: DIR/ca.pem, which every node gets, and DIR/ca.key, which none does.
+    Init(InitArgs),
+    /// Makes a node's certificate and key, or renews them; nodes that run take them by themselves.
+    Issue(IssueArgs),
+    /// Prints a secret for --cluster-secret-file: all nodes get the same, and no certificates.
+    Secret,
+}
+
+#[derive(Args, Clone, Debug)]
+struct InitArgs {
+    /// Where the files go.
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    dir: PathBuf,
+    /// Days until it ends.
+    #[arg(long, value_name = "DAYS", default_value_t = AUTHORITY_DAYS)]
+    days: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+struct IssueArgs {
+    /// What the node does: router, prefill, decode, or etcd.
+    #[arg(value_name = "ROLE")]
+    role: String,
+    /// Its name, as in --id; `*` for any node of the role.
+    #[arg(value_name = "ID", default_value = "*")]
+    id: String,
+    /// Hosts and addresses that clients call it by, comma separated: for a router's gateway and for
+    /// etcd. Nodes know each other by their names.
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// The cluster, as in --cluster or --namespace.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    cluster: String,
+    /// Where the authority is, and where the files go.
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    dir: PathBuf,
+    /// Days until it ends.
+    #[arg(long, value_name = "DAYS", default_value_t = DAYS)]
+    days: u32,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a file is there that must not be overwritten, or is missing, or can't be written.
+pub(crate) fn run(args: &CertsArgs) -> Result<()> {
+    match &args.verb {
+        Verb::Init(args) => init(args),
+        Verb::Issue(args) => issue(args),
+        Verb::Secret => secret(),
+    }
+}
+
+fn init(args: &InitArgs) -> Result<()> {
+    let (cert, key) = authority_files(&args.dir);
+    ensure!(!key.exists(), "{} is there already: all certificates come from it", key.display());
+    std::fs::create_dir_all(&args.dir).with_context(|| args.dir.display().to_string())?;
+    let (_, issued) = Authority::create("Baton", DAY * args.days)?;
+    write(&key, &issued.key_pem, 0o600)?;
+    write(&cert, &issued.cert_pem, 0o644)?;
+    let dir = args.dir.display();
+    println!("made {} ({} days) and {}", cert.display(), args.days, key.display());
+    println!("Keep {} where no node is. Next, for each node:", key.display());
+    println!("  baton certs issue router   --dir {dir} --hosts gateway.example.org,127.0.0.1");
+    println!("  baton certs issue prefill prefill-0 --dir {dir}");
+    println!("  baton certs issue decode decode-0 --dir {dir}");
+    Ok(())
+}
+
+fn issue(args: &IssueArgs) -> Result<()> {
+    let (cert, key) = authority_files(&args.dir);
+    let read = |path: &Path| {
+        let about =
+            || format!("{}: is there an authority? `baton certs init` makes one", path.display());
+        std::fs::read_to_string(path).with_context(about)
+    };
+    let authority = Issued { cert_pem: read(&cert)?, key_pem: read(&key)? };
+    let issued = Authority::open(&authority)?.issue(&args.subject()?, DAY * args.days)?;
+    let (cert, key) = (args.file("pem"), args.file("key"));
+    // The key first: a node that looks between the two finds two that don't fit, and looks again.
+    write(&key, &issued.key_pem, 0o600)?;
+    write(&cert, &issued.cert_pem, 0o644)?;
+    println!("made {} and {} ({} days)", cert.display(), key.display(), args.days);
+    args.print_next(&cert, &key);
+    Ok(())
+}
+
+/// 32 random bytes.
+fn secret() -> Result<()> {
+    println!("{}", cluster::security::random_secret()?);
+    Ok(())
+}
+
+// === impl IssueArgs ===
+
+impl IssueArgs {
+    fn subject(&self) -> Result<Subject> {
+        let hosts = self.hosts.clone();
+        if self.role == "etcd" {
+            ensure!(!hosts.is_empty(), "etcd is called by its host: --hosts HOST,...");
+            return Ok(Subject { node: None, hosts });
+        }
+        let role: NodeRole = self.role.parse()?;
+        // Read back as nodes will read it.
+        let node: Identity = Identity::new(&self.cluster, role, &self.id).to_string().parse()?;
+        Ok(Subject { node: Some(node), hosts })
+    }
+
+    fn file(&self, extension: &str) -> PathBuf {
+        let name = match self.id.as_str() {
+            "*" => self.role.clone(),
+            id => format!("{}-{id}", self.role),
+        };
+        self.dir.join(format!("{name}.{extension}"))
+    }
+
+    fn print_next(&self, cert: &Path, key: &Path) {
+        let ca = authority_files(&self.dir).0;
+        let (ca, cert, key) = (ca.display(), cert.display(), key.display());
+        if self.role == "etcd" {
+            println!(
+                "Next: etcd --cert-file {cert} --key-file {key} --client-cert-auth --trusted-ca-file {ca}"
+            );
+            return;
+        }
+        let command = match self.role.as_str() {
+            "router" => "router",
+            "prefill" => "prefill-worker",
+            _ => "decode-worker",
+        };
+        println!("Next: baton {command} --tls-ca {ca} --tls-cert {cert} --tls-key {key} ...");
+        println!("To renew it, say the same again: a node that runs takes the new one by itself.");
+    }
+}
+
+fn authority_files(dir: &Path) -> (PathBuf, PathBuf) {
+    (dir.join("ca.pem"), dir.join("ca.key"))
+}
+
+/// Writes a file whole or not at all, readable for whom `mode` says.
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let about = || path.display().to_string();
+    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    // Left by one that was killed, perhaps with another mode.
+    let _ = std::fs::remove_file(&draft);
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(mode).open(&draft).with_context(about)?;
+    file.write_all(text.as_bytes()).with_context(about)?;
+    file.sync_all().with_context(about)?;
+    std::fs::rename(&draft, path).with_context(about)
+}
