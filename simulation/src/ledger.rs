@@ -59,25 +59,36 @@ pub struct Ledger {
     asks: Arc<Vec<Ask>>,
     heard: Arc<Mutex<Vec<Heard>>>,
     verdicts: Verdicts,
-    /// When nothing was amiss, and hasn't been for a while.
-    settled: Arc<dyn Fn(Duration) -> bool + Send + Sync>,
+    calm: Calm,
+}
+
+/// When a cluster has no excuse.
+#[derive(Clone)]
+pub struct Calm {
+    /// Whether it has been well for long enough to serve whatever comes.
+    pub settled: Arc<dyn Fn(Duration) -> bool + Send + Sync>,
+    /// Whether it should then serve it soon.
+    pub prompt: bool,
+}
+
+// === impl Calm ===
+
+impl Calm {
+    /// Whether what is sent then should be done by then.
+    fn serves(&self, sent: Duration, now: Duration) -> bool {
+        self.prompt && (self.settled)(sent) && (self.settled)(now)
+    }
 }
 
 // === impl Ledger ===
 
 impl Ledger {
     /// - `weights`: of the models that may answer.
-    /// - `settled`: whether the cluster has been well for long enough to serve whatever comes.
     #[must_use]
-    pub fn new(
-        asks: Vec<Ask>,
-        weights: &[u64],
-        verdicts: Verdicts,
-        settled: Arc<dyn Fn(Duration) -> bool + Send + Sync>,
-    ) -> Self {
+    pub fn new(asks: Vec<Ask>, weights: &[u64], verdicts: Verdicts, calm: Calm) -> Self {
         let heard = Heard { weights: weights.to_vec(), ..Heard::default() };
         let heard = vec![heard; asks.len()];
-        Self { asks: Arc::new(asks), heard: Arc::new(Mutex::new(heard)), verdicts, settled }
+        Self { asks: Arc::new(asks), heard: Arc::new(Mutex::new(heard)), verdicts, calm }
     }
 
     /// The requests.
@@ -103,7 +114,7 @@ impl Ledger {
     fn check_patience(&self, ask: usize, now: Duration) {
         let heard = &self.heard.lock()[ask];
         let sent = heard.sent.filter(|_| heard.tokens.is_empty()).unwrap_or(now);
-        if now > sent + FIRST_TOKEN_MAX && (self.settled)(sent) && (self.settled)(now) {
+        if now > sent + FIRST_TOKEN_MAX && self.calm.serves(sent, now) {
             let waited = (now - sent).as_secs_f64();
             self.verdicts.violated(format!("request {ask}: {waited:.3} s to its first token"));
         }
@@ -176,8 +187,8 @@ impl Ledger {
             // A retry after it is the client's.
             ErrorCode::Busy => false,
             // Its time may have been used up earlier.
-            ErrorCode::Timeout => (self.settled)(sent) && (self.settled)(now),
-            _ => (self.settled)(now),
+            ErrorCode::Timeout => self.calm.serves(sent, now),
+            _ => (self.calm.settled)(now),
         }
     }
 

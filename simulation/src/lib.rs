@@ -21,4 +21,5 @@ pub mod nodes;
 pub mod plan;
 pub mod planted;
 pub mod script;
+pub mod stranger;
 pub mod world;

@@ -32,26 +32,29 @@ struct Cli {
     /// Runs the one seed in this very process, and prints its digest.
     #[arg(long, requires = "seed")]
     here: bool,
+    /// What to log, with `--here`, e.g. `debug` or `simulation=info`.
+    #[arg(long, default_value = "off")]
+    log: String,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match (cli.here, cli.seed) {
-        (true, Some(seed)) => here(seed, cli.bug),
+        (true, Some(seed)) => here(seed, &cli),
         _ => herd::run(&cli),
     }
 }
 
 /// Runs a seed to its end.
-fn here(seed: u64, bug: Option<Bug>) -> ExitCode {
+fn here(seed: u64, cli: &Cli) -> ExitCode {
     entropy::seed(seed);
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let filter = tracing_subscriber::EnvFilter::new(&cli.log);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .without_time()
         .with_writer(std::io::stderr)
         .init();
-    let plan = Plan::new(seed, bug);
+    let plan = Plan::new(seed, cli.bug);
     let outcome = World::new(plan.clone()).run();
     println!("seed {seed}: digest {:016x}, {}/{} done", outcome.digest, outcome.done, outcome.sent);
     if outcome.findings.is_empty() {

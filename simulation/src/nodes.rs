@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use cluster::connections::ConnectionLimits;
 use cluster::load::LoadConfig;
 use cluster::rpc::{Channels, Listener};
-use cluster::security::Security;
+use cluster::security::{Identity, NodeRole, Security};
 use cluster::telemetry::Metrics;
 use cluster::{EtcdConfig, EtcdMembership, Lifecycle, LoadWatcher, Membership};
 use engine::{DrivenEngine, EngineConfig, EngineHandle, EngineInfo, ModelOptions, Turn};
@@ -38,8 +38,12 @@ use crate::script::{self, BLOCK_TOKENS, Script};
 const BLOCKS: u32 = 48;
 const SEQUENCES_MAX: u32 = 6;
 const MODEL: &str = "script";
-const NAMESPACE: &str = "simulation";
+/// The cluster's name.
+pub const NAMESPACE: &str = "simulation";
 const ETCD: HostId = HostId(1);
+const SECRET: &[u8] = b"the secret of the simulation";
+/// Time between two reports: more than usual, for they are most of what goes over the network.
+const REPORTS: Duration = Duration::from_millis(250);
 /// A step takes this long, and a bit for each token.
 const STEP: Duration = Duration::from_millis(3);
 const STEP_PER_TOKEN: Duration = Duration::from_micros(200);
@@ -64,6 +68,10 @@ pub struct Place {
     pub tasks: TaskTracker,
     /// What is planted.
     pub bug: Option<Bug>,
+    /// Whether nodes prove to each other who they are.
+    pub is_locked: bool,
+    /// Whether reports arrive as they were sent.
+    pub reports_hold: bool,
     /// Where violations go.
     pub verdicts: Verdicts,
 }
@@ -90,11 +98,18 @@ pub async fn etcd(place: Place, disk: Disk) {
 
 /// Runs a router, and the clients that ask it.
 pub async fn router(place: Place, clients: Clients) {
-    let channels = Channels::over(Arc::new(place.wire.clone()));
+    let security = place.security(NodeRole::Router, "router");
+    let channels = Channels::over(Arc::new(place.wire.clone())).secured(&security);
     let membership = place.membership();
-    let watched = LoadConfig { namespace: NAMESPACE.to_owned(), ..LoadConfig::default() };
+    let watched = LoadConfig {
+        namespace: NAMESPACE.to_owned(),
+        report_interval: REPORTS,
+        ..LoadConfig::default()
+    };
     let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
-    place.tasks.spawn(watch_for_orphans(loads.snapshots(), place.verdicts.clone()));
+    if place.reports_hold {
+        place.tasks.spawn(watch_for_orphans(loads.snapshots(), place.verdicts.clone()));
+    }
     let placer = LeastLoad { handoff: HandoffPolicy::Always };
     let placer: Box<dyn Placer> = match place.bug {
         Some(Bug::EternalExclusion) => Box::new(Eternal::new(placer)),
@@ -129,11 +144,12 @@ async fn watch_for_orphans(
 /// Runs a worker until it has to leave.
 pub async fn worker(place: Place, spec: WorkerSpec) {
     let membership: Arc<dyn Membership> = place.membership();
-    let channels = Channels::over(Arc::new(place.wire.clone()));
+    let security = place.security(spec.role.into(), &place.worker_id(&spec).0);
+    let channels = Channels::over(Arc::new(place.wire.clone())).secured(&security);
     let sender = sender(&place, &spec, channels.clone());
-    let (config, wall) = (config(&place, &spec), place.wall);
+    let grpc = place.listener().for_nodes(&security);
+    let (config, wall) = (config(&place, &spec, security), place.wall);
     let (role, leave) = (spec.role, spec.leave.clone().cancelled_owned());
-    let grpc = place.listener();
     let ground = Ground {
         grpc,
         channels,
@@ -155,7 +171,22 @@ impl Place {
         Listener::over(Box::new(self.wire.listen()), self.host.addr())
     }
 
-    fn membership(&self) -> Arc<EtcdMembership> {
+    /// What the worker on it is called.
+    fn worker_id(&self, spec: &WorkerSpec) -> WorkerId {
+        WorkerId(format!("{}-{}", spec.role, self.host.0).into())
+    }
+
+    /// How the node of a role and name on it meets others.
+    fn security(&self, role: NodeRole, id: &str) -> Security {
+        if !self.is_locked {
+            return Security::open();
+        }
+        let identity = Identity::new(NAMESPACE, role, id);
+        Security::with_secret(SECRET, identity).expect("a secret that is long enough")
+    }
+
+    /// A handle to the members of the cluster.
+    pub(crate) fn membership(&self) -> Arc<EtcdMembership> {
         let config = EtcdConfig {
             namespace: NAMESPACE.to_owned(),
             lease_ttl: Duration::from_secs(3),
@@ -167,10 +198,10 @@ impl Place {
     }
 }
 
-fn config(place: &Place, spec: &WorkerSpec) -> WorkerConfig {
+fn config(place: &Place, spec: &WorkerSpec, security: Security) -> WorkerConfig {
     let SocketAddr::V4(listen) = place.host.addr() else { panic!("an IPv4 network") };
     WorkerConfig {
-        id: WorkerId(format!("{}-{}", spec.role, place.host.0).into()),
+        id: place.worker_id(spec),
         role: spec.role,
         namespace: NAMESPACE.to_owned(),
         connections: ConnectionLimits::default(),
@@ -191,10 +222,10 @@ fn config(place: &Place, spec: &WorkerSpec) -> WorkerConfig {
         listen: listen.into(),
         admin: None,
         advertise_host: None,
-        report_interval: Duration::from_millis(100),
+        report_interval: REPORTS,
         drain_deadline: Duration::from_secs(2),
         deadline_max: Duration::from_secs(3600),
-        security: Security::open(),
+        security,
         admin_certificates: None,
         insecure: false,
         credit_queue_max: 32,

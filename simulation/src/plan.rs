@@ -17,9 +17,15 @@ use crate::planted::Bug;
 /// connections that are found dead.
 pub const SETTLING: Duration = Duration::from_secs(8);
 /// When troubles begin.
-pub const CALM_BEFORE: Duration = Duration::from_secs(6);
+pub const CALM_BEFORE: Duration = Duration::from_secs(4);
 /// When they have ended.
-pub const CALM_AFTER: Duration = Duration::from_secs(15);
+pub const CALM_AFTER: Duration = Duration::from_secs(13);
+
+/// The share of clusters that are in the middle of a rollout of new weights.
+const ROLLOUTS: f64 = 0.2;
+
+/// The share of clusters that have a secret, and a stranger who doesn't know it. Handshakes are dear.
+const LOCKED: f64 = 0.1;
 
 /// What a host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub enum Part {
     Prefill(u64),
     /// A decode worker, with these weights.
     Decode(u64),
+    /// Somebody who doesn't belong.
+    Stranger,
 }
 
 /// Something that goes wrong for a time.
@@ -79,6 +87,9 @@ pub struct Plan {
     pub asks: Vec<Ask>,
     /// What goes wrong, in order of its beginning.
     pub troubles: Vec<Trouble>,
+    /// How often a message of a hand-off is lost, at most. Nothing below tells of it, so it costs a
+    /// stall to find out.
+    pub drop: f64,
     /// What is planted.
     pub bug: Option<Bug>,
 }
@@ -94,7 +105,8 @@ impl Plan {
         let routers = parts.iter().filter(|part| matches!(part, Part::Router(_))).count();
         let asks = asks::draw(&mut rng, routers);
         let troubles = troubles::draw(&mut rng, &parts);
-        Self { seed, parts, asks, troubles, bug }
+        let drop = if bug.is_none() && rng.random_bool(0.3) { 0.05 } else { 0.0 };
+        Self { seed, parts, asks, troubles, drop, bug }
     }
 
     /// The weights that anybody has.
@@ -104,6 +116,25 @@ impl Plan {
         weights.sort_unstable();
         weights.dedup();
         weights
+    }
+
+    /// Whether nodes prove to each other who they are.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.parts.contains(&Part::Stranger) && self.bug != Some(Bug::UnauthenticatedCall)
+    }
+
+    /// Whether whatever can be done is done soon while all is well.
+    #[must_use]
+    pub fn is_prompt(&self) -> bool {
+        self.drop == 0.0
+    }
+
+    /// Whether bits flip on some way: then what no message binds, as a report, may say anything.
+    #[must_use]
+    pub fn has_flips(&self) -> bool {
+        let flips = |trouble: &Trouble| matches!(&trouble.what, What::Bad(_, _, quality) if quality.flip > 0.0);
+        self.troubles.iter().any(flips)
     }
 
     /// Whether everything has been well for long enough at `at`.
@@ -133,7 +164,7 @@ impl Part {
     fn weights(self) -> Option<u64> {
         match self {
             Self::Prefill(weights) | Self::Decode(weights) => Some(weights),
-            Self::Etcd | Self::Router(_) => None,
+            Self::Etcd | Self::Router(_) | Self::Stranger => None,
         }
     }
 }
@@ -141,9 +172,18 @@ impl Part {
 fn parts(rng: &mut ChaCha8Rng, bug: Option<Bug>) -> Vec<Part> {
     let mut parts = vec![Part::Etcd];
     parts.extend((0..rng.random_range(1..=2)).map(Part::Router));
-    parts.extend((0..rng.random_range(1..=2)).map(|_| Part::Prefill(1)));
+    let prefills = rng.random_range(1..=2);
     let decoders = rng.random_range(1..=3);
-    let odd = bug == Some(Bug::UnpinnedFingerprint);
-    parts.extend((0..decoders).map(|index| Part::Decode(if odd && index > 0 { 2 } else { 1 })));
+    // A rollout: new weights beside the old ones, under the same name.
+    let rollout = bug.is_none() && rng.random_bool(ROLLOUTS);
+    let mut weights = || if rollout && rng.random_bool(0.5) { 2 } else { 1 };
+    parts.extend((0..prefills).map(|_| Part::Prefill(weights())));
+    parts.extend((0..decoders).map(|_| Part::Decode(weights())));
+    if bug == Some(Bug::UnpinnedFingerprint) {
+        parts.push(Part::Decode(2));
+    }
+    if bug == Some(Bug::UnauthenticatedCall) || rng.random_bool(LOCKED) {
+        parts.push(Part::Stranger);
+    }
     parts
 }

@@ -25,19 +25,22 @@ pub enum Bug {
     UnpinnedFingerprint,
     /// A router that never again places work where it failed once.
     EternalExclusion,
+    /// Nodes that ask nobody who he is.
+    UnauthenticatedCall,
 }
 
 // === impl Bug ===
 
 impl Bug {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LateWrite,
         Self::LostCommit,
         Self::LeakedReservation,
         Self::AcceptedCorruptPage,
         Self::UnpinnedFingerprint,
         Self::EternalExclusion,
+        Self::UnauthenticatedCall,
     ];
 }
 

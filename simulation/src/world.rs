@@ -16,10 +16,11 @@ use crate::checks::Verdicts;
 use crate::client::{Clients, Clock};
 use crate::etcd::Disk;
 use crate::host::Process;
-use crate::ledger::Ledger;
+use crate::ledger::{Calm, Ledger};
 use crate::network::{HostId, Network, Quality};
 use crate::nodes::{self, Place, WorkerSpec};
 use crate::plan::{CALM_AFTER, Part, Plan, SETTLING, Trouble, What};
+use crate::stranger::stranger;
 
 /// The least that the simulation goes on at once, and what a message takes at least.
 const TICK: Duration = Duration::from_millis(1);
@@ -28,7 +29,7 @@ const TICK_MAX: Duration = Duration::from_millis(8);
 /// How long after its end a process is started again by whoever looks after it.
 const RESTART: Duration = Duration::from_secs(1);
 /// How long a cluster may take to come to rest after its last request.
-const REST: Duration = Duration::from_secs(4);
+const REST: Duration = Duration::from_secs(3);
 /// How often etcd is backed up.
 const BACKUP: Duration = Duration::from_secs(3);
 /// By when every request must have ended: the last one's time and its patience.
@@ -100,11 +101,14 @@ impl World {
             let plan = plan.clone();
             Arc::new(move |at| plan.is_settled(at))
         };
-        let ledger = Ledger::new(plan.asks.clone(), &weights, verdicts.clone(), settled);
+        let prompt = plan.is_prompt();
+        let ledger =
+            Ledger::new(plan.asks.clone(), &weights, verdicts.clone(), Calm { settled, prompt });
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         rng.set_stream(1);
         let machines = (1..).map(HostId).zip(&plan.parts);
-        let machines = machines.map(|(host, &part)| Machine::new(host, part, &mut rng)).collect();
+        let machines =
+            machines.map(|(host, &part)| Machine::new(host, part, plan.drop, &mut rng)).collect();
         let events = events(&plan);
         let network = Network::new(plan.seed);
         let (disk, backup) = (Disk::default(), Disk::default());
@@ -269,6 +273,7 @@ impl World {
         let (now, seed) = (self.now, self.rng.random());
         let (network, verdicts, bug) = (self.network.clone(), self.verdicts.clone(), self.plan.bug);
         let (disk, ledger) = (self.disk.clone(), self.ledger.clone());
+        let (is_locked, reports_hold) = (self.plan.is_locked(), !self.plan.has_flips());
         let machine = self.machine(host);
         if machine.process.is_some() {
             return;
@@ -283,6 +288,8 @@ impl World {
             seed,
             tasks,
             bug,
+            is_locked,
+            reports_hold,
             verdicts,
         };
         let process = match part {
@@ -292,6 +299,7 @@ impl World {
                 let clients = Clients { router, ledger, clock, tasks: tasks.clone() };
                 nodes::router(place(tasks), clients)
             }),
+            Part::Stranger => Process::start(now, |tasks| stranger(place(tasks))),
             Part::Prefill(_) | Part::Decode(_) => {
                 Process::start(now, |tasks| nodes::worker(place(tasks), spec))
             }
@@ -318,10 +326,10 @@ impl World {
 // === impl Machine ===
 
 impl Machine {
-    fn new(host: HostId, part: Part, rng: &mut ChaCha8Rng) -> Self {
+    fn new(host: HostId, part: Part, drop: f64, rng: &mut ChaCha8Rng) -> Self {
         let faults = Faults {
             seed: rng.random(),
-            drop: often(rng, 0.05),
+            drop: rng.random_range(0.0..=drop),
             duplicate: often(rng, 0.1),
             corrupt: often(rng, 0.1),
             delay: often(rng, 0.1),
@@ -351,7 +359,7 @@ impl Machine {
         let (role, weights) = match self.part {
             Part::Prefill(weights) => (Role::Prefill, weights),
             Part::Decode(weights) => (Role::Decode, weights),
-            Part::Etcd | Part::Router(_) => (Role::Decode, 0),
+            Part::Etcd | Part::Router(_) | Part::Stranger => (Role::Decode, 0),
         };
         let (faults, pool, leave) = (self.faults.clone(), self.pool.clone(), self.leave.clone());
         WorkerSpec { role, weights, faults, pool, leave }

@@ -45,7 +45,8 @@ fn a_planted_bug_is_found_and_its_seed_printed(
         "leaked-reservation",
         "accepted-corrupt-page",
         "unpinned-fingerprint",
-        "eternal-exclusion"
+        "eternal-exclusion",
+        "unauthenticated-call"
     )]
     bug: &str,
 ) {

@@ -21,7 +21,7 @@ pub(super) fn draw(rng: &mut ChaCha8Rng, routers: usize) -> Vec<Ask> {
     let well = CALM_AFTER + SETTLING;
     let mut asks = Vec::with_capacity(ASKS + LAST_ASKS);
     for number in 0..ASKS + LAST_ASKS {
-        let span = if number < ASKS { 3_000..15_000 } else { 200..1_500 };
+        let span = if number < ASKS { 2_000..13_000 } else { 200..1_500 };
         let start = if number < ASKS { Duration::ZERO } else { well };
         asks.push(Ask {
             at: start + Duration::from_millis(rng.random_range(span)),

@@ -44,11 +44,18 @@ fn what(rng: &mut ChaCha8Rng, parts: &[Part]) -> What {
         4 => What::Stop(host),
         5 => What::Cut(host, other),
         6 => What::Isolate(host),
-        7 | 8 => What::Bad(host, other, bad(rng)),
+        // What flips on the way to etcd is written down there, and no one's fault here.
+        7 | 8 if host == etcd || other == etcd => What::Bad(host, other, bad(rng)),
+        7 | 8 => What::Bad(host, other, Quality { flip: flips(rng), ..bad(rng) }),
         9 => What::Leave(host),
         _ if rng.random_bool(0.5) => What::Wipe(etcd),
         _ => What::Restore(etcd),
     }
+}
+
+/// How often a bit of a segment flips: never, in most cases.
+fn flips(rng: &mut ChaCha8Rng) -> f64 {
+    if rng.random_bool(0.6) { 0.0 } else { rng.random_range(0.001..0.05) }
 }
 
 fn bad(rng: &mut ChaCha8Rng) -> Quality {
