@@ -1,15 +1,14 @@
 //! What a checkpoint's `config.json` says, as plain typed values.
 
-pub(crate) mod fields;
 mod rope;
 
 use std::path::Path;
 
 use kv_cache::TokenId;
+use model_folder::{Fields, FolderError, ModelFolder};
 use serde::Serialize;
 
 use crate::error::EngineError;
-use fields::Fields;
 pub use rope::{Llama3Scaling, RopeConfig, RopeScaling, YarnScaling};
 
 /// The model families the forward pass knows.
@@ -89,7 +88,7 @@ pub struct ModelConfig {
     /// The dtype the file declares; weights are kept in the one their tensors have.
     #[serde(skip)]
     pub dtype: Option<WeightDtype>,
-    /// Tokens that end a sequence: from `generation_config.json`, else from `config.json`.
+    /// Tokens that end a sequence: see [`ModelFolder::end_tokens`].
     #[serde(skip)]
     pub eos_token_ids: Vec<TokenId>,
 }
@@ -97,7 +96,7 @@ pub struct ModelConfig {
 // === impl Architecture ===
 
 impl Architecture {
-    fn parse(fields: &Fields) -> Result<Self, EngineError> {
+    fn parse(fields: &Fields) -> Result<Self, FolderError> {
         let names = fields.require("architectures", fields.strings("architectures")?)?;
         match names.first().map(String::as_str) {
             Some("LlamaForCausalLM") => Ok(Self::Llama),
@@ -183,19 +182,13 @@ impl HeadShape {
 // === impl ModelConfig ===
 
 impl ModelConfig {
-    /// Reads `config.json` and, if present, `generation_config.json` from a checkpoint's folder.
+    /// Reads a model's small files (see [`ModelFolder`]).
     ///
     /// # Errors
     /// [`EngineError::Io`] if `config.json` can't be read; [`EngineError::Config`], naming file and
     /// field, for anything missing, malformed or unsupported.
     pub fn load(dir: &Path) -> Result<Self, EngineError> {
-        let fields = Fields::read(&dir.join("config.json"))?;
-        let generation = Fields::read_if_present(&dir.join("generation_config.json"))?;
-        let mut config = Self::parse(&fields)?;
-        if let Some(ids) = generation.map(|file| file.ids("eos_token_id")).transpose()?.flatten() {
-            config.eos_token_ids = ids;
-        }
-        Ok(config)
+        Ok(Self::parse(&ModelFolder::open(dir)?)?)
     }
 
     /// The heads of every layer.
@@ -208,7 +201,8 @@ impl ModelConfig {
         }
     }
 
-    fn parse(fields: &Fields) -> Result<Self, EngineError> {
+    fn parse(folder: &ModelFolder) -> Result<Self, FolderError> {
+        let fields = folder.config();
         let architecture = Architecture::parse(fields)?;
         refuse_unsupported(fields)?;
         let required = |name: &str| fields.require(name, fields.positive_u32(name)?);
@@ -231,7 +225,7 @@ impl ModelConfig {
             heads,
             kv_heads: kv_heads(fields, heads)?,
             head_dim,
-            max_position: rope.scaling.stretched(max_position),
+            max_position: folder.context_tokens()?.unwrap_or(max_position),
             rms_norm_eps: fields.positive_f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             tie_embeddings: flag("tie_word_embeddings")?,
             qkv_bias: has_attention_bias || architecture == Architecture::Qwen2,
@@ -241,12 +235,12 @@ impl ModelConfig {
             windows: windows(fields, architecture, layers)?,
             rope,
             dtype: dtype(fields)?,
-            eos_token_ids: fields.ids("eos_token_id")?.unwrap_or_default(),
+            eos_token_ids: folder.end_tokens()?,
         })
     }
 }
 
-fn refuse_unsupported(fields: &Fields) -> Result<(), EngineError> {
+fn refuse_unsupported(fields: &Fields) -> Result<(), FolderError> {
     if fields.get("quantization_config").is_some() {
         return Err(fields.error("quantization_config", "quantized checkpoints are not supported"));
     }
@@ -263,7 +257,7 @@ fn head_dim(
     architecture: Architecture,
     hidden_size: u32,
     heads: u32,
-) -> Result<u32, EngineError> {
+) -> Result<u32, FolderError> {
     let head_dim = match fields.positive_u32("head_dim")? {
         Some(explicit) => explicit,
         None => architecture.default_head_dim(hidden_size, heads).ok_or_else(|| {
@@ -280,7 +274,7 @@ fn head_dim(
     }
 }
 
-fn kv_heads(fields: &Fields, heads: u32) -> Result<u32, EngineError> {
+fn kv_heads(fields: &Fields, heads: u32) -> Result<u32, FolderError> {
     let kv_heads = fields.positive_u32("num_key_value_heads")?.unwrap_or(heads);
     if heads.is_multiple_of(kv_heads) {
         Ok(kv_heads)
@@ -294,7 +288,7 @@ fn windows(
     fields: &Fields,
     architecture: Architecture,
     layers: u32,
-) -> Result<Vec<Option<u32>>, EngineError> {
+) -> Result<Vec<Option<u32>>, FolderError> {
     let window = fields.positive_u32("sliding_window")?;
     match architecture {
         Architecture::Llama => Ok(vec![None; layers as usize]),
@@ -311,7 +305,7 @@ fn qwen_windows(
     fields: &Fields,
     window: Option<u32>,
     layers: u32,
-) -> Result<Vec<Option<u32>>, EngineError> {
+) -> Result<Vec<Option<u32>>, FolderError> {
     let default = (!fields.mentions("sliding_window")).then_some(4096);
     let window = match fields.bool("use_sliding_window")? {
         Some(true) => window.or(default),
@@ -336,7 +330,7 @@ fn qwen_windows(
         .collect()
 }
 
-fn dtype(fields: &Fields) -> Result<Option<WeightDtype>, EngineError> {
+fn dtype(fields: &Fields) -> Result<Option<WeightDtype>, FolderError> {
     let field = if fields.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     let Some(name) = fields.str(field)? else { return Ok(None) };
     match WeightDtype::parse(&name) {

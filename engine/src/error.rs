@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use model_folder::FolderError;
+
 /// Why the engine could not load a model or run a step.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EngineError {
@@ -68,11 +70,16 @@ impl EngineError {
         Self::Io { file: file.to_owned(), reason: error.to_string() }
     }
 
-    pub(crate) fn config(file: &Path, field: &str, reason: impl Into<String>) -> Self {
-        Self::Config { file: file.to_owned(), field: field.to_owned(), reason: reason.into() }
-    }
-
     pub(crate) fn weights(file: &Path, tensor: &str, reason: impl Into<String>) -> Self {
         Self::Weights { file: file.to_owned(), tensor: tensor.to_owned(), reason: reason.into() }
+    }
+}
+
+impl From<FolderError> for EngineError {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Io { file, reason } => Self::Io { file, reason },
+            FolderError::Field { file, field, reason } => Self::Config { file, field, reason },
+        }
     }
 }

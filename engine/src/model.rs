@@ -158,9 +158,17 @@ impl<B: Backend> Model<B> {
         progress: &mut dyn FnMut(LoadProgress),
         start: impl FnOnce(&ModelConfig, &KvLayout) -> Result<B, EngineError>,
     ) -> Result<Self, EngineError> {
-        let config = ModelConfig::load(dir)?;
+        let mut config = ModelConfig::load(dir)?;
         let total = tensors_total(&config);
         let mut reader = WeightReader::open(dir, &config, options.load_format, total, progress)?;
+        if config.tie_embeddings && reader.has_own_head()? {
+            tracing::warn!(
+                model = %dir.display(),
+                "config.json ties the output projection to the embedding, but the weights hold \
+                 another one, which is used; say tie_word_embeddings: false there"
+            );
+            config.tie_embeddings = false;
+        }
         let layout = kv_layout(&config, options, reader.dtype()?);
         let mut backend = start(&config, &layout)?;
         let weights = Weights::load(&config, &mut reader, &mut backend)?;

@@ -17,6 +17,11 @@ use crate::sampler::philox::Philox;
 use checkpoint::Checkpoint;
 use dummy::DummyWeights;
 
+/// The embedding's name in a checkpoint.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The output projection's.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 /// Where the weights are read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoadFormat {
@@ -209,8 +214,19 @@ impl<'a> WeightReader<'a> {
     /// As [`WeightReader::read`].
     pub(crate) fn dtype(&self) -> Result<WeightDtype, EngineError> {
         match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.dtype("model.embed_tokens.weight"),
+            Source::Checkpoint(checkpoint) => checkpoint.dtype(EMBEDDING),
             Source::Dummy(dummy) => Ok(dummy.dtype()),
+        }
+    }
+
+    /// Whether there is an output projection that isn't the embedding.
+    ///
+    /// # Errors
+    /// As [`WeightReader::read`].
+    pub(crate) fn has_own_head(&self) -> Result<bool, EngineError> {
+        match &self.source {
+            Source::Checkpoint(checkpoint) => checkpoint.differ(EMBEDDING, HEAD),
+            Source::Dummy(_) => Ok(false),
         }
     }
 

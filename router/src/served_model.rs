@@ -1,13 +1,13 @@
 //! The models a router serves: tokenizer, chat template, defaults, limits.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kv_cache::TokenId;
+use model_folder::{Fields, FolderError, ModelFolder};
 use scheduler::Sampling;
-use serde_json::Value as Json;
 
 use crate::text::template::TemplateLoadError;
 use crate::text::{ChatTemplate, ControlTokens, Tokenizer, TokenizerError};
@@ -66,13 +66,8 @@ pub enum ModelLoadError {
     #[error(transparent)]
     Template(#[from] TemplateLoadError),
     /// A file is missing or not what it should be.
-    #[error("{path}: {problem}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Folder(#[from] FolderError),
 }
 
 /// Every model served, by each of its names.
@@ -90,36 +85,34 @@ impl ServedModel {
     /// # Errors
     /// [`ModelLoadError`] if a file that is needed is missing or broken.
     pub fn load(config: &ServedModelConfig) -> Result<Self, ModelLoadError> {
-        let folder = &config.folder;
-        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-        let template = ChatTemplate::from_folder(folder)?.map(|template| {
+        let dir = &config.folder;
+        let tokenizer = Tokenizer::from_file(&dir.join("tokenizer.json"))?;
+        let folder = ModelFolder::open(dir)?;
+        let tokenizer = tokenizer.with_added(&folder.added_tokens())?;
+        let template = ChatTemplate::from_folder(&folder)?.map(|template| {
             if config.merge_system_messages { template.merging_system_messages() } else { template }
         });
         let control_tokens = match &template {
             Some(template) if config.control_tokens_as_text => {
-                Some(ControlTokens::from_file(&folder.join("tokenizer.json"), template)?)
+                Some(ControlTokens::from_file(&dir.join("tokenizer.json"), template)?)
             }
             _ => None,
         };
-        let model_json = read_json(&folder.join("config.json"))?.ok_or_else(|| {
-            let problem = "missing".to_owned();
-            ModelLoadError::File { path: folder.join("config.json"), problem }
-        })?;
-        let generation = read_json(&folder.join("generation_config.json"))?.unwrap_or_default();
-        let text_config = model_json.get("text_config").unwrap_or(&model_json);
-        let context = context_tokens(text_config, config, folder)?;
-        let eos = [&generation, text_config].into_iter().map(|j| token_ids(&j["eos_token_id"]));
         Ok(Self {
             name: config.name.clone(),
             aliases: config.aliases.clone(),
-            vocab_tokens: unsigned(&text_config["vocab_size"])
+            vocab_tokens: folder
+                .text_config()
+                .positive_u32("vocab_size")?
                 .unwrap_or_else(|| tokenizer.vocab_tokens()),
             tokenizer: Arc::new(tokenizer),
             template,
             control_tokens,
-            context_tokens_max: context,
-            eos_tokens: eos.into_iter().find(|ids| !ids.is_empty()).unwrap_or_default(),
-            sampling_defaults: sampling_defaults(&generation),
+            context_tokens_max: context_tokens(&folder, config)?,
+            eos_tokens: folder.end_tokens()?,
+            sampling_defaults: folder
+                .generation()
+                .map_or_else(|| Ok(Sampling::default()), sampling_defaults)?,
             created_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         })
     }
@@ -186,58 +179,30 @@ impl ModelCatalog {
 }
 
 /// The model's own context, or less if so configured.
-fn context_tokens(
-    model_json: &Json,
-    config: &ServedModelConfig,
-    folder: &Path,
-) -> Result<u32, ModelLoadError> {
-    let own = unsigned(&model_json["max_position_embeddings"]);
-    match (own, config.context_tokens_max) {
+fn context_tokens(folder: &ModelFolder, config: &ServedModelConfig) -> Result<u32, FolderError> {
+    match (folder.context_tokens()?, config.context_tokens_max) {
         (Some(own), Some(most)) => Ok(own.min(most)),
         (Some(only), None) | (None, Some(only)) => Ok(only),
-        (None, None) => Err(ModelLoadError::File {
-            path: folder.join("config.json"),
-            problem: "has no `max_position_embeddings`, and no context limit is configured".into(),
-        }),
+        (None, None) => {
+            let problem = "is missing, and no context limit is configured";
+            Err(folder.text_config().error("max_position_embeddings", problem))
+        }
     }
 }
 
 /// What the model's authors recommend, over OpenAI's defaults.
-fn sampling_defaults(generation: &Json) -> Sampling {
+fn sampling_defaults(generation: &Fields) -> Result<Sampling, FolderError> {
     let defaults = Sampling::default();
     let number =
-        |name: &str, default: f32| generation[name].as_f64().map_or(default, |value| value as f32);
-    Sampling {
-        temperature: number("temperature", defaults.temperature),
-        top_p: number("top_p", defaults.top_p),
-        min_p: number("min_p", defaults.min_p),
-        top_k: unsigned(&generation["top_k"]).unwrap_or(defaults.top_k),
-        repetition_penalty: number("repetition_penalty", defaults.repetition_penalty),
+        |name: &str, default: f32| Ok(generation.f64(name)?.map_or(default, |value| value as f32));
+    Ok(Sampling {
+        temperature: number("temperature", defaults.temperature)?,
+        top_p: number("top_p", defaults.top_p)?,
+        min_p: number("min_p", defaults.min_p)?,
+        top_k: generation.u32("top_k")?.unwrap_or(defaults.top_k),
+        repetition_penalty: number("repetition_penalty", defaults.repetition_penalty)?,
         ..defaults
-    }
-}
-
-/// Token ids are written as one number or as a list.
-fn token_ids(json: &Json) -> Vec<TokenId> {
-    match json {
-        Json::Array(ids) => ids.iter().filter_map(unsigned).collect(),
-        one => unsigned(one).into_iter().collect(),
-    }
-}
-
-fn unsigned(json: &Json) -> Option<u32> {
-    json.as_u64().and_then(|value| u32::try_from(value).ok())
-}
-
-fn read_json(path: &Path) -> Result<Option<Json>, ModelLoadError> {
-    let file = |problem: String| ModelLoadError::File { path: path.to_owned(), problem };
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).map(Some).map_err(|error| file(error.to_string()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(file(error.to_string())),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use cluster::rpc::Listener;
 use cluster::telemetry::Metrics;
 use cluster::{ErrorCode, Lifecycle};
 use kv_cache::TokenId;
+use model_folder::SpecialTokens;
 use parking_lot::Mutex;
 use scheduler::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
 use serde_json::{Value as Json, json};
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Readiness, Route,
 };
-use crate::text::{ChatTemplate, SpecialTokens, Tokenizer};
+use crate::text::{ChatTemplate, Tokenizer};
 use crate::{GatewayConfig, GatewayLimits, ModelCatalog, RouterConfig, ServedModel, serve};
 
 /// Special tokens of the test model; ids below 256 are the bytes.
@@ -336,7 +337,7 @@ impl TestRouter {
         let grpc_url = grpc.uri("127.0.0.1");
         let (peer, node, metrics) = (ScriptedPeer::new(scripts), Lifecycle::new(), Metrics::new());
         node.serve();
-        let config = RouterConfig { http, grpc: Some(grpc), gateway };
+        let config = RouterConfig { http, grpc: Some(grpc), certificates: None, gateway };
         let generate: Arc<dyn Generate> = Arc::new(Arc::clone(&peer));
         let serving = serve(config, generate, metrics.clone(), node.clone());
         let serving = TaskTracker::new().spawn(async move { serving.await.unwrap() });

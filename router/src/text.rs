@@ -22,5 +22,5 @@ pub use detokenizer::Detokenizer;
 pub use effort::{Cancelled, Effort};
 pub use pool::{PoolFull, TextPool};
 pub use stop::{StopMatch, StopMatcher, StopSet};
-pub use template::{ChatRender, ChatTemplate, SpecialTokens, TemplateError};
+pub use template::{ChatRender, ChatTemplate, TemplateError};
 pub use tokenizer::{Tokenizer, TokenizerError};

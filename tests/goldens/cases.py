@@ -116,6 +116,13 @@ LLAMA = [
         shape(hidden_size=32, attention_bias=True, mlp_bias=True, rope_parameters=rope(theta=5_000.0)),
         mistakes={"no attention bias": {"attention_bias": False}, "no MLP bias": {"mlp_bias": False}},
     ),
+    Case(
+        "llama-own-head", "config.json ties the output projection, and the weights hold another one",
+        "llama", "bfloat16",
+        shape(hidden_size=32, rope_parameters=PLAIN),
+        old_form={"rope_theta": 10_000.0, "tie_word_embeddings": True},
+        mistakes={"tied": {"tie_word_embeddings": True}},
+    ),
 ]
 
 MISTRAL = [

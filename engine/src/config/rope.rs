@@ -1,9 +1,7 @@
 //! The rotary embedding's parameters, in both forms transformers has written them.
 
+use model_folder::{Fields, FolderError, rope_scaling, rope_type_field};
 use serde::Serialize;
-
-use super::fields::Fields;
-use crate::error::EngineError;
 
 /// Where transformers starts when a file names no `rope_theta`.
 const THETA_DEFAULT: f64 = 10_000.0;
@@ -73,13 +71,9 @@ pub struct YarnScaling {
 // === impl RopeConfig ===
 
 impl RopeConfig {
-    /// Reads `rope_scaling` (the older form, which wins as it does in transformers) or
-    /// `rope_parameters`, with `rope_theta` inside or beside them.
-    pub(super) fn parse(fields: &Fields, max_position: u32) -> Result<Self, EngineError> {
-        let scaling = match fields.object("rope_scaling")? {
-            Some(scaling) => Some(scaling),
-            None => fields.object("rope_parameters")?,
-        };
+    /// Reads the object that [`rope_scaling`] finds, with `rope_theta` inside or beside it.
+    pub(super) fn parse(fields: &Fields, max_position: u32) -> Result<Self, FolderError> {
+        let scaling = rope_scaling(fields)?;
         refuse_partial(fields)?;
         let theta = fields.positive_f64("rope_theta")?.unwrap_or(THETA_DEFAULT);
         let Some(scaling) = scaling else {
@@ -98,7 +92,7 @@ impl RopeConfig {
     }
 }
 
-fn refuse_partial(fields: &Fields) -> Result<(), EngineError> {
+fn refuse_partial(fields: &Fields) -> Result<(), FolderError> {
     match fields.f64("partial_rotary_factor")? {
         None | Some(1.0) => Ok(()),
         Some(_) => Err(fields.error("partial_rotary_factor", "only 1 is supported")),
@@ -108,20 +102,9 @@ fn refuse_partial(fields: &Fields) -> Result<(), EngineError> {
 // === impl RopeScaling ===
 
 impl RopeScaling {
-    /// The longest sequence. Only with dynamic scaling does a file name the length before
-    /// stretching as `max_position_embeddings`.
-    pub(super) fn stretched(&self, max_position: u32) -> u32 {
-        match self {
-            Self::Dynamic { factor, .. } if *factor > 1.0 => {
-                (f64::from(max_position) * factor) as u32
-            }
-            _ => max_position,
-        }
-    }
-
-    fn parse(top: &Fields, fields: &Fields, max_position: u32) -> Result<Self, EngineError> {
-        let field = if fields.get("rope_type").is_some() { "rope_type" } else { "type" };
+    fn parse(top: &Fields, fields: &Fields, max_position: u32) -> Result<Self, FolderError> {
         let factor = || fields.require("factor", fields.positive_f64("factor")?);
+        let field = rope_type_field(fields);
         match fields.str(field)?.as_deref() {
             None | Some("default" | "none") => Ok(Self::None),
             Some("linear") => Ok(Self::Linear { factor: factor()? }),
@@ -137,7 +120,7 @@ impl RopeScaling {
 }
 
 /// A value beside the rope parameters wins over one among them, and both over `max_position`.
-fn original_max(top: &Fields, fields: &Fields, max_position: u32) -> Result<u32, EngineError> {
+fn original_max(top: &Fields, fields: &Fields, max_position: u32) -> Result<u32, FolderError> {
     let field = "original_max_position_embeddings";
     let outer = top.positive_u32(field)?;
     let inner = fields.positive_u32(field)?;
@@ -147,7 +130,7 @@ fn original_max(top: &Fields, fields: &Fields, max_position: u32) -> Result<u32,
 // === impl Llama3Scaling ===
 
 impl Llama3Scaling {
-    fn parse(top: &Fields, fields: &Fields, max_position: u32) -> Result<Self, EngineError> {
+    fn parse(top: &Fields, fields: &Fields, max_position: u32) -> Result<Self, FolderError> {
         let required = |name: &str| fields.require(name, fields.positive_f64(name)?);
         let scaling = Self {
             factor: required("factor")?,
@@ -165,7 +148,7 @@ impl Llama3Scaling {
 // === impl YarnScaling ===
 
 impl YarnScaling {
-    fn parse(top: &Fields, fields: &Fields, max_position: u32) -> Result<Self, EngineError> {
+    fn parse(top: &Fields, fields: &Fields, max_position: u32) -> Result<Self, FolderError> {
         let original_max = original_max(top, fields, max_position)?;
         let factor = fields
             .positive_f64("factor")?

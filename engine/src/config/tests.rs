@@ -176,7 +176,7 @@ fn yarn_attention(
 #[rstest]
 #[case::number(json!(7), None, vec![7])]
 #[case::list(json!([7, 8]), None, vec![7, 8])]
-#[case::generation_wins(json!(7), Some(json!({"eos_token_id": [1, 2]})), vec![1, 2])]
+#[case::both_count(json!(7), Some(json!({"eos_token_id": [1, 2]})), vec![1, 2, 7])]
 #[case::generation_without(json!(7), Some(json!({"temperature": 0.6})), vec![7])]
 #[case::generation_null(json!(7), Some(json!({"eos_token_id": null})), vec![7])]
 fn end_of_sequence_tokens(

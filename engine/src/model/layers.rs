@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
-use crate::weights::{TensorSpec, WeightReader};
+use crate::weights::{EMBEDDING, HEAD, TensorSpec, WeightReader};
 
 /// All weights of a model.
 pub(super) struct Weights<B: Backend> {
@@ -60,14 +60,13 @@ impl<B: Backend> Weights<B> {
     ) -> Result<Self, EngineError> {
         let mut loader = Loader { config, reader, backend };
         let (vocab, hidden) = (config.vocab_size as usize, config.hidden_size as usize);
-        let embedding =
-            loader.matrix(&[TensorSpec::matrix("model.embed_tokens.weight", vocab, hidden)])?;
+        let embedding = loader.matrix(&[TensorSpec::matrix(EMBEDDING, vocab, hidden)])?;
         let layers =
             (0..config.layers).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
         let norm = loader.vector("model.norm.weight", hidden)?;
         let head = match config.tie_embeddings {
             true => None,
-            false => Some(loader.matrix(&[TensorSpec::matrix("lm_head.weight", vocab, hidden)])?),
+            false => Some(loader.matrix(&[TensorSpec::matrix(HEAD, vocab, hidden)])?),
         };
         Ok(Self { embedding, layers, norm, head })
     }

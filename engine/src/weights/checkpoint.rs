@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use model_folder::{Fields, FolderError};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use serde_json::Value;
 
 use super::{Tensor, TensorData, TensorSpec, WeightDtype, mapped};
-use crate::config::fields::Fields;
 use crate::error::EngineError;
 
 const SINGLE: &str = "model.safetensors";
@@ -67,6 +67,15 @@ impl Checkpoint {
         shard.dtype(name, shard.info(name)?)
     }
 
+    /// Whether both tensors are there, and not the same; reads no further than the first difference.
+    pub(super) fn differ(&self, one: &str, other: &str) -> Result<bool, EngineError> {
+        if ![one, other].iter().all(|name| self.index.contains_key(*name)) {
+            return Ok(false);
+        }
+        let stored = |name: &str| self.shard_of(name)?.stored(name);
+        Ok(stored(one)? != stored(other)?)
+    }
+
     fn shard_of(&self, name: &str) -> Result<&Shard, EngineError> {
         let holder = match &self.shards[..] {
             [only] => &only.file,
@@ -92,7 +101,8 @@ impl Checkpoint {
         let fields = Fields::read(index)?;
         let weight_map = fields.require("weight_map", fields.object("weight_map")?)?;
         let mut names = weight_map
-            .values()
+            .entries()
+            .iter()
             .map(|(tensor, file)| shard_name(&weight_map, tensor, file))
             .collect::<Result<Vec<_>, _>>()?;
         names.sort();
@@ -102,7 +112,7 @@ impl Checkpoint {
 }
 
 /// A shard's file name; it may not lead out of the checkpoint's folder.
-fn shard_name(weight_map: &Fields, tensor: &str, file: &Value) -> Result<String, EngineError> {
+fn shard_name(weight_map: &Fields, tensor: &str, file: &Value) -> Result<String, FolderError> {
     match file.as_str() {
         Some(name) if !name.contains(['/', '\\']) && name != ".." => Ok(name.to_owned()),
         _ => {
@@ -131,9 +141,18 @@ impl Shard {
             return Err(EngineError::weights(&self.file, &spec.name, reason));
         }
         let dtype = self.dtype(&spec.name, info)?;
+        Ok(spec.tensor(dtype, TensorData::Stored(self.bytes(info))))
+    }
+
+    /// A tensor as it lies in the file: type, shape, bytes.
+    fn stored(&self, name: &str) -> Result<(Dtype, &[usize], &[u8]), EngineError> {
+        let info = self.info(name)?;
+        Ok((info.dtype, &info.shape, self.bytes(info)))
+    }
+
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
         let (start, end) = info.data_offsets;
-        let bytes = &self.map[self.data_start + start..self.data_start + end];
-        Ok(spec.tensor(dtype, TensorData::Stored(bytes)))
+        &self.map[self.data_start + start..self.data_start + end]
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, EngineError> {

@@ -1,5 +1,7 @@
-use serde_json::json;
 use std::fs;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::testing::byte_level_json;
@@ -39,7 +41,7 @@ fn a_folder_says_what_its_model_wants() {
     ]);
     let model = ServedModel::load(&config(folder.path())).unwrap();
     assert_eq!((model.context_tokens_max, model.vocab_tokens), (1024, 512));
-    assert_eq!(model.eos_tokens, [257, 259], "generation_config.json comes first");
+    assert_eq!(model.eos_tokens, [257, 259, 1], "generation_config.json comes first");
     assert_eq!((model.sampling_defaults.temperature, model.sampling_defaults.top_k), (0.6, 20));
     assert!(model.template.is_none());
     let less = ServedModelConfig { context_tokens_max: Some(100), ..config(folder.path()) };
@@ -84,4 +86,42 @@ fn the_demo_models_conversations_become_the_tokens_of_transformers() {
             model.tokenizer.encode_chat(&text, &Arc::default(), &Default::default()).unwrap();
         assert_eq!(prompt["ids"], json!(tokens));
     }
+}
+
+/// `tests/goldens/folders.py` says how transformers read the same files.
+#[test]
+fn folders_are_read_as_transformers_reads_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let goldens = fs::read_to_string(root.join("tests/goldens/folders.json")).unwrap();
+    let goldens: Json = serde_json::from_str(&goldens).unwrap();
+    let cases = goldens["cases"].as_array().unwrap();
+    assert!(!cases.is_empty());
+    for case in cases {
+        let dir = tempfile::tempdir().unwrap();
+        for files in [&goldens["common"], &case["files"]] {
+            for (name, text) in files.as_object().unwrap() {
+                fs::write(dir.path().join(name), text.as_str().unwrap()).unwrap();
+            }
+        }
+        let model = ServedModel::load(&config(dir.path())).unwrap();
+        let messages = goldens["conversation"].as_array().unwrap().clone();
+        let chat = ChatRender { messages, ..ChatRender::default() };
+        let prompt = model.template.as_ref().expect("a template").render(chat).unwrap();
+        let encode = |text: &str, whole| json!(model.tokenizer.encode(text, whole).unwrap());
+        let name = &case["name"];
+        assert_eq!(case["prompt"], prompt.as_str(), "{name}");
+        assert_eq!(case["prompt_ids"], encode(&prompt, false), "{name}");
+        assert_eq!(case["raw_ids"], encode(goldens["raw"].as_str().unwrap(), true), "{name}");
+        assert_eq!(case["end_tokens"], json!(model.eos_tokens), "{name}");
+    }
+}
+
+#[test]
+fn a_stretched_context_is_as_long_as_the_engine_computes() {
+    let rope = json!({"type": "dynamic", "factor": 4.0});
+    let folder = folder(&[
+        ("tokenizer.json", byte_level_json()),
+        ("config.json", json!({"max_position_embeddings": 32, "rope_scaling": rope})),
+    ]);
+    assert_eq!(ServedModel::load(&config(folder.path())).unwrap().context_tokens_max, 128);
 }

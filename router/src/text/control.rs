@@ -54,7 +54,7 @@ impl ControlTokens {
     pub fn from_file(path: &Path, template: &ChatTemplate) -> Result<Self, TokenizerError> {
         let load = |reason: String| TokenizerError::Load { path: path.to_owned(), reason };
         let bytes = std::fs::read(path).map_err(|error| load(error.to_string()))?;
-        Self::new(&bytes, template)
+        Self::new(model_folder::without_mark(&bytes), template)
     }
 
     /// Those of a `tokenizer.json`'s contents and the template that goes with it.

@@ -1,11 +1,11 @@
 //! Chat templates, rendered as transformers renders them.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use model_folder::{ModelFolder, NamedTemplate, SpecialTokens};
 use serde_json::{Map, Value as Json};
 
 use super::{Cancelled, python};
@@ -18,7 +18,7 @@ mod load;
 mod paper;
 mod system;
 
-pub use load::{SpecialTokens, TemplateLoadError};
+pub use load::TemplateLoadError;
 
 /// Marks where a continued message ends in the rendered text.
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
@@ -103,12 +103,11 @@ impl Default for ChatRender {
 // === impl ChatTemplate ===
 
 impl ChatTemplate {
-    /// Loads the template of a model folder: `chat_template.jinja`, else the one in
-    /// `tokenizer_config.json`. `None` if the model has none: it can't chat.
+    /// Loads the templates of a model's folder. `None` if it has none: it can't chat.
     ///
     /// # Errors
     /// [`TemplateLoadError`] if a file can't be read or a template has a syntax error.
-    pub fn from_folder(folder: &Path) -> Result<Option<Self>, TemplateLoadError> {
+    pub fn from_folder(folder: &ModelFolder) -> Result<Option<Self>, TemplateLoadError> {
         load::from_folder(folder)
     }
 
@@ -120,16 +119,16 @@ impl ChatTemplate {
         source: &str,
         special_tokens: SpecialTokens,
     ) -> Result<Self, TemplateLoadError> {
-        Self::from_named(&[("default".to_owned(), source.to_owned())], special_tokens)
+        Self::from_named(&[NamedTemplate::new("default", source)], special_tokens)
     }
 
     /// Compiles a model's templates: `default`, and perhaps `tool_use` for requests with tools.
     fn from_named(
-        sources: &[(String, String)],
+        templates: &[NamedTemplate],
         special_tokens: SpecialTokens,
     ) -> Result<Self, TemplateLoadError> {
         let mut env = environment();
-        for (name, source) in sources {
+        for NamedTemplate { name, source } in templates {
             let source = load::without_generation_tags(source);
             env.add_template_owned(name.clone(), source).map_err(|error| {
                 TemplateLoadError::Syntax { name: name.clone(), reason: describe(&error) }
@@ -137,8 +136,8 @@ impl ChatTemplate {
         }
         let mut template = Self {
             special_tokens,
-            source: sources.iter().map(|(_, source)| source.as_str()).collect(),
-            words: sources.iter().flat_map(|(_, source)| words(source)).collect(),
+            source: templates.iter().map(|template| template.source.as_str()).collect(),
+            words: templates.iter().flat_map(|template| words(&template.source)).collect(),
             content: ContentHabits::UNKNOWN,
             system: SystemPlace::Anywhere,
             merges_system: false,
@@ -230,7 +229,9 @@ impl ChatTemplate {
         let name = if with_tools { "tool_use" } else { "default" };
         let template = self.env.get_template(name).map_err(|error| failed(&error))?;
         let now = chat.now;
-        let mut context: Vec<(String, Value)> = self.special_tokens.variables();
+        let special = self.special_tokens.iter();
+        let mut context: Vec<(String, Value)> =
+            special.map(|(name, text)| (name.to_owned(), python::value_of(text))).collect();
         context.extend(chat.variables.iter().map(|(k, v)| (k.clone(), python::value_of(v))));
         context.extend([
             ("messages".into(), list(Some(&chat.messages))),

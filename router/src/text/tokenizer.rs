@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kv_cache::TokenId;
+use model_folder::AddedToken;
 
 use super::bound::Bound;
 use super::cuts::Cuts;
@@ -75,7 +76,7 @@ impl Tokenizer {
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
         let load = |reason: String| TokenizerError::Load { path: path.to_owned(), reason };
         let bytes = std::fs::read(path).map_err(|error| load(error.to_string()))?;
-        Self::from_bytes(&bytes).map_err(|error| match error {
+        Self::from_bytes(model_folder::without_mark(&bytes)).map_err(|error| match error {
             TokenizerError::Load { reason, .. } => load(reason),
             other => other,
         })
@@ -92,6 +93,25 @@ impl Tokenizer {
         // A prompt that doesn't fit is refused, never cut; nothing here is batched.
         inner.with_truncation(None).map_err(|error| load(error.to_string()))?;
         inner.with_padding(None);
+        Ok(Self::new(inner))
+    }
+
+    /// With those of `tokens` that it doesn't know yet, as transformers adds them: each gets the
+    /// next free id.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Load`] if the library refuses one.
+    pub fn with_added(self, tokens: &[AddedToken]) -> Result<Self, TokenizerError> {
+        let mut inner = self.inner;
+        let vocabulary = inner.get_added_vocabulary().get_vocab();
+        let is_new = |token: &&AddedToken| !vocabulary.contains_key(&token.content);
+        let new: Vec<tokenizers::AddedToken> = tokens.iter().filter(is_new).map(added).collect();
+        if !new.is_empty() {
+            inner.add_tokens(new).map_err(|error| TokenizerError::Load {
+                path: "tokenizer_config.json".into(),
+                reason: error.to_string(),
+            })?;
+        }
         Ok(Self::new(inner))
     }
 
@@ -307,6 +327,14 @@ impl TokenizerError {
             other => other,
         }
     }
+}
+
+fn added(token: &AddedToken) -> tokenizers::AddedToken {
+    tokenizers::AddedToken::from(token.content.clone(), token.special)
+        .single_word(token.single_word)
+        .lstrip(token.lstrip)
+        .rstrip(token.rstrip)
+        .normalized(token.normalized)
 }
 
 impl std::fmt::Debug for Tokenizer {

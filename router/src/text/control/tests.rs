@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::testing::{CHATML, EOS, IM_START, byte_level_json, llama_decoder, sentencepiece_json};
-use crate::text::SpecialTokens;
+use model_folder::SpecialTokens;
 
 const IM_END: TokenId = IM_START + 1;
 

@@ -127,6 +127,11 @@ fn there_must_be_something_to_continue() {
     assert!(matches!(template(CHATML).render(chat), Err(TemplateError::NothingToContinue(_))));
 }
 
+fn opened(folder: &tempfile::TempDir) -> ModelFolder {
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    ModelFolder::open(folder.path()).unwrap()
+}
+
 #[test]
 fn requests_with_tools_use_the_template_for_tools() {
     let folder = tempfile::tempdir().unwrap();
@@ -134,7 +139,7 @@ fn requests_with_tools_use_the_template_for_tools() {
         {"name": "default", "template": "plain"},
         {"name": "tool_use", "template": "{{ tools[0].function.name }}"}]});
     std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
-    let template = ChatTemplate::from_folder(folder.path()).unwrap().unwrap();
+    let template = ChatTemplate::from_folder(&opened(&folder)).unwrap().unwrap();
     let mut chat = chat(&json!([{"role": "user", "content": "x"}]));
     assert_eq!(template.render(chat.clone()).unwrap(), "plain");
     chat.tools = Some(vec![json!({"type": "function", "function": {"name": "f"}})]);
@@ -144,7 +149,7 @@ fn requests_with_tools_use_the_template_for_tools() {
 #[test]
 fn a_folder_without_a_template_cannot_chat() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(ChatTemplate::from_folder(folder.path()).unwrap().is_none());
+    assert!(ChatTemplate::from_folder(&opened(&folder)).unwrap().is_none());
 }
 
 /// A conversation, and what transformers made of it.
