@@ -36,9 +36,12 @@ pub struct Secured<S> {
     shown: Shown,
 }
 
+/// A connection in the open, or its encrypted side.
+type Met<S> = Either<S, Box<TlsStream<S>>>;
+
 enum State<S> {
-    Handshake(Accept<S>),
-    Ready(Either<S, Box<TlsStream<S>>>),
+    Handshake(Box<Accept<S>>),
+    Ready(Met<S>),
     /// The handshake failed.
     Broken,
 }
@@ -58,7 +61,7 @@ impl Doorkeeper {
             }
         };
         let state = match config {
-            Some(config) => State::Handshake(TlsAcceptor::from(config).accept(stream)),
+            Some(config) => State::Handshake(Box::new(TlsAcceptor::from(config).accept(stream))),
             None => State::Ready(Either::Left(stream)),
         };
         Secured { state, shown: Shown::default() }
@@ -106,10 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
     }
 
     /// Shakes hands, if that is not done yet.
-    fn poll_stream(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<Pin<&mut Either<S, Box<TlsStream<S>>>>>> {
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut Met<S>>>> {
         if let State::Handshake(accept) = &mut self.state {
             match ready!(Pin::new(accept).poll(cx)) {
                 Ok(stream) => self.recognise(stream),

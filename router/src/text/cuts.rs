@@ -130,7 +130,9 @@ fn added_tokens_stay_whole(added: &Json) -> bool {
         let swallows_spaces = token["lstrip"] == true || token["rstrip"] == true;
         let at_letters = text.chars().next().is_some_and(is_letter)
             || text.chars().last().is_some_and(is_letter);
-        !text.contains(SEPARATORS) && !text.contains(SPACE_MARK) && !(swallows_spaces && at_letters)
+        let is_cut = text.contains(SEPARATORS) || text.contains(SPACE_MARK);
+        let loses_spaces = swallows_spaces && at_letters;
+        !(is_cut || loses_spaces)
     })
 }
 

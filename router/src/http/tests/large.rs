@@ -28,7 +28,7 @@ async fn patient() -> TestRouter {
     .await
 }
 
-fn talk(text: String) -> Json {
+fn talk(text: &str) -> Json {
     chat(json!({"messages": [{"role": "user", "content": text}], "max_tokens": 4}))
 }
 
@@ -48,7 +48,7 @@ async fn what_is_far_too_long_is_refused_by_its_size() {
     {
         let begin = Instant::now();
         for (path, body) in
-            [(CHAT, talk(text.clone())), (COMPLETIONS, completion(json!({"prompt": text.clone()})))]
+            [(CHAT, talk(&text)), (COMPLETIONS, completion(json!({"prompt": text.clone()})))]
         {
             let answer = router.post(path, &body).await;
             assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
@@ -60,7 +60,7 @@ async fn what_is_far_too_long_is_refused_by_its_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_request_does_not_wait_for_large_ones_that_hang_up() {
     let router = patient().await;
-    let large = talk("the quick brown fox ".repeat(MEGABYTES / 20)).to_string();
+    let large = talk(&"the quick brown fox ".repeat(MEGABYTES / 20)).to_string();
     let hang_up = |large: String| {
         let request = router.client.post(router.at(CHAT)).body(large);
         tokio::time::timeout(Duration::from_millis(500), request.send())
@@ -69,7 +69,7 @@ async fn a_small_request_does_not_wait_for_large_ones_that_hang_up() {
     let small = async {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let begin = Instant::now();
-        assert_eq!(router.post(CHAT, &talk("hi".into())).await.status, 200);
+        assert_eq!(router.post(CHAT, &talk("hi")).await.status, 200);
         begin.elapsed()
     };
     let (_, took) = tokio::join!(hung_up, small);
@@ -103,7 +103,7 @@ async fn bytes_count_from_the_first_one_on() {
     assert!(refused.body.contains("from this client"), "{}", refused.body);
     drop((first, second));
     gauge_is_zero(&router, "baton_request_bytes_in_flight").await;
-    assert_eq!(router.post(CHAT, &talk("hi".into())).await.status, 200);
+    assert_eq!(router.post(CHAT, &talk("hi")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
