@@ -52,7 +52,7 @@ async fn intrude(worker: &WorkerInfo, channels: &Channels) -> Option<&'static st
     let channel = channels.get(&worker.address, worker.role);
     let incarnation = worker.address.incarnation.0;
     let deadline = cluster::clock::now() + PATIENCE;
-    let request = v1::ReportRequest { incarnation, ..v1::ReportRequest::default() };
+    let request = v1::ReportRequest { incarnation };
     let report = WorkerClient::new(channel.clone()).report(rpc::request(request, deadline)).await;
     if was_served(&report) {
         return Some("see its reports");
