@@ -64,8 +64,7 @@ fn list(benchmarks: &[Benchmark]) {
 }
 
 fn serve(args: &[String]) -> Result<()> {
-    up::build_release()?;
-    let mut command = Command::new(workspace::target().join("release/baton"));
+    let mut command = Command::new(up::build("release")?);
     up::become_it(command.args(["bench", "serve"]).args(args))
 }
 

@@ -43,8 +43,9 @@ Examples:
 enum Verb {
     /// Builds Baton and starts a whole cluster in one process: no GPU, no etcd.
     ///
-    /// Installs `protoc` if it is missing, builds the release binary and runs `baton up` with the
-    /// arguments given after the verb. The first build takes minutes, the next ones seconds.
+    /// Installs `protoc` if it is missing, builds the program without link-time optimisation and runs
+    /// `baton up` with the arguments given after the verb. The first build takes minutes, the next ones
+    /// seconds. What is shipped is built by `cargo build --release`.
     Up(up::Args),
     /// Runs every test, those with real processes, etcd and the OpenAI client included.
     ///

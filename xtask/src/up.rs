@@ -1,5 +1,6 @@
 //! `cargo xtask up`: from a fresh checkout to a cluster that answers.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -20,24 +21,24 @@ pub(crate) struct Args {
 /// # Errors
 /// If a tool is missing, the build fails, or Baton ends with a failure.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    build_release()?;
-    let mut command = Command::new(workspace::target().join("release/baton"));
+    let mut command = Command::new(build("up")?);
     command.arg("up").args(&args.args).current_dir(workspace::root());
     become_it(&mut command)
 }
 
-/// Builds the release binary at `target/release/baton`, with cargo's progress on the terminal.
+/// Builds `baton` in a profile of the workspace, with cargo's progress on the terminal: `up`, which
+/// is there soon, or `release`, which is what is shipped and measured. Returns the program's path.
 ///
 /// # Errors
 /// If `protoc` cannot be installed or the build fails.
-pub(crate) fn build_release() -> Result<()> {
+pub(crate) fn build(profile: &str) -> Result<PathBuf> {
     tools::require(&[&tools::PROTOC])?;
     announce("building Baton (the first time takes some minutes)");
     let (built, time) =
-        timed(|| process::run(&mut cargo(["build", "--release", "--package", "baton"])));
+        timed(|| process::run(&mut cargo(["build", "--profile", profile, "--package", "baton"])));
     built?;
     announce(&format!("built in {}", shown_time(time)));
-    Ok(())
+    Ok(workspace::target().join(profile).join("baton"))
 }
 
 /// Replaces this process, so that signals and the terminal belong to Baton alone.
