@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, certs, chat};
+use crate::commands::{bench, certs, chat, keys};
 use crate::settings::{
     EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs, Written,
 };
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     DecodeWorker(WorkerNodeArgs),
     /// Talks to a running router from the terminal.
     Chat(chat::ChatArgs),
+    /// Makes API keys for --api-keys-file.
+    Keys(keys::KeysArgs),
     /// Measures a running cluster.
     Bench(bench::BenchArgs),
     /// Makes certificates and secrets, for a cluster on a network.

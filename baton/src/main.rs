@@ -42,6 +42,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::PrefillWorker(args) => commands::workers::run(args, Role::Prefill).await,
         Command::DecodeWorker(args) => commands::workers::run(args, Role::Decode).await,
         Command::Chat(args) => commands::chat::run(args).await,
+        Command::Keys(args) => commands::keys::run(args),
         Command::Bench(args) => commands::bench::run(args).await,
         Command::Certs(args) => commands::certs::run(&args),
         Command::Doctor => {

@@ -15,7 +15,7 @@ pub(crate) struct Ports {
     /// gRPC: a router's public service, a worker's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<SocketAddr>,
-    /// Health and metrics of a worker.
+    /// Health and metrics, for operators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
     /// Health and metrics of the prefill worker inside `baton up`.

@@ -17,6 +17,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::RequestError;
 use crate::dispatch::{DispatchError, GenerationEvent, GenerationStream, Route, StreamPlace};
+use crate::keys::Turn;
 use crate::metrics::{Endpoint, Outcome, RequestClock};
 use crate::params::CheckedParams;
 use crate::served_model::ServedModel;
@@ -181,6 +182,8 @@ pub(crate) struct Started {
 pub(crate) struct Permits {
     /// One of the streams that may be open.
     pub(crate) place: StreamPlace,
+    /// One of those that its key may run.
+    pub(crate) _turn: Option<Turn>,
     /// Keeps the router from stopping.
     pub(crate) work: cluster::node::Permit,
 }

@@ -1,6 +1,8 @@
 //! What can go wrong with a request, and with the router itself.
 
+use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster::ErrorCode;
@@ -8,6 +10,12 @@ use cluster::ErrorCode;
 use crate::dispatch::DispatchError;
 use crate::served_model::ModelLoadError;
 use crate::text::{PoolFull, TemplateError};
+
+/// What is given back of a client's own words; it knows the rest.
+const ECHO_CHARS_MAX: usize = 128;
+/// The longest message, whatever is in it: a gRPC status travels in a header, and of a larger one clients see
+/// only that it was too large.
+const MESSAGE_CHARS_MAX: usize = 1000;
 
 /// Why a request can't be served. The message is for the client's eyes and says what to do.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -79,6 +87,14 @@ pub enum RouterError {
         what: &'static str,
         /// The operating system's word.
         source: io::Error,
+    },
+    /// The file of API keys can't be used.
+    #[error("the API keys in {path}: {problem}")]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The gRPC server failed.
     #[error("the gRPC server failed: {0}")]
@@ -161,11 +177,28 @@ impl RequestError {
         if let Self::Unauthorized(message) = self {
             return tonic::Status::unauthenticated(*message);
         }
-        let mut message = self.to_string();
+        let mut message = bounded(&self.to_string()).into_owned();
         if let Self::Invalid { param: Some(param), .. } = self {
-            message = format!("{param}: {message}");
+            message = format!("{}: {message}", echo(param));
         }
         cluster::retry::status(self.code(), message, self.retry_after())
+    }
+}
+
+/// A client's word as it is given back to it: its beginning, and how long it was.
+pub(crate) fn echo(word: &str) -> Cow<'_, str> {
+    cut(word, ECHO_CHARS_MAX)
+}
+
+/// A message as it goes to a client.
+pub(crate) fn bounded(message: &str) -> Cow<'_, str> {
+    cut(message, MESSAGE_CHARS_MAX)
+}
+
+fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()).into(),
+        None => text.into(),
     }
 }
 
@@ -183,5 +216,21 @@ impl From<PoolFull> for RequestError {
 impl From<TemplateError> for RequestError {
     fn from(error: TemplateError) -> Self {
         Self::invalid("messages", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_own_words_are_cut() {
+        assert_eq!(echo("short"), "short");
+        let long = "\u{e9}".repeat(1 << 20);
+        let told = echo(&long);
+        assert_eq!(told.chars().filter(|c| *c == '\u{e9}').count(), ECHO_CHARS_MAX);
+        assert!(told.ends_with("... (2097152 bytes)"), "{told}");
+        let status = RequestError::invalid(long.clone(), long).status();
+        assert!(status.message().len() < 4000, "{}", status.message().len());
     }
 }

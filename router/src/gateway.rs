@@ -1,5 +1,6 @@
 //! Takes checked requests and starts them: permit, render, tokenize, dispatch.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::dispatch::{
     Route, StreamPlace,
 };
 use crate::in_flight::{self, InFlight};
+use crate::keys::Keys;
 use crate::metrics::Endpoint;
 use crate::served_model::ServedModel;
 use crate::text::{Cancelled, Detokenizer, Effort, TemplateError, TextPool, TokenizerError};
@@ -32,8 +34,12 @@ pub struct GatewayConfig {
     pub models: ModelCatalog,
     /// What clients may ask for.
     pub limits: GatewayLimits,
-    /// Keys of which clients must send one; empty: everyone may come.
+    /// Keys of which clients must send one, in clear. Without these and without a file everyone may come.
     pub api_keys: Vec<String>,
+    /// A file with more keys, hashed, with tenants and limits; read again when it changes.
+    pub api_keys_file: Option<PathBuf>,
+    /// Tell clients which workers served them.
+    pub debug_headers: bool,
     /// Whether strangers may come and nothing keeps them out: said where operators look.
     pub insecure: bool,
     /// Let web pages of any origin call, not only those of this machine.
@@ -46,6 +52,7 @@ pub struct GatewayConfig {
 pub struct Gateway {
     pub(crate) config: GatewayConfig,
     pub(crate) metrics: RouterMetrics,
+    pub(crate) keys: Keys,
     generate: Arc<dyn Generate>,
     node: Lifecycle,
     pool: TextPool,
@@ -73,10 +80,12 @@ impl Gateway {
         let streams_max = u32::try_from(limits.streams).unwrap_or(u32::MAX);
         let streams = Streams::new(StreamLimits { streams_max });
         let router_metrics = RouterMetrics::register(metrics);
+        let keys = Keys::new(&config.api_keys, config.api_keys_file.clone())?;
         let in_flight = InFlight::new(limits.in_flight_bytes, limits.in_flight_bytes_per_client);
         let gateway = Arc::new(Self {
             config,
             metrics: router_metrics,
+            keys,
             generate,
             node,
             pool,
@@ -142,16 +151,21 @@ impl Gateway {
     /// [`RequestError`] if the request is refused, by the router or by the workers.
     pub(crate) async fn start(
         &self,
-        request: TextRequest,
+        mut request: TextRequest,
         received: in_flight::Bytes,
     ) -> Result<TextStream, RequestError> {
+        let key = self.keys.of(request.client);
+        let turn = key.as_ref().map(|key| key.allowance.begin()).transpose()?;
+        if let Some(key) = &key {
+            request.salt = key.salt(request.salt);
+        }
         let work = self.node.gate().enter().map_err(|_| RequestError::stopping())?;
         self.generate.foresee(request.client)?;
         let place = self.open(request.client)?;
-        let permits = Permits { place: place.clone(), work };
+        let permits = Permits { place: place.clone(), _turn: turn, work };
         let stopped = permits.work.cancelled().clone();
         let deadline = request.deadline();
-        let clock = self.metrics.start(request.endpoint, request.received);
+        let clock = self.metrics.start(request.endpoint, request.received).of(key);
         let start = timeout_at(deadline.into(), self.place(request, received, place));
         let placed = tokio::select! {
             placed = start => placed,
@@ -256,7 +270,9 @@ impl Gateway {
 
     /// The most tokens that one of the request's prompts can have.
     fn tokens_max(&self, request: &TextRequest) -> usize {
-        self.limits().prompt_tokens.min(request.model.context_tokens_max as usize)
+        let key = self.keys.of(request.client).and_then(|key| key.context_tokens_max);
+        let most = self.limits().prompt_tokens.min(request.model.context_tokens_max as usize);
+        most.min(key.unwrap_or(usize::MAX))
     }
 
     /// A place among the streams.

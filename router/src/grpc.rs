@@ -10,14 +10,14 @@ use proto::v1;
 use proto::v1::inference_request::Input as WireInput;
 use proto::v1::inference_response::{ChoiceFinished, Delta, Event, Started, Usage};
 use proto::v1::inference_server::{Inference, InferenceServer};
-use scheduler::{ClientId, RequestId, TenantSalt, TokenLogprob};
+use scheduler::{ClientId, RequestId, TenantSalt, TokenLogprob, WorkerId};
 use serde_json::json;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::completion::{Finish, Input, TextEvent, TextRequest, TextStream};
-use crate::http::{Ignored, MessageRules, auth};
+use crate::http::{Ignored, MessageRules};
 use crate::metrics::Endpoint;
 use crate::params::{Params, check_token};
 use crate::served_model::ServedModel;
@@ -38,6 +38,8 @@ struct Answer {
     stream: TextStream,
     /// Sent before anything else.
     started: Option<Started>,
+    /// Whether the client gets to know which workers served it.
+    names_workers: bool,
     done: bool,
 }
 
@@ -58,7 +60,7 @@ impl InferenceService {
 
     async fn start(&self, request: Request<v1::InferenceRequest>) -> Result<Answer, RequestError> {
         let received = Instant::now();
-        let owner = auth::check(&self.gateway.config.api_keys, request.metadata().as_ref())?;
+        let owner = self.gateway.keys.check(request.metadata().as_ref())?.map(|key| key.client());
         let peer = request.remote_addr().map(|peer| client::of_address(peer.ip()));
         let client = owner.or(peer).unwrap_or_default();
         let held = request.extensions().get::<Received>().and_then(Received::take);
@@ -69,7 +71,8 @@ impl InferenceService {
         let stream = self.gateway.start(request, held).await?;
         let prompt_tokens = stream.usage().prompt_tokens as u32;
         let started = Some(Started { request_id, model, prompt_tokens });
-        Ok(Answer { stream, started, done: false })
+        let names_workers = self.gateway.config.debug_headers;
+        Ok(Answer { stream, started, names_workers, done: false })
     }
 
     fn read(
@@ -128,8 +131,7 @@ impl Inference for InferenceService {
         &self,
         request: Request<v1::ListModelsRequest>,
     ) -> Result<Response<v1::ListModelsResponse>, Status> {
-        auth::check(&self.gateway.config.api_keys, request.metadata().as_ref())
-            .map_err(|error| error.status())?;
+        self.gateway.keys.check(request.metadata().as_ref()).map_err(|error| error.status())?;
         let models = self.gateway.models().all().iter().map(|model| {
             let context_tokens_max = model.context_tokens_max;
             v1::list_models_response::Model { id: model.name.clone(), context_tokens_max }
@@ -165,13 +167,16 @@ impl Answer {
 
     fn usage(&self) -> Usage {
         let (usage, route) = (self.stream.usage(), self.stream.route());
+        let name = |worker: Option<&WorkerId>| {
+            worker.filter(|_| self.names_workers).map(ToString::to_string).unwrap_or_default()
+        };
         Usage {
             prompt_tokens: usage.prompt_tokens as u32,
             completion_tokens: usage.completion_tokens as u32,
             cached_tokens: usage.cached_tokens as u32,
             handoff: route.prefill.is_some(),
-            prefill_worker_id: route.prefill.as_ref().map(ToString::to_string).unwrap_or_default(),
-            decode_worker_id: route.decode.to_string(),
+            prefill_worker_id: name(route.prefill.as_ref()),
+            decode_worker_id: name(Some(&route.decode)),
             system_fingerprint: route.fingerprint.clone(),
         }
     }

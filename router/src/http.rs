@@ -20,7 +20,6 @@ use error::HttpError;
 use headers::CallIds;
 
 mod about;
-pub mod auth;
 mod body;
 mod chat;
 mod completions;
@@ -41,7 +40,7 @@ pub(crate) use ignored::Ignored;
 pub(crate) use messages::MessageRules;
 
 /// All routes, to be served on the public address.
-pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
+pub fn app(gateway: Arc<Gateway>) -> Router {
     let cors = cors::layer(gateway.config.cors);
     let api = Router::new()
         .route("/v1/chat/completions", post(chat::handle))
@@ -52,8 +51,7 @@ pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
     let probes = Router::new()
         .route("/", get(about::about))
         .route("/health", get(probes::health))
-        .route("/ready", get(probes::ready))
-        .route("/metrics", get(probes::metrics).layer(Extension(metrics)));
+        .route("/ready", get(probes::ready_for_strangers));
     let layers = ServiceBuilder::new()
         .layer(middleware::from_fn(name_call))
         .layer(CatchPanicLayer::custom(|_| HttpError::panicked().into_response()))
@@ -62,6 +60,15 @@ pub fn app(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(layers)
+        .with_state(gateway)
+}
+
+/// What operators get to see, to be served on an address of their own.
+pub fn admin(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/health", get(probes::health))
+        .route("/ready", get(probes::ready))
+        .route("/metrics", get(probes::metrics).layer(Extension(metrics)))
         .with_state(gateway)
 }
 
@@ -94,16 +101,21 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match auth::check(&gateway.config.api_keys, request.headers()) {
-        Ok(owner) => {
-            if let (Some(owner), Some(ids)) = (owner, request.extensions_mut().get_mut::<CallIds>())
-            {
-                ids.client = owner;
-            }
-            next.run(request).await
-        }
-        Err(error) => HttpError::from(error).into_response(),
+    let key = match gateway.keys.check(request.headers()) {
+        Ok(key) => key,
+        Err(error) => return HttpError::from(error).into_response(),
+    };
+    if let (Some(key), Some(ids)) = (&key, request.extensions_mut().get_mut::<CallIds>()) {
+        ids.client = key.client();
     }
+    let mut response = next.run(request).await;
+    if let Some(key) = key {
+        headers::add_standing(response.headers_mut(), &key.allowance);
+    }
+    if !gateway.config.debug_headers {
+        headers::hide_workers(response.headers_mut());
+    }
+    response
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> HttpError {

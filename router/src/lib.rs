@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod http;
 mod in_flight;
+pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod params;

@@ -2,6 +2,7 @@
 //! request's arrival to the moment its text is ready to be written.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use cluster::ErrorCode;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::dispatch::Route;
+use crate::keys::Key;
 
 /// The router's metrics. A clone counts into the same ones.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct RouterMetrics {
     cached_tokens: Counter,
     generation_tokens: Counter,
     prompt_lengths: Histogram,
+    key_requests: Family<ByKey, Counter>,
+    key_tokens: Family<ByKey, Counter>,
     /// Prompts waiting for, or in, the tokenizer; set before each scrape.
     pub(crate) text_queue: Gauge,
     /// Bytes received that are not tokens yet; set before each scrape.
@@ -76,6 +80,12 @@ struct ByOutcome {
     endpoint: Endpoint,
 }
 
+/// As many as there are keys: only those known are counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKey {
+    key: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByPath {
     path: &'static str,
@@ -87,6 +97,8 @@ struct ByPath {
 pub struct RequestClock {
     metrics: RouterMetrics,
     endpoint: Endpoint,
+    /// Who pays.
+    key: Option<Arc<Key>>,
     received: Instant,
     first_token: Option<Instant>,
     ended: bool,
@@ -145,6 +157,14 @@ impl From<ErrorCode> for Outcome {
     }
 }
 
+// === impl ByKey ===
+
+impl ByKey {
+    fn of(key: &Key) -> Self {
+        Self { key: key.name.to_string() }
+    }
+}
+
 // === impl Route ===
 
 impl Route {
@@ -195,6 +215,9 @@ impl RouterMetrics {
                 "Tokens of one prompt",
                 Buckets::TOKENS,
             ),
+            key_requests: metrics.counters("baton_key_requests", "Requests, by API key"),
+            key_tokens: metrics
+                .counters("baton_key_tokens", "Tokens of prompts and answers, by API key"),
             text_queue: metrics
                 .gauge("baton_tokenizer_queue_length", "Prompts waiting for, or in, the tokenizer"),
             bytes_in_flight: metrics.gauge(
@@ -214,17 +237,35 @@ impl RouterMetrics {
     pub fn start(&self, endpoint: Endpoint, received: Instant) -> RequestClock {
         self.running.inc();
         let metrics = self.clone();
-        RequestClock { metrics, endpoint, received, first_token: None, ended: false }
+        RequestClock { metrics, endpoint, key: None, received, first_token: None, ended: false }
     }
 }
 
 // === impl RequestClock ===
 
 impl RequestClock {
+    /// The clock of a request that came with `key`.
+    #[must_use]
+    pub fn of(mut self, key: Option<Arc<Key>>) -> Self {
+        if let Some(key) = &key {
+            self.metrics.key_requests.get_or_create(&ByKey::of(key)).inc();
+        }
+        self.key = key;
+        self
+    }
+
+    fn spend(&self, tokens: u64) {
+        if let Some(key) = &self.key {
+            key.allowance.spend_tokens(tokens);
+            self.metrics.key_tokens.get_or_create(&ByKey::of(key)).inc_by(tokens);
+        }
+    }
+
     /// A prompt was accepted by a worker.
     pub fn placed(&self, prompt_tokens: usize, route: &Route) {
         self.metrics.by_path.get_or_create(&ByPath { path: route.path() }).inc();
         self.metrics.prompt_tokens.inc_by(prompt_tokens as u64);
+        self.spend(prompt_tokens as u64);
         self.metrics.prompt_lengths.observe(prompt_tokens as f64);
         self.metrics.cached_tokens.inc_by(route.cached_tokens.into());
     }
@@ -232,6 +273,7 @@ impl RequestClock {
     /// `count` tokens of a choice arrived at `now`.
     pub fn tokens(&mut self, choice: &mut ChoiceClock, count: u32, now: Instant) {
         self.metrics.generation_tokens.inc_by(count.into());
+        self.spend(count.into());
         if self.first_token.is_none() {
             self.first_token = Some(now);
             let labels = ByEndpoint { endpoint: self.endpoint };

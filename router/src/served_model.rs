@@ -9,6 +9,7 @@ use kv_cache::TokenId;
 use model_folder::{Fields, FolderError, ModelFolder};
 use scheduler::Sampling;
 
+use crate::error::echo;
 use crate::text::template::TemplateLoadError;
 use crate::text::{ChatTemplate, ControlTokens, Tokenizer, TokenizerError};
 use crate::{RequestError, RouterError};
@@ -153,7 +154,7 @@ impl ModelCatalog {
     /// # Errors
     /// [`RequestError::UnknownModel`].
     pub fn get(&self, name: &str) -> Result<&Arc<ServedModel>, RequestError> {
-        self.by_name.get(name).ok_or_else(|| RequestError::UnknownModel(name.to_owned()))
+        self.by_name.get(name).ok_or_else(|| RequestError::UnknownModel(echo(name).into_owned()))
     }
 
     /// The model that a request names; the only one served, where it names none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cluster::connections::Connections;
 use cluster::rpc::{Listener, Server};
 use cluster::security::{Certificates, Doorkeeper};
-use cluster::telemetry::Metrics;
+use cluster::telemetry::{AdminServer, Metrics};
 use cluster::{ClusterError, HttpServer, Lifecycle};
 use tokio::net::TcpListener;
 
@@ -22,6 +22,8 @@ pub struct RouterConfig {
     pub grpc: Option<Listener>,
     /// What clients see of HTTP; gRPC's listener has its own. `None`: they are met unencrypted.
     pub certificates: Option<Arc<Certificates>>,
+    /// Where operators find health, readiness and metrics; `None`: nowhere.
+    pub admin: Option<AdminServer>,
     /// Models, limits, keys.
     pub gateway: GatewayConfig,
 }
@@ -43,7 +45,14 @@ pub async fn serve(
     let (head_timeout, connections) =
         (limits.head_timeout, Connections::new(limits.connections.clone()));
     let gateway = Gateway::new(config.gateway, generate, &metrics, node.clone())?;
-    let app = http::app(Arc::clone(&gateway), metrics);
+    let app = http::app(Arc::clone(&gateway));
+    if let Some(admin) = config.admin {
+        let app = http::admin(Arc::clone(&gateway), metrics);
+        let stopped = node.stopped().clone();
+        node.tasks().spawn(async move { admin.serve_app(app, &stopped).await });
+    }
+    let (keys, stopped) = (Arc::clone(&gateway), node.stopped().clone());
+    node.tasks().spawn(async move { stopped.run_until_cancelled(keys.keys.follow()).await });
     let server = HttpServer {
         listener: config.http,
         connections: connections.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster::rpc::Listener;
-use cluster::telemetry::Metrics;
+use cluster::telemetry::{AdminServer, Metrics};
 use cluster::{ErrorCode, Lifecycle};
 use kv_cache::TokenId;
 use model_folder::SpecialTokens;
@@ -296,6 +296,7 @@ impl Generate for Arc<ScriptedPeer> {
 pub(crate) struct TestRouter {
     pub(crate) url: String,
     pub(crate) grpc_url: String,
+    pub(crate) admin_url: String,
     pub(crate) addr: SocketAddr,
     pub(crate) client: reqwest::Client,
     pub(crate) peer: Arc<ScriptedPeer>,
@@ -326,6 +327,8 @@ impl TestRouter {
             models: ModelCatalog::new(vec![Arc::new(model())]).unwrap(),
             limits: GatewayLimits { text_threads: 1, ..GatewayLimits::default() },
             api_keys: Vec::new(),
+            api_keys_file: None,
+            debug_headers: true,
             insecure: false,
             cors: false,
             strict_fields: false,
@@ -337,7 +340,15 @@ impl TestRouter {
         let grpc_url = grpc.uri("127.0.0.1");
         let (peer, node, metrics) = (ScriptedPeer::new(scripts), Lifecycle::new(), Metrics::new());
         node.serve();
-        let config = RouterConfig { http, grpc: Some(grpc), certificates: None, gateway };
+        let admin = AdminServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let admin_url = format!("http://{}", admin.local_addr());
+        let config = RouterConfig {
+            http,
+            grpc: Some(grpc),
+            admin: Some(admin),
+            certificates: None,
+            gateway,
+        };
         let generate: Arc<dyn Generate> = Arc::new(Arc::clone(&peer));
         let serving = serve(config, generate, metrics.clone(), node.clone());
         let serving = TaskTracker::new().spawn(async move { serving.await.unwrap() });
@@ -345,7 +356,7 @@ impl TestRouter {
         let client =
             reqwest::Client::builder().tcp_nodelay(true).timeout(PATIENCE).build().unwrap();
         let url = format!("http://{addr}");
-        Self { url, grpc_url, addr, client, peer, node, metrics, _serving: serving }
+        Self { url, grpc_url, admin_url, addr, client, peer, node, metrics, _serving: serving }
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Json) -> Answer {
@@ -354,6 +365,12 @@ impl TestRouter {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         Answer::read(self.client.get(self.at(path)).send().await.unwrap()).await
+    }
+
+    /// What the operators' address says.
+    pub(crate) async fn ask(&self, path: &str) -> Answer {
+        let answer = self.client.get(format!("{}{path}", self.admin_url)).send();
+        Answer::read(answer.await.unwrap()).await
     }
 
     pub(crate) fn at(&self, path: &str) -> String {

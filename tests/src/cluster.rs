@@ -195,6 +195,7 @@ impl ClusterBuilder {
         let mut args = vec!["router".to_owned()];
         args.extend(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"].map(str::to_owned));
         args.extend(self.shared_args(etcd, model));
+        args.push("--debug-headers".into());
         if keyring.lock() == Lock::Certificates {
             keyring.issue("router", "r0", 2);
             // Tests' clients speak plain HTTP; what is under test lies behind.
@@ -320,7 +321,7 @@ pub async fn sees_workers(router: &Node, prefill: usize, decode: usize) {
     let what = format!("{} to see {prefill} prefill and {decode} decode workers", router.name());
     let wanted = json!({ "prefill": prefill, "decode": decode });
     wait_until(&what, REST_PATIENCE, || async {
-        let (_, text) = router.client().get("/ready").await;
+        let (_, text) = Client::new(router.status_addr()).get("/ready").await;
         let ready: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         if ready["workers"] == wanted { Ok(()) } else { Err(text) }
     })

@@ -25,7 +25,7 @@ pub struct Listening {
     pub http: Option<SocketAddr>,
     /// The gRPC service.
     pub grpc: Option<SocketAddr>,
-    /// `/health`, `/ready`, `/metrics` (workers; a router has them on `http`).
+    /// `/health`, `/ready`, `/metrics`, for operators.
     pub admin: Option<SocketAddr>,
     /// The same of the prefill worker in `baton up`.
     pub prefill_admin: Option<SocketAddr>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use baton_tests::client::grpc::token_request;
 use baton_tests::client::http::chat_body;
-use baton_tests::{Cluster, Load, wait_until};
+use baton_tests::{Client, Cluster, Load, wait_until};
 use serde_json::Value;
 
 const LEASE_TTL_S: u32 = 2;
@@ -141,7 +141,7 @@ async fn answers_name_the_weights_they_are_from() {
 
 /// What the router says of the weights there are.
 async fn fingerprints(cluster: &Cluster) -> Vec<Value> {
-    let (_, text) = cluster.client().get("/ready").await;
+    let (_, text) = Client::new(cluster.router.status_addr()).get("/ready").await;
     let ready: Value = serde_json::from_str(&text).expect("JSON");
     ready["fingerprints"].as_array().expect("a list").clone()
 }

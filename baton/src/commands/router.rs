@@ -8,7 +8,7 @@ use anyhow::Result;
 use cluster::load::LoadConfig;
 use cluster::rpc::{Channels, Listener};
 use cluster::security::{Keeper, NodeRole, Security};
-use cluster::telemetry::Metrics;
+use cluster::telemetry::{AdminServer, Metrics};
 use cluster::{EtcdMembership, Lifecycle, LoadWatcher, Membership};
 use router::RouterConfig;
 use router::dispatch::{Dispatcher, DispatcherConfig};
@@ -36,6 +36,7 @@ pub(crate) struct BoundRouter {
     security: Security,
     http: SocketAddr,
     grpc: SocketAddr,
+    admin: SocketAddr,
 }
 
 /// Runs the command.
@@ -50,7 +51,7 @@ pub(crate) async fn run(args: RouterArgs) -> Result<()> {
     let model = tokio::task::spawn_blocking(move || request.resolve()).await??;
     let security = settings.security(NodeRole::Router, ANY_ROUTER)?;
     let bound = BoundRouter::bind(&settings, model, security).await?;
-    let ports = Ports { http: Some(bound.http), grpc: Some(bound.grpc), ..Ports::default() };
+    let ports = bound.ports();
     ports.announce(args.node.ports_file.as_deref())?;
     let membership = EtcdMembership::connect(settings.etcd()?)?;
     let policy = settings.handoff(HandoffPolicy::Auto)?;
@@ -73,9 +74,14 @@ impl BoundRouter {
         security: Security,
     ) -> Result<Self> {
         let endpoints = settings.endpoints()?;
-        let port = |flag, addr| Port { flag, addr, lock: Lock::Keys };
-        let ports = [port("--http", endpoints.http), port("--grpc", endpoints.grpc)];
+        let port = |flag, addr, lock| Port { flag, addr, lock };
+        let ports = [
+            port("--http", endpoints.http, Lock::Keys),
+            port("--grpc", endpoints.grpc, Lock::Keys),
+            port("--admin", endpoints.admin, Lock::Cluster),
+        ];
         settings.check_ports(&ports, security.is_locked())?;
+        let operators = settings.admin_certificates(&security)?;
         let certificates = settings.gateway_certificates()?;
         let (loading, of) = (settings.clone(), model.clone());
         let gateway = tokio::task::spawn_blocking(move || loading.gateway(&of)).await??;
@@ -84,7 +90,9 @@ impl BoundRouter {
             .map_err(|source| cluster::ClusterError::Bind { addr: endpoints.http, source })?;
         let grpc_listener =
             Listener::bind(endpoints.grpc).await?.for_clients(certificates.as_ref());
+        let admin_server = AdminServer::bind(endpoints.admin).await?.showing(operators.as_ref());
         let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr());
+        let admin = admin_server.local_addr();
         let open_max = gateway.limits.connections.open_max;
         if open_max < CONNECTIONS_FEW {
             tracing::warn!(
@@ -92,19 +100,30 @@ impl BoundRouter {
                 "few connections are possible: raise `ulimit -n` to serve more clients at a time"
             );
         }
-        let config =
-            RouterConfig { http: http_listener, grpc: Some(grpc_listener), certificates, gateway };
-        Ok(Self { config, model, security, http, grpc })
+        let config = RouterConfig {
+            http: http_listener,
+            grpc: Some(grpc_listener),
+            admin: Some(admin_server),
+            certificates,
+            gateway,
+        };
+        Ok(Self { config, model, security, http, grpc, admin })
     }
 
-    /// Where HTTP is bound.
-    pub(crate) fn http(&self) -> SocketAddr {
-        self.http
+    /// Where it listens.
+    pub(crate) fn ports(&self) -> Ports {
+        Ports {
+            http: Some(self.http),
+            grpc: Some(self.grpc),
+            admin: Some(self.admin),
+            ..Ports::default()
+        }
     }
 
-    /// Where gRPC is bound.
-    pub(crate) fn grpc(&self) -> SocketAddr {
-        self.grpc
+    /// Tells clients which workers served them, or not.
+    pub(crate) fn with_debug_headers(mut self, debug_headers: bool) -> Self {
+        self.config.gateway.debug_headers = debug_headers;
+        self
     }
 
     /// Serves until `leave` resolves and the running streams have ended.

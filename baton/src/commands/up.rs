@@ -74,13 +74,13 @@ impl House {
         };
         let decode = BoundWorker::bind(config(Role::Decode)?).await?;
         let security = member(secret.as_deref(), NodeRole::Router, "*")?;
-        let router = BoundRouter::bind(settings, model.clone(), security).await?;
+        let router = BoundRouter::bind(settings, model.clone(), security)
+            .await?
+            .with_debug_headers(settings.debug_headers_of_up()?);
         let ports = Ports {
-            http: Some(router.http()),
-            grpc: Some(router.grpc()),
-            admin: None,
             prefill_admin: prefill.as_ref().and_then(BoundWorker::admin_addr),
             decode_admin: decode.admin_addr(),
+            ..router.ports()
         };
         Ok(Self { router, prefill, decode, policy, ports })
     }
@@ -181,7 +181,9 @@ async fn welcome(membership: &MemoryMembership, workers: usize, ports: &Ports, m
     println!("{} serves {}\n", style("Baton").bold(), style(&model.name).bold());
     println!("  {}   http://{http}/v1", dim("OpenAI API"));
     println!("  {}         {grpc}", dim("gRPC"));
-    println!("  {}      http://{http}/metrics", dim("metrics"));
+    if let Some(addr) = ports.admin {
+        println!("  {}      http://{addr}/metrics", dim("metrics"));
+    }
     if let Some(addr) = ports.prefill_admin {
         println!("  {}      http://{addr}/metrics", dim("prefill"));
     }

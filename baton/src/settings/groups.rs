@@ -122,9 +122,19 @@ pub(crate) struct GatewayArgs {
     /// or of the fingerprint in answers. Default: the newest that enough workers have.
     #[arg(long, value_name = "DIGEST")]
     pub fingerprint: Option<String>,
-    /// Clients must send `Authorization: Bearer KEY`.
+    /// Clients must send `Authorization: Bearer KEY`; better given as BATON_GATEWAY__API_KEY.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
+    /// A file with API keys, hashed, named, with tenants and limits; read again when it changes. `baton keys
+    /// new` makes its entries.
+    #[arg(long, value_name = "FILE")]
+    pub api_keys_file: Option<PathBuf>,
+    /// Where /health, /ready and /metrics listen for operators [default: 127.0.0.1:0]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// Tell clients which workers served them [default: false; of `up` on loopback: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub debug_headers: Option<bool>,
     /// Refuse requests with fields that have no effect, rather than name those in a header of the
     /// answer [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]

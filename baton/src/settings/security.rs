@@ -90,7 +90,8 @@ impl Settings {
 
     /// Whether clients of the gateway must show a key.
     pub(crate) fn has_api_keys(&self) -> bool {
-        self.written.gateway.api_key.is_some()
+        let gateway = &self.written.gateway;
+        gateway.api_key.is_some() || gateway.api_keys_file.is_some()
     }
 
     /// Whether somebody said that strangers may come.
@@ -106,7 +107,7 @@ impl Settings {
         let has_keys = self.has_api_keys();
         for Port { flag, addr, lock } in ports {
             let opened = locked || (*lock == Lock::Keys && has_keys) || self.is_insecure();
-            let keys = if *lock == Lock::Keys { "API keys (--api-key), " } else { "" };
+            let keys = if *lock == Lock::Keys { "API keys (--api-keys-file), " } else { "" };
             ensure!(
                 addr.ip().to_canonical().is_loopback() || opened,
                 "{flag} {addr} can be reached from other machines, and nothing keeps strangers out: \

@@ -76,6 +76,8 @@ pub(crate) struct Endpoints {
     pub http: SocketAddr,
     /// The gRPC service.
     pub grpc: SocketAddr,
+    /// Health and metrics, for operators.
+    pub admin: SocketAddr,
 }
 
 impl Written {
@@ -118,6 +120,7 @@ impl Settings {
         Ok(Endpoints {
             http: gateway.http.map_or_else(|| DEFAULT_HTTP.parse(), Ok)?,
             grpc: gateway.grpc.map_or_else(|| DEFAULT_GRPC.parse(), Ok)?,
+            admin: gateway.admin.unwrap_or(ANY_LOCAL_PORT),
         })
     }
 
@@ -267,6 +270,8 @@ impl Settings {
             models: ModelCatalog::new(vec![Arc::new(served)])?,
             limits: self.limits()?,
             api_keys: gateway.api_key.iter().cloned().collect(),
+            api_keys_file: gateway.api_keys_file.clone(),
+            debug_headers: gateway.debug_headers.unwrap_or(false),
             insecure: self.is_insecure() && !self.has_api_keys(),
             cors: gateway.cors.unwrap_or(false),
             strict_fields: gateway.strict_fields.unwrap_or(false),
@@ -293,6 +298,14 @@ impl Settings {
             config.reader_timeout = Duration::from_secs(seconds);
         }
         Ok(config)
+    }
+
+    /// Whether clients of `up` get to know which workers served them: where that is not said, those who
+    /// can only be on this machine.
+    pub(crate) fn debug_headers_of_up(&self) -> Result<bool> {
+        let endpoints = self.endpoints()?;
+        let is_local = endpoints.http.ip().is_loopback() && endpoints.grpc.ip().is_loopback();
+        Ok(self.written.gateway.debug_headers.unwrap_or(is_local))
     }
 
     /// When prompts are handed over.

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use scheduler::NodeState;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::metrics::{self, Metrics};
@@ -167,15 +168,20 @@ impl AdminServer {
 
     /// Serves until the node has stopped.
     pub async fn serve(self, probes: Probes, metrics: Metrics) {
-        info!(addr = %self.addr, "serving health and metrics");
         let stopped = probes.node.stopped().clone();
+        self.serve_app(routes(probes, metrics), &stopped).await;
+    }
+
+    /// Serves a node's own routes for operators, until `stopped`.
+    pub async fn serve_app(self, app: Router, stopped: &CancellationToken) {
+        info!(addr = %self.addr, "serving health and metrics");
         let server = HttpServer {
             listener: self.listener,
             connections: Connections::new(limits()),
             doorkeeper: self.doorkeeper,
             head_timeout: IDLE_TIMEOUT,
         };
-        server.serve(routes(probes, metrics), &stopped).await;
+        server.serve(app, stopped).await;
     }
 }
 
@@ -189,8 +195,7 @@ fn limits() -> ConnectionLimits {
     }
 }
 
-/// The routes alone, for a node that has an HTTP server of its own.
-pub fn routes(probes: Probes, metrics: Metrics) -> Router {
+fn routes(probes: Probes, metrics: Metrics) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))

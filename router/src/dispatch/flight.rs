@@ -362,9 +362,26 @@ fn lost_or_refused(loss: Loss) -> Result<LegEnd, DispatchError> {
 }
 
 fn failed(status: &Status) -> DispatchError {
-    let message = status.message().to_owned();
+    let code = ErrorCode::from(status);
     let retry_after = cluster::retry::after(status);
-    DispatchError { code: ErrorCode::from(status), message, retry_after }
+    DispatchError { code, message: told(code, status), retry_after }
+}
+
+/// What a client gets to hear of a worker's failure. A worker's own words name workers, addresses and
+/// ids; they are for the log, under the request's id.
+fn told(code: ErrorCode, status: &Status) -> String {
+    let public = match code {
+        // Said of the request, to whom it is from.
+        ErrorCode::InvalidRequest => return status.message().to_owned(),
+        ErrorCode::Busy => "all workers are busy; try again later",
+        ErrorCode::Timeout => "the request was not finished in time",
+        ErrorCode::Unavailable | ErrorCode::StaleIncarnation | ErrorCode::Incompatible => {
+            "a worker was lost before the request was done; try again"
+        }
+        _ => "internal error; the server's log has the details under the request's id",
+    };
+    tracing::info!(?code, detail = status.message(), "a worker refused or failed");
+    public.to_owned()
 }
 
 fn gone() -> Cut {

@@ -31,7 +31,7 @@ const ENDPOINTS: &[Endpoint] = &[
     Endpoint { method: "POST", path: "/v1/completions", about: "continues a text" },
     Endpoint { method: "GET", path: "/v1/models", about: "lists the models served" },
     Endpoint { method: "GET", path: "/health", about: "whether the process answers" },
-    Endpoint { method: "GET", path: "/ready", about: "whether requests are served, and why not" },
+    Endpoint { method: "GET", path: "/ready", about: "whether requests are served" },
 ];
 
 /// What paths begin with that other servers have, or OpenAI, and this one hasn't.

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::headers;
 use crate::RequestError;
+use crate::error::{bounded, echo};
 
 /// An answer that says what went wrong.
 #[derive(Clone, Debug, Serialize)]
@@ -43,7 +44,8 @@ impl HttpError {
         message: impl Into<String>,
     ) -> Self {
         let kind = "invalid_request_error";
-        let error = Body { message: message.into(), kind, param: None, code };
+        let message = bounded(&message.into()).into_owned();
+        let error = Body { message, kind, param: None, code };
         Self { status, code: ErrorCode::InvalidRequest, retry_after: None, error }
     }
 
@@ -74,7 +76,7 @@ impl HttpError {
 
 impl From<RequestError> for HttpError {
     fn from(error: RequestError) -> Self {
-        let (message, code) = (error.to_string(), error.code());
+        let (message, code) = (bounded(&error.to_string()).into_owned(), error.code());
         let (status, kind, name) = match (&error, code) {
             (RequestError::Unauthorized(_), _) => {
                 (StatusCode::UNAUTHORIZED, "invalid_request_error", Some("invalid_api_key"))
@@ -98,7 +100,7 @@ impl From<RequestError> for HttpError {
             _ => (code.http(), "server_error", Some("internal_error")),
         };
         let param = match &error {
-            RequestError::Invalid { param, .. } => param.clone(),
+            RequestError::Invalid { param, .. } => param.as_deref().map(|p| echo(p).into_owned()),
             RequestError::ContextLength { param, .. } => Some((*param).to_owned()),
             RequestError::UnknownModel(_) => Some("model".to_owned()),
             _ => None,

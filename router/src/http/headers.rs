@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::ignored::Ignored;
 use crate::RequestError;
 use crate::completion::TextStream;
+use crate::keys::{Allowance, Standing};
 
 /// The request's name in the client's words; made up where the client has none.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -110,5 +111,27 @@ pub(super) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
 pub(super) fn add_ignored(headers: &mut HeaderMap, ignored: &Ignored) {
     if let Some(names) = ignored.header() {
         headers.insert(IGNORED_FIELDS, names);
+    }
+}
+
+/// Takes out which workers served a request: strangers need not know their names.
+pub(super) fn hide_workers(headers: &mut HeaderMap) {
+    headers.remove(DECODE_WORKER);
+    headers.remove(PREFILL_WORKER);
+}
+
+/// Says how a key stands, in OpenAI's headers.
+pub(super) fn add_standing(headers: &mut HeaderMap, allowance: &Allowance) {
+    for (what, standing) in [("requests", allowance.requests()), ("tokens", allowance.tokens())] {
+        let Some(Standing { limit, remaining, reset }) = standing else { continue };
+        let reset = format!("{:.3}s", reset.as_secs_f64());
+        for (kind, value) in
+            [("limit", limit.to_string()), ("remaining", remaining.to_string()), ("reset", reset)]
+        {
+            let name = HeaderName::try_from(format!("x-ratelimit-{kind}-{what}"));
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+                headers.insert(name, value);
+            }
+        }
     }
 }

@@ -69,6 +69,13 @@ pub(super) async fn health() -> Response {
     Json(serde_json::json!({"status": "ok"})).into_response()
 }
 
+/// `GET /ready` of the public address: whether a request sent now would be served, and no more.
+pub(super) async fn ready_for_strangers(State(gateway): State<Arc<Gateway>>) -> Response {
+    let ready = gateway.readiness().ready;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(serde_json::json!({"ready": ready}))).into_response()
+}
+
 /// `GET /ready`: whether a request sent now would be served, and if not, why.
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let readiness = gateway.readiness();

@@ -9,4 +9,5 @@ mod fields;
 mod large;
 mod life;
 mod messages;
+mod strangers;
 mod stream;

@@ -35,7 +35,7 @@ async fn models_are_listed_under_every_name() {
 async fn readiness_says_why_not() {
     let router = TestRouter::playing(vec![says("x")]).await;
     assert_eq!(router.get("/health").await.status, 200);
-    let ready = router.get("/ready").await;
+    let ready = router.ask("/ready").await;
     let workers = json!({"prefill": 1, "decode": 2});
     let expected = json!({"ready": true, "workers": workers, "reasons": [], "fingerprints": []});
     assert_eq!((ready.status, ready.json()), (200, expected));
@@ -44,7 +44,10 @@ async fn readiness_says_why_not() {
         readiness.ready = false;
         readiness.reasons.push("no decode worker".into());
     }
-    let ready = router.get("/ready").await;
+    let public = router.get("/ready").await;
+    assert_eq!((public.status, public.json()), (503, json!({"ready": false})), "no more than that");
+    assert_eq!(router.get("/metrics").await.status, 404);
+    let ready = router.ask("/ready").await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["reasons"], json!(["no decode worker"]));
 }
@@ -54,7 +57,7 @@ async fn metrics_follow_a_request() {
     let router = TestRouter::playing(vec![says("abc")]).await;
     router.post("/v1/chat/completions", &chat(json!({}))).await;
     router.post("/v1/chat/completions", &chat(json!({"temperature": 9}))).await;
-    let answer = router.get("/metrics").await;
+    let answer = router.ask("/metrics").await;
     assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
     let prompt = router.peer.requests()[0].generation.prompt.len();
     for line in [
