@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use scheduler::{ClientId, TenantSalt};
+use tokio::signal::unix::Signal;
 
 use crate::{RequestError, RouterError, client};
 
@@ -114,12 +115,16 @@ impl Keys {
         self.ring.read().by_client.get(&client).cloned()
     }
 
-    /// Reads the file again whenever it changes. A file that is wrong changes nothing, and is logged.
-    pub async fn follow(&self) {
+    /// Reads the file again whenever it changes, and when told to. A file that is wrong changes nothing, and
+    /// is logged.
+    pub async fn follow(&self, mut hangups: Option<Signal>) {
         let Some(path) = &self.file else { return };
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-            if file::changed_at(path) == self.ring.read().read {
+            let told = tokio::select! {
+                () = hung_up(&mut hangups) => true,
+                () = tokio::time::sleep(LOOK_INTERVAL) => false,
+            };
+            if !told && file::changed_at(path) == self.ring.read().read {
                 continue;
             }
             match self.reload() {
@@ -212,6 +217,13 @@ pub fn generate() -> Result<String, RouterError> {
     })?;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sk-baton-{hex}"))
+}
+
+async fn hung_up(hangups: &mut Option<Signal>) {
+    match hangups {
+        Some(hangups) => drop(hangups.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// The key that a request brings, wherever clients put it. gRPC metadata counts as headers.

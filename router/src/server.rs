@@ -8,6 +8,7 @@ use cluster::security::{Certificates, Doorkeeper};
 use cluster::telemetry::{AdminServer, Metrics};
 use cluster::{ClusterError, HttpServer, Lifecycle};
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 
 use crate::dispatch::Generate;
 use crate::grpc::InferenceService;
@@ -24,6 +25,8 @@ pub struct RouterConfig {
     pub certificates: Option<Arc<Certificates>>,
     /// Where operators find health, readiness and metrics; `None`: nowhere.
     pub admin: Option<AdminServer>,
+    /// SIGHUPs, at each of which the file of API keys is read again; `None`: only when it changes.
+    pub hangups: Option<Signal>,
     /// Models, limits, keys.
     pub gateway: GatewayConfig,
 }
@@ -51,8 +54,8 @@ pub async fn serve(
         let stopped = node.stopped().clone();
         node.tasks().spawn(async move { admin.serve_app(app, &stopped).await });
     }
-    let (keys, stopped) = (Arc::clone(&gateway), node.stopped().clone());
-    node.tasks().spawn(async move { stopped.run_until_cancelled(keys.keys.follow()).await });
+    let (keys, stopped, hangups) = (Arc::clone(&gateway), node.stopped().clone(), config.hangups);
+    node.tasks().spawn(async move { stopped.run_until_cancelled(keys.keys.follow(hangups)).await });
     let server = HttpServer {
         listener: config.http,
         connections: connections.clone(),

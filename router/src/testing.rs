@@ -347,6 +347,7 @@ impl TestRouter {
             grpc: Some(grpc),
             admin: Some(admin),
             certificates: None,
+            hangups: None,
             gateway,
         };
         let generate: Arc<dyn Generate> = Arc::new(Arc::clone(&peer));

@@ -14,6 +14,7 @@ use router::RouterConfig;
 use router::dispatch::{Dispatcher, DispatcherConfig};
 use scheduler::{HandoffPolicy, LeastLoad};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RouterArgs;
 use crate::model::LocalModel;
@@ -50,7 +51,7 @@ pub(crate) async fn run(args: RouterArgs) -> Result<()> {
     let request = settings.model_request();
     let model = tokio::task::spawn_blocking(move || request.resolve()).await??;
     let security = settings.security(NodeRole::Router, ANY_ROUTER)?;
-    let bound = BoundRouter::bind(&settings, model, security).await?;
+    let bound = BoundRouter::bind(&settings, model, security).await?.obeying_hangups()?;
     let ports = bound.ports();
     ports.announce(args.node.ports_file.as_deref())?;
     let membership = EtcdMembership::connect(settings.etcd()?)?;
@@ -105,6 +106,7 @@ impl BoundRouter {
             grpc: Some(grpc_listener),
             admin: Some(admin_server),
             certificates,
+            hangups: None,
             gateway,
         };
         Ok(Self { config, model, security, http, grpc, admin })
@@ -118,6 +120,14 @@ impl BoundRouter {
             admin: Some(self.admin),
             ..Ports::default()
         }
+    }
+
+    /// Takes SIGHUP for the wish to have the API keys read again, where there is a file of them.
+    fn obeying_hangups(mut self) -> Result<Self> {
+        if self.config.gateway.api_keys_file.is_some() {
+            self.config.hangups = Some(signal(SignalKind::hangup())?);
+        }
+        Ok(self)
     }
 
     /// Tells clients which workers served them, or not.

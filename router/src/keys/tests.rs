@@ -1,6 +1,9 @@
 use std::fs;
+use std::process::Command;
+use std::time::UNIX_EPOCH;
 
 use http::HeaderValue;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::*;
 
@@ -57,7 +60,7 @@ async fn a_file_that_changes_is_read_again_and_one_that_breaks_changes_nothing()
     let turn = keys.check(&with("api-key", "a")).unwrap().unwrap().allowance.begin();
     drop(turn.unwrap());
 
-    let later = || tokio::time::timeout(LOOK_INTERVAL * 2, keys.follow());
+    let later = || tokio::time::timeout(LOOK_INTERVAL * 2, keys.follow(None));
     write("[[key]]\nname = 7".into());
     assert!(later().await.is_err(), "goes on for ever");
     assert_eq!(owner(&keys, "a").as_deref(), Some("alice"));
@@ -69,6 +72,32 @@ async fn a_file_that_changes_is_read_again_and_one_that_breaks_changes_nothing()
     let alice = keys.check(&with("api-key", "new")).unwrap().unwrap();
     assert!(alice.allowance.begin().is_err(), "what she has spent is spent");
     assert!(Keys::new(&[], Some(folder.path().join("none"))).is_err());
+}
+
+#[tokio::test]
+async fn a_hangup_has_a_file_read_again_that_looks_as_it_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.toml");
+    let write = |text: String| {
+        fs::write(&path, text).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    };
+    write(table("alice", "a", ""));
+    let keys = Keys::new(&[], Some(path.clone())).unwrap();
+    let hangups = signal(SignalKind::hangup()).unwrap();
+    write(table("bob", "b", ""));
+    let own = std::process::id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &own]).status().unwrap().success());
+    let read = async {
+        while owner(&keys, "b").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = keys.follow(Some(hangups)) => unreachable!("goes on for ever"),
+        read = tokio::time::timeout(Duration::from_secs(30), read) => read.unwrap(),
+    }
+    assert_eq!((owner(&keys, "a"), owner(&keys, "b").as_deref()), (None, Some("bob")));
 }
 
 #[test]
