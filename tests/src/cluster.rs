@@ -202,6 +202,7 @@ impl ClusterBuilder {
             args.extend(["--gateway-tls", "false"].map(str::to_owned));
         }
         args.extend(keyring.flags("router", "r0"));
+        args.extend(patient(&self.router_args));
         args.extend(self.router_args.iter().cloned());
         NodeSpec::new("router", folder, args)
     }
@@ -348,6 +349,16 @@ async fn assert_clean(name: &str, addr: SocketAddr) {
     .await;
 }
 
+/// Has requests wait rather than be refused, as late as their answers may be on a slow machine: unless
+/// `args` say what is late.
+fn patient(args: &[impl AsRef<str>]) -> Vec<String> {
+    const TARGETS: [&str; 2] = ["--ttft-target-ms", "--tpot-target-ms"];
+    let is_said = args.iter().any(|arg| TARGETS.contains(&arg.as_ref()));
+    let long = TURN_PATIENCE.as_millis().to_string();
+    let flags = TARGETS.into_iter().flat_map(|flag| [flag.to_owned(), long.clone()]);
+    if is_said { Vec::new() } else { flags.collect() }
+}
+
 async fn start_all(specs: Vec<NodeSpec>) -> Vec<Node> {
     futures::future::join_all(specs.into_iter().map(Node::start)).await
 }
@@ -368,6 +379,7 @@ impl Single {
             .map(str::to_owned)
             .collect();
         all.extend(model.args());
+        all.extend(patient(args));
         let mut node = Node::start(NodeSpec::new("up", folder.path(), all)).await;
         node.ready().await;
         // Without hand-offs there is nobody to hand over.
