@@ -83,7 +83,7 @@ impl Streams {
     /// Opens a stream of `client`.
     ///
     /// # Errors
-    /// [`StreamsFull`] if that would break a limit; the wait is what one stream takes to end, by the rate seen.
+    /// `StreamsFull` if that would break a limit; the wait is what one stream takes to end, by the rate seen.
     pub fn open(&self, client: ClientId, now: Instant) -> Result<StreamPermit, StreamsFull> {
         let mut state = self.0.state.lock();
         state.ended.observe(now);
