@@ -2,7 +2,7 @@
 //! vocabulary.
 //!
 //! Engine and router both read them, and a model that the two understand differently answers
-//! wrongly; so each question has its one answer here. `docs/MODELS.md` is the list for people.
+//! wrongly; so each question has its one answer here. `docs/models.md` is the list for people.
 
 #![forbid(unsafe_code)]
 

@@ -129,7 +129,7 @@ impl Keys {
             }
             match self.reload() {
                 Ok(count) => {
-                    tracing::info!(path = %path.display(), count, "API keys are read again")
+                    tracing::info!(path = %path.display(), count, "API keys are read again");
                 }
                 Err(error) => {
                     tracing::error!(%error, "API keys stay as they were");

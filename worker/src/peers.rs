@@ -74,8 +74,7 @@ impl Peers {
 }
 
 fn is_member(members: &Members, address: &Address, role: Role) -> bool {
-    let known = members.workers.get(&address.worker);
-    known.is_some_and(|known| known.role == role && known.address == *address)
+    members.lives().any(|known| known.role == role && known.address == *address)
 }
 
 fn is_local(uri: &str) -> bool {
