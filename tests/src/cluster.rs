@@ -333,7 +333,7 @@ pub async fn sees_workers(router: &Node, prefill: usize, decode: usize) {
 ///
 /// # Panics
 /// If it does not come to rest, or a block has leaked.
-async fn assert_clean(name: &str, addr: SocketAddr) {
+pub(crate) async fn assert_clean(name: &str, addr: SocketAddr) {
     wait_until(&format!("{name} to come to rest"), REST_PATIENCE, || async {
         let metrics = Metrics::scrape(name, addr).await;
         let blocks = |state| metrics.require("baton_kv_blocks", &[("state", state)]);
@@ -429,6 +429,11 @@ impl Folder {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.as_ref().expect("a folder until dropped").path()
+    }
+
+    /// Leaves it there, whatever becomes of the test.
+    pub(crate) fn keep(&mut self) {
+        self.dir.iter_mut().for_each(|dir| dir.disable_cleanup(true));
     }
 }
 

@@ -82,6 +82,16 @@ impl Etcd {
         .await;
     }
 
+    /// Stops it where it stands, if it is running.
+    pub fn freeze(&self) {
+        self.process.iter().for_each(Process::freeze);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.iter().for_each(Process::thaw);
+    }
+
     /// Whether it is running.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -23,7 +23,7 @@ pub const NAME: &str = "tested";
 
 /// Token ids of the random model's byte-level vocabulary: 256 bytes, then these.
 const SPECIAL_TOKENS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
-const BYTES: u32 = 256;
+pub(crate) const BYTES: u32 = 256;
 
 const CHAT_TEMPLATE: &str = "{% for message in messages %}\
 {{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}\
@@ -105,6 +105,17 @@ impl TestModel {
             (number("vocab_size"), number("max_position_embeddings"));
         Self { dir, has_weights, vocab_size, context_tokens_max }
     }
+}
+
+/// The random model's tokens of a chat of one message, as its template renders it.
+pub(crate) fn chat_tokens(message: &str) -> Vec<u32> {
+    let [start, end] = [BYTES + 1, BYTES + 2];
+    let text = |text: &str| text.bytes().map(u32::from).collect::<Vec<u32>>();
+    [vec![start], text("user\n"), text(message), vec![end], text("\n")]
+        .into_iter()
+        .chain([vec![start], text("assistant\n")])
+        .flatten()
+        .collect()
 }
 
 fn has_weights(dir: &Path) -> bool {

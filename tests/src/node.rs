@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::client::grpc::Grpc;
@@ -102,8 +103,17 @@ impl Node {
     /// # Panics
     /// If it does not come up.
     pub async fn restart(&mut self) {
+        self.restart_as(self.spec.clone()).await;
+    }
+
+    /// Starts another life of it.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub async fn restart_as(&mut self, spec: NodeSpec) {
         self.process.kill();
-        self.process = self.spec.spawn();
+        self.process = spec.spawn();
+        self.spec = spec;
         self.ports = bound_ports(&self.spec, &mut self.process).await;
     }
 
@@ -114,9 +124,9 @@ impl Node {
     pub async fn ready(&mut self) {
         let url = format!("http://{}/ready", self.status_addr());
         let (name, http) = (self.spec.name.clone(), reqwest::Client::new());
-        let process = std::cell::RefCell::new(&mut self.process);
+        let process = Mutex::new(&mut self.process);
         wait_until(&format!("{name} to be ready"), START_PATIENCE, || async {
-            process.borrow_mut().assert_running();
+            process.lock().assert_running();
             let answer = http.get(&url).send().await.map_err(|error| error.to_string())?;
             if answer.status().is_success() {
                 return Ok(());
@@ -193,9 +203,9 @@ impl Node {
 }
 
 async fn bound_ports(spec: &NodeSpec, process: &mut Process) -> Listening {
-    let (file, process) = (spec.ports_file(), std::cell::RefCell::new(process));
+    let (file, process) = (spec.ports_file(), Mutex::new(process));
     wait_until(&format!("{} to bind its ports", spec.name), START_PATIENCE, || async {
-        process.borrow_mut().assert_running();
+        process.lock().assert_running();
         let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
         // Written atomically: a file that is there is whole.
         let announced: Announcement =

@@ -76,6 +76,12 @@ impl Process {
         self.signal(Signal::SIGCONT);
     }
 
+    /// Its number in the system.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, if it has.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
@@ -156,9 +162,10 @@ pub fn baton() -> PathBuf {
     if let Ok(path) = std::env::var("BATON_BIN") {
         return path.into();
     }
-    // Tests are at `target/{profile}/deps/{name}-{hash}`.
+    // Tests are at `target/{profile}/deps/{name}-{hash}`, programs one folder up.
     let test = std::env::current_exe().expect("this test's own path");
-    let program = test.ancestors().nth(2).expect("two folders up").join("baton");
+    let folder = test.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    let program = folder.expect("a folder of programs").join("baton");
     assert!(
         program.is_file(),
         "{} is not built: run `cargo build -p baton` first, or `cargo xtask test`, which does it",

@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask up`, `test`, `sim`, `check` and `bench`.
+//! The verbs of the project: `cargo xtask up`, `test`, `sim`, `chaos`, `check` and `bench`.
 //!
 //! They need nothing but cargo and a C linker: what else is missing, they install and say so. CI
 //! runs exactly these.
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod chaos;
 mod check;
 mod process;
 mod python;
@@ -37,6 +38,7 @@ Examples:
   cargo xtask test -- anchor            tests with `anchor` in their names
   cargo xtask check                     format, lints, dependencies, docs
   cargo xtask sim --seeds 1000          clusters in virtual time, on a network that fails
+  cargo xtask chaos --minutes 30        a real cluster whose processes are killed, stopped, cut off
   cargo xtask bench                     what can be measured";
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +63,12 @@ enum Verb {
     /// Runs the real router, workers and membership with a scripted model. A seed that fails is printed
     /// with what went wrong and the command that runs it again.
     Sim(sim::Args),
+    /// Kills, stops and cuts off the processes of a real cluster, and checks every answer.
+    ///
+    /// Two routers, four workers with a tiny model and an etcd, under faults chosen by a seed. Ends with a table
+    /// of requests, faults, and what the processes took of the machine; fails if an answer was wrong, lost
+    /// or late, or if a process has grown.
+    Chaos(chaos::Args),
     /// Lists and runs benchmarks.
     ///
     /// Without a name it lists what there is. `serve` sends load to a running cluster and reports
@@ -74,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Sim(args) => sim::run(&args),
+        Verb::Chaos(args) => chaos::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match result {

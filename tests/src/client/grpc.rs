@@ -47,6 +47,16 @@ impl Grpc {
         Self { channel: channel.unwrap_or_else(|error| panic!("gRPC at {addr}: {error:?}")) }
     }
 
+    /// The same, connecting when it is used, and again after a break.
+    ///
+    /// # Panics
+    /// Never: an address is one.
+    #[must_use]
+    pub fn lazy(addr: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an address");
+        Self { channel: endpoint.timeout(REQUEST_PATIENCE).connect_lazy() }
+    }
+
     /// The connection, for other services on it.
     #[must_use]
     pub fn channel(&self) -> Channel {

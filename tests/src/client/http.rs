@@ -10,13 +10,16 @@ use bench::sse::Decoder;
 use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::StatusCode;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
 use crate::model::NAME;
 
 /// Longer than any request of a test may take; shorter than a test that hangs.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a request may take.
+const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-baton-timeout-ms");
 
 /// Sends requests to one router.
 #[derive(Clone, Debug)]
@@ -100,6 +103,21 @@ impl Client {
         Self { http, base: self.base.clone() }
     }
 
+    /// The same, with requests that say how long they may take, and connections of its own.
+    ///
+    /// # Panics
+    /// If the HTTP library cannot be set up.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        let ms = deadline.as_millis().to_string().parse().expect("a header's value");
+        let http = reqwest::Client::builder()
+            .timeout(REQUEST_PATIENCE)
+            .default_headers(HeaderMap::from_iter([(TIMEOUT_MS, ms)]))
+            .build()
+            .expect("an HTTP client");
+        Self { http, base: self.base.clone() }
+    }
+
     /// `http://host:port` of the gateway.
     #[must_use]
     pub fn base(&self) -> &str {
@@ -140,6 +158,16 @@ impl Client {
         (status, headers, value)
     }
 
+    /// Posts a request and returns the whole answer.
+    ///
+    /// # Errors
+    /// If it is refused, or the connection fails.
+    pub async fn whole(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let response = accepted(self.http.post(self.url(path)).json(body).send().await?).await?;
+        let text = response.text().await?;
+        serde_json::from_str(&text).map_err(|error| Failure::broken(format!("{text:?}: {error}")))
+    }
+
     /// Gets a path.
     ///
     /// # Panics
@@ -160,12 +188,8 @@ impl Client {
         body["stream"] = true.into();
         body["stream_options"] = json!({ "include_usage": true });
         let started = Instant::now();
-        let response = self.http.post(self.url(path)).json(&body).send().await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        if !status.is_success() {
-            let detail = response.text().await?;
-            return Err(Failure { status: Some(status), detail, headers });
-        }
+        let response = accepted(self.http.post(self.url(path)).json(&body).send().await?).await?;
+        let headers = response.headers().clone();
         let bytes = response.bytes_stream().boxed();
         Ok(Stream { headers, bytes, decoder: Decoder::default(), started })
     }
@@ -189,6 +213,14 @@ impl Client {
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
+}
+
+async fn accepted(response: reqwest::Response) -> Result<reqwest::Response, Failure> {
+    let (status, headers) = (response.status(), response.headers().clone());
+    if status.is_success() {
+        return Ok(response);
+    }
+    Err(Failure { status: Some(status), detail: response.text().await?, headers })
 }
 
 /// A greedy chat of one message.
