@@ -1,4 +1,4 @@
-"""Trains Baton's demo model from scratch: lexicon, tokenizer, training on dialogues as they are composed, export, evaluation.
+"""Trains Baton's demo model, from scratch or on from where it is: lexicon, tokenizer, training on dialogues as they are composed, export, evaluation.
 
     python3 models/train/train.py --out models/demo --minutes 6.5
 
@@ -150,6 +150,7 @@ def main() -> None:
     model = Model(shape, compiled=device.type == "cuda" or args.compile).to(device)
     if args.start:
         model.read(args.start)
+    earlier = earlier_runs(args.start)
     parameters = sum(p.numel() for p in model.parameters())
     log(f"model: {parameters / 1e6:.2f} million parameters on {torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu'}")
     steps, curve = train(args, model, stream, device)
@@ -157,7 +158,16 @@ def main() -> None:
     loss = held_out_loss(model, dialogues.Data(*held, assistant, device), args.group_tokens)
     log(f"{steps} steps, held-out loss {loss:.4f}, {stream.tokens / 1e6:.0f} million tokens composed, {stream.repeated} chunks seen again")
     export.save(model, tokenizer, args.out)
-    finish(args, shape, device, dict(steps=steps, curve=curve, loss=loss, parameters=parameters, trained_s=trained_s, tokens=stream.tokens, dialogues=stream.dialogues))
+    finish(args, shape, device, dict(steps=steps, curve=curve, loss=loss, parameters=parameters, trained_s=trained_s, tokens=stream.tokens, dialogues=stream.dialogues, earlier=earlier))
+
+
+def earlier_runs(start: Path | None) -> list[dict]:
+    """Those that the weights come from, the first one first, as their records say."""
+    if start is None:
+        return []
+    record = json.loads((start / "training.json").read_text())
+    run = {key: record[key] for key in ("date", "command", "steps", "tokens_seen", "corpus_dialogues", "held_out_loss")}
+    return [*record.get("earlier", []), run]
 
 
 def finish(args, shape: Shape, device: torch.device, run: dict) -> None:
@@ -174,12 +184,12 @@ def finish(args, shape: Shape, device: torch.device, run: dict) -> None:
         "date": datetime.date.today().isoformat(), "command": shlex.join(["python3", "models/train/train.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "seconds": round(time.time() - STARTED), "seconds_to_last_step": round(run["trained_s"]),
         "parameters": run["parameters"], "steps": run["steps"], "batch_tokens": batch_tokens, "tokens_seen": run["steps"] * batch_tokens, "corpus_tokens": run["tokens"],
-        "corpus_dialogues": run["dialogues"], "held_out_loss": round(run["loss"], 4), "evaluation": {group: hits for group, (hits, _) in score.items()}, "seed": SEED, "lr": args.lr, "weight_decay": args.weight_decay,
+        "corpus_dialogues": run["dialogues"], "held_out_loss": round(run["loss"], 4), "evaluation": {group: hits for group, (hits, _) in score.items()}, "seed": SEED, "earlier": run["earlier"], "lr": args.lr, "weight_decay": args.weight_decay,
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "transformers": transformers.__version__, "tokenizers": tokenizers.__version__},
         "loss_curve": run["curve"], "samples": samples}
     export.dump(args.out / "training.json", record)
     table = "\n".join(f"| {MEANINGS[group]} | {hits} of {count} | {NEEDED[group]} |" for group, (hits, count) in score.items())
-    export.save_card(args.out, record | {"table": table, "million": f"{run['parameters'] / 1e6:.1f}", "vocab": shape.vocab, "seen_million": f"{run['steps'] * batch_tokens / 1e6:.0f}"})
+    export.save_card(args.out, record | {"table": table, "million": f"{run['parameters'] / 1e6:.1f}", "vocab": shape.vocab, "seen_million": f"{run['steps'] * batch_tokens / 1e6:.0f}", "before": "\n".join(f"| before that | `{before['command']}`, {before['steps']} steps |" for before in run["earlier"]) or "| before that | nothing: from scratch |"})
     log("done")
 
 
