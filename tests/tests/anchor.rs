@@ -13,6 +13,7 @@ use baton_tests::{Cluster, ClusterBuilder, Generated, Grpc, TestModel};
 use engine::{
     Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
 };
+use model_folder::ModelFolder;
 use proto::v1;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -24,6 +25,10 @@ use scheduler::{
 /// Change it to try others; a failure prints it.
 const SEED: u64 = 20_261_123;
 const REQUESTS: usize = 48;
+/// Twice what two workers remember of their answers' lengths.
+const SHORT_ANSWERS: u32 = 256;
+/// More blocks of it than a small pool has for each of its sequences.
+const LONG_ANSWER: u32 = 250;
 /// Around the borders of blocks (16), of steps (64 tokens here), and long.
 const LENGTHS: [usize; 14] = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130, 257, 500];
 const OUTPUT_TOKENS: [u32; 5] = [1, 2, 17, 33, 64];
@@ -51,19 +56,24 @@ type Outputs = BTreeMap<u32, Output>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hand_off_changes_no_token() {
-    outputs_agree(&["--handoff", "always"], &[]).await;
+    outputs_agree(Cluster::builder().router_args(&["--handoff", "always"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prefilling_on_the_decode_worker_changes_no_token() {
-    outputs_agree(&["--handoff", "never"], &[]).await;
+    outputs_agree(Cluster::builder().router_args(&["--handoff", "never"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_steps_and_little_memory_change_no_token() {
     // Prompts in many chunks, sequences set back and taken up again.
     let tight = ["--batch-tokens-max", "64", "--sequences-max", "16", "--kv-blocks", "96"];
-    let cluster = outputs_agree(&["--handoff", "always"], &tight).await;
+    let builder = Cluster::builder().router_args(&["--handoff", "always"]).worker_args(&tight);
+    let mut cluster = builder.prefill(2).decode(2).start().await;
+    expect_short_answers(&cluster).await;
+    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+    let cases = outgrowing(&mut rng, &cluster.model);
+    outputs_of(&mut cluster, cases).await;
 
     let mut set_back = 0.0;
     for node in cluster.workers() {
@@ -74,17 +84,17 @@ async fn small_steps_and_little_memory_change_no_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mutual_tls_changes_no_token() {
-    outputs_of(Cluster::builder().lock(Lock::Certificates).router_args(&["--handoff", "always"]))
-        .await;
+    let locked = Cluster::builder().lock(Lock::Certificates);
+    outputs_agree(locked.router_args(&["--handoff", "always"])).await;
 }
 
-async fn outputs_agree(router_args: &[&str], worker_args: &[&str]) -> Cluster {
-    outputs_of(Cluster::builder().router_args(router_args).worker_args(worker_args)).await
-}
-
-async fn outputs_of(builder: ClusterBuilder) -> Cluster {
+async fn outputs_agree(builder: ClusterBuilder) {
     let mut cluster = builder.prefill(2).decode(2).start().await;
     let cases = cases(&mut ChaCha8Rng::seed_from_u64(SEED), cluster.model.vocab_size);
+    outputs_of(&mut cluster, cases).await;
+}
+
+async fn outputs_of(cluster: &mut Cluster, cases: Vec<Case>) {
     let alone = tokio::spawn(reference(cluster.model.clone(), cases.clone()));
     let grpc = cluster.grpc().await;
 
@@ -99,7 +109,18 @@ async fn outputs_of(builder: ClusterBuilder) -> Cluster {
         }
     }
     cluster.assert_clean().await;
-    cluster
+}
+
+/// Answers of two tokens, the second a decode worker's, until no more is set aside for one: those that follow outgrow it.
+async fn expect_short_answers(cluster: &Cluster) {
+    let grpc = cluster.grpc().await;
+    let short = (1..=SHORT_ANSWERS).map(|token| Case {
+        prompt: vec![token],
+        choices: 1,
+        sampling: Sampling::default(),
+        stop: StopRules { max_tokens: 2, ..StopRules::default() },
+    });
+    all_at_once(&grpc, &short.collect::<Vec<_>>()).await;
 }
 
 // --- Requests. ---
@@ -107,6 +128,19 @@ async fn outputs_of(builder: ClusterBuilder) -> Cluster {
 fn cases(rng: &mut ChaCha8Rng, vocab_size: u32) -> Vec<Case> {
     let shared: Vec<u32> = (0..200).map(|_| rng.random_range(0..vocab_size)).collect();
     (0..REQUESTS).map(|index| case(index, rng, vocab_size, &shared)).collect()
+}
+
+/// The same, and between them short prompts with long answers, which nobody foresees.
+fn outgrowing(rng: &mut ChaCha8Rng, model: &TestModel) -> Vec<Case> {
+    let ends = ModelFolder::open(&model.dir).and_then(|folder| folder.end_tokens()).expect("its end tokens");
+    let mut cases = cases(rng, model.vocab_size);
+    for case in cases.iter_mut().step_by(2) {
+        case.prompt.truncate(16);
+        case.choices = 1;
+        case.sampling.logit_bias = ends.iter().map(|&token| (token, -100.0)).collect();
+        case.stop = StopRules { max_tokens: LONG_ANSWER, ..StopRules::default() };
+    }
+    cases
 }
 
 fn case(index: usize, rng: &mut ChaCha8Rng, vocab_size: u32, shared: &[u32]) -> Case {

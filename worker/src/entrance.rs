@@ -13,7 +13,7 @@ use engine::{EngineHandle, EngineStats};
 use parking_lot::Mutex;
 use scheduler::admission::{Crowd, Line, Need, retry_after};
 use scheduler::cost::prior::{DECODE_STEP_S, PREFILL_TOKENS_PER_S};
-use scheduler::{ClientId, Generation};
+use scheduler::{ClientId, Generation, StopRules};
 use tokio::sync::oneshot;
 
 use crate::WorkerError;
@@ -124,10 +124,13 @@ impl Ask {
 /// What `work` will take of an engine, beside the blocks that are there already.
 fn need(engine: &EngineHandle, work: &Generation) -> Need {
     let info = engine.info();
-    let tokens_max = work.stop.max_tokens;
-    let output = match work.stop.ignore_eos {
-        true => tokens_max,
-        false => engine.stats().output.likely_max(tokens_max).max(work.generated.len() as u32),
+    let StopRules { max_tokens, min_tokens, ignore_eos, .. } = work.stop;
+    let output = match ignore_eos {
+        true => max_tokens,
+        false => {
+            let likely = engine.stats().output.likely_max(max_tokens);
+            likely.max(min_tokens.min(max_tokens)).max(work.generated.len() as u32)
+        }
     };
     let context = work.context();
     let end = (work.prompt.len() as u32 + output).min(info.context_tokens_max);
