@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -17,10 +18,12 @@ use tracing::warn;
 mod activity;
 mod calls;
 mod guarded;
+mod readers;
 
 pub use activity::{Activity, Call};
 pub use calls::{Caller, CountCalls, CountCallsService, Counted};
 pub use guarded::Guarded;
+pub use readers::Streams;
 
 /// Between two log lines about the same trouble.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,8 +41,8 @@ pub struct ConnectionLimits {
     pub greeting_timeout: Duration,
     /// For a connection without a request; `None`: as long as its peer answers pings.
     pub idle_timeout: Option<Duration>,
-    /// For a peer to read what is written to it; `None`: no limit but that of pings.
-    pub write_timeout: Option<Duration>,
+    /// For a peer to take something of what is ready for it; `None`: no limit but that of pings.
+    pub reader_timeout: Option<Duration>,
 }
 
 /// The connections of one or several ports. A clone counts into the same.
@@ -47,6 +50,7 @@ pub struct ConnectionLimits {
 pub struct Connections {
     limits: ConnectionLimits,
     open: Arc<Mutex<Open>>,
+    readers_cut: Counter,
 }
 
 /// A connection's place among the others, until dropped.
@@ -69,6 +73,7 @@ struct Open {
     next: u64,
     refused: Throttled,
     failed: Throttled,
+    unread: Throttled,
 }
 
 /// Counts what happened since it was last logged.
@@ -89,7 +94,7 @@ impl Default for ConnectionLimits {
             per_client_max: 1024,
             greeting_timeout: Duration::from_secs(10),
             idle_timeout: None,
-            write_timeout: None,
+            reader_timeout: None,
         }
     }
 }
@@ -114,7 +119,13 @@ impl Connections {
     /// No connections yet.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, open: Arc::default() }
+        Self { limits, open: Arc::default(), readers_cut: Counter::default() }
+    }
+
+    /// The same, counting into `readers_cut` whom it cuts because nothing was read.
+    #[must_use]
+    pub fn counting(self, readers_cut: Counter) -> Self {
+        Self { readers_cut, ..self }
     }
 
     /// The limits.
@@ -164,6 +175,14 @@ impl Connections {
             warn!(%error, times, open = open.seats.len(), closed_idle = closed,
                   "connections can't be accepted; if descriptors run out, raise `ulimit -n`");
         }
+    }
+
+    /// Nothing of an answer to `client` was read for too long: it ends here.
+    fn reader_cut(&self, client: ClientAddress) {
+        self.readers_cut.inc();
+        let Some(times) = self.open.lock().unread.note() else { return };
+        let patience = self.limits.reader_timeout.unwrap_or_default();
+        warn!(times, client = %client.0, ?patience, "a client reads nothing of its answer, which ends here");
     }
 
     fn refuse(&self, open: &mut Open, client: ClientAddress, own: usize) {
@@ -241,6 +260,17 @@ impl Seat {
 
     fn limits(&self) -> &ConnectionLimits {
         &self.connections.limits
+    }
+
+    /// Runs the streams of the connection, where it has several.
+    pub fn streams(&self) -> Streams {
+        let patience = self.limits().reader_timeout;
+        Streams::new(self.connections.clone(), self.activity.client(), patience)
+    }
+
+    /// The client takes nothing of what is written to it.
+    fn reader_cut(&self) {
+        self.connections.reader_cut(self.activity.client());
     }
 }
 

@@ -25,7 +25,7 @@ pub mod testing;
 
 pub use error::ClusterError;
 pub use error_code::ErrorCode;
-pub use http_server::HttpServer;
+pub use http_server::{HttpServer, Protocol};
 pub use load::LoadWatcher;
 pub use membership::etcd::{EtcdConfig, EtcdMembership};
 pub use membership::memory::MemoryMembership;

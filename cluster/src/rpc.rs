@@ -9,11 +9,13 @@ use crate::telemetry::propagate;
 
 mod accept;
 pub mod channels;
+mod clients;
 mod dial;
 pub mod net;
 pub mod server;
 
 pub use channels::{Channels, Purpose};
+pub use clients::serve_clients;
 pub use server::{Listener, Server};
 
 /// The largest message either side accepts. KV pages are sent in far smaller pieces; this leaves

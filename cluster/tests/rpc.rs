@@ -4,17 +4,25 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster::rpc::{self, Channels, Listener, Purpose};
+use cluster::rpc::{self, Channels, Listener, Purpose, Server};
 use cluster::testing::{DEADLINE, Proxy, wait_until, worker};
-use cluster::{ClusterError, ErrorCode, Membership, MemoryMembership};
+use cluster::{ClusterError, ErrorCode, Lifecycle, Membership, MemoryMembership};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use proto::v1;
+use proto::v1::decode_client::DecodeClient;
+use proto::v1::decode_server::{Decode, DecodeServer};
 use proto::v1::worker_client::WorkerClient;
 use rstest::rstest;
 use scheduler::{Address, Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 use support::Worker;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -212,4 +220,60 @@ async fn a_taken_port_is_refused_by_name() {
     assert_eq!(addr, taken.local_addr());
     assert_eq!(taken.uri("::1"), format!("http://[::1]:{}", addr.port()));
     assert_eq!(taken.uri("node-1"), format!("http://node-1:{}", addr.port()));
+}
+
+/// Answers without end, a KiB at a time, and counts what it was asked for.
+#[derive(Clone, Default)]
+struct Endless {
+    messages: Arc<AtomicUsize>,
+}
+
+#[tonic::async_trait]
+impl Decode for Endless {
+    type GenerateStream = BoxStream<'static, Result<v1::GenerateResponse, Status>>;
+
+    async fn generate(
+        &self,
+        _: tonic::Request<v1::GenerateRequest>,
+    ) -> Result<tonic::Response<Self::GenerateStream>, Status> {
+        let messages = self.messages.clone();
+        let message = move || {
+            messages.fetch_add(1, Ordering::Relaxed);
+            let prefill_worker_id = "x".repeat(1 << 10);
+            let started =
+                v1::generate_response::Started { prefill_worker_id, ..Default::default() };
+            let event = Some(v1::generate_response::Event::Started(started));
+            Ok(v1::GenerateResponse { event, seal: 0 })
+        };
+        Ok(tonic::Response::new(stream::repeat_with(message).boxed()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_are_not_generated_and_hold_up_no_other() {
+    const UNREAD: usize = 64;
+    let (endless, node) = (Endless::default(), Lifecycle::new());
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let uri = listener.uri("127.0.0.1");
+    let routes = Routes::new(DecodeServer::new(endless.clone()));
+    let server = Server::new(listener, &node);
+    let _serving = AbortOnDropHandle::new(tokio::spawn(server.serve(routes)));
+    let mut client = DecodeClient::new(channel_to(uri, Purpose::Control));
+    let mut unread = Vec::new();
+    for _ in 0..UNREAD {
+        unread.push(client.generate(v1::GenerateRequest::default()).await.unwrap());
+    }
+    let generated = || endless.messages.load(Ordering::Relaxed);
+    wait_until("nothing to be generated", async || {
+        let before = generated();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        before > 0 && before == generated()
+    })
+    .await;
+    assert!(generated() < UNREAD * 128, "{} KiB for nobody", generated());
+
+    let mut read = client.generate(v1::GenerateRequest::default()).await.unwrap().into_inner();
+    for _ in 0..1000 {
+        assert!(next(&mut read).await.unwrap().is_some());
+    }
 }

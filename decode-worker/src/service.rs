@@ -1,7 +1,7 @@
 //! `baton.v1.Decode`: one request from its credit to its last token.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cluster::ErrorCode;
@@ -9,6 +9,7 @@ use proto::v1;
 use scheduler::{Address, Generation};
 use tonic::{Request, Response, Status};
 use worker::call::{Call, ResponseStream, Responses};
+use worker::entrance::step_max;
 use worker::local::relay;
 use worker::{Ask, Node, WorkerError};
 
@@ -34,6 +35,7 @@ struct Session {
     peers: Vec<Address>,
     deadline: Instant,
     start_by: Option<Instant>,
+    step_max: Option<Duration>,
 }
 
 // === impl DecodeService ===
@@ -71,6 +73,7 @@ impl v1::decode_server::Decode for DecodeService {
             peers: peers.collect::<Result<_, _>>().map_err(WorkerError::from)?,
             deadline: call.deadline,
             start_by: call.start_by,
+            step_max: step_max(request.step_max_us),
         };
         Ok(call.spawn(self.node.life.tasks(), |responses| session.run(responses)))
     }
@@ -98,7 +101,9 @@ impl Session {
     async fn run(mut self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
         let Node { engine, entrance, .. } = &self.node;
         let computes = self.peers.is_empty();
-        let ask = Ask::to_generate(engine, &self.work, computes, self.start_by);
+        let ask = Ask::to_generate(engine, &self.work, computes)
+            .starting_by(self.start_by)
+            .with_steps_of(self.step_max);
         let _inside = entrance.enter(ask).await?;
         let mut refusal = None;
         let mut miscomputed = false;

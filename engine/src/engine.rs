@@ -3,6 +3,7 @@
 mod core;
 mod driven;
 mod ordered;
+mod rehearsal;
 mod request;
 mod roster;
 mod step;
@@ -28,6 +29,7 @@ use crate::batch::{StepBatch, StepOutput};
 use crate::error::EngineError;
 use crate::handle::{Command, EngineHandle, EngineInfo, SequenceError, Shared};
 use crate::model::{Model, ModelOptions, OnLayers, PendingStep};
+use crate::stats::Meter;
 use crate::weights::LoadProgress;
 
 /// Blocks kept free for the growth of running sequences when a prompt is admitted, as a share of
@@ -142,8 +144,9 @@ impl Engine {
     ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
         let Some(cuda) = &config.model.cuda else {
-            let model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
-            return Self::start_with(model, config);
+            let mut model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
+            let meter = rehearsal::rehearse(&mut model, config.model.block_tokens)?;
+            return start_with_meter(model, config, meter);
         };
         let cuda = CudaOptions {
             step_rows_max: config.batch_tokens_max,
@@ -163,11 +166,19 @@ impl Engine {
         model: Model<B>,
         config: &EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
-        config.validate()?;
-        let info = info(&model, config);
-        let region = model.region();
-        spawn(model, info, region, config)
+        start_with_meter(model, config, Meter::default())
     }
+}
+
+fn start_with_meter<B: Backend>(
+    model: Model<B>,
+    config: &EngineConfig,
+    meter: Meter,
+) -> Result<EngineHandle, EngineError> {
+    config.validate()?;
+    let info = info(&model, config);
+    let region = model.region();
+    spawn(model, info, region, config, meter)
 }
 
 fn info<B: Backend>(model: &Model<B>, config: &EngineConfig) -> EngineInfo {
@@ -194,6 +205,7 @@ fn spawn(
     info: EngineInfo,
     region: Arc<dyn KvRegion>,
     config: &EngineConfig,
+    meter: Meter,
 ) -> Result<EngineHandle, EngineError> {
     let step_events_max = step_events_max(&info, config);
     let (commands, received) = sync_channel(commands_max(&info));
@@ -206,7 +218,8 @@ fn spawn(
             shared.upgrade().map_or(Duration::ZERO, |shared| shared.stats().prefill_wait())
         });
     }
-    let core = Core::new(model, Arc::clone(&shared), config.limits(shared.info.total_blocks));
+    let limits = config.limits(shared.info.total_blocks);
+    let core = Core::new(model, Arc::clone(&shared), limits).measured(meter);
     let thread = std::thread::Builder::new()
         .name("baton-engine".to_owned())
         .spawn({

@@ -104,6 +104,14 @@ impl Meter {
         }
     }
 
+    /// Begins with the times of a prompt of `prefill_tokens` and of a token after it, which nobody had asked for.
+    pub(crate) fn expect(&mut self, prefill_tokens: u32, prefill: Duration, decode: Duration) {
+        self.prefill_tokens = f64::from(prefill_tokens);
+        self.prefill_s = prefill.as_secs_f64();
+        self.stats.prefill_tokens_per_s = self.prefill_tokens / self.prefill_s;
+        self.stats.decode_step_s = decode.as_secs_f64();
+    }
+
     /// Takes a sequence's end into account.
     pub(crate) fn ended(&mut self, output_tokens: u32) {
         self.stats.output.observe(output_tokens);

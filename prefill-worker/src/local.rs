@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use proto::v1;
 use tonic::{Request, Response, Status};
 use worker::call::ResponseStream;
+use worker::entrance::step_max;
 use worker::{Ask, Call, Node};
 
 /// Serves whole requests on a prefill worker. It has no receiver, so peers named in a call are not
@@ -41,7 +42,9 @@ impl v1::decode_server::Decode for LocalDecode {
         );
         let work = Arc::new(self.node.integrity.generation(request.generation)?);
         let (node, deadline) = (self.node.clone(), call.deadline);
-        let ask = Ask::to_generate(&node.engine, &work, true, call.start_by);
+        let ask = Ask::to_generate(&node.engine, &work, true)
+            .starting_by(call.start_by)
+            .with_steps_of(step_max(request.step_max_us));
         Ok(call.spawn(self.node.life.tasks(), |responses| async move {
             let _inside = node.entrance.enter(ask).await?;
             worker::local::generate(&node.engine, work, deadline, &responses).await

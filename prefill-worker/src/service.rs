@@ -131,7 +131,7 @@ impl Destination {
 impl Prompt {
     async fn run(self, responses: Responses<v1::PrefillResponse>) -> Result<(), WorkerError> {
         self.node.peers.check(&self.destination.address, Role::Decode).await?;
-        let ask = Ask::to_prefill(&self.node.engine, &self.work, self.start_by);
+        let ask = Ask::to_prefill(&self.node.engine, &self.work).starting_by(self.start_by);
         let inside = self.prompts.entrance.enter(ask).await?;
         self.prompts.outgoing.room().await;
         let mut events = self.node.engine.submit(Submission {

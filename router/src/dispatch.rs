@@ -37,7 +37,7 @@ pub struct DispatchRequest {
     pub deadline: Instant,
     /// Keeps the answer to one set of weights; shared by all parts of a client's request.
     pub pin: Pin,
-    /// The client's place among the streams; given back when its reader is cut off.
+    /// The client's place among the streams; given back when the request fails.
     pub place: Option<StreamPlace>,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::middleware;
+use cluster::connections::ClientAddress;
 use futures::Stream;
 use proto::v1;
 use proto::v1::inference_request::Input as WireInput;
@@ -61,7 +62,8 @@ impl InferenceService {
     async fn start(&self, request: Request<v1::InferenceRequest>) -> Result<Answer, RequestError> {
         let received = Instant::now();
         let owner = self.gateway.keys.check(request.metadata().as_ref())?.map(|key| key.client());
-        let peer = request.remote_addr().map(|peer| client::of_address(peer.ip()));
+        let peer = request.extensions().get::<ClientAddress>();
+        let peer = peer.map(|peer| client::of_address(peer.0));
         let client = owner.or(peer).unwrap_or_default();
         let held = request.extensions().get::<Received>().and_then(Received::take);
         let held = held.unwrap_or_else(|| self.gateway.receive(client));

@@ -85,7 +85,7 @@ impl Default for GatewayLimits {
                 per_client_max: 4096,
                 greeting_timeout: Duration::from_secs(10),
                 idle_timeout: Some(Duration::from_secs(300)),
-                write_timeout: Some(Duration::from_secs(30)),
+                reader_timeout: Some(Duration::from_secs(30)),
             },
             head_timeout: Duration::from_secs(30),
             // Proxies close connections on which nothing happens, often after 60 s; some after 15.
@@ -118,7 +118,7 @@ impl GatewayLimits {
             ("limits.request_timeout", millis(self.request_timeout)),
             ("limits.greeting_timeout", millis(self.connections.greeting_timeout)),
             ("limits.idle_timeout", self.connections.idle_timeout.map_or(1, millis)),
-            ("limits.write_timeout", self.connections.write_timeout.map_or(1, millis)),
+            ("limits.reader_timeout", self.connections.reader_timeout.map_or(1, millis)),
             ("limits.head_timeout", millis(self.head_timeout)),
             ("limits.keep_alive", millis(self.keep_alive)),
             ("limits.body_timeout", millis(self.body_timeout)),

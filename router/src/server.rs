@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use cluster::connections::Connections;
-use cluster::rpc::{Listener, Server};
+use cluster::rpc::serve_clients;
 use cluster::security::{Certificates, Doorkeeper};
 use cluster::telemetry::{AdminServer, Metrics};
-use cluster::{ClusterError, HttpServer, Lifecycle};
+use cluster::{ClusterError, HttpServer, Lifecycle, Protocol};
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 
@@ -20,8 +20,8 @@ pub struct RouterConfig {
     /// The public HTTP address, bound.
     pub http: TcpListener,
     /// The public gRPC address, bound; `None`: no gRPC.
-    pub grpc: Option<Listener>,
-    /// What clients see of HTTP; gRPC's listener has its own. `None`: they are met unencrypted.
+    pub grpc: Option<TcpListener>,
+    /// What clients see of both; `None`: they are met unencrypted.
     pub certificates: Option<Arc<Certificates>>,
     /// Where operators find health, readiness and metrics; `None`: nowhere.
     pub admin: Option<AdminServer>,
@@ -45,8 +45,12 @@ pub async fn serve(
     node: Lifecycle,
 ) -> Result<(), RouterError> {
     let limits = &config.gateway.limits;
-    let (head_timeout, connections) =
-        (limits.head_timeout, Connections::new(limits.connections.clone()));
+    let readers_cut = metrics.counter(
+        "baton_readers_cut",
+        "Answers ended because their clients read nothing of them for too long",
+    );
+    let connections = Connections::new(limits.connections.clone()).counting(readers_cut);
+    let head_timeout = limits.head_timeout;
     let gateway = Gateway::new(config.gateway, generate, &metrics, node.clone())?;
     let app = http::app(Arc::clone(&gateway));
     if let Some(admin) = config.admin {
@@ -56,19 +60,20 @@ pub async fn serve(
     }
     let (keys, stopped, hangups) = (Arc::clone(&gateway), node.stopped().clone(), config.hangups);
     node.tasks().spawn(async move { stopped.run_until_cancelled(keys.keys.follow(hangups)).await });
-    let server = HttpServer {
-        listener: config.http,
+    let server = |listener, protocol| HttpServer {
+        listener,
         connections: connections.clone(),
         doorkeeper: Doorkeeper::showing(config.certificates.as_ref()),
         head_timeout,
+        protocol,
     };
-    let http = server.serve(app, node.stopped());
+    let http = server(config.http, Protocol::Http).serve(app, node.stopped());
     let Some(listener) = config.grpc else {
         http.await;
         return Ok(());
     };
     let routes = InferenceService::routes(gateway);
-    let grpc = Server::new(listener, &node).with_connections(connections).public().serve(routes);
+    let grpc = serve_clients(server(listener, Protocol::Grpc), routes, &node);
     let ((), grpc) = tokio::join!(http, grpc);
     grpc.map_err(|error: ClusterError| RouterError::Grpc(error.to_string()))
 }

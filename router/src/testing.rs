@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::rpc::Listener;
 use cluster::telemetry::{AdminServer, Metrics};
-use cluster::{ErrorCode, Lifecycle};
+use cluster::{ErrorCode, HttpServer, Lifecycle};
 use kv_cache::TokenId;
 use model_folder::SpecialTokens;
 use parking_lot::Mutex;
 use scheduler::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
 use serde_json::{Value as Json, json};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -334,10 +332,10 @@ impl TestRouter {
             strict_fields: false,
         };
         adjust(&mut gateway);
-        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = http.local_addr().unwrap();
-        let grpc = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let grpc_url = grpc.uri("127.0.0.1");
+        let grpc = HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let grpc_url = format!("http://{}", grpc.local_addr().unwrap());
         let (peer, node, metrics) = (ScriptedPeer::new(scripts), Lifecycle::new(), Metrics::new());
         node.serve();
         let admin = AdminServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();

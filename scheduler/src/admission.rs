@@ -5,12 +5,14 @@
 //! enter a worker, and [`Streams`] bounds what clients have open at a router.
 
 mod line;
+mod misses;
 mod streams;
 mod turns;
 
 use std::time::Duration;
 
 pub use line::{Crowd, Line, LineFull, Need};
+pub use misses::Misses;
 pub use streams::{StreamLimits, StreamPermit, Streams};
 pub use turns::Turns;
 
@@ -20,11 +22,15 @@ use crate::SloTargets;
 const RETRY_AFTER_S: std::ops::RangeInclusive<f64> = 0.05..=60.0;
 
 /// Clients that were refused together come back over so much more than the time they were told, as a share.
-const RETRY_SPREAD: f64 = 0.5;
+const RETRY_SPREAD: f64 = 1.0;
 
 /// The part of a target that estimates may fill: they are right on average, and the target is for nearly
 /// all.
 const HEADROOM: f64 = 0.7;
+
+/// The part of the time left for waiting that stays however wrong forecasts were: whoever is let in only where nobody
+/// waits leaves workers idle between two requests.
+const WAIT_SHARE_MIN: f64 = 0.25;
 
 /// The golden ratio's fraction of 2^64: its multiples fill a range evenly, however many there are.
 const EVENLY: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -42,6 +48,8 @@ pub struct Forecast {
     pub step_alone_s: f64,
     /// Until one of the others ends.
     pub release_s: f64,
+    /// By how much first tokens come later than forecast, at most and lately.
+    pub miss_s: f64,
     /// Its client has less than an equal share of what is under way.
     pub is_short: bool,
 }
@@ -73,10 +81,9 @@ pub enum Target {
 /// # Errors
 /// [`Late`], naming the target that it would miss.
 pub fn decide(forecast: &Forecast, targets: &SloTargets) -> Result<(), Late> {
-    let ttft_s = forecast.wait_s + forecast.own_s;
-    let ttft_max_s = attainable(targets.ttft, forecast.own_s);
-    if ttft_s > ttft_max_s {
-        return Err(Late { target: Target::Ttft, room_in_s: ttft_s - ttft_max_s });
+    let wait_max_s = wait_max_s(forecast, targets);
+    if forecast.wait_s > wait_max_s {
+        return Err(Late { target: Target::Ttft, room_in_s: forecast.wait_s - wait_max_s });
     }
     if !forecast.is_short && forecast.step_s > attainable(targets.tpot, forecast.step_alone_s) {
         return Err(Late { target: Target::Tpot, room_in_s: forecast.release_s });
@@ -99,8 +106,22 @@ pub fn retry_after(room_in_s: f64, turn: u64) -> Duration {
 /// Until work on a request has to begin, for its first token to come in time.
 #[must_use]
 pub fn start_within(forecast: &Forecast, targets: &SloTargets) -> Duration {
-    let left_s = attainable(targets.ttft, forecast.own_s) - forecast.own_s;
-    Duration::try_from_secs_f64(left_s.max(0.0)).unwrap_or(Duration::MAX)
+    Duration::try_from_secs_f64(wait_max_s(forecast, targets)).unwrap_or(Duration::MAX)
+}
+
+/// The longest time that a step may take at the worker, as measured there; `None`: whatever it takes, for a client with
+/// less than its share.
+#[must_use]
+pub fn step_max(forecast: &Forecast, targets: &SloTargets) -> Option<Duration> {
+    let step_max = targets.tpot.as_secs_f64().max(2.0 * forecast.step_alone_s);
+    if forecast.is_short { None } else { Duration::try_from_secs_f64(step_max).ok() }
+}
+
+/// What is left for waiting. Forecasts that miss by more than what targets leave free cost the rest.
+fn wait_max_s(forecast: &Forecast, targets: &SloTargets) -> f64 {
+    let left_s = (attainable(targets.ttft, forecast.own_s) - forecast.own_s).max(0.0);
+    let free_s = (1.0 - HEADROOM) * targets.ttft.as_secs_f64();
+    (left_s - (forecast.miss_s - free_s).max(0.0)).max(WAIT_SHARE_MIN * left_s)
 }
 
 fn attainable(target: Duration, alone_s: f64) -> f64 {

@@ -69,7 +69,8 @@ impl Rates {
     /// Learns from a worker's report.
     ///
     /// A value is evidence only where the worker was at it: an idle worker repeats its last decode
-    /// step and its last prefill rate, and each repetition makes them count for a little less.
+    /// step and its last prefill rate, and each repetition makes them count for a little less. What it
+    /// measured before anybody asked is better than nothing: a step of one sequence.
     pub fn observe(&mut self, load: &Load) {
         let rate = load.prefill_tokens_per_s;
         if is_measured(rate) && rate != self.reported_prefill {
@@ -78,8 +79,8 @@ impl Rates {
         } else {
             self.prefill_s_per_token.age();
         }
-        if is_measured(load.decode_step_s) && load.running > 0 {
-            self.decode_step_s.observe(load.running.into(), load.decode_step_s);
+        if is_measured(load.decode_step_s) && (load.running > 0 || self.decode_step_s.is_empty()) {
+            self.decode_step_s.observe(load.running.max(1).into(), load.decode_step_s);
         } else {
             self.decode_step_s.age();
         }
@@ -125,9 +126,16 @@ impl Estimates<'_> {
     /// Seconds of a decode step with `sequences` in the batch.
     #[must_use]
     pub fn decode_step_s(&self, sequences: u32) -> f64 {
-        let at = sequences.into();
-        let pool = self.pool.decode_step_s.at_or(at, &DECODE_STEP_PRIOR);
-        self.own.decode_step_s.blend(at, &DECODE_STEP_PRIOR, pool)
+        let (at, prior) = (sequences.into(), self.decode_step_prior());
+        let pool = self.pool.decode_step_s.at_or(at, &prior);
+        self.own.decode_step_s.blend(at, &prior, pool)
+    }
+
+    /// A sequence more costs a step as much as a prompt's token at least: the same products have one row more. Where
+    /// reading the weights hides that, it is little; a CPU hides nothing, and a crowd is seen to be slow before it is there.
+    fn decode_step_prior(&self) -> Line {
+        let per_unit = DECODE_STEP_PRIOR.per_unit.max(self.prefill_s(1.0));
+        Line { per_unit, ..DECODE_STEP_PRIOR }
     }
 
     /// Seconds that handing over a prompt of `tokens` tokens adds to computing it.

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use baton_tests::client::http::{Answer, Failure, chat_body};
+use baton_tests::client::raw;
 use baton_tests::{Client, Cluster, Load, Metrics, Single, load, wait_until};
 use futures::future::join_all;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const REQUESTS: usize = 120;
@@ -50,46 +50,112 @@ const TTFT_TARGET_MS: u64 = 2_000;
 const TTFT_MAX: Duration = Duration::from_secs(4);
 /// Between two tokens of one answer. Without admission they were minutes.
 const GAP_MAX: Duration = Duration::from_secs(5);
+/// Half of all refusals; a few ms where the machine has nothing else to do.
+const REFUSAL_USUAL_MAX: Duration = Duration::from_millis(300);
+
+/// How a crowd fared.
+#[derive(Default)]
+struct Crowd {
+    answers: Vec<Answer>,
+    /// How long each refusal took.
+    refusals: Vec<Duration>,
+    broken: Vec<String>,
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_ten_times_the_load_who_is_let_in_is_served_in_time() {
     let target = TTFT_TARGET_MS.to_string();
     let single = Single::start(&["--ttft-target-ms", &target, "--sequences-max", "16"]).await;
     let client = single.node.client();
-    // What the cluster can do, and what it learns of itself.
-    let (started, crowd) = (Instant::now(), Load::start(&client, 16, 32));
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let (report, took) = (crowd.stop().await, started.elapsed());
-    report.assert_flawless();
-    let capacity = report.answers.len() as f64 / took.as_secs_f64();
+    let before = capacity(&client).await;
 
-    let every = Duration::from_secs_f64(1.0 / (10.0 * capacity));
-    let mut requests = JoinSet::new();
-    for number in 0..(80.0 * capacity) as usize {
-        let client = client.clone();
-        requests.spawn(async move { timed(&client, number).await });
-        tokio::time::sleep(every).await;
-    }
-    let ends = requests.join_all().await;
-    let took = started.elapsed() - took;
+    let started = Instant::now();
+    let crowd = storm(&[client.clone()], 10.0 * before, Duration::from_secs(8)).await;
+    let took = started.elapsed();
 
-    let (answered, others): (Vec<_>, Vec<_>) = ends.into_iter().partition(Result::is_ok);
-    let answered: Vec<Answer> = answered.into_iter().flatten().collect();
-    let others: Vec<End> = others.into_iter().filter_map(Result::err).collect();
-    let broken: Vec<&End> = others.iter().filter(|end| **end != End::Refused).collect();
-    assert!(broken.is_empty(), "{} broke: {:#?}", broken.len(), &broken[..broken.len().min(3)]);
-    let (served, refused) = (answered.len() as f64, others.len());
-    assert!(refused > answered.len(), "{served} answered, {refused} refused");
-    // The clients and their refusals take the better part of the machine's two cores.
-    assert!(served / took.as_secs_f64() > capacity / 4.0, "{served} in {took:?}, of {capacity}/s");
-    let late = answered.iter().filter(|it| it.ttft.is_none_or(|ttft| ttft > TTFT_MAX)).count();
-    assert!(late * 50 <= answered.len(), "{late} of {served} first tokens were late");
-    let gap = answered.iter().map(|answer| answer.gap_max).max();
-    assert!(gap < Some(GAP_MAX), "a gap of {gap:?}");
+    crowd.assert_served_in_time();
+    crowd.assert_refused_at_once();
+    let (served, refused) = (crowd.answers.len() as f64, crowd.refusals.len() as f64);
+    assert!(refused > served, "{served} answered, {refused} refused");
+    // The crowd runs on the same two cores, in a build for tests; the machine's other work comes and goes.
+    let least = capacity(&client).await.min(before);
+    assert!(served / took.as_secs_f64() > least / 2.0, "{served} in {took:?}, of {least}/s");
     // A decode worker that is full is not taken for one that is away.
     let local = single.node.metrics().await.get("baton_requests_by_path", &[("path", "local")]);
     assert_eq!(local.unwrap_or(0.0), 0.0, "prompts computed by a prefill worker for itself");
     single.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_routers_that_know_nothing_of_each_other_do_not_add_up() {
+    let target = TTFT_TARGET_MS.to_string();
+    let mut cluster = Cluster::builder()
+        .worker_args(&["--sequences-max", "16"])
+        .router_args(&["--ttft-target-ms", &target])
+        .start()
+        .await;
+    let second = cluster.another_router().await;
+    let clients = [cluster.client(), second.client()];
+    let capacity = capacity(&clients[0]).await;
+
+    let crowd = storm(&clients, 10.0 * capacity, Duration::from_secs(6)).await;
+
+    crowd.assert_served_in_time();
+    crowd.assert_refused_at_once();
+    cluster.assert_clean().await;
+}
+
+/// What the cluster can do, requests per second; and what it learns of itself.
+async fn capacity(client: &Client) -> f64 {
+    let (started, crowd) = (Instant::now(), Load::start(client, 8, 32));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (report, took) = (crowd.stop().await, started.elapsed());
+    // On a machine whose other work leaves little, some of these may be too many.
+    assert!(!report.answers.is_empty(), "{:?}", report.failures);
+    report.answers.len() as f64 / took.as_secs_f64()
+}
+
+/// Sends `per_s` requests a second for a time, whatever becomes of them, to the clients' routers in turns.
+async fn storm(clients: &[Client], per_s: f64, time: Duration) -> Crowd {
+    let every = Duration::from_secs_f64(per_s.recip());
+    let mut requests = JoinSet::new();
+    for number in 0..(per_s * time.as_secs_f64()) as usize {
+        let client = clients[number % clients.len()].clone();
+        requests.spawn(async move { timed(&client, number).await });
+        tokio::time::sleep(every).await;
+    }
+    let mut crowd = Crowd::default();
+    for end in requests.join_all().await {
+        match end {
+            Ok(answer) => crowd.answers.push(answer),
+            Err((End::Refused, took)) => crowd.refusals.push(took),
+            Err((broken, _)) => crowd.broken.push(format!("{broken:?}")),
+        }
+    }
+    crowd.refusals.sort_unstable();
+    crowd
+}
+
+// === impl Crowd ===
+
+impl Crowd {
+    fn assert_served_in_time(&self) {
+        let Self { answers, broken, .. } = self;
+        assert!(broken.is_empty(), "{} broke: {:#?}", broken.len(), &broken[..broken.len().min(3)]);
+        assert!(!answers.is_empty(), "{} refused and nobody served", self.refusals.len());
+        let is_late = |answer: &&Answer| answer.ttft.is_none_or(|ttft| ttft > TTFT_MAX);
+        let late = answers.iter().filter(is_late).count();
+        assert!(late * 50 <= answers.len(), "{late} of {} first tokens were late", answers.len());
+        let gap = answers.iter().map(|answer| answer.gap_max).max();
+        assert!(gap < Some(GAP_MAX), "a gap of {gap:?}");
+    }
+
+    fn assert_refused_at_once(&self) {
+        let Some(usual) = self.refusals.get(self.refusals.len() / 2) else {
+            panic!("{} answered and nobody refused", self.answers.len());
+        };
+        assert!(*usual < REFUSAL_USUAL_MAX, "half of all refusals took more than {usual:?}");
+    }
 }
 
 /// Clients that ask for long answers and read nothing of them.
@@ -130,33 +196,26 @@ const SLOW_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks for a long answer with a small buffer, and never reads.
 async fn slow_reader(router: SocketAddr, number: usize) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small buffer");
-    let mut stream = socket.connect(router).await.expect("a connection");
     let mut body = chat_body(&load::message(number), 1900);
     body["stream"] = true.into();
     body["ignore_eos"] = true.into();
     // Much to read for each token.
     body["logprobs"] = true.into();
     body["top_logprobs"] = 20.into();
-    let body = body.to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + &body).as_bytes()).await.expect("a request");
-    stream
+    raw::post_http1(router, "/v1/chat/completions", &body.to_string()).await
 }
 
-/// One request to its end; an answer, or how else it ended.
-async fn timed(client: &Client, number: usize) -> Result<Answer, End> {
+/// One request to its end; an answer, or how else and when it ended.
+async fn timed(client: &Client, number: usize) -> Result<Answer, (End, Duration)> {
     let mut body = chat_body(&load::message(number), 32);
     body["ignore_eos"] = true.into();
     let started = Instant::now();
     match client.stream("/v1/chat/completions", &body).await {
-        Ok(answer) => answer.flaw().map_or(Ok(answer), |flaw| Err(End::Broken(flaw))),
-        Err(failure) => Err(refusal(&failure, started.elapsed())),
+        Ok(answer) => match answer.flaw() {
+            None => Ok(answer),
+            Some(flaw) => Err((End::Broken(flaw), started.elapsed())),
+        },
+        Err(failure) => Err((refusal(&failure, started.elapsed()), started.elapsed())),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Ask {
     pub prefill_tokens: u64,
     /// When work on it has to begin, for its first token to come in time; `None`: whenever.
     pub start_by: Option<Instant>,
+    /// The longest decode step beside which it may run; `None`: any.
+    pub step_max: Option<Duration>,
 }
 
 /// A request's right to be worked on; dropping it makes room.
@@ -92,33 +94,48 @@ impl Ask {
     ///
     /// - `computes`: whether its prompt is computed here.
     #[must_use]
-    pub fn to_generate(
-        engine: &EngineHandle,
-        work: &Generation,
-        computes: bool,
-        start_by: Option<Instant>,
-    ) -> Self {
+    pub fn to_generate(engine: &EngineHandle, work: &Generation, computes: bool) -> Self {
         let context = work.context_tokens();
         Self {
             client: work.client,
             need: need(engine, work),
             prefill_tokens: if computes { context as u64 } else { 0 },
-            start_by,
+            start_by: None,
+            step_max: None,
         }
     }
 
     /// The request to compute the prompt of `work` for somebody else.
     #[must_use]
-    pub fn to_prefill(engine: &EngineHandle, work: &Generation, start_by: Option<Instant>) -> Self {
+    pub fn to_prefill(engine: &EngineHandle, work: &Generation) -> Self {
         let context = work.context_tokens();
         let blocks = engine.info().layout.blocks_for(context) as u32;
         Self {
             client: work.client,
             need: Need { places: 1, blocks },
             prefill_tokens: context as u64,
-            start_by,
+            start_by: None,
+            step_max: None,
         }
     }
+
+    /// The same, where work on it has to begin by then.
+    #[must_use]
+    pub fn starting_by(self, start_by: Option<Instant>) -> Self {
+        Self { start_by, ..self }
+    }
+
+    /// The same, where decode steps may not take longer than this.
+    #[must_use]
+    pub fn with_steps_of(self, step_max: Option<Duration>) -> Self {
+        Self { step_max, ..self }
+    }
+}
+
+/// What the wire says of the longest step.
+#[must_use]
+pub fn step_max(us: u64) -> Option<Duration> {
+    (us > 0).then(|| Duration::from_micros(us))
 }
 
 /// What `work` will take of an engine, beside the blocks that are there already.
@@ -215,6 +232,13 @@ impl Entrance {
             && wait > left
         {
             return Err(state.refuse("the first token would come too late", wait - left));
+        }
+        if let Some(step_max) = ask.step_max
+            && self.0.generates
+            && stats.running > 0
+            && stats.decode_step_s > step_max.as_secs_f64()
+        {
+            return Err(state.refuse("tokens would come too slowly", release(&stats)));
         }
         let Ok(ticket) = state.line.join(ask.client, ask.need) else {
             return Err(state.refuse("as many requests wait as may", wait));
@@ -329,6 +353,15 @@ fn dormant(line: &Line, stats: &EngineStats) -> f64 {
     (f64::from(stats.paused) / f64::from(line.inside().places.max(1))).min(1.0)
 }
 
+/// Until one of those that run ends.
+fn release(stats: &EngineStats) -> Duration {
+    let all_s = stats.output.mean_or_usual() * stats.decode_step_s;
+    Duration::try_from_secs_f64(all_s / f64::from(stats.running.max(1))).unwrap_or(Duration::MAX)
+}
+
 fn measured_or(measured: f64, prior: f64) -> f64 {
     if measured > 0.0 { measured } else { prior }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use cluster::load::LoadConfig;
-use cluster::rpc::{Channels, Listener};
+use cluster::rpc::Channels;
 use cluster::security::{Keeper, NodeRole, Security};
 use cluster::telemetry::{AdminServer, Metrics};
-use cluster::{EtcdMembership, Lifecycle, LoadWatcher, Membership};
+use cluster::{EtcdMembership, HttpServer, Lifecycle, LoadWatcher, Membership};
 use router::RouterConfig;
 use router::dispatch::{Dispatcher, DispatcherConfig};
 use scheduler::{HandoffPolicy, LeastLoad};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RouterArgs;
@@ -86,13 +85,10 @@ impl BoundRouter {
         let certificates = settings.gateway_certificates()?;
         let (loading, of) = (settings.clone(), model.clone());
         let gateway = tokio::task::spawn_blocking(move || loading.gateway(&of)).await??;
-        let http_listener = TcpListener::bind(endpoints.http)
-            .await
-            .map_err(|source| cluster::ClusterError::Bind { addr: endpoints.http, source })?;
-        let grpc_listener =
-            Listener::bind(endpoints.grpc).await?.for_clients(certificates.as_ref());
+        let http_listener = HttpServer::bind(endpoints.http)?;
+        let grpc_listener = HttpServer::bind(endpoints.grpc)?;
         let admin_server = AdminServer::bind(endpoints.admin).await?.showing(operators.as_ref());
-        let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr());
+        let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr()?);
         let admin = admin_server.local_addr();
         let open_max = gateway.limits.connections.open_max;
         if open_max < CONNECTIONS_FEW {

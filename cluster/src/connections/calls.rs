@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
+use super::readers::Reader;
 use super::{Activity, Call};
 use crate::security::Shown;
 
@@ -43,6 +44,7 @@ pub struct CountCallsService<S> {
 #[derive(Debug)]
 pub struct Counted<B> {
     body: B,
+    reader: Reader,
     _call: Option<Call>,
 }
 
@@ -91,7 +93,10 @@ where
         }
         let call = activity.map(|activity| activity.call());
         let answer = self.inner.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Counted { body, _call: call })) })
+        Box::pin(async move {
+            let reader = Reader::current();
+            Ok(answer.await?.map(|body| Counted { body, reader, _call: call }))
+        })
     }
 }
 
@@ -105,7 +110,12 @@ impl<B: Body + Unpin> Body for Counted<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.reader.take();
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(_))) = &frame {
+            self.reader.owe();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

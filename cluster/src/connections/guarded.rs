@@ -85,13 +85,14 @@ impl<S> Guarded<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let Some(timeout) = self.seat.limits().write_timeout else { return written };
+        let Some(timeout) = self.seat.limits().reader_timeout else { return written };
         if written.is_ready() {
             self.stall = None;
             return written;
         }
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(stall.as_mut().poll(cx));
+        self.seat.reader_cut();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }

@@ -12,7 +12,7 @@ fn limits() -> ConnectionLimits {
         per_client_max: 2,
         greeting_timeout: Duration::from_secs(10),
         idle_timeout: Some(Duration::from_secs(60)),
-        write_timeout: Some(Duration::from_secs(30)),
+        reader_timeout: Some(Duration::from_secs(30)),
     }
 }
 

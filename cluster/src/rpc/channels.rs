@@ -23,6 +23,12 @@ use crate::security::Security;
 use crate::{ClusterError, Members};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of one answer, what is on its way to a caller who doesn't read: a few hundred tokens, behind which the worker
+/// pauses. Enough for 3 MB/s at 10 ms.
+const ANSWER_WINDOW_BYTES: u32 = 32 << 10;
+/// Of all answers on a connection: as much as HTTP/2 can say. Those that nobody reads would otherwise use up what the
+/// others are sent by; what they hold is bounded one by one.
+const ANSWERS_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// A pool of channels, one per worker, uri and purpose. A clone is another handle to the same pool.
 ///
@@ -234,7 +240,9 @@ fn tune(endpoint: Endpoint, purpose: Purpose) -> Endpoint {
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true);
     match purpose {
-        Purpose::Control => endpoint,
+        Purpose::Control => endpoint
+            .initial_stream_window_size(ANSWER_WINDOW_BYTES)
+            .initial_connection_window_size(ANSWERS_WINDOW_BYTES),
         Purpose::Bulk { .. } => endpoint
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

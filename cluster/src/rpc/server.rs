@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler::NodeState;
@@ -16,7 +15,7 @@ use tracing::{Span, field, info, info_span};
 use super::accept::{Incoming, Source};
 use super::net::Accept;
 use crate::connections::{ConnectionLimits, Connections, CountCalls};
-use crate::security::{Certificates, Doorkeeper, Guard, Security};
+use crate::security::{Doorkeeper, Guard, Security};
 use crate::telemetry::propagate;
 use crate::{ClusterError, Lifecycle};
 
@@ -37,11 +36,6 @@ const CALLER_PING_TIMEOUT: Duration = Duration::from_secs(20);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A call's metadata; nodes send some hundred bytes.
 const HEAD_BYTES_MAX: u32 = 32 << 10;
-/// From strangers, who may have many connections, less is taken before it is read.
-const PUBLIC_STREAM_WINDOW_BYTES: u32 = 256 << 10;
-const PUBLIC_CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
-/// Calls of a stranger at a time on one connection.
-const PUBLIC_STREAMS_MAX: u32 = 256;
 
 /// A bound port that isn't served yet.
 ///
@@ -60,7 +54,6 @@ pub struct Server {
     listener: Listener,
     node: Lifecycle,
     connections: Connections,
-    is_public: bool,
 }
 
 // === impl Listener ===
@@ -94,12 +87,6 @@ impl Listener {
         Self { doorkeeper: security.doorkeeper(), guard: security.guard(), ..self }
     }
 
-    /// For clients: shows them a certificate, and asks them for none.
-    #[must_use]
-    pub fn for_clients(self, certificates: Option<&Arc<Certificates>>) -> Self {
-        Self { doorkeeper: Doorkeeper::showing(certificates), ..self }
-    }
-
     /// The address bound.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -130,19 +117,13 @@ impl Server {
     #[must_use]
     pub fn new(listener: Listener, node: &Lifecycle) -> Self {
         let connections = Connections::new(ConnectionLimits::default());
-        Self { listener, node: node.clone(), connections, is_public: false }
+        Self { listener, node: node.clone(), connections }
     }
 
     /// The same with other limits on its connections.
     #[must_use]
     pub fn with_connections(self, connections: Connections) -> Self {
         Self { connections, ..self }
-    }
-
-    /// The same for clients outside of the cluster: less is taken from each before it is read.
-    #[must_use]
-    pub fn public(self) -> Self {
-        Self { is_public: true, ..self }
     }
 
     /// Serves `routes`, health and reflection until the node has stopped.
@@ -154,7 +135,7 @@ impl Server {
     /// # Errors
     /// [`ClusterError::Serve`] if the server breaks off.
     pub async fn serve(self, routes: Routes) -> Result<(), ClusterError> {
-        let Self { listener, node, connections, is_public } = self;
+        let Self { listener, node, connections } = self;
         let Listener { source, addr, doorkeeper, guard } = listener;
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = with_reflection(routes.add_service(health_service))?;
@@ -163,7 +144,7 @@ impl Server {
         let _cut = cut.clone().drop_guard();
         info!(%addr, scheme = doorkeeper.scheme(), "serving gRPC");
         let incoming = Incoming::new(source, addr, connections, doorkeeper, cut.clone());
-        let mut server = builder(is_public).layer(CountCalls::default()).layer(guard);
+        let mut server = builder().layer(CountCalls::default()).layer(guard);
         let serve = server
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, node.stopped().clone().cancelled_owned());
@@ -182,7 +163,7 @@ impl Server {
 }
 
 /// Sets the health service to the node's state, for as long as that is known.
-async fn report_health(node: &Lifecycle, health: &HealthReporter) {
+pub(super) async fn report_health(node: &Lifecycle, health: &HealthReporter) {
     let mut states = node.states();
     loop {
         let status = match *states.borrow_and_update() {
@@ -198,7 +179,7 @@ async fn report_health(node: &Lifecycle, health: &HealthReporter) {
 }
 
 /// Adds the services' descriptions, for `grpcurl` and its like.
-fn with_reflection(routes: Routes) -> Result<Routes, ClusterError> {
+pub(super) fn with_reflection(routes: Routes) -> Result<Routes, ClusterError> {
     let descriptions = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::v1::FILE_DESCRIPTOR_SET)
@@ -210,26 +191,19 @@ fn with_reflection(routes: Routes) -> Result<Routes, ClusterError> {
     Ok(routes.add_service(descriptions().build_v1().map_err(failed)?).add_service(older))
 }
 
-fn builder(is_public: bool) -> tonic::transport::Server {
-    let server = tonic::transport::Server::builder()
+fn builder() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(CALLER_PING_TIMEOUT))
         .http2_max_header_list_size(HEAD_BYTES_MAX)
-        .trace_fn(span);
-    if is_public {
-        return server
-            .initial_stream_window_size(PUBLIC_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(PUBLIC_CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(PUBLIC_STREAMS_MAX);
-    }
-    server
+        .trace_fn(span)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
 }
 
 /// A span for a call, child of the caller's.
-fn span(request: &http::Request<()>) -> Span {
+pub(super) fn span<B>(request: &http::Request<B>) -> Span {
     let path = request.uri().path();
     if path.starts_with("/grpc.") || path.ends_with("/Report") {
         return Span::none();

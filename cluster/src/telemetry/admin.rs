@@ -19,7 +19,7 @@ use tracing::info;
 use super::metrics::{self, Metrics};
 use crate::connections::{ConnectionLimits, Connections};
 use crate::security::{Certificates, Doorkeeper};
-use crate::{ClusterError, HttpServer, Lifecycle};
+use crate::{ClusterError, HttpServer, Lifecycle, Protocol};
 
 /// Operators, scrapers and probes: a few. They must get through when clients have taken all else.
 const CONNECTIONS_MAX: usize = 64;
@@ -180,6 +180,7 @@ impl AdminServer {
             connections: Connections::new(limits()),
             doorkeeper: self.doorkeeper,
             head_timeout: IDLE_TIMEOUT,
+            protocol: Protocol::Http,
         };
         server.serve(app, stopped).await;
     }
@@ -190,7 +191,7 @@ fn limits() -> ConnectionLimits {
         open_max: CONNECTIONS_MAX,
         per_client_max: CONNECTIONS_PER_CLIENT_MAX,
         idle_timeout: Some(IDLE_TIMEOUT),
-        write_timeout: Some(IDLE_TIMEOUT),
+        reader_timeout: Some(IDLE_TIMEOUT),
         ..ConnectionLimits::default()
     }
 }

@@ -83,6 +83,13 @@ impl<M: StepModel> Core<M> {
         }
     }
 
+    /// The same, with what is known of its speed from before.
+    pub(super) fn measured(self, meter: Meter) -> Self {
+        let core = Self { meter, ..self };
+        core.publish();
+        core
+    }
+
     /// Runs until told to stop, or until no handle is left.
     pub(super) fn run(&mut self, commands: &Receiver<Command>) {
         let mut moved = true;

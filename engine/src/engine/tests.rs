@@ -88,7 +88,7 @@ impl Bench {
             prefix_cache: config.prefix_cache,
         };
         let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
-        let engine = spawn(model, info, region, &config).expect("a thread");
+        let engine = spawn(model, info, region, &config, Meter::default()).expect("a thread");
         Self { engine, control }
     }
 

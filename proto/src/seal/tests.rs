@@ -40,6 +40,7 @@ fn generate() -> v1::GenerateRequest {
         prefill_peers: vec![address()],
         seal: 0,
         start_within_ms: 500,
+        step_max_us: 700,
     };
     request.sealed(0)
 }

@@ -4,33 +4,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cluster::ErrorCode;
 use cluster::telemetry::Metrics;
+use cluster::{ErrorCode, clock};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use scheduler::admission::{self, Target};
+use scheduler::admission::{self, Misses, Target};
 use scheduler::{ClientId, Forecast, PlacementRequest, SloTargets, Turns};
 
 use super::DispatchError;
 
 /// What admission needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdmissionConfig {
     /// What a request that is let in may expect.
     pub targets: SloTargets,
-    /// How long a client may take nothing of what is ready for it.
-    pub reader_timeout: Duration,
 }
 
 /// Decides for one router.
 pub(super) struct Admission {
     config: AdmissionConfig,
     turns: Mutex<Turns>,
+    misses: Mutex<Misses>,
     refused: AtomicU64,
     refusals: Family<TargetLabels, Counter>,
-    readers_cut: Counter,
 }
 
 /// A request among its client's, from its placement to its end.
@@ -45,14 +43,6 @@ struct TargetLabels {
     target: &'static str,
 }
 
-// === impl AdmissionConfig ===
-
-impl Default for AdmissionConfig {
-    fn default() -> Self {
-        Self { targets: SloTargets::default(), reader_timeout: Duration::from_secs(30) }
-    }
-}
-
 // === impl Admission ===
 
 impl Admission {
@@ -60,13 +50,12 @@ impl Admission {
         Self {
             config,
             turns: Mutex::default(),
+            misses: Mutex::default(),
             refused: AtomicU64::new(0),
             refusals: metrics.counters(
                 "baton_admission_refusals",
                 "Requests refused because they would have missed a target, by target",
             ),
-            readers_cut: metrics
-                .counter("baton_readers_cut", "Requests ended because their clients did not read"),
         }
     }
 
@@ -81,7 +70,7 @@ impl Admission {
 
     /// Holds a request to the targets.
     pub(super) fn judge(&self, forecast: &Forecast) -> Result<(), DispatchError> {
-        let late = match admission::decide(forecast, &self.config.targets) {
+        let late = match admission::decide(&self.doubted(forecast), &self.config.targets) {
             Ok(()) => return Ok(()),
             Err(late) => late,
         };
@@ -91,7 +80,9 @@ impl Admission {
         };
         self.refusals.get_or_create(&TargetLabels { target }).inc();
         let turn = self.refused.fetch_add(1, Ordering::Relaxed);
-        let retry_after = admission::retry_after(late.room_in_s, turn);
+        // Sooner than somebody ends there is room for nobody.
+        let room_in_s = late.room_in_s.max(forecast.release_s);
+        let retry_after = admission::retry_after(room_in_s, turn);
         let message = format!(
             "the cluster is busy: {missed}; try again in {:.1} s",
             retry_after.as_secs_f64()
@@ -101,16 +92,23 @@ impl Admission {
 
     /// Until work on a request with this forecast has to begin.
     pub(super) fn start_within(&self, forecast: &Forecast) -> Duration {
-        admission::start_within(forecast, &self.config.targets)
+        admission::start_within(&self.doubted(forecast), &self.config.targets)
     }
 
-    pub(super) fn reader_timeout(&self) -> Duration {
-        self.config.reader_timeout
+    /// The longest step at the worker that a request with this forecast may find there.
+    pub(super) fn step_max(&self, forecast: &Forecast) -> Option<Duration> {
+        admission::step_max(forecast, &self.config.targets)
     }
 
-    /// A client has read nothing for too long.
-    pub(super) fn reader_cut(&self) {
-        self.readers_cut.inc();
+    /// The first token of a request with this forecast came after this time.
+    pub(super) fn came(&self, forecast: &Forecast, after: Duration) {
+        let late_s = after.as_secs_f64() - forecast.wait_s - forecast.own_s;
+        self.misses.lock().observe(late_s, clock::now());
+    }
+
+    /// The forecast, with how wrong such were lately.
+    fn doubted(&self, forecast: &Forecast) -> Forecast {
+        Forecast { miss_s: self.misses.lock().likely_max_s(clock::now()), ..*forecast }
     }
 
     /// A request of `client` was placed.

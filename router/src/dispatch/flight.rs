@@ -8,7 +8,7 @@
 //! waits for one.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use cluster::{ErrorCode, clock};
@@ -17,9 +17,8 @@ use parking_lot::Mutex;
 use proto::v1::decode_client::DecodeClient;
 use proto::v1::generate_response::{Event as Wire, Path};
 use proto::{SealChain, Sealed as _, WireError, v1};
-use scheduler::{Fingerprint, Generation, Placement, SampledToken, WorkerId};
+use scheduler::{Fingerprint, Forecast, Generation, Placement, SampledToken, WorkerId};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 use tonic::{Status, Streaming};
 
 use super::admission::Turn;
@@ -35,8 +34,17 @@ pub(super) struct Flight {
     way_back: WayBack,
     progress: Mutex<Progress>,
     turn: Turn,
-    /// When work has to begin, unless a worker was lost meanwhile.
-    start_by: Mutex<Option<Instant>>,
+    /// What was expected, until the first token or a loss.
+    promise: Mutex<Option<Promise>>,
+}
+
+/// What a request that was let in was expected to get.
+#[derive(Clone, Copy)]
+struct Promise {
+    placed: Instant,
+    forecast: Forecast,
+    /// When work has to begin.
+    start_by: Option<Instant>,
 }
 
 /// A request's way back to its client.
@@ -79,9 +87,10 @@ impl Flight {
     ) -> Self {
         let progress = Mutex::new(Progress::new(&request.generation));
         let turn = placing.admission.begin(request.generation.client);
-        let within = placing.admission.start_within(&first.forecast);
-        let start_by = Mutex::new(clock::now().checked_add(within));
-        Self { placing, request, way_back, progress, turn, start_by }
+        let (placed, forecast) = (clock::now(), first.forecast);
+        let start_by = placed.checked_add(placing.admission.start_within(&forecast));
+        let promise = Mutex::new(Some(Promise { placed, forecast, start_by }));
+        Self { placing, request, way_back, progress, turn, promise }
     }
 
     /// Follows the request to its end. Ends early when the client goes away or the deadline passes.
@@ -143,7 +152,7 @@ impl Flight {
             return;
         }
         tracing::warn!(%life, %error, "lost a worker; placing the request again");
-        *self.start_by.lock() = None;
+        *self.promise.lock() = None;
     }
 
     /// Goes on with each choice alone, since each has its own context by now.
@@ -210,6 +219,7 @@ impl Flight {
             incarnation: placement.decode.incarnation.0,
             prefill_peers: placement.prefill.iter().map(Into::into).collect(),
             start_within_ms: self.start_within_ms(),
+            step_max_us: self.step_max_us(),
             seal: 0,
         };
         let request = request.sealed(0);
@@ -222,8 +232,23 @@ impl Flight {
 
     /// Until work has to begin; 0 where it has, or may whenever it does.
     fn start_within_ms(&self) -> u64 {
-        let wanted = self.start_by.lock().filter(|_| !self.progress.lock().has_started());
+        let wanted = self.promise.lock().and_then(|promise| promise.start_by);
+        let wanted = wanted.filter(|_| !self.progress.lock().has_started());
         wanted.map_or(0, |at| cluster::rpc::remaining_ms(at).max(1))
+    }
+
+    /// The longest step that a worker may have; 0: whatever it has.
+    fn step_max_us(&self) -> u64 {
+        let promise = *self.promise.lock();
+        let step_max = promise.and_then(|it| self.placing.admission.step_max(&it.forecast));
+        step_max.map_or(0, |step| u64::try_from(step.as_micros()).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// The first token has come: what was promised is judged by it.
+    fn note_first(&self) {
+        if let Some(Promise { placed, forecast, .. }) = self.promise.lock().take() {
+            self.placing.admission.came(&forecast, clock::now() - placed);
+        }
     }
 
     /// Passes a worker's events on.
@@ -317,29 +342,14 @@ impl Flight {
             return Ok(());
         }
         self.request.pin.bind(&placement.fingerprint);
+        self.note_first();
         self.send(GenerationEvent::Tokens(fresh)).await
     }
 
+    /// Waits for room. Whoever leaves it unread for too long is cut off where the answer is written, and closes this
+    /// way back.
     async fn send(&self, event: GenerationEvent) -> Result<(), Cut> {
-        let events = &self.way_back.events;
-        let event = match events.try_send(Ok(event)) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(gone()),
-            Err(TrySendError::Full(event)) => event,
-        };
-        let patience = self.placing.admission.reader_timeout();
-        events.send_timeout(event, patience).await.map_err(|error| match error {
-            SendTimeoutError::Closed(_) => gone(),
-            SendTimeoutError::Timeout(_) => self.cut(patience),
-        })
-    }
-
-    /// Gives up on a client that reads nothing: what it holds is for those that do.
-    fn cut(&self, patience: Duration) -> Cut {
-        tracing::warn!(?patience, "a client reads nothing of its answer, which ends here");
-        self.placing.admission.reader_cut();
-        let message = format!("nothing of the answer was read for {} s", patience.as_secs());
-        Cut::Client(DispatchError { code: ErrorCode::Timeout, message, retry_after: None })
+        self.way_back.events.send(Ok(event)).await.map_err(|_| gone())
     }
 }
 

@@ -22,8 +22,9 @@ use crate::completion::{TextEvent, TextStream, Usage};
 const SIGN_OF_LIFE: &[u8] = b": keep-alive\n";
 /// The end of a chunk that could tell of tokens, and doesn't.
 const UNUSED: &[u8] = b"],\"usage\":null}\n\n";
-/// What is there already is sent in one piece, up to about this size.
-const FRAME_BYTES: usize = 16 << 10;
+/// What is there already is sent in one piece, up to about this size. Small, as a client that reads slowly has to take
+/// one whole within its time.
+const FRAME_BYTES: usize = 4 << 10;
 /// nginx buffers answers unless told not to.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 

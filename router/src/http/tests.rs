@@ -9,5 +9,6 @@ mod fields;
 mod large;
 mod life;
 mod messages;
+mod readers;
 mod strangers;
 mod stream;

@@ -19,6 +19,7 @@ fn forecast(text: &str) -> Forecast {
         step_s: given("step"),
         step_alone_s: given("alone"),
         release_s: given("release"),
+        miss_s: given("miss"),
         is_short: text.ends_with("short"),
     }
 }
@@ -32,6 +33,10 @@ fn forecast(text: &str) -> Forecast {
 #[case::a_prompt_longer_than_the_target_on_an_idle_cluster("own=30", "in")]
 #[case::the_same_behind_another("wait=29 own=30", "in")]
 #[case::the_same_behind_two("wait=61 own=30", "Ttft in 31.0 s")]
+#[case::forecasts_that_miss_by_little("wait=1.2 own=0.1 miss=0.6", "in")]
+#[case::forecasts_that_miss_by_more("wait=1.2 own=0.1 miss=1", "Ttft in 0.3 s")]
+#[case::forecasts_that_tell_nothing("wait=0.4 own=0.1 miss=9", "Ttft in 0.1 s")]
+#[case::the_same_where_nobody_waits("own=0.1 miss=9", "in")]
 #[case::steps_as_wanted("step=0.06 alone=0.01", "in")]
 #[case::steps_too_slow("step=0.11 alone=0.01 release=0.7", "Tpot in 0.7 s")]
 #[case::a_slow_device_alone("step=0.5 alone=0.5", "in")]
@@ -50,11 +55,11 @@ fn requests_are_held_to_the_targets(#[case] expected: &str, #[case] want: &str) 
 #[test]
 fn clients_refused_together_come_back_apart() {
     let waits: Vec<f64> = (0..100).map(|turn| retry_after(2.0, turn).as_secs_f64()).collect();
-    assert!(waits.iter().all(|wait| (2.0..=3.0).contains(wait)), "{waits:?}");
+    assert!(waits.iter().all(|wait| (2.0..=4.0).contains(wait)), "{waits:?}");
     // Every tenth of the range has its tenth of the clients, give or take two.
     for tenth in 0..10 {
-        let from = 2.0 + f64::from(tenth) / 10.0;
-        let count = waits.iter().filter(|&&wait| (from..from + 0.1).contains(&wait)).count();
+        let from = 2.0 + f64::from(tenth) / 5.0;
+        let count = waits.iter().filter(|&&wait| (from..from + 0.2).contains(&wait)).count();
         assert!((8..=12).contains(&count), "{count} from {from}");
     }
 }

@@ -83,6 +83,12 @@ impl LineFit {
         self.covariance = (1.0 - share) * (self.covariance + share * off_at * off_value);
     }
 
+    /// Whether nothing was observed yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.value.weight == 0.0
+    }
+
     /// Lets the evidence fade.
     pub fn age(&mut self) {
         self.at.age();

@@ -31,6 +31,14 @@ fn reports_replace_the_priors() {
 }
 
 #[test]
+fn what_a_worker_measured_before_anybody_asked_is_believed() {
+    let mut rates = Rates::default();
+    rates.observe(&report(0, 100.0, 0.05));
+    close(alone(&rates).prefill_s(100.0), 1.0);
+    close(alone(&rates).decode_step_s(1), 0.05);
+}
+
+#[test]
 fn a_decode_step_is_fitted_as_a_line_over_the_batch() {
     let mut rates = Rates::default();
     for running in (0..40).map(|step| 1 + step * 7 % 64) {
@@ -48,6 +56,16 @@ fn at_one_batch_size_the_assumed_slope_is_scaled_to_the_speed_seen() {
         rates.observe(&report(1, 0.0, 49.5e-3));
     }
     close(alone(&rates).decode_step_s(101), 10.0 * (4.9e-3 + 101.0 * 4.8e-5));
+}
+
+#[test]
+fn where_prompts_are_slow_so_are_steps_of_many_sequences() {
+    let mut rates = Rates::default();
+    for _ in 0..10 {
+        rates.observe(&report(16, 300.0, 0.036));
+    }
+    let step_s = alone(&rates).decode_step_s(64);
+    assert!((0.1..0.2).contains(&step_s), "{step_s}: four times as many rows");
 }
 
 #[test]

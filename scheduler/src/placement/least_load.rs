@@ -339,6 +339,7 @@ impl Plan<'_> {
             step_s: pace.step_s,
             step_alone_s: pace.alone_s,
             release_s: pace.release_s,
+            miss_s: 0.0,
             is_short: request.is_short,
         }
     }

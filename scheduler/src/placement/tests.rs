@@ -90,8 +90,8 @@ pub(super) mod table;
     "always",
     "p2 -> d1: handoff-policy"
 )]
-#[case::decode_full("p1 d1[run=64 wait=32 step=100]", 4_000, "auto", "busy 412ms")]
-#[case::both_full("p1[run=96] d1[run=64 wait=32 step=100]", 4_000, "auto", "busy 412ms")]
+#[case::decode_full("p1 d1[run=64 wait=32 step=100]", 4_000, "auto", "busy 578ms")]
+#[case::both_full("p1[run=96] d1[run=64 wait=32 step=100]", 4_000, "auto", "busy 578ms")]
 #[case::prefill_alone_and_full("p1[run=96 queue=96000]", 4_000, "auto", "busy 100ms")]
 // Versions.
 #[case::unequal_workers_are_not_paired(

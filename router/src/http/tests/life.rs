@@ -5,12 +5,11 @@ use proto::v1::inference_client::InferenceClient;
 use proto::v1::inference_request::Input;
 use proto::v1::inference_response::Event;
 use proto::v1::{Chat, ChatMessage, FinishKind, InferenceRequest, ListModelsRequest, TokenIds};
-use scheduler::{FinishReason, SampledToken};
+use scheduler::FinishReason;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
-use crate::dispatch::GenerationEvent;
 use crate::testing::*;
 use crate::{GatewayLimits, RouterError};
 
@@ -239,26 +238,6 @@ async fn kept_alive_connections_are_not_delayed() {
     }
     // Nagle's algorithm would cost 40 ms each.
     assert!(begin.elapsed() < Duration::from_millis(400), "{:?}", begin.elapsed());
-}
-
-#[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off() {
-    let many = (0..4000).map(|index| SampledToken { choice: 0, index, token: 65, logprob: None });
-    let flood = Step::Send(GenerationEvent::Tokens(many.collect()));
-    // More than the kernel buffers on the way.
-    let script = [vec![started()], vec![flood; 100]].concat();
-    let router = TestRouter::configured(vec![script], |config| {
-        config.limits.connections.write_timeout = Some(Duration::from_millis(200));
-    })
-    .await;
-    let mut stream = tokio::net::TcpStream::connect(router.addr).await.unwrap();
-    let body = chat(json!({"stream": true})).to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + &body).as_bytes()).await.unwrap();
-    router.peer.cancelled(1).await;
 }
 
 #[test]
