@@ -132,7 +132,9 @@ fn cases(rng: &mut ChaCha8Rng, vocab_size: u32) -> Vec<Case> {
 
 /// The same, and between them short prompts with long answers, which nobody foresees.
 fn outgrowing(rng: &mut ChaCha8Rng, model: &TestModel) -> Vec<Case> {
-    let ends = ModelFolder::open(&model.dir).and_then(|folder| folder.end_tokens()).expect("its end tokens");
+    let ends = ModelFolder::open(&model.dir)
+        .and_then(|folder| folder.end_tokens())
+        .expect("its end tokens");
     let mut cases = cases(rng, model.vocab_size);
     for case in cases.iter_mut().step_by(2) {
         case.prompt.truncate(16);
