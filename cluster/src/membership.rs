@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::ClusterError;
 use crate::rpc::channels::check_uri;
 
+pub mod entry;
 pub mod etcd;
 pub mod memory;
 mod view;

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::testing::{DEADLINE, Etcd, wait_for, worker};
+use cluster::membership::entry;
+use cluster::testing::{DEADLINE, Etcd, wait_for, wait_until, worker};
 use cluster::{EtcdConfig, EtcdMembership, Members, Membership, Registration, Standing};
 use etcd_client::{Client, PutOptions};
 use rstest::rstest;
@@ -181,6 +182,31 @@ async fn an_entry_deleted_by_hand_is_written_again() {
     wait_for("b to be back", &mut view, |members| complete(members)).await;
 }
 
+/// One flipped bit on its way: everybody would read it, for as long as the worker lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_entry_is_nobodys_and_is_written_again() {
+    const KEY: &str = "/baton/default/workers/decode/b";
+    let etcd = Etcd::start().await;
+    let cluster = Cluster::start(&etcd.config()).await;
+    let end = CancellationToken::new();
+    let watched = tokio::spawn(never_incomplete(cluster.view(), end.clone()));
+    let mut client = Client::connect([etcd.endpoint()], None).await.unwrap();
+    let found = client.get(KEY, None).await.unwrap();
+    let kv = &found.kvs()[0];
+    let text = kv.value_str().unwrap();
+    let another_life = text.replace("\"incarnation\":1", "\"incarnation\":5");
+    assert_ne!(another_life, text);
+    let options = PutOptions::new().with_lease(kv.lease());
+    client.put(KEY, another_life, Some(options)).await.unwrap();
+    wait_until("the entry as it was", async || {
+        client.get(KEY, None).await.unwrap().kvs()[0].value_str().unwrap() == text
+    })
+    .await;
+    cluster.stand(Standing::Registered).await;
+    end.cancel();
+    watched.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_revoked_by_hand_is_replaced() {
     let etcd = Etcd::start().await;
@@ -217,7 +243,7 @@ async fn a_compaction_during_an_outage_is_no_trouble() {
 async fn entries_that_are_not_workers_are_passed_over() {
     let etcd = Etcd::start().await;
     let mut client = Client::connect([etcd.endpoint()], None).await.unwrap();
-    let stranger = serde_json::to_vec(&worker("x", Role::Decode)).unwrap();
+    let stranger = entry::write(&worker("x", Role::Decode)).unwrap();
     for (key, value) in [("decode/y", stranger), ("decode/b", b"{".to_vec())] {
         let key = format!("/baton/default/workers/{key}");
         client.put(key, value, Some(PutOptions::new())).await.unwrap();

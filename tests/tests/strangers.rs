@@ -16,6 +16,7 @@ use baton_tests::process::{Process, baton};
 use baton_tests::security::{CLUSTER, Keyring, Lock};
 use baton_tests::wait::wait_until;
 use baton_tests::{Cluster, TestModel};
+use cluster::membership::entry;
 use cluster::rpc::Channels;
 use cluster::security::{CertificateFiles, Identity, NodeRole, Security};
 use proto::v1::decode_client::DecodeClient;
@@ -499,7 +500,7 @@ async fn entries(etcd: &Etcd, role: &str) -> Vec<(String, WorkerInfo)> {
     let options = etcd_client::GetOptions::new().with_prefix();
     let found = client.get(format!("/baton/test/workers/{role}/"), Some(options)).await.unwrap();
     let entries = found.kvs().iter().map(|kv| {
-        let info = serde_json::from_slice(kv.value()).expect("a worker");
+        let info = entry::read(kv.value()).expect("a worker");
         (kv.key_str().expect("text").to_owned(), info)
     });
     entries.collect()
@@ -507,7 +508,7 @@ async fn entries(etcd: &Etcd, role: &str) -> Vec<(String, WorkerInfo)> {
 
 async fn put(etcd: &Etcd, key: &str, info: &WorkerInfo) {
     let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
-    client.put(key, serde_json::to_vec(info).unwrap(), None).await.unwrap();
+    client.put(key, entry::write(info).unwrap(), None).await.unwrap();
 }
 
 // --- Clients. ---

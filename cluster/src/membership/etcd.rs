@@ -1,6 +1,6 @@
 //! Membership in etcd: one key per worker, bound to a lease that its owner keeps alive.
 //!
-//! Keys are `/baton/{namespace}/workers/{role}/{id}`, values [`WorkerInfo`] as JSON. Two kinds of
+//! Keys are `/baton/{namespace}/workers/{role}/{id}`, values [`WorkerInfo`] as JSON with a seal. Two kinds of
 //! tasks do the work: a registrar per registration and a watcher per handle. Each owns its
 //! connection and makes a new one when that fails, so nothing outlives an outage but what is wanted:
 //! the identity to publish and the view to serve.

@@ -51,11 +51,12 @@ impl View {
         news
     }
 
-    /// Takes a whole snapshot of the store.
+    /// Takes a snapshot of the store. Of those whom one that `is_whole` lacks, the store knows nothing.
     pub(super) fn rebuild(
         &mut self,
         revision: i64,
         found: Vec<(String, WorkerInfo)>,
+        is_whole: bool,
         now: Instant,
     ) {
         let after_outage = self.stale_since.take().is_some() && self.revision > 0;
@@ -66,7 +67,7 @@ impl View {
         let found: BTreeMap<String, WorkerInfo> = found.into_iter().collect();
         let missing: Vec<String> =
             self.entries.keys().filter(|key| !found.contains_key(*key)).cloned().collect();
-        for key in missing {
+        for key in missing.into_iter().filter(|_| is_whole) {
             self.vanish(&key, now);
         }
         for (key, info) in found {
@@ -186,7 +187,8 @@ mod tests {
             let entries = words[2..].iter().map(|word| parse(word));
             match words[1] {
                 "lost" => drop(view.lost(now)),
-                "rebuild" => view.rebuild(revision, entries.collect(), now),
+                "rebuild" => view.rebuild(revision, entries.collect(), true, now),
+                "glimpse" => view.rebuild(revision, entries.collect(), false, now),
                 "put" => entries.for_each(|(key, info)| view.put(revision, key, info, now)),
                 "delete" => view.delete(revision, words[2], now),
                 "expire" => drop(view.expire(now)),
@@ -215,6 +217,8 @@ mod tests {
     #[case::goodbye_while_settling("1 rebuild a; 2 lost; 9 rebuild a; 10 put a!; 11 delete a", "")]
     #[case::goodbye_before_outage("1 rebuild a!; 2 lost; 9 rebuild", "")]
     #[case::compaction_is_no_outage("1 rebuild a b; 2 rebuild b", "b/1")]
+    #[case::an_unreadable_entry_is_nobodys_end("1 rebuild a b; 2 glimpse b c", "a/1 b/1 c/1")]
+    #[case::but_a_deletion_is("1 rebuild a b; 2 glimpse b; 3 delete a", "b/1")]
     #[case::newer_life("1 rebuild a/1; 2 put a/2", "a/2")]
     #[case::old_news("1 rebuild a/2; 2 lost; 3 rebuild a/1; 4 put a/1", "a/2")]
     #[case::old_news_corrected("1 rebuild a/2; 2 lost; 3 rebuild a/1; 9 put a/2; 99 expire", "a/2")]
@@ -253,7 +257,7 @@ mod tests {
         assert!(view.lost(at(2)));
         assert!(!view.lost(at(3)));
         assert_eq!(view.members().stale_since, Some(at(2)));
-        view.rebuild(9, vec![], at(5));
+        view.rebuild(9, vec![], true, at(5));
         assert_eq!(view.members().stale_since, None);
         assert_eq!(view.next_expiry(), Some(at(35)));
         assert_eq!(view.missing(), 1);
@@ -263,7 +267,7 @@ mod tests {
     fn a_wiped_store_may_count_from_the_beginning() {
         let mut view = play("1 rebuild a; 2 put a");
         view.lost(at(3));
-        view.rebuild(1, vec![], at(4));
+        view.rebuild(1, vec![], true, at(4));
         assert_eq!(view.members().revision, 1);
     }
 
@@ -273,7 +277,7 @@ mod tests {
         let (_, old) = entry("a", 1, NodeState::Serving);
         let (_, mut new) = entry("a", 2, NodeState::Serving);
         new.role = Role::Prefill;
-        view.rebuild(1, vec![("p".into(), new.clone()), ("d".into(), old)], at(1));
+        view.rebuild(1, vec![("p".into(), new.clone()), ("d".into(), old)], true, at(1));
         assert_eq!(view.members().workers.into_values().collect::<Vec<_>>(), [new]);
     }
 }

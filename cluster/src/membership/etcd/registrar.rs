@@ -148,9 +148,10 @@ impl Registrar {
             info!(key = %self.key, "the lease ended: taking another");
             self.lease = None;
         }
-        // Checked, not assumed: the store may have been restored, the key deleted by hand.
+        // Checked, not assumed: the store may have been restored, the key deleted by hand, the entry damaged on
+        // its way there.
         let held = match self.lease {
-            Some(lease) => store.holds(&self.key, lease).await?,
+            Some(lease) => store.stands(&self.key, &self.info, lease).await?,
             None => false,
         };
         let registered = *self.standing.borrow() == Standing::Registered;

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::config::EtcdConfig;
 use crate::ClusterError;
+use crate::membership::entry;
 use crate::rpc::channels;
 
 /// Tries at a write that others keep changing under us. Two lives of one worker are two writers.
@@ -47,6 +48,8 @@ pub(super) enum Written {
 pub(super) struct Snapshot {
     pub(super) revision: i64,
     pub(super) entries: Vec<(String, WorkerInfo)>,
+    /// Whether every entry there was one.
+    pub(super) is_whole: bool,
 }
 
 // === impl Store ===
@@ -97,6 +100,23 @@ impl Store {
         Ok(answer.succeeded())
     }
 
+    /// Whether the key is there as this worker's entry, and bound to the lease. What was damaged on its way there
+    /// is another.
+    pub(super) async fn stands(
+        &mut self,
+        key: &str,
+        info: &WorkerInfo,
+        lease: Lease,
+    ) -> Result<bool, ClusterError> {
+        let same = Txn::new().when([
+            Compare::lease(key, CompareOp::Equal, lease.0),
+            Compare::value(key, CompareOp::Equal, encode(info)?),
+        ]);
+        let answer =
+            within(self.request_timeout, "checking an entry", self.client.txn(same)).await?;
+        Ok(answer.succeeded())
+    }
+
     /// Writes a worker's entry, unless a newer life of it is there.
     pub(super) async fn write(
         &mut self,
@@ -104,8 +124,7 @@ impl Store {
         info: &WorkerInfo,
         lease: Lease,
     ) -> Result<Written, ClusterError> {
-        let value =
-            serde_json::to_vec(info).map_err(|error| ClusterError::Etcd(error.to_string()))?;
+        let value = encode(info)?;
         for _ in 0..WRITE_ATTEMPTS {
             let (revision, other) = self.read(key).await?;
             if let Some(by) = other.filter(|by| *by > info.address.incarnation) {
@@ -141,8 +160,10 @@ impl Store {
         let all = kv.get(prefix, Some(GetOptions::new().with_prefix()));
         let answer = within(self.request_timeout, "reading the members", all).await?;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-        let entries = answer.kvs().iter().filter_map(|kv| decode(kv.key(), kv.value())).collect();
-        Ok(Snapshot { revision, entries })
+        let entries: Vec<_> =
+            answer.kvs().iter().filter_map(|kv| decode(kv.key(), kv.value())).collect();
+        let is_whole = entries.len() == answer.kvs().len();
+        Ok(Snapshot { revision, entries, is_whole })
     }
 
     /// Changes under the prefix from a revision on.
@@ -178,10 +199,14 @@ async fn client(
     Client::from_channel(etcd_client::Channel::Tonic(channel), options).await
 }
 
+fn encode(info: &WorkerInfo) -> Result<Vec<u8>, ClusterError> {
+    entry::write(info).map_err(|error| ClusterError::Etcd(error.to_string()))
+}
+
 /// A key and its value as a worker, if that is what they are.
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<(String, WorkerInfo)> {
     let key = String::from_utf8_lossy(key).into_owned();
-    match serde_json::from_slice::<WorkerInfo>(value) {
+    match entry::read(value) {
         Ok(info) if key.ends_with(&format!("/{}/{}", info.role, info.address.worker)) => {
             Some((key, info))
         }

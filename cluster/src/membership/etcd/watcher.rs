@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::config::EtcdConfig;
-use super::store::{Store, decode, etcd};
+use super::store::{Snapshot, Store, decode, etcd};
 use crate::ClusterError;
 use crate::backoff::Backoff;
 use crate::clock;
@@ -17,6 +17,9 @@ use crate::membership::Members;
 use crate::membership::view::View;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
+/// All members are read so often, whatever changes were told: a damaged word of the store's own (a revision, a
+/// deletion's key) goes unseen. One read of the whole view a minute is nothing to a store.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The task behind a view.
 pub(super) struct Watcher {
@@ -26,11 +29,20 @@ pub(super) struct Watcher {
     publish: watch::Sender<Arc<Members>>,
     /// Connections made so far; the first endpoint is drawn by lot.
     attempt: usize,
+    /// When all members are read again.
+    look_again: Instant,
 }
 
 /// Why a watch ended without an error.
 #[derive(Debug)]
-struct Compacted;
+enum Outdated {
+    /// History was cut before it had been read.
+    Compacted,
+    /// A change could not be read as it came.
+    Damaged,
+    /// It is time to look again.
+    Due,
+}
 
 // === impl Watcher ===
 
@@ -42,7 +54,8 @@ impl Watcher {
     ) -> Self {
         let view = View::new(config.grace, now);
         let attempt = Backoff::seed() as usize >> 1;
-        Self { prefix: config.workers_prefix(), config, view, publish, attempt }
+        let prefix = config.workers_prefix();
+        Self { prefix, config, view, publish, attempt, look_again: now + LOOK_AGAIN }
     }
 
     /// Runs until dropped.
@@ -50,8 +63,8 @@ impl Watcher {
         let mut backoff = Backoff::new(FIRST_RETRY, self.config.retry_limit, Backoff::seed());
         loop {
             match self.session(&mut backoff).await {
-                // History was cut before we had read it: read the present instead.
-                Ok(Compacted) => debug!("watch compacted: taking a new snapshot"),
+                // The present is read instead.
+                Ok(why) => debug!(?why, "taking a new snapshot"),
                 Err(error) => {
                     if self.view.lost(clock::now()) {
                         warn!(%error, "etcd is away: serving on the last view");
@@ -68,39 +81,67 @@ impl Watcher {
     ///
     /// Every connection begins with a snapshot: an etcd that lost its data counts from the beginning,
     /// and a watch from a revision it has not reached would be silent for ever.
-    async fn session(&mut self, backoff: &mut Backoff) -> Result<Compacted, ClusterError> {
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<Outdated, ClusterError> {
         self.attempt += 1;
         let mut store = Store::connect(&self.config, self.attempt).await?;
         let snapshot = store.snapshot(&self.prefix).await?;
         let from = snapshot.revision + 1;
-        self.view.rebuild(snapshot.revision, snapshot.entries, clock::now());
-        self.publish();
-        info!(
-            revision = from - 1,
-            missing = self.view.missing(),
-            members = self.publish.borrow().workers.len(),
-            "watching the members"
-        );
+        let is_news = self.is_behind();
+        self.take(snapshot, clock::now());
+        if is_news {
+            self.announce(from - 1);
+        }
         backoff.reset();
         self.follow(&mut store, from).await
     }
 
-    /// The changes from a revision on, for as long as the store tells them.
-    async fn follow(&mut self, store: &mut Store, from: i64) -> Result<Compacted, ClusterError> {
-        let mut changes = store.watch(&self.prefix, from).await?;
-        while let Some(response) = self.next(&mut changes).await? {
-            if response.canceled() && response.compact_revision() > 0 {
-                return Ok(Compacted);
-            }
-            if response.canceled() {
-                return Err(ClusterError::Etcd(response.cancel_reason().to_owned()));
-            }
-            self.apply(&response);
-        }
-        Err(ClusterError::Etcd("the watch ended".to_owned()))
+    /// Takes a whole snapshot. One with an entry that can't be read says nothing of who isn't there, and is
+    /// repeated when that entry's owner has had the time to write it again.
+    fn take(&mut self, snapshot: Snapshot, now: Instant) {
+        let Snapshot { revision, entries, is_whole } = snapshot;
+        self.view.rebuild(revision, entries, is_whole, now);
+        self.look_again = now + if is_whole { LOOK_AGAIN } else { self.config.lease_ttl };
+        self.publish();
     }
 
-    /// The next changes; gives up workers whose grace ends while waiting.
+    /// Whether what is published is old, or nothing yet.
+    fn is_behind(&self) -> bool {
+        let members = self.publish.borrow();
+        members.stale_since.is_some() || members.revision == 0
+    }
+
+    fn announce(&self, revision: i64) {
+        info!(
+            revision,
+            missing = self.view.missing(),
+            members = self.publish.borrow().workers.len(),
+            "watching the members"
+        );
+    }
+
+    /// The changes from a revision on, for as long as the store tells them.
+    async fn follow(&mut self, store: &mut Store, from: i64) -> Result<Outdated, ClusterError> {
+        let mut changes = store.watch(&self.prefix, from).await?;
+        while let Some(response) = self.next(&mut changes).await? {
+            if let Some(why) = self.heed(&response)? {
+                return Ok(why);
+            }
+        }
+        Ok(Outdated::Due)
+    }
+
+    /// Takes what the watch says; if that ends it, why.
+    fn heed(&mut self, response: &WatchResponse) -> Result<Option<Outdated>, ClusterError> {
+        if response.canceled() && response.compact_revision() > 0 {
+            return Ok(Some(Outdated::Compacted));
+        }
+        if response.canceled() {
+            return Err(ClusterError::Etcd(response.cancel_reason().to_owned()));
+        }
+        Ok((!self.apply(response)).then_some(Outdated::Damaged))
+    }
+
+    /// The next changes, `None` once it is time to look again; gives up workers whose grace ends while waiting.
     async fn next(
         &mut self,
         changes: &mut WatchStream,
@@ -108,35 +149,42 @@ impl Watcher {
         loop {
             let expiry = self.view.next_expiry();
             tokio::select! {
-                response = changes.message() => return response.map_err(|error| etcd(&error)),
+                response = changes.message() => {
+                    let ended = || ClusterError::Etcd("the watch ended".to_owned());
+                    return response.map_err(|error| etcd(&error))?.ok_or_else(ended).map(Some);
+                }
                 () = until(expiry) => self.expire(),
+                () = until(Some(self.look_again)) => return Ok(None),
             }
         }
     }
 
-    fn apply(&mut self, response: &WatchResponse) {
+    /// Returns whether every event could be read.
+    fn apply(&mut self, response: &WatchResponse) -> bool {
         let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let mut is_whole = true;
         for event in response.events() {
-            self.apply_event(revision, event);
+            is_whole &= self.apply_event(revision, event);
         }
         if !response.events().is_empty() {
             self.publish();
         }
+        is_whole
     }
 
-    fn apply_event(&mut self, revision: i64, event: &Event) {
-        let Some(kv) = event.kv() else { return };
+    fn apply_event(&mut self, revision: i64, event: &Event) -> bool {
+        let Some(kv) = event.kv() else { return false };
         match event.event_type() {
             EventType::Put => {
-                if let Some((key, info)) = decode(kv.key(), kv.value()) {
-                    self.view.put(revision, key, info, clock::now());
-                }
+                let Some((key, info)) = decode(kv.key(), kv.value()) else { return false };
+                self.view.put(revision, key, info, clock::now());
             }
             EventType::Delete => {
                 let key = String::from_utf8_lossy(kv.key());
                 self.view.delete(revision, &key, clock::now());
             }
         }
+        true
     }
 
     fn expire(&mut self) {
@@ -182,6 +230,7 @@ mod tests {
         let mut store = Store::connect(&config, 0).await.unwrap();
         let (publish, _view) = watch::channel(Arc::default());
         let mut watcher = Watcher::new(config, publish, Instant::now());
-        let Compacted = watcher.follow(&mut store, 2).await.unwrap();
+        let why = watcher.follow(&mut store, 2).await.unwrap();
+        assert!(matches!(why, Outdated::Compacted), "{why:?}");
     }
 }
