@@ -191,6 +191,7 @@ impl fmt::Display for Report {
         writeln!(f, "requests {:>9}", counts.asked)?;
         for (what, count) in [
             ("right", counts.right),
+            ("hand-off", counts.handed_over),
             ("refused", counts.refused),
             ("left", counts.left),
             ("parted", counts.parted),
@@ -219,7 +220,9 @@ impl fmt::Display for Report {
             let (Some(first), Some(last)) = (pulse.rests.first(), pulse.rests.last()) else {
                 continue;
             };
-            writeln!(f, "{:<3} {first}  ->  {last}  over {} rests", pulse.name, pulse.rests.len())?;
+            writeln!(f, "{:<3} {first}  ->  {last}", pulse.name)?;
+            let rests = pulse.rests.iter().map(|rest| (rest.rss_kib >> 10).to_string());
+            writeln!(f, "    MiB at its rests: {}", rests.collect::<Vec<_>>().join(" "))?;
         }
         counts.findings.iter().try_for_each(|finding| writeln!(f, "found: {finding}"))
     }

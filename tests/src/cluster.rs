@@ -31,6 +31,7 @@ pub struct ClusterBuilder {
     lock: Lock,
     worker_args: Vec<String>,
     router_args: Vec<String>,
+    router_descriptors_max: Option<u32>,
     stable_ports: bool,
 }
 
@@ -124,6 +125,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// What `ulimit -n` says to the router.
+    #[must_use]
+    pub fn router_descriptors_max(mut self, most: u32) -> Self {
+        self.router_descriptors_max = Some(most);
+        self
+    }
+
     /// Starts it all and waits until it takes requests and every worker is known to the router.
     ///
     /// # Panics
@@ -204,7 +212,8 @@ impl ClusterBuilder {
         args.extend(keyring.flags("router", "r0"));
         args.extend(patient(&self.router_args));
         args.extend(self.router_args.iter().cloned());
-        NodeSpec::new("router", folder, args)
+        let descriptors_max = self.router_descriptors_max;
+        NodeSpec { descriptors_max, ..NodeSpec::new("router", folder, args) }
     }
 
     fn shared_args(&self, etcd: &Etcd, model: &TestModel) -> Vec<String> {
@@ -225,6 +234,7 @@ impl Default for ClusterBuilder {
             lock: Lock::default(),
             worker_args: Vec::new(),
             router_args: Vec::new(),
+            router_descriptors_max: None,
             stable_ports: false,
         }
     }

@@ -47,6 +47,12 @@ impl Etcd {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
+    /// Where clients find it, on this machine.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.client_port
+    }
+
     /// Kills it. Its data stay.
     pub fn stop(&mut self) {
         self.process = None;

@@ -43,6 +43,8 @@ pub struct NodeSpec {
     pub args: Vec<OsString>,
     /// Its log and its ports file.
     pub folder: PathBuf,
+    /// As `ulimit -n` would have it.
+    pub descriptors_max: Option<u32>,
 }
 
 /// A `baton` process.
@@ -69,7 +71,7 @@ impl NodeSpec {
         args: impl IntoIterator<Item = S>,
     ) -> Self {
         let args = args.into_iter().map(Into::into).collect();
-        Self { name: name.to_owned(), args, folder: folder.to_owned() }
+        Self { name: name.to_owned(), args, folder: folder.to_owned(), descriptors_max: None }
     }
 
     fn ports_file(&self) -> PathBuf {
@@ -81,7 +83,11 @@ impl NodeSpec {
         let _ = fs::remove_file(self.ports_file());
         let mut args = self.args.clone();
         args.extend(["--ports-file".into(), self.ports_file().into_os_string()]);
-        Process::start(&self.name, &process::baton(), args, &self.folder)
+        let (program, args) = match self.descriptors_max {
+            None => (process::baton(), args),
+            Some(most) => limited(most, args),
+        };
+        Process::start(&self.name, &program, args, &self.folder)
     }
 }
 
@@ -200,6 +206,13 @@ impl Node {
     pub fn status_addr(&self) -> SocketAddr {
         self.ports.admin.or(self.ports.http).expect("a port for /ready and /metrics")
     }
+}
+
+/// The program behind a shell that lowers its limit, and becomes it.
+fn limited(descriptors_max: u32, args: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
+    let script = format!("ulimit -n {descriptors_max}; exec \"$0\" \"$@\"");
+    let shell = ["-c".into(), script.into(), process::baton().into_os_string()];
+    ("/bin/sh".into(), shell.into_iter().chain(args).collect())
 }
 
 async fn bound_ports(spec: &NodeSpec, process: &mut Process) -> Listening {

@@ -132,6 +132,9 @@ impl Shared {
         if let Err(why) = heard.agrees(case) {
             return Ending::Wrong(format!("{why}; {case:?}"));
         }
+        if heard.is_handed_over {
+            self.tally.handed_over();
+        }
         let has_parted = || self.ledger.has_parted(door.router, began);
         match end {
             Err(_) => Ending::Hung,
@@ -139,8 +142,11 @@ impl Shared {
             Ok(End::Left) => Ending::Left,
             Ok(End::Refused) => Ending::Refused,
             Ok(End::Absurd(why)) => Ending::Wrong(why),
-            Ok(End::Failed(kind)) if has_parted() || self.ledger.had_none(began) => {
-                Ending::Failed(kind)
+            Ok(End::Failed(kind)) if has_parted() => {
+                Ending::Failed(format!("{kind} (its router was ended)"))
+            }
+            Ok(End::Failed(kind)) if self.ledger.had_none(began) => {
+                Ending::Failed(format!("{kind} (no worker of a kind)"))
             }
             Ok(End::Broken(_)) if has_parted() => Ending::Parted,
             Ok(End::Failed(why) | End::Broken(why)) => Ending::Lost(why),

@@ -16,6 +16,8 @@ const LOGPROB_MIN: f32 = -9999.0;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard {
     choices: BTreeMap<u32, HeardChoice>,
+    /// Whether its KV came from another worker, where that is told.
+    pub(super) is_handed_over: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -58,7 +60,8 @@ impl Heard {
                 let is_stopped = finished.kind() == v1::FinishKind::Stop;
                 self.choices.entry(finished.choice).or_default().is_stopped = Some(is_stopped);
             }
-            Some(Event::Usage(_) | Event::Started(_)) | None => {}
+            Some(Event::Usage(usage)) => self.is_handed_over = usage.handoff,
+            Some(Event::Started(_)) | None => {}
         }
     }
 

@@ -27,7 +27,7 @@ const NODES: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const WIRES: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const LEASE_TTL_S: u32 = 3;
 /// Small enough for caches to evict and for sequences to wait.
-const KV_BLOCKS: u32 = 384;
+const KV_BLOCKS: u32 = 224;
 /// Longer than a node may take to leave.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(60);
 /// Threads that are kept for blocking work end after ten idle seconds.
@@ -37,6 +37,7 @@ const IDLE_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct House {
     seats: BTreeMap<Target, Seat>,
     etcd: tokio::sync::Mutex<Etcd>,
+    etcd_wire: Wire,
     pub(super) model: TestModel,
     pub(super) ledger: Arc<Ledger>,
     tally: Arc<Tally>,
@@ -70,23 +71,25 @@ impl Recipe {
                 let patience = ["--ttft-target-ms", "600000", "--tpot-target-ms", "600000"];
                 let mut args = vec!["router".into(), "--http".into(), http, "--grpc".into(), grpc];
                 args.extend(patience.map(str::to_owned));
+                // One hands over whatever it costs, the other where it pays.
+                let handoff = if target == Target::Router(0) { "always" } else { "auto" };
+                args.extend(["--handoff", handoff, "--gateway-tls", "false"].map(str::to_owned));
                 args
             }
             (_, [port, ..]) => self.worker(target, &at(port)),
             (_, []) => panic!("{target:?} has no port"),
         };
         args.extend(["--admin".to_owned(), format!("{NODES}:0")]);
-        args.extend(self.keyring.flags("", ""));
+        args.extend(self.keyring.flags(target.role(), &target.name()));
         args.extend(self.shared.iter().cloned());
         NodeSpec::new(&target.name(), &self.folder, args)
     }
 
     fn worker(&self, target: Target, listen: &str) -> Vec<String> {
-        let role =
-            if matches!(target, Target::Prefill(_)) { "prefill-worker" } else { "decode-worker" };
+        let role = format!("{}-worker", target.role());
         let (name, seen) = (target.name(), WIRES.to_string());
         let blocks = KV_BLOCKS.to_string();
-        [role, "--id", &name, "--listen", listen, "--advertise-host", &seen]
+        [&role, "--id", &name, "--listen", listen, "--advertise-host", &seen]
             .into_iter()
             // Several engines share the machine's cores.
             .chain(["--threads", "1", "--kv-blocks", &blocks])
@@ -109,6 +112,9 @@ impl Recipe {
         } else {
             vec![free_port()]
         };
+        if self.keyring.lock() == Lock::Certificates {
+            self.keyring.issue(target.role(), &target.name(), 2);
+        }
         let wires = Mutex::new(self.wires(&ports).await);
         let node = tokio::sync::Mutex::new(Node::start(self.spec(target, &ports)).await);
         Seat { node, ports: Mutex::new(ports), wires }
@@ -126,8 +132,10 @@ impl House {
         let folder = Folder::new().await;
         let model = TestModel::random(folder.path());
         let etcd = Etcd::start(folder.path()).await;
-        let lock = if seed.is_multiple_of(2) { Lock::Open } else { Lock::Secret };
-        let mut shared = vec!["--etcd".to_owned(), etcd.endpoint()];
+        let lock = [Lock::Open, Lock::Secret, Lock::Certificates][(seed % 3) as usize];
+        let etcd_at = SocketAddr::from((WIRES, etcd.port()));
+        let etcd_wire = Wire::start(etcd_at, (NODES, etcd.port()).into(), seed).await;
+        let mut shared = vec!["--etcd".to_owned(), format!("http://{etcd_at}")];
         shared.extend(["--namespace", "test", "--lease-ttl-s"].map(str::to_owned));
         shared.push(LEASE_TTL_S.to_string());
         shared.extend(model.args());
@@ -144,7 +152,7 @@ impl House {
         }
         let etcd = tokio::sync::Mutex::new(etcd);
         let ledger = Arc::default();
-        let house = Self { seats, etcd, model, ledger, tally, recipe, folder };
+        let house = Self { seats, etcd, etcd_wire, model, ledger, tally, recipe, folder };
         house.routers_see_all().await;
         house
     }
@@ -174,14 +182,14 @@ impl House {
             }
             return;
         }
-        let parts = matches!(fault, Fault::Kill { .. } | Fault::Drain | Fault::Cut { .. });
+        let parts = !matches!(fault, Fault::Freeze(_) | Fault::Weather(..));
         if !self.ledger.begin(target, Nature { parts, takes_all: event.takes_all }) {
             self.tally.spare();
             return;
         }
-        let all = [target, target.other()];
-        let hit = &all[..if event.takes_all { 2 } else { 1 }];
-        join_all(hit.iter().map(|&target| self.recovers(target, fault))).await;
+        let hits = [(target, fault), (target.other(), fault.beside())];
+        let hits = hits.into_iter().take(if event.takes_all { 2 } else { 1 });
+        join_all(hits.map(|(target, fault)| self.recovers(target, fault))).await;
         self.ledger.end(target);
     }
 
@@ -209,6 +217,13 @@ impl House {
                 sleep(down).await;
                 let spec = self.recipe.spec(target, &seat.ports.lock());
                 node.restart_as(spec).await;
+                node.ready().await;
+            }
+            Fault::Flap(lives) => {
+                for _ in 0..lives {
+                    // Killed again as soon as its ports are bound.
+                    node.restart().await;
+                }
                 node.ready().await;
             }
             Fault::Drain => {
@@ -250,6 +265,12 @@ impl House {
                 sleep(time).await;
                 etcd.thaw();
             }
+            Fault::Weather(weather, time) => {
+                self.etcd_wire.weather(weather);
+                sleep(time).await;
+                self.etcd_wire.weather(Weather::Fair);
+            }
+            Fault::Cut { is_reset } => self.etcd_wire.cut(is_reset),
             _ => unreachable!("{fault} is not for etcd"),
         }
     }

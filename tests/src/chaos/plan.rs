@@ -12,6 +12,8 @@ use super::wire::Weather;
 
 /// Workers of each kind, and routers.
 pub(super) const SEATS: usize = 2;
+/// How long a worker stands still whose like was killed at the same time.
+const LIKE_AWAY: Duration = Duration::from_secs(4);
 
 /// The faults of one round, in the order in which they come.
 #[derive(Clone, Debug)]
@@ -64,6 +66,8 @@ pub enum Fault {
         /// Whether its next life is elsewhere.
         moves: bool,
     },
+    /// It is killed, comes back, and is killed as soon as it has bound its ports, so often.
+    Flap(u32),
     /// It is asked to leave, does, and comes back.
     Drain,
     /// It stands still.
@@ -161,6 +165,16 @@ impl Target {
         }
     }
 
+    /// What it is for.
+    pub(super) fn role(self) -> &'static str {
+        match self {
+            Self::Prefill(_) => "prefill",
+            Self::Decode(_) => "decode",
+            Self::Router(_) => "router",
+            Self::Etcd => "etcd",
+        }
+    }
+
     /// Its like.
     pub(super) fn other(self) -> Self {
         match self {
@@ -178,7 +192,10 @@ impl Fault {
     fn of_worker(is_spared: bool, rng: &mut ChaCha8Rng) -> Self {
         match rng.random_range(0..10) {
             0..=2 if !is_spared => Self::kill(rng.random_bool(0.5), rng),
-            3 if !is_spared => Self::Drain,
+            3 if !is_spared => match rng.random_bool(0.5) {
+                true => Self::Drain,
+                false => Self::Flap(rng.random_range(2..4)),
+            },
             0..=4 => Self::Freeze(ms(200..10_000, rng)),
             5..=6 => Self::Cut { is_reset: rng.random_bool(0.5) },
             _ => Self::weather(rng),
@@ -199,9 +216,11 @@ impl Fault {
     }
 
     fn of_etcd(rng: &mut ChaCha8Rng) -> Self {
-        match rng.random_range(0..3) {
+        match rng.random_range(0..5) {
             0 => Self::Kill { down: ms(500..8_000, rng), moves: false },
             1 => Self::Freeze(ms(500..10_000, rng)),
+            2 => Self::Cut { is_reset: rng.random_bool(0.5) },
+            3 => Self::weather(rng),
             _ => Self::Wipe(ms(0..6_000, rng)),
         }
     }
@@ -222,7 +241,16 @@ impl Fault {
     /// Whether it may befall all workers of a kind at once.
     fn may_take_all(self, target: Target) -> bool {
         let is_worker = matches!(target, Target::Prefill(_) | Target::Decode(_));
-        is_worker && matches!(self, Self::Kill { .. } | Self::Freeze(_) | Self::Cut { .. })
+        is_worker && !matches!(self, Self::Weather(..) | Self::Drain)
+    }
+
+    /// What happens to the target's like, if all are hit: a process is ended only alone, as its like may be the
+    /// one that is spared, and is away as well.
+    pub(super) fn beside(self) -> Self {
+        match self {
+            Self::Kill { .. } | Self::Flap(_) => Self::Freeze(LIKE_AWAY),
+            other => other,
+        }
     }
 
     /// What it is called in a table.
@@ -230,6 +258,7 @@ impl Fault {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Kill { .. } => "kill",
+            Self::Flap(_) => "flap",
             Self::Drain => "drain",
             Self::Freeze(_) => "freeze",
             Self::Weather(Weather::Late(_), _) => "delay",
@@ -255,6 +284,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Kill { down, moves: false } => write!(f, "killed, back after {down:?}"),
             Self::Kill { down, moves: true } => write!(f, "killed, elsewhere after {down:?}"),
+            Self::Flap(lives) => write!(f, "killed {lives} times while it starts"),
             Self::Drain => f.write_str("asked to leave, and back"),
             Self::Freeze(time) => write!(f, "stopped for {time:?}"),
             Self::Weather(weather, time) => write!(f, "wire {weather:?} for {time:?}"),

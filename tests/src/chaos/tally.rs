@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -22,6 +22,8 @@ pub struct Counts {
     pub asked: u64,
     /// Answered in full, each token as it should be.
     pub right: u64,
+    /// Of these, with KV from another worker, as far as gRPC told.
+    pub handed_over: u64,
     /// Refused with a time to come back.
     pub refused: u64,
     /// Given up by their clients.
@@ -89,8 +91,13 @@ impl Tally {
         };
         *count += 1;
         if let Some(why) = detail.filter(|_| *count <= TOLD_MAX as u64) {
-            counts.findings.push(format!("{kind}: {}: {why}", request()));
+            counts.find(format!("{kind}: {}: {why}", request()));
         }
+    }
+
+    /// Counts a hand-off.
+    pub(super) fn handed_over(&self) {
+        self.counts.lock().handed_over += 1;
     }
 
     /// Counts a fault.
@@ -110,13 +117,22 @@ impl Tally {
 
     /// Notes what is no request's.
     pub(super) fn found(&self, what: String) {
-        self.counts.lock().findings.push(what);
+        self.counts.lock().find(what);
     }
 }
 
 // === impl Counts ===
 
 impl Counts {
+    /// Told at once: the logs of the moment say more.
+    fn find(&mut self, what: String) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (hours, minutes, seconds) =
+            (now.as_secs() / 3600 % 24, now.as_secs() / 60 % 60, now.as_secs() % 60);
+        eprintln!("{hours:02}:{minutes:02}:{seconds:02} UTC found: {what}");
+        self.findings.push(what);
+    }
+
     /// Faults in all.
     #[must_use]
     pub fn hits(&self) -> u64 {

@@ -18,6 +18,9 @@ use crate::model::NAME;
 /// Longer than any request of a test may take; shorter than a test that hangs.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(120);
 
+/// A connection is not used again after so long: gateways close idle ones (30 s), and a request that is on its way
+/// then, over a slow network, is lost.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long a request may take.
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-baton-timeout-ms");
 
@@ -112,6 +115,7 @@ impl Client {
         let ms = deadline.as_millis().to_string().parse().expect("a header's value");
         let http = reqwest::Client::builder()
             .timeout(REQUEST_PATIENCE)
+            .pool_idle_timeout(IDLE_MAX)
             .default_headers(HeaderMap::from_iter([(TIMEOUT_MS, ms)]))
             .build()
             .expect("an HTTP client");
