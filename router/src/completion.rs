@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::RequestError;
+use crate::access::Call;
 use crate::dispatch::{DispatchError, GenerationEvent, GenerationStream, Route, StreamPlace};
 use crate::keys::Turn;
 use crate::metrics::{Endpoint, Outcome, RequestClock};
@@ -49,6 +50,8 @@ pub struct TextRequest {
     pub salt: TenantSalt,
     /// Who asks.
     pub client: ClientId,
+    /// What the access log will tell of it.
+    pub call: Call,
 }
 
 /// What to continue.
@@ -260,7 +263,7 @@ impl TextEvent {
 
 impl TextStream {
     pub(crate) fn new(started: Started) -> Self {
-        let Started { sources, request, clock, permits } = started;
+        let Started { sources, request, mut clock, permits } = started;
         let n = request.params.n;
         let mut usage = Usage::default();
         let mut choices = Vec::new();
@@ -458,7 +461,7 @@ impl TextStream {
     fn fail(&mut self, error: RequestError) -> RequestError {
         self.failed = true;
         self.sources.iter_mut().for_each(|source| source.stream = None);
-        self.clock.end(error.code().into());
+        self.clock.fail(&error);
         error
     }
 }

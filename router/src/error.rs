@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cluster::ErrorCode;
 
+use crate::access::Reason;
 use crate::dispatch::DispatchError;
 use crate::served_model::ModelLoadError;
 use crate::text::{PoolFull, TemplateError};
@@ -169,6 +170,19 @@ impl RequestError {
             Self::Dispatch(error) => error.retry_after,
             _ => None,
         }
+    }
+
+    /// Whether the message may hold words of the client.
+    #[must_use]
+    pub(crate) fn quotes(&self) -> bool {
+        matches!(self, Self::Invalid { .. } | Self::UnknownModel(_))
+    }
+
+    /// What the access log may know of it.
+    #[must_use]
+    pub(crate) fn reason(&self) -> Reason {
+        let message = bounded(&self.to_string()).into_owned();
+        Reason { code: "", message, quotes: self.quotes() }
     }
 
     /// The gRPC status.

@@ -11,6 +11,7 @@ use kv_cache::TokenId;
 use scheduler::{ClientId, Generation, RequestId, StreamLimits, Streams};
 use tokio::time::timeout_at;
 
+use crate::access::AccessLog;
 use crate::completion::{Input, Permits, Prompt, Started, TextRequest, TextStream};
 use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
@@ -46,6 +47,8 @@ pub struct GatewayConfig {
     pub cors: bool,
     /// Refuse fields that have no effect.
     pub strict_fields: bool,
+    /// Write a line for each request.
+    pub access_log: bool,
 }
 
 /// The core of HTTP and gRPC: text in, text out.
@@ -53,6 +56,7 @@ pub struct Gateway {
     pub(crate) config: GatewayConfig,
     pub(crate) metrics: RouterMetrics,
     pub(crate) keys: Keys,
+    pub(crate) access: Arc<AccessLog>,
     generate: Arc<dyn Generate>,
     node: Lifecycle,
     pool: TextPool,
@@ -82,8 +86,10 @@ impl Gateway {
         let router_metrics = RouterMetrics::register(metrics);
         let keys = Keys::new(&config.api_keys, config.api_keys_file.clone())?;
         let in_flight = InFlight::new(limits.in_flight_bytes, limits.in_flight_bytes_per_client);
+        let access = AccessLog::new(config.access_log);
         let gateway = Arc::new(Self {
             config,
+            access,
             metrics: router_metrics,
             keys,
             generate,
@@ -165,7 +171,7 @@ impl Gateway {
         let permits = Permits { place: place.clone(), _turn: turn, work };
         let stopped = permits.work.cancelled().clone();
         let deadline = request.deadline();
-        let clock = self.metrics.start(request.endpoint, request.received).of(key);
+        let clock = self.metrics.start(&request).of(key);
         let start = timeout_at(deadline.into(), self.place(request, received, place));
         let placed = tokio::select! {
             placed = start => placed,

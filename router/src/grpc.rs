@@ -2,11 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use axum::middleware;
 use cluster::connections::ClientAddress;
 use futures::Stream;
+use http::Method;
 use proto::v1;
 use proto::v1::inference_request::Input as WireInput;
 use proto::v1::inference_response::{ChoiceFinished, Delta, Event, Started, Usage};
@@ -14,9 +15,10 @@ use proto::v1::inference_server::{Inference, InferenceServer};
 use scheduler::{ClientId, RequestId, TenantSalt, TokenLogprob, WorkerId};
 use serde_json::json;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response};
 use uuid::Uuid;
 
+use crate::access::{Call, Status};
 use crate::completion::{Finish, Input, TextEvent, TextRequest, TextStream};
 use crate::http::{Ignored, MessageRules};
 use crate::metrics::Endpoint;
@@ -41,10 +43,12 @@ struct Answer {
     started: Option<Started>,
     /// Whether the client gets to know which workers served it.
     names_workers: bool,
+    call: Call,
     done: bool,
 }
 
-type ResponseStream = Pin<Box<dyn Stream<Item = Result<v1::InferenceResponse, Status>> + Send>>;
+type ResponseStream =
+    Pin<Box<dyn Stream<Item = Result<v1::InferenceResponse, tonic::Status>> + Send>>;
 
 // === impl InferenceService ===
 
@@ -59,28 +63,35 @@ impl InferenceService {
         Routes::new(server).into_axum_router().layer(receive).into()
     }
 
-    async fn start(&self, request: Request<v1::InferenceRequest>) -> Result<Answer, RequestError> {
-        let received = Instant::now();
-        let owner = self.gateway.keys.check(request.metadata().as_ref())?.map(|key| key.client());
+    async fn start(
+        &self,
+        request: Request<v1::InferenceRequest>,
+        call: &Call,
+        id: RequestId,
+    ) -> Result<Answer, RequestError> {
+        let key = self.gateway.keys.check(request.metadata().as_ref())?;
+        key.iter().for_each(|key| call.of(key));
+        let owner = key.map(|key| key.client());
         let peer = request.extensions().get::<ClientAddress>();
         let peer = peer.map(|peer| client::of_address(peer.0));
         let client = owner.or(peer).unwrap_or_default();
         let held = request.extensions().get::<Received>().and_then(Received::take);
         let held = held.unwrap_or_else(|| self.gateway.receive(client));
         let timeout = cluster::rpc::timeout_of(request.metadata());
-        let request = self.read(request.into_inner(), received, timeout)?.of(client);
+        let request = self.read(request.into_inner(), id, call, timeout)?.of(client);
         let (request_id, model) = (request.id.to_string(), request.model.name.clone());
         let stream = self.gateway.start(request, held).await?;
         let prompt_tokens = stream.usage().prompt_tokens as u32;
         let started = Some(Started { request_id, model, prompt_tokens });
         let names_workers = self.gateway.config.debug_headers;
-        Ok(Answer { stream, started, names_workers, done: false })
+        Ok(Answer { stream, started, names_workers, call: call.clone(), done: false })
     }
 
     fn read(
         &self,
         wire: v1::InferenceRequest,
-        received: Instant,
+        id: RequestId,
+        call: &Call,
         grpc_timeout: Option<Duration>,
     ) -> Result<TextRequest, RequestError> {
         let limits = self.gateway.limits();
@@ -95,9 +106,9 @@ impl InferenceService {
         let params = params(&wire).check(&model, limits)?;
         let input = input(wire.input, &model, limits.messages)?;
         Ok(TextRequest {
-            id: RequestId(Uuid::now_v7().simple().to_string().into()),
+            id,
             endpoint: Endpoint::Grpc,
-            received,
+            received: call.received(),
             timeout,
             params: Arc::new(params),
             model,
@@ -105,7 +116,17 @@ impl InferenceService {
             echo: false,
             salt: TenantSalt::default(),
             client: ClientId::default(),
+            call: call.clone(),
         })
+    }
+
+    /// A call of `method` that has just come in, and its id.
+    fn begin<T>(&self, request: &Request<T>, method: &str) -> (Call, RequestId) {
+        let id = RequestId(Uuid::now_v7().simple().to_string().into());
+        let peer = request.extensions().get::<ClientAddress>().map(|peer| peer.0);
+        let path = format!("/baton.v1.Inference/{method}");
+        let call = self.gateway.access.begin(Method::POST, &path, id.clone(), peer);
+        (call, id)
     }
 }
 
@@ -116,12 +137,13 @@ impl Inference for InferenceService {
     async fn generate(
         &self,
         request: Request<v1::InferenceRequest>,
-    ) -> Result<Response<ResponseStream>, Status> {
-        let answer = self.start(request).await.map_err(|error| {
+    ) -> Result<Response<ResponseStream>, tonic::Status> {
+        let (call, id) = self.begin(&request, "Generate");
+        let answer = self.start(request, &call, id).await.map_err(|error| {
             self.gateway.refused(Endpoint::Grpc, &error);
-            tracing::debug!(%error, "request refused");
-            error.status()
+            refused(&call, &error)
         })?;
+        call.answered(Status::Grpc(Code::Ok));
         let messages = futures::stream::unfold(answer, |mut answer| async move {
             let message = answer.next().await?;
             Some((message, answer))
@@ -132,8 +154,12 @@ impl Inference for InferenceService {
     async fn list_models(
         &self,
         request: Request<v1::ListModelsRequest>,
-    ) -> Result<Response<v1::ListModelsResponse>, Status> {
-        self.gateway.keys.check(request.metadata().as_ref()).map_err(|error| error.status())?;
+    ) -> Result<Response<v1::ListModelsResponse>, tonic::Status> {
+        let (call, _) = self.begin(&request, "ListModels");
+        let key = self.gateway.keys.check(request.metadata().as_ref());
+        let key = key.map_err(|error| refused(&call, &error))?;
+        key.iter().for_each(|key| call.of(key));
+        call.answered(Status::Grpc(Code::Ok));
         let models = self.gateway.models().all().iter().map(|model| {
             let context_tokens_max = model.context_tokens_max;
             v1::list_models_response::Model { id: model.name.clone(), context_tokens_max }
@@ -145,7 +171,7 @@ impl Inference for InferenceService {
 // === impl Answer ===
 
 impl Answer {
-    async fn next(&mut self) -> Option<Result<v1::InferenceResponse, Status>> {
+    async fn next(&mut self) -> Option<Result<v1::InferenceResponse, tonic::Status>> {
         if self.done {
             return None;
         }
@@ -155,8 +181,7 @@ impl Answer {
                 Some(Ok(event)) => wire_event(event),
                 Some(Err(error)) => {
                     self.done = true;
-                    tracing::warn!(%error, "request failed");
-                    return Some(Err(error.status()));
+                    return Some(Err(refused(&self.call, &error)));
                 }
                 None => {
                     self.done = true;
@@ -182,6 +207,14 @@ impl Answer {
             system_fingerprint: route.fingerprint.clone(),
         }
     }
+}
+
+/// Notes why a call is refused, or broke off.
+fn refused(call: &Call, error: &RequestError) -> tonic::Status {
+    let status = error.status();
+    call.answered(Status::Grpc(status.code()));
+    call.failed(error.reason());
+    status
 }
 
 fn wire_event(event: TextEvent) -> Event {

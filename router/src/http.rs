@@ -1,21 +1,20 @@
 //! The HTTP gateway: OpenAI's API, and probes for operators.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use cluster::connections::ClientAddress;
 use cluster::telemetry::{Metrics, propagate};
 use http::{Method, Uri};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument as _, field, info_span};
 
-use crate::{Gateway, client};
+use crate::Gateway;
+use crate::access::{Reason, Status};
 use error::HttpError;
 use headers::CallIds;
 
@@ -53,7 +52,7 @@ pub fn app(gateway: Arc<Gateway>) -> Router {
         .route("/health", get(probes::health))
         .route("/ready", get(probes::ready_for_strangers));
     let layers = ServiceBuilder::new()
-        .layer(middleware::from_fn(name_call))
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), name_call))
         .layer(CatchPanicLayer::custom(|_| HttpError::panicked().into_response()))
         .layer(cors);
     api.merge(probes)
@@ -72,11 +71,13 @@ pub fn admin(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
         .with_state(gateway)
 }
 
-/// Gives the call its id and its span, child of the caller's trace.
-async fn name_call(mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ClientAddress>();
-    let client = peer.map(|peer| client::of_address(peer.0)).unwrap_or_default();
-    let ids = CallIds::new(request.headers(), Instant::now(), client);
+/// Gives the call its id, its span, child of the caller's trace, and its line in the access log.
+async fn name_call(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let ids = CallIds::new(&request, &gateway.access);
     let span = info_span!(
         "http",
         otel.name = format!("{} {}", request.method(), request.uri().path()),
@@ -88,10 +89,15 @@ async fn name_call(mut request: Request, next: Next) -> Response {
         trace_id = field::Empty,
     );
     propagate::adopt(&span, request.headers());
-    let name = ids.name.clone();
+    let (name, call) = (ids.name.clone(), ids.call.clone());
     request.extensions_mut().insert(ids);
     let mut response = next.run(request).instrument(span.clone()).await;
-    span.record("http.response.status_code", response.status().as_u16());
+    let status = response.status().as_u16();
+    span.record("http.response.status_code", status);
+    call.answered(Status::Http(status));
+    if let Some(reason) = response.extensions_mut().remove::<Reason>() {
+        call.failed(reason);
+    }
     response.headers_mut().insert(headers::REQUEST_ID, name);
     response
 }
@@ -107,6 +113,7 @@ async fn authenticate(
     };
     if let (Some(key), Some(ids)) = (&key, request.extensions_mut().get_mut::<CallIds>()) {
         ids.client = key.client();
+        ids.call.of(key);
     }
     let mut response = next.run(request).await;
     if let Some(key) = key {

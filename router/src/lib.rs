@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 mod client;
 pub mod completion;
 pub mod dispatch;

@@ -14,6 +14,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::RequestError;
+use crate::access::{Call, Reason, Work};
+use crate::completion::TextRequest;
 use crate::dispatch::Route;
 use crate::keys::Key;
 
@@ -101,6 +104,9 @@ pub struct RequestClock {
     key: Option<Arc<Key>>,
     received: Instant,
     first_token: Option<Instant>,
+    /// For the access log.
+    call: Call,
+    work: Work,
     ended: bool,
 }
 
@@ -232,12 +238,20 @@ impl RouterMetrics {
         self.requests.get_or_create(&ByOutcome { outcome, endpoint }).inc();
     }
 
-    /// Starts the clock of a request that arrived at `received`.
+    /// Starts the clock of a request.
     #[must_use]
-    pub fn start(&self, endpoint: Endpoint, received: Instant) -> RequestClock {
+    pub fn start(&self, request: &TextRequest) -> RequestClock {
         self.running.inc();
-        let metrics = self.clone();
-        RequestClock { metrics, endpoint, key: None, received, first_token: None, ended: false }
+        RequestClock {
+            metrics: self.clone(),
+            endpoint: request.endpoint,
+            key: None,
+            received: request.received,
+            first_token: None,
+            call: request.call.clone(),
+            work: Work::default(),
+            ended: false,
+        }
     }
 }
 
@@ -262,7 +276,8 @@ impl RequestClock {
     }
 
     /// A prompt was accepted by a worker.
-    pub fn placed(&self, prompt_tokens: usize, route: &Route) {
+    pub fn placed(&mut self, prompt_tokens: usize, route: &Route) {
+        self.work.prompt_tokens += prompt_tokens as u64;
         self.metrics.by_path.get_or_create(&ByPath { path: route.path() }).inc();
         self.metrics.prompt_tokens.inc_by(prompt_tokens as u64);
         self.spend(prompt_tokens as u64);
@@ -273,6 +288,7 @@ impl RequestClock {
     /// `count` tokens of a choice arrived at `now`.
     pub fn tokens(&mut self, choice: &mut ChoiceClock, count: u32, now: Instant) {
         self.metrics.generation_tokens.inc_by(count.into());
+        self.work.output_tokens += u64::from(count);
         self.spend(count.into());
         if self.first_token.is_none() {
             self.first_token = Some(now);
@@ -314,11 +330,22 @@ impl RequestClock {
         error
     }
 
+    /// The request broke off.
+    pub fn fail(&mut self, error: &RequestError) {
+        self.call.failed(error.reason());
+        self.end(error.code().into());
+    }
+
     /// The request has ended; only the first call counts.
     pub fn end(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        if outcome == Outcome::Cancelled {
+            self.call.failed(Reason::own("cancelled", "the client went away"));
+        }
+        let first_token = self.first_token.map(|at| at.saturating_duration_since(self.received));
+        self.call.worked(Work { first_token, total: self.received.elapsed(), ..self.work });
         self.metrics.running.dec();
         self.metrics.refused(self.endpoint, outcome);
         let labels = ByEndpoint { endpoint: self.endpoint };

@@ -9,7 +9,9 @@ use cluster::telemetry::{AdminServer, Metrics};
 use cluster::{ClusterError, HttpServer, Lifecycle, Protocol};
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
 
+use crate::access::AccessLog;
 use crate::dispatch::Generate;
 use crate::grpc::InferenceService;
 use crate::{Gateway, GatewayConfig, RouterError, http};
@@ -60,6 +62,7 @@ pub async fn serve(
     }
     let (keys, stopped, hangups) = (Arc::clone(&gateway), node.stopped().clone(), config.hangups);
     node.tasks().spawn(async move { stopped.run_until_cancelled(keys.keys.follow(hangups)).await });
+    node.tasks().spawn(tell(gateway.access.clone(), node.stopped().clone()));
     let server = |listener, protocol| HttpServer {
         listener,
         connections: connections.clone(),
@@ -76,4 +79,10 @@ pub async fn serve(
     let grpc = serve_clients(server(listener, Protocol::Grpc), routes, &node);
     let ((), grpc) = tokio::join!(http, grpc);
     grpc.map_err(|error: ClusterError| RouterError::Grpc(error.to_string()))
+}
+
+/// Tells of access lines that are left out, to the last.
+async fn tell(access: Arc<AccessLog>, stopped: CancellationToken) {
+    stopped.run_until_cancelled(access.follow()).await;
+    access.report();
 }

@@ -290,6 +290,45 @@ impl Generate for Arc<ScriptedPeer> {
     }
 }
 
+/// What this thread logs, as text, until dropped.
+pub(crate) struct Lines {
+    written: Arc<Mutex<Vec<u8>>>,
+    _captured: tracing::subscriber::DefaultGuard,
+}
+
+/// Appends to what is captured.
+struct Appending(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Appending {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    pub(crate) fn captured() -> Self {
+        let written = Arc::default();
+        let to = Arc::clone(&written);
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || Appending(Arc::clone(&to)))
+            .finish();
+        Self { written, _captured: tracing::subscriber::set_default(subscriber) }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.written.lock().clone()).unwrap()
+    }
+}
+
 /// A router on a real port, in front of a scripted peer.
 pub(crate) struct TestRouter {
     pub(crate) url: String,
@@ -330,6 +369,7 @@ impl TestRouter {
             insecure: false,
             cors: false,
             strict_fields: false,
+            access_log: true,
         };
         adjust(&mut gateway);
         let http = HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();

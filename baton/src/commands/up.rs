@@ -30,8 +30,8 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     let settings = Written::merge(args.node.config.as_deref(), &args.written())?.validate()?;
     let mut telemetry = settings.telemetry("baton", "up")?;
     if !settings.log_is_set() {
-        // The welcome says what there is to say.
-        telemetry.filter = "warn".to_owned();
+        // The welcome says what there is to say, and then each request has its line.
+        telemetry.filter = "warn,access=info".to_owned();
     }
     let telemetry = cluster::telemetry::init(&telemetry)?;
     let leave = cluster::shutdown_signal()?;

@@ -150,6 +150,10 @@ pub(crate) struct GatewayArgs {
     /// Answer browsers of any origin, not only pages of this machine [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub cors: Option<bool>,
+    /// Log a line for each request: who asked, and how it went. Lines of a kind are at most ten a second
+    /// where nothing was generated [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub access_log: Option<bool>,
     /// Largest request body, KiB [default: 16384]
     #[arg(long, value_name = "KIB")]
     pub body_kib_max: Option<u64>,

@@ -279,6 +279,7 @@ impl Settings {
             insecure: self.is_insecure() && !self.has_api_keys(),
             cors: gateway.cors.unwrap_or(false),
             strict_fields: gateway.strict_fields.unwrap_or(false),
+            access_log: gateway.access_log.unwrap_or(true),
         })
     }
 

@@ -77,7 +77,6 @@ pub(super) async fn handle(
         Ok(response) => response,
         Err(error) => {
             gateway.metrics.refused(Endpoint::Chat, error.code.into());
-            error.log();
             error.into_response()
         }
     }
@@ -147,6 +146,7 @@ fn read(
         echo: false,
         salt,
         client: ids.client,
+        call: ids.call,
     };
     Ok(Call { request, stream, usage, ignored })
 }

@@ -52,7 +52,6 @@ pub(super) async fn handle(
         Ok(response) => response,
         Err(error) => {
             gateway.metrics.refused(Endpoint::Completions, error.code.into());
-            error.log();
             error.into_response()
         }
     }
@@ -118,6 +117,7 @@ fn read(
         echo,
         salt,
         client: ids.client,
+        call: ids.call,
     };
     Ok(Call { request, stream, usage, ignored })
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::headers;
 use crate::RequestError;
+use crate::access::Reason;
 use crate::error::{bounded, echo};
 
 /// An answer that says what went wrong.
@@ -22,6 +23,9 @@ pub(super) struct HttpError {
     pub(super) code: ErrorCode,
     #[serde(skip)]
     retry_after: Option<Duration>,
+    /// Whether the message may hold words of the client.
+    #[serde(skip)]
+    quotes: bool,
     error: Body,
 }
 
@@ -46,7 +50,7 @@ impl HttpError {
         let kind = "invalid_request_error";
         let message = bounded(&message.into()).into_owned();
         let error = Body { message, kind, param: None, code };
-        Self { status, code: ErrorCode::InvalidRequest, retry_after: None, error }
+        Self { status, code: ErrorCode::InvalidRequest, retry_after: None, quotes: true, error }
     }
 
     pub(super) fn unknown_route(method: &Method, path: &str) -> Self {
@@ -63,14 +67,10 @@ impl HttpError {
         RequestError::Internal("the request could not be handled".into()).into()
     }
 
-    /// Tells the operator what the client is told, once: loudly only what is our own fault.
-    pub(super) fn log(&self) {
-        let (status, message) = (self.status.as_u16(), &self.error.message);
-        if self.status.is_server_error() {
-            tracing::warn!(status, message, "request failed");
-        } else {
-            tracing::debug!(status, message, "request refused");
-        }
+    /// What the access log may know of it.
+    fn reason(&self) -> Reason {
+        let Body { message, kind, code, .. } = &self.error;
+        Reason { code: code.unwrap_or(kind), message: message.clone(), quotes: self.quotes }
     }
 }
 
@@ -106,16 +106,18 @@ impl From<RequestError> for HttpError {
             _ => None,
         };
         let error_body = Body { message, kind, param, code: name };
-        Self { status, code, retry_after: error.retry_after(), error: error_body }
+        let (retry_after, quotes) = (error.retry_after(), error.quotes());
+        Self { status, code, retry_after, quotes, error: error_body }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let (status, retry_after) = (self.status, self.retry_after);
+        let (status, retry_after, reason) = (self.status, self.retry_after, self.reason());
         let busy =
             matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let mut response = (status, Json(self)).into_response();
+        response.extensions_mut().insert(reason);
         if busy {
             // Whole seconds, and never 0: that would ask for a busy loop.
             let ms = retry_after.map_or(1000, |after| after.as_millis().max(1));

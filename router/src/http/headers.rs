@@ -1,15 +1,19 @@
 //! Headers of our own: ids, the client's patience, where a request went.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::extract::Request;
+use cluster::connections::ClientAddress;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use scheduler::{ClientId, RequestId};
 use uuid::Uuid;
 
 use super::ignored::Ignored;
-use crate::RequestError;
+use crate::access::{AccessLog, Call};
 use crate::completion::TextStream;
 use crate::keys::{Allowance, Standing};
+use crate::{RequestError, client};
 
 /// The request's name in the client's words; made up where the client has none.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,22 +59,34 @@ pub(super) struct CallIds {
     pub(super) received: Instant,
     /// Whose it is.
     pub(super) client: ClientId,
+    /// What the access log will tell of it.
+    pub(super) call: Call,
 }
 
 // === impl CallIds ===
 
 impl CallIds {
-    pub(super) fn new(headers: &HeaderMap, received: Instant, client: ClientId) -> Self {
-        let own = Uuid::now_v7().simple().to_string();
-        let Some(name) = headers.get(REQUEST_ID).filter(|name| is_sane(name.as_bytes())) else {
-            let name = HeaderValue::try_from(&own).unwrap_or(HeaderValue::from_static("-"));
-            return Self { name, request: RequestId(own.into()), received, client };
-        };
-        // Two clients, or one that retries, may send the same name.
-        let tail = &own[own.len() - 12..];
-        let request = format!("{}.{tail}", name.to_str().unwrap_or_default());
-        Self { name: name.clone(), request: RequestId(request.into()), received, client }
+    /// The names of a call that has just come in.
+    pub(super) fn new(request: &Request, access: &Arc<AccessLog>) -> Self {
+        let (name, id) = names(request.headers());
+        let peer = request.extensions().get::<ClientAddress>().map(|peer| peer.0);
+        let client = peer.map(client::of_address).unwrap_or_default();
+        let call = access.begin(request.method().clone(), request.uri().path(), id.clone(), peer);
+        Self { name, request: id, received: call.received(), client, call }
     }
+}
+
+/// A call's name for its client, and for the house.
+fn names(headers: &HeaderMap) -> (HeaderValue, RequestId) {
+    let own = Uuid::now_v7().simple().to_string();
+    let Some(name) = headers.get(REQUEST_ID).filter(|name| is_sane(name.as_bytes())) else {
+        let name = HeaderValue::try_from(&own).unwrap_or(HeaderValue::from_static("-"));
+        return (name, RequestId(own.into()));
+    };
+    // Two clients, or one that retries, may send the same name.
+    let tail = &own[own.len() - 12..];
+    let request = format!("{}.{tail}", name.to_str().unwrap_or_default());
+    (name.clone(), RequestId(request.into()))
 }
 
 fn is_sane(name: &[u8]) -> bool {

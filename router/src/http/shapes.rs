@@ -262,11 +262,8 @@ pub(super) async fn respond<S: Shape>(
     envelope: Envelope,
     stream: TextStream,
 ) -> Response {
-    whole(shape, envelope, stream).await.unwrap_or_else(|error| {
-        let error = HttpError::from(error);
-        error.log();
-        error.into_response()
-    })
+    let answer = whole(shape, envelope, stream).await;
+    answer.unwrap_or_else(|error| HttpError::from(error).into_response())
 }
 
 async fn whole<S: Shape>(

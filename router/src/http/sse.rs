@@ -177,7 +177,6 @@ impl<S: Shape> SseWriter<S> {
     /// there is no `[DONE]`.
     fn fail(&mut self, error: RequestError) {
         let error = HttpError::from(error);
-        error.log();
         self.out.extend_from_slice(b"event: error\ndata: ");
         error.write(&mut self.out);
         self.out.extend_from_slice(b"\n\n");
