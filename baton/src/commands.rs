@@ -5,6 +5,7 @@ pub(crate) mod certs;
 pub(crate) mod chat;
 pub(crate) mod doctor;
 pub(crate) mod keys;
+pub(crate) mod reach;
 pub(crate) mod router;
 pub(crate) mod up;
 pub(crate) mod workers;

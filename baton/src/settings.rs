@@ -18,7 +18,7 @@ mod valid;
 pub(crate) use groups::{
     EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs,
 };
-pub(crate) use security::{Lock, Port};
+pub(crate) use security::{Door, Lock, Port};
 pub(crate) use valid::Settings;
 
 /// Every setting as somebody wrote it; absent ones take their defaults.
@@ -66,6 +66,12 @@ impl Written {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub(crate) fn foreign_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The key that clients' commands send where none is given: their own, or the one that a router of this
+/// machine would want.
+pub(crate) fn client_key() -> Option<String> {
+    foreign_variable("BATON_API_KEY").or_else(|| foreign_variable("BATON_GATEWAY__API_KEY"))
 }
 
 /// Where Hugging Face's own tools keep downloaded models.

@@ -18,7 +18,8 @@ fn text(bytes: &[u8]) -> String {
 #[case::up(&["up", "--help"], &["--model", "--http", "--kv-memory-mib", "[default: 127.0.0.1:8000]"])]
 #[case::router(&["router", "--help"], &["--etcd", "--namespace", "--handoff", "--drain-deadline-s"])]
 #[case::worker(&["decode-worker", "--help"], &["--id", "--listen", "--admin", "--kv-blocks", "--etcd"])]
-#[case::bench(&["bench", "serve", "--help"], &["--rate", "--clients", "--slo-ttft-ms"])]
+#[case::bench(&["bench", "serve", "--help"], &["--rate", "--clients", "--slo-ttft-ms", "--failures-max", "--ca"])]
+#[case::chat(&["chat", "--help"], &["--url", "--ca", "BATON_API_KEY", "--system"])]
 fn help_teaches(#[case] args: &[&str], #[case] taught: &[&str]) {
     let output = baton(args);
     assert!(output.status.success());
@@ -34,6 +35,9 @@ fn help_teaches(#[case] args: &[&str], #[case] taught: &[&str]) {
 #[case::bad_policy(&["up", "--handoff", "sometimes"], "gateway.handoff")]
 #[case::small_budget(&["decode-worker", "--batch-tokens-max", "3"], "engine.batch_tokens_max")]
 #[case::unreachable(&["chat", "--url", "http://127.0.0.1:1", "Hello"], "start one with `baton up`")]
+#[case::no_address(&["chat", "--url", "ftp://127.0.0.1", "Hello"], "want http://HOST:PORT")]
+#[case::no_authority(&["chat", "--url", "https://127.0.0.1:1", "--ca", "/no/ca.pem", "Hello"], "/no/ca.pem")]
+#[case::nobody_to_measure(&["bench", "serve", "--url", "127.0.0.1:1"], "http://127.0.0.1:1")]
 fn what_is_wrong_is_said_and_the_status_tells(#[case] args: &[&str], #[case] said: &str) {
     let output = baton(args);
     assert_eq!(output.status.code(), Some(1));

@@ -11,9 +11,11 @@ pub mod engine;
 pub mod kernels;
 pub mod load;
 pub mod report;
+pub mod server;
 pub mod sse;
 pub mod workload;
 
 pub use load::{Arrivals, LoadOptions};
 pub use report::{Report, Slo};
+pub use server::{Server, ServerError, ServerOptions};
 pub use workload::{Conversation, Fixed, Spread, Trace, Workload};

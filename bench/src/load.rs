@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::report::{Measured, Recorder, Report, Slo};
+use crate::server::ServerOptions;
 use crate::workload::Workload;
 
 mod client;
@@ -27,12 +28,10 @@ const WARM_UP_SALT: u64 = 0x5741_524d;
 /// What to send, where, and how.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// `http://host:port`, with or without `/v1`.
-    pub url: String,
+    /// The server.
+    pub server: ServerOptions,
     /// The model to ask for; `None`: the first that the server lists.
     pub model: Option<String>,
-    /// Sent as a bearer token.
-    pub api_key: Option<String>,
     /// What clients say.
     pub workload: Workload,
     /// At which pace.
@@ -87,7 +86,9 @@ pub async fn run(options: LoadOptions, cancel: CancellationToken) -> Result<Repo
         tokio::join!(collect(recorder, received, &bar), drive(&options, visitor, &cancel),);
     let duration = start.elapsed();
     bar.finish_and_clear();
-    Ok(recorder.finish(options.workload.describe(), options.arrivals.describe(), duration))
+    let report =
+        recorder.finish(options.workload.describe(), options.arrivals.describe(), duration);
+    Ok(Report { seed: options.seed, ..report })
 }
 
 /// Lets connections be made and estimates be fitted before anything counts.

@@ -56,6 +56,9 @@ pub struct Report {
     pub workload: String,
     /// At which pace.
     pub arrivals: String,
+    /// With it, the same is sent again.
+    #[serde(default)]
+    pub seed: u64,
     /// From the first request to the last answer.
     pub duration_s: f64,
     /// Requests answered in full.
@@ -230,6 +233,31 @@ impl Report {
         self.rate(self.good)
     }
 
+    /// Why the run is no measurement, if it isn't: nothing was answered, or too much failed.
+    ///
+    /// - `failures_max`: the share that may fail, in percent.
+    #[must_use]
+    pub fn flaw(&self, failures_max: f64) -> Option<String> {
+        let all = self.completed + self.failed;
+        if all == 0 {
+            return Some("no request was sent to its end".to_owned());
+        }
+        let share = 100.0 * self.failed as f64 / all as f64;
+        if self.completed > 0 && share <= failures_max {
+            return None;
+        }
+        let worst = self.failures.iter().max_by_key(|(_, count)| **count);
+        let why = worst.map_or("", |(why, _)| why.as_str());
+        let allowed = match self.completed {
+            0 => String::new(),
+            _ => format!(", more than the {failures_max} % allowed"),
+        };
+        Some(format!(
+            "{} of {all} requests failed ({share:.1} %{allowed}), most by: {why}",
+            self.failed
+        ))
+    }
+
     /// As JSON, with the rates that follow from the counts.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -246,7 +274,7 @@ impl Report {
     }
 
     fn write_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}; {}", self.workload, self.arrivals)?;
+        writeln!(f, "{}; {}; seed {}", self.workload, self.arrivals, self.seed)?;
         writeln!(
             f,
             "{} answered, {} failed in {:.1} s: {:.2} requests/s, {:.0} tokens/s in, {:.0} tokens/s out",

@@ -61,7 +61,7 @@ impl Workload {
         match self {
             Self::Fixed(fixed) => Box::new(fixed.sessions(seed)),
             Self::Conversation(conversation) => Box::new(conversation.sessions(seed)),
-            Self::Trace(trace) => Box::new(trace.sessions()),
+            Self::Trace(trace) => Box::new(trace.sessions(seed)),
         }
     }
 

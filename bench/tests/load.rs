@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bench::{Arrivals, Conversation, Fixed, LoadOptions, Report, Slo, Spread, Workload};
+use bench::{
+    Arrivals, Conversation, Fixed, LoadOptions, Report, ServerOptions, Slo, Spread, Workload,
+};
 use rstest::rstest;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -112,7 +114,7 @@ async fn warm_up_requests_are_sent_and_not_counted() {
 async fn a_server_that_is_not_there_is_an_error() {
     let server = Server::start(usize::MAX).await;
     let mut options = options(&server, fixed(1), Arrivals::Closed { clients: 1 });
-    options.url = "http://127.0.0.1:9".to_owned();
+    options.server.url = "http://127.0.0.1:9".to_owned();
     let error = bench::load::run(options, CancellationToken::new()).await.expect_err("nobody");
     assert!(format!("{error:#}").contains("127.0.0.1:9"), "{error:#}");
 }
@@ -135,9 +137,11 @@ fn fixed(requests: usize) -> Workload {
 
 fn options(server: &Server, workload: Workload, arrivals: Arrivals) -> LoadOptions {
     LoadOptions {
-        url: format!("http://{}/v1", server.addr),
+        server: ServerOptions {
+            url: format!("http://{}/v1", server.addr),
+            ..ServerOptions::default()
+        },
         model: None,
-        api_key: None,
         workload,
         arrivals,
         warm_up: 0,

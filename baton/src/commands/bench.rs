@@ -4,12 +4,15 @@ mod device;
 mod engine;
 mod kernels;
 
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use bench::{Arrivals, Conversation, Fixed, LoadOptions, Slo, Spread, Trace, Workload};
 use clap::{Args, Subcommand, ValueEnum};
+
+use super::reach::ReachArgs;
 
 /// Measures a running cluster, one engine, or its kernels.
 #[derive(Args, Clone, Debug)]
@@ -31,15 +34,11 @@ enum What {
 /// `baton bench serve`.
 #[derive(Args, Clone, Debug)]
 struct ServeArgs {
-    /// The endpoint.
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
-    url: String,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// The model; by default the first one served.
     #[arg(long)]
     model: Option<String>,
-    /// `Authorization: Bearer KEY`.
-    #[arg(long)]
-    api_key: Option<String>,
     /// What clients say.
     #[arg(long, value_enum, default_value_t = Kind::Fixed)]
     workload: Kind,
@@ -85,9 +84,13 @@ struct ServeArgs {
     /// 0 is greedy.
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
-    /// Same seed, same requests.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Same seed, same requests, which a second run finds in the cache. Default: a fresh one, which the
+    /// report tells.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Fail if more requests than this share do; if all do, it always fails.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100.0)]
+    failures_max: f64,
     /// Write the report as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -118,12 +121,22 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
 async fn serve(args: &ServeArgs) -> Result<()> {
     let cancel = cluster::shutdown_signal()?;
     let report = bench::load::run(args.options()?, cancel).await?;
-    println!("{report}");
+    // Whoever reads only its beginning has what he wants.
+    let _ = writeln!(std::io::stdout(), "{report}");
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("can't write {}", path.display()))?;
     }
-    Ok(())
+    match report.flaw(args.failures_max) {
+        Some(flaw) => bail!("{flaw}"),
+        None => Ok(()),
+    }
+}
+
+/// A seed that no earlier run had, short enough to be typed again.
+fn fresh_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as u64 % 1_000_000_000_000
 }
 
 // === impl ServeArgs ===
@@ -135,9 +148,8 @@ impl ServeArgs {
             None => Arrivals::Closed { clients: self.clients },
         };
         Ok(LoadOptions {
-            url: self.url.clone(),
+            server: self.reach.options(),
             model: self.model.clone(),
-            api_key: self.api_key.clone(),
             workload: self.workload()?,
             arrivals,
             warm_up: self.warm_up,
@@ -148,7 +160,7 @@ impl ServeArgs {
                 tpot: Duration::from_millis(self.slo_tpot_ms),
             },
             temperature: self.temperature,
-            seed: self.seed,
+            seed: self.seed.unwrap_or_else(fresh_seed),
             progress: true,
         })
     }

@@ -1,22 +1,30 @@
-//! `baton chat`: a conversation in the terminal.
+//! `baton chat`: a conversation in the terminal, or through pipes.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+use std::io::IsTerminal as _;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
+use bench::Server;
 use clap::Args;
 use console::style;
-use futures::StreamExt as _;
-use rustyline::DefaultEditor;
-use rustyline::error::ReadlineError;
-use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::reach::ReachArgs;
+use input::{Input, Line};
+use order::Order;
+use talk::{End, Talk};
+
+mod answer;
+mod input;
+mod order;
+mod talk;
+mod trouble;
+mod wrap;
 
 /// Talks to a running router.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ChatArgs {
-    /// The router's address.
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
-    url: String,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// The model; by default the first one served.
     #[arg(long)]
     model: Option<String>,
@@ -26,236 +34,129 @@ pub(crate) struct ChatArgs {
     /// 0 always takes the likeliest word; by default the model's own setting.
     #[arg(long)]
     temperature: Option<f32>,
-    /// Longest answer, tokens.
-    #[arg(long, default_value_t = 512)]
-    max_tokens: u32,
-    /// `Authorization: Bearer KEY`, where the router wants one.
-    #[arg(long)]
-    api_key: Option<String>,
+    /// Longest answer, tokens. Default: 512, or half of a smaller model's context.
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<u32>,
     /// Ask this one question and leave.
     question: Option<String>,
 }
 
-/// A conversation with one model.
-struct Conversation {
-    args: ChatArgs,
-    client: reqwest::Client,
-    model: String,
-    messages: Vec<Value>,
+/// A user, and who is talked to.
+struct Session {
+    talk: Talk,
+    interrupts: Signal,
+    /// Somebody sits there; else a script reads what is written.
+    is_person: bool,
+    asked: u32,
+    failed: u32,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// If the router can't be reached or refuses.
+/// If the server can't be reached, or refuses the one question, or any of a script's.
 pub(crate) async fn run(args: ChatArgs) -> Result<()> {
-    let mut conversation = Conversation::begin(args).await?;
-    if let Some(question) = conversation.args.question.clone() {
-        return conversation.ask(&question).await;
-    }
-    println!("{} {}", style("Talking to").dim(), style(&conversation.model).bold(),);
-    println!("{}", style("/clear forgets the conversation, /quit or Ctrl-D leaves.").dim());
-    let mut lines = Lines::new()?;
-    while let Some(line) = lines.next().await? {
-        match line.trim() {
-            "" => {}
-            "/quit" | "/exit" => break,
-            "/clear" => conversation.clear(),
-            question => {
-                // One failed question doesn't end the conversation.
-                if let Err(error) = conversation.ask(question).await {
-                    eprintln!("{} {error:#}", style("error:").red().bold());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-// === impl Conversation ===
-
-impl Conversation {
-    async fn begin(args: ChatArgs) -> Result<Self> {
-        let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build()?;
-        let model = match args.model.clone() {
-            Some(model) => model,
-            None => first_model(&client, &args).await?,
-        };
-        let mut conversation = Self { args, client, model, messages: Vec::new() };
-        conversation.clear();
-        Ok(conversation)
-    }
-
-    fn clear(&mut self) {
-        self.messages = self
-            .args
-            .system
-            .iter()
-            .map(|system| json!({ "role": "system", "content": system }))
-            .collect();
-    }
-
-    /// Asks, prints the answer as it comes, and remembers both.
-    async fn ask(&mut self, question: &str) -> Result<()> {
-        self.messages.push(json!({ "role": "user", "content": question }));
-        match self.answer().await {
-            Ok(answer) => {
-                self.messages.push(json!({ "role": "assistant", "content": answer }));
-                Ok(())
-            }
-            Err(error) => {
-                self.messages.pop();
-                Err(error)
-            }
-        }
-    }
-
-    async fn answer(&self) -> Result<String> {
-        let mut body = json!({
-            "model": self.model,
-            "messages": self.messages,
-            "max_tokens": self.args.max_tokens,
-            "stream": true,
-            "stream_options": { "include_usage": true },
-        });
-        if let Some(temperature) = self.args.temperature {
-            body["temperature"] = json!(temperature);
-        }
-        let asked = Instant::now();
-        let request =
-            self.client.post(format!("{}/v1/chat/completions", self.args.url)).json(&body);
-        let response = authorized(request, &self.args).send().await.with_context(|| {
-            format!("no router answers at {}; start one with `baton up`", self.args.url)
-        })?;
-        let path = header(&response, "x-baton-path");
-        let response = checked(response).await?;
-        let mut stream = response.bytes_stream();
-        let mut buffer = Vec::new();
-        let mut answer = Answer { first_after: None, asked, text: String::new(), tokens: 0 };
-        while let Some(chunk) = stream.next().await {
-            buffer.extend_from_slice(&chunk.context("the router hung up")?);
-            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
-                answer.take_line(&line)?;
-            }
-        }
-        answer.close(&path);
-        Ok(answer.text)
+    let server = Server::new(&args.reach.options())?;
+    let mut session = Session::begin(server, &args).await?;
+    match &args.question {
+        Some(question) => session.ask_once(question).await,
+        None => session.go_on().await,
     }
 }
 
-/// An answer as it arrives.
-struct Answer {
-    asked: Instant,
-    first_after: Option<Duration>,
-    text: String,
-    tokens: u64,
-}
+// === impl Session ===
 
-// === impl Answer ===
+impl Session {
+    async fn begin(server: Server, args: &ChatArgs) -> Result<Self> {
+        let interrupts = signal(SignalKind::interrupt())?;
+        let is_person = std::io::stdin().is_terminal();
+        let talk = Talk::begin(server, args).await?;
+        Ok(Self { talk, interrupts, is_person, asked: 0, failed: 0 })
+    }
 
-impl Answer {
-    /// Takes one line of the event stream.
-    fn take_line(&mut self, line: &[u8]) -> Result<()> {
-        let line = std::str::from_utf8(line).context("the stream is not UTF-8")?.trim_end();
-        let Some(data) = line.strip_prefix("data: ").filter(|data| *data != "[DONE]") else {
-            return Ok(());
-        };
-        let event: Value = serde_json::from_str(data).context("the stream is not JSON")?;
-        if let Some(message) = event["error"]["message"].as_str() {
-            bail!("{message}");
+    async fn ask_once(&mut self, question: &str) -> Result<()> {
+        match self.ask(question).await? {
+            End::Whole => Ok(()),
+            End::Interrupted => bail!("interrupted"),
         }
-        if let Some(tokens) = event["usage"]["completion_tokens"].as_u64() {
-            self.tokens = tokens;
+    }
+
+    /// Takes line after line until the user leaves.
+    async fn go_on(&mut self) -> Result<()> {
+        let mut input = Input::new(self.is_person)?;
+        if self.is_person {
+            println!("{} {}", style("Talking to").dim(), style(self.talk.model()).bold());
+            println!("{}", style("/help says what there is; Ctrl-D leaves.").dim());
         }
-        if let Some(text) =
-            event["choices"][0]["delta"]["content"].as_str().filter(|text| !text.is_empty())
-        {
-            self.first_after.get_or_insert_with(|| self.asked.elapsed());
-            self.text.push_str(text);
-            print!("{text}");
-            std::io::stdout().flush()?;
+        loop {
+            let line = tokio::select! {
+                line = input.next() => line?,
+                // At a prompt, Ctrl-C is a key like others.
+                Some(()) = self.interrupts.recv(), if !self.is_person => Line::End,
+            };
+            let Line::Message(message) = line else { break };
+            if !self.obey(&message).await? {
+                break;
+            }
+        }
+        if !self.is_person && self.failed > 0 {
+            bail!("{} of {} questions failed", self.failed, self.asked);
         }
         Ok(())
     }
 
-    fn close(&self, path: &str) {
-        println!();
-        let (Some(first), true) = (self.first_after, std::io::stdout().is_terminal()) else {
-            return;
-        };
-        let rest = self.asked.elapsed().saturating_sub(first).as_secs_f64();
-        let rate = self.tokens.saturating_sub(1) as f64 / rest.max(1e-6);
-        let line = format!(
-            "{} tokens, first after {:.0} ms, then {rate:.0}/s, {path}",
-            self.tokens,
-            first.as_secs_f64() * 1e3,
-        );
-        println!("{}", style(line).dim());
-    }
-}
-
-/// The lines the user types.
-struct Lines {
-    editor: Option<DefaultEditor>,
-}
-
-// === impl Lines ===
-
-impl Lines {
-    fn new() -> Result<Self> {
-        Ok(Self { editor: Some(DefaultEditor::new().context("the terminal can't be read")?) })
-    }
-
-    /// The next line; `None` when the user has left. Reads on a blocking thread.
-    async fn next(&mut self) -> Result<Option<String>> {
-        let mut editor = self.editor.take().context("a line is being read already")?;
-        let (editor, line) = tokio::task::spawn_blocking(move || {
-            let line = editor.readline("> ");
-            if let Ok(line) = &line {
-                // A history that can't grow is no reason to stop talking.
-                let _ = editor.add_history_entry(line.as_str());
+    /// Does what a message says; whether to go on.
+    async fn obey(&mut self, message: &str) -> Result<bool> {
+        match Order::of(message) {
+            Order::Nothing => {}
+            Order::Leave => return Ok(false),
+            Order::Help => println!("{}", order::HELP.trim_end()),
+            Order::Clear => {
+                self.talk.clear();
+                self.note("forgotten");
             }
-            (editor, line)
-        })
-        .await?;
-        self.editor = Some(editor);
-        match line {
-            Ok(line) => Ok(Some(line)),
-            Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
-            Err(error) => Err(error.into()),
+            Order::System(change) => {
+                let told = self.talk.instruct(change);
+                self.note(&told);
+            }
+            Order::Unknown(name) => {
+                Self::complain(&format!("there is no {name}; /help lists what there is"));
+            }
+            Order::Retry => match self.talk.take_back() {
+                Some(question) => return self.try_ask(&question).await,
+                None => Self::complain("nothing was asked yet"),
+            },
+            Order::Ask(question) => return self.try_ask(&question).await,
+        }
+        Ok(true)
+    }
+
+    /// Asks; one failed question doesn't end the conversation, an interrupted one ends a script.
+    async fn try_ask(&mut self, question: &str) -> Result<bool> {
+        self.asked += 1;
+        match self.ask(question).await {
+            Ok(End::Interrupted) if !self.is_person => bail!("interrupted"),
+            Ok(_) => {}
+            Err(error) => {
+                self.failed += 1;
+                Self::complain(&format!("{error:#}"));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks, until there is an answer or the user has heard enough.
+    async fn ask(&mut self, question: &str) -> Result<End> {
+        self.talk.ask(question, &mut self.interrupts).await
+    }
+
+    fn note(&self, text: &str) {
+        if self.is_person {
+            println!("{}", style(text).dim());
         }
     }
-}
 
-async fn first_model(client: &reqwest::Client, args: &ChatArgs) -> Result<String> {
-    let response = authorized(client.get(format!("{}/v1/models", args.url)), args)
-        .send()
-        .await
-        .with_context(|| format!("no router answers at {}; start one with `baton up`", args.url))?;
-    let models: Value = checked(response).await?.json().await?;
-    let first = models["data"][0]["id"].as_str().context("the router serves no model")?;
-    Ok(first.to_owned())
-}
-
-fn authorized(request: reqwest::RequestBuilder, args: &ChatArgs) -> reqwest::RequestBuilder {
-    match &args.api_key {
-        Some(key) => request.bearer_auth(key),
-        None => request,
+    fn complain(text: &str) {
+        eprintln!("{} {text}", style("error:").for_stderr().red().bold());
     }
-}
-
-/// The response, or the router's own error message.
-async fn checked(response: reqwest::Response) -> Result<reqwest::Response> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let body: Value = response.json().await.unwrap_or_default();
-    bail!("{} ({status})", body["error"]["message"].as_str().unwrap_or("the router refused"))
-}
-
-fn header(response: &reqwest::Response, name: &str) -> String {
-    let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-    value.unwrap_or_default().to_owned()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use cluster::security::{Identity, NodeRole, Security, random_secret};
 use cluster::{Membership, MemoryMembership};
-use console::style;
+use engine::ModelOptions;
 use engine::backend::cuda::{SmPartition, SmSplit};
 use futures::future::OptionFuture;
 use kv_transfer::transport::LocalReceivers;
@@ -21,6 +21,9 @@ use crate::model::LocalModel;
 use crate::ports::Ports;
 use crate::progress;
 use crate::settings::{Settings, Written};
+use welcome::Welcome;
+
+mod welcome;
 
 /// Runs the command.
 ///
@@ -116,7 +119,8 @@ impl House {
             progress,
             also_left.cancelled_owned(),
         );
-        let welcome = welcome(&membership, workers, &ports, model);
+        let welcome = welcome(settings, model, ports)?;
+        let welcome = welcome.say(&membership, workers);
         let router = async {
             let leave = async {
                 tokio::select! {
@@ -171,33 +175,26 @@ fn worker_config(
     Ok(WorkerConfig { id, ..config })
 }
 
-/// Waits until all workers serve, then says what to try.
-async fn welcome(membership: &MemoryMembership, workers: usize, ports: &Ports, model: &LocalModel) {
-    let mut view = membership.view();
-    // The view never closes while the membership lives.
-    let _ = view.wait_for(|members| members.workers.len() == workers).await;
-    let (Some(http), Some(grpc)) = (ports.http, ports.grpc) else { return };
-    let dim = |text: &str| style(text.to_owned()).dim();
-    println!("{} serves {}\n", style("Baton").bold(), style(&model.name).bold());
-    println!("  {}   http://{http}/v1", dim("OpenAI API"));
-    println!("  {}         {grpc}", dim("gRPC"));
-    if let Some(addr) = ports.admin {
-        println!("  {}      http://{addr}/metrics", dim("metrics"));
-    }
-    if let Some(addr) = ports.prefill_admin {
-        println!("  {}      http://{addr}/metrics", dim("prefill"));
-    }
-    if let Some(addr) = ports.decode_admin {
-        println!("  {}       http://{addr}/metrics", dim("decode"));
-    }
-    println!();
-    println!("{}", dim("Try, in another terminal:"));
-    println!("  baton chat --url http://{http}");
-    println!(
-        "  curl -N http://{http}/v1/chat/completions -H 'content-type: application/json' \\\n    \
-         -d '{{\"model\": \"{}\", \"stream\": true, \"messages\": [{{\"role\": \"user\", \
-         \"content\": \"What is a KV cache?\"}}]}}'\n",
-        model.name
-    );
-    println!("{}", dim("Ctrl-C leaves."));
+/// What there is to say once all of it serves.
+fn welcome(settings: &Settings, model: &LocalModel, ports: Ports) -> Result<Welcome> {
+    Ok(Welcome {
+        model: model.name.clone(),
+        device: device(&settings.engine(Role::Decode, model)?.model),
+        ports,
+        door: settings.door()?,
+        admin_tls: settings.has_admin_tls(),
+        program: welcome::program(),
+    })
+}
+
+/// What the model runs on, in words.
+fn device(options: &ModelOptions) -> String {
+    let Some(cuda) = &options.cuda else {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = options.threads.unwrap_or_else(cores);
+        return format!("CPU, {threads} {}", if threads == 1 { "thread" } else { "threads" });
+    };
+    let gpus = engine::cuda::probe().unwrap_or_default();
+    let name = gpus.into_iter().nth(cuda.ordinal).map_or("GPU".into(), |gpu| gpu.name);
+    format!("{name} (cuda:{})", cuda.ordinal)
 }

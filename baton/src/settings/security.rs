@@ -30,6 +30,17 @@ pub(crate) enum Lock {
     Keys,
 }
 
+/// How clients are met.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Door {
+    /// The hosts in the certificate that they see; `None`: they are met unencrypted.
+    pub(crate) hosts: Option<Vec<String>>,
+    /// Whom they have to trust for that; `None`: whom their system trusts.
+    pub(crate) ca: Option<PathBuf>,
+    /// Where the keys are of which they need one; `None`: they need none.
+    pub(crate) keys: Option<String>,
+}
+
 // === impl Settings ===
 
 impl Settings {
@@ -81,7 +92,7 @@ impl Settings {
         &self,
         security: &Security,
     ) -> Result<Option<Arc<Certificates>>> {
-        if !self.written.security.admin_tls.unwrap_or(false) {
+        if !self.has_admin_tls() {
             return Ok(None);
         }
         let certificates = security.certificates().context("--admin-tls needs certificates")?;
@@ -92,6 +103,35 @@ impl Settings {
     pub(crate) fn has_api_keys(&self) -> bool {
         let gateway = &self.written.gateway;
         gateway.api_key.is_some() || gateway.api_keys_file.is_some()
+    }
+
+    /// How clients of the gateway are met, as far as those who come need to know.
+    ///
+    /// # Errors
+    /// If its certificate can't be used.
+    pub(crate) fn door(&self) -> Result<Door> {
+        let (gateway, security) = (&self.written.gateway, &self.written.security);
+        let certificates = self.gateway_certificates()?;
+        let ca = match &security.gateway_cert {
+            _ if certificates.is_none() => None,
+            Some(cert) => authority_beside(cert),
+            None => security.tls_ca.clone(),
+        };
+        let file = gateway
+            .api_keys_file
+            .as_deref()
+            .map(|file| format!("one of those that {} has the hashes of", file.display()));
+        let keys = gateway.api_key.as_ref().map(|_| "the one of --api-key".to_owned()).or(file);
+        Ok(Door {
+            hosts: certificates.map(|certificates| certificates.hosts()),
+            ca: ca.map(|ca| std::path::absolute(&ca).unwrap_or(ca)),
+            keys,
+        })
+    }
+
+    /// Whether health and metrics are served in TLS.
+    pub(crate) fn has_admin_tls(&self) -> bool {
+        self.written.security.admin_tls.unwrap_or(false)
     }
 
     /// Whether somebody said that strangers may come.
@@ -167,6 +207,11 @@ impl Settings {
             (None, secret) => Ok(secret.clone()),
         }
     }
+}
+
+/// The certificate of the authority beside a certificate, where `baton certs` puts it.
+fn authority_beside(cert: &Path) -> Option<PathBuf> {
+    Some(cert.with_file_name("ca.pem")).filter(|path| path.is_file())
 }
 
 /// A certificate and its key, of which neither is of use alone.

@@ -1,28 +1,21 @@
 //! An OpenAI client with a stopwatch.
 
-use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use futures::StreamExt;
-use reqwest::Response;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::LoadOptions;
 use crate::report::Measured;
-use crate::sse::Decoder;
-
-/// Between two requests of one client a connection may idle; a run's think times are shorter.
-const IDLE_MAX: Duration = Duration::from_secs(90);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::server::{Events, Refusal, Server, ServerError};
 
 /// A server, and the model to ask for.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
-    http: reqwest::Client,
-    base: String,
+    server: Server,
     model: String,
-    api_key: Option<String>,
+    /// The longest that one request may take.
+    timeout: Duration,
 }
 
 /// A stream as it is read.
@@ -45,21 +38,15 @@ impl Endpoint {
     /// # Errors
     /// If it cannot be reached, or lists no model.
     pub(super) async fn connect(options: &LoadOptions) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .timeout(options.request_timeout)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_MAX)
-            // The server's own answer is measured, not a proxy's that the environment names.
-            .no_proxy()
-            .build()?;
-        let base = options.url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let mut endpoint =
-            Self { http, base, model: String::new(), api_key: options.api_key.clone() };
-        endpoint.model = match &options.model {
+        let server = Server::new(&options.server)?;
+        let model = match &options.model {
             Some(model) => model.clone(),
-            None => endpoint.first_model().await?,
+            None => {
+                let first = server.first_model().await;
+                first.with_context(|| format!("{}/v1/models", server.base()))?.id
+            }
         };
-        Ok(endpoint)
+        Ok(Self { server, model, timeout: options.request_timeout })
     }
 
     /// Sends a streaming request and reads it to its end: what was measured, and the text.
@@ -75,70 +62,27 @@ impl Endpoint {
         body["model"] = self.model.clone().into();
         body["stream"] = true.into();
         body["stream_options"] = json!({ "include_usage": true });
+        let read = tokio::time::timeout(self.timeout, self.read(path, &body)).await;
+        read.unwrap_or_else(|_| Err(ServerError::TimedOut.kind()))
+    }
+
+    async fn read(&self, path: &str, body: &Value) -> Result<(Measured, String), String> {
         let sent = Instant::now();
-        let request = self.authorized(self.http.post(format!("{}{path}", self.base)));
-        let response = request.json(&body).send().await.map_err(|error| kind(&error))?;
-        if !response.status().is_success() {
-            return Err(refusal(response).await);
-        }
-        let mut reading = Reading::new(sent, &response);
-        let (mut bytes, mut decoder) = (response.bytes_stream(), Decoder::default());
-        while let Some(chunk) = bytes.next().await {
-            decoder.push(&chunk.map_err(|error| kind(&error))?);
-            let now = Instant::now();
-            while let Some(event) = decoder.next_event() {
-                reading.take(&event, now)?;
-            }
+        let events = self.server.stream(path, body).await;
+        let mut events = events.map_err(|error| error.kind())?;
+        let mut reading = Reading::new(sent, &events);
+        while let Some(event) = events.next().await.map_err(|error| error.kind())? {
+            reading.take(&event, Instant::now())?;
         }
         reading.finish()
     }
-
-    async fn first_model(&self) -> Result<String> {
-        let url = format!("{}/v1/models", self.base);
-        let response = self.authorized(self.http.get(&url)).send().await;
-        let response = response.with_context(|| format!("no server answers at {url}"))?;
-        if !response.status().is_success() {
-            bail!("{url} answered {}", response.status());
-        }
-        let list: Value = response.json().await.with_context(|| format!("{url}: not JSON"))?;
-        let model = list["data"][0]["id"].as_str();
-        model.map(str::to_owned).with_context(|| format!("{url} lists no model: {list}"))
-    }
-
-    fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        match &self.api_key {
-            Some(key) => request.bearer_auth(key),
-            None => request,
-        }
-    }
-}
-
-/// A failed connection in few words; addresses and numbers would make each one different.
-fn kind(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "timed out".to_owned();
-    }
-    let what = if error.is_connect() { "cannot connect" } else { "connection broke" };
-    let mut cause = error.source();
-    while let Some(next) = cause.and_then(|cause| cause.source()) {
-        cause = Some(next);
-    }
-    cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"))
-}
-
-async fn refusal(response: Response) -> String {
-    let status = response.status().as_u16();
-    let body: Value = response.json().await.unwrap_or_default();
-    let error = &body["error"];
-    let detail = error["code"].as_str().or(error["type"].as_str());
-    detail.map_or_else(|| status.to_string(), |detail| format!("{status} {detail}"))
 }
 
 // === impl Reading ===
 
 impl Reading {
-    fn new(sent: Instant, response: &Response) -> Self {
-        let path = response.headers().get("x-baton-path").and_then(|value| value.to_str().ok());
+    fn new(sent: Instant, events: &Events) -> Self {
+        let path = events.header("x-baton-path");
         let measured = Measured { path: path.map(str::to_owned), ..Measured::default() };
         Self {
             sent,
@@ -158,9 +102,8 @@ impl Reading {
         }
         let value: Value =
             serde_json::from_slice(event).map_err(|_| "an event that is not JSON".to_owned())?;
-        if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
-            let detail = error["code"].as_str().or(error["type"].as_str()).unwrap_or("unknown");
-            return Err(format!("error event: {detail}"));
+        if let Some(refusal) = Refusal::of_event(&value) {
+            return Err(ServerError::Refused(refusal).kind());
         }
         if let Some(usage) = value.get("usage").filter(|usage| !usage.is_null()) {
             self.take_usage(usage);

@@ -51,6 +51,21 @@ fn percentiles_are_of_requests_and_gaps() {
 }
 
 #[test]
+fn a_run_in_which_too_much_failed_is_flawed_and_says_why() {
+    let report = report();
+    assert_eq!(report.flaw(100.0), None);
+    assert_eq!(report.flaw(20.0), None, "1 of 5");
+    let flaw = report.flaw(19.9).expect("a flaw");
+    assert_eq!(flaw, "1 of 5 requests failed (20.0 %, more than the 19.9 % allowed), most by: 503");
+    let finish = |recorder: Recorder| recorder.finish(String::new(), String::new(), MS);
+    let mut recorder = Recorder::new(slo());
+    assert!(finish(Recorder::new(slo())).flaw(100.0).is_some(), "nothing was sent");
+    recorder.record_failure("503");
+    let flaw = finish(recorder).flaw(100.0).expect("all failed");
+    assert_eq!(flaw, "1 of 1 requests failed (100.0 %), most by: 503");
+}
+
+#[test]
 fn the_table_says_what_matters() {
     let text = report().to_string();
     for part in

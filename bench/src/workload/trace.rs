@@ -61,12 +61,12 @@ impl Trace {
         Ok(Self { requests, length_scale: 1.0, speed: 1.0 })
     }
 
-    pub(super) fn sessions(&self) -> impl Iterator<Item = Session> + Send + '_ {
+    pub(super) fn sessions(&self, seed: u64) -> impl Iterator<Item = Session> + Send + '_ {
         let start = self.requests.first().map_or(0.0, |request| request.timestamp);
         self.requests.iter().map(move |request| {
             let at_s = (request.timestamp - start) / 1000.0 / self.speed;
             let turn = Turn {
-                input: Input::Ids(self.prompt(request)),
+                input: Input::Ids(self.prompt(request, seed)),
                 output_tokens: self.scaled(request.output_length),
             };
             let at = Some(Duration::from_secs_f64(at_s.max(0.0)));
@@ -79,12 +79,12 @@ impl Trace {
         format!("{} recorded requests, lengths x {length_scale}, speed x {speed}", requests.len())
     }
 
-    fn prompt(&self, request: &TraceRequest) -> Vec<u32> {
+    fn prompt(&self, request: &TraceRequest, seed: u64) -> Vec<u32> {
         let block_tokens = self.scaled(BLOCK_TOKENS);
         let mut ids: Vec<u32> =
-            request.hash_ids.iter().flat_map(|&hash| block(hash, block_tokens)).collect();
+            request.hash_ids.iter().flat_map(|&hash| block(hash, seed, block_tokens)).collect();
         // The trace's own lengths and hashes need not agree; the length is what counts.
-        let mut rest = ChaCha8Rng::seed_from_u64(u64::from(request.input_length));
+        let mut rest = rng(u64::MAX, seed ^ u64::from(request.input_length));
         ids.resize_with(self.scaled(request.input_length) as usize, || rest.random_range(IDS));
         ids
     }
@@ -94,10 +94,18 @@ impl Trace {
     }
 }
 
-/// The tokens that a hash stands for.
-fn block(hash: u64, tokens: u32) -> impl Iterator<Item = u32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(hash);
+/// The tokens that a hash stands for, in runs with this seed.
+fn block(hash: u64, seed: u64, tokens: u32) -> impl Iterator<Item = u32> {
+    let mut rng = rng(hash, seed);
     (0..tokens).map(move |_| rng.random_range(IDS))
+}
+
+/// Randomness of its own for every pair.
+fn rng(hash: u64, seed: u64) -> ChaCha8Rng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&hash.to_le_bytes());
+    bytes[8..16].copy_from_slice(&seed.to_le_bytes());
+    ChaCha8Rng::from_seed(bytes)
 }
 
 #[cfg(test)]
@@ -121,12 +129,14 @@ mod tests {
             let requests =
                 vec![request(1000.0, 1200, &[0, 1, 2]), request(3000.0, 1100, &[0, 1, 3])];
             let trace = Trace { requests, length_scale, speed: 2.0 };
-            let sessions: Vec<Session> = trace.sessions().collect();
+            let sessions: Vec<Session> = trace.sessions(7).collect();
             let shared = (1024.0 * length_scale) as usize;
             let (a, b) = (ids(&sessions[0]), ids(&sessions[1]));
             assert_eq!(a.len(), (1200.0 * length_scale) as usize);
             assert_eq!(a[..shared], b[..shared]);
             assert_ne!(a[shared], b[shared]);
+            let other: Vec<Session> = trace.sessions(8).collect();
+            assert_ne!(ids(&other[0])[..16], a[..16], "another seed finds nothing in a cache");
             let at: Vec<_> = sessions.iter().map(|session| session.at).collect();
             assert_eq!(at, [Some(Duration::ZERO), Some(Duration::from_secs(1))]);
         }

@@ -2,6 +2,7 @@
 //! when they change.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +12,7 @@ use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::tls::{self, Configs};
 use super::{Identity, IdentityError};
@@ -129,6 +130,14 @@ impl Certificates {
             }
             Err(error) => self.refuse(Some(contents), error),
         }
+    }
+
+    /// The hosts that it is for, names and addresses.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        let current = self.current();
+        let Some(contents) = &current.contents else { return Vec::new() };
+        CertificateDer::from_pem_slice(&contents.cert).map_or(Vec::new(), |cert| hosts(&cert))
     }
 
     /// From when to when it holds; `None`: for as long as the process lives.
@@ -260,6 +269,21 @@ fn load(
 fn named(certificate: &CertificateDer<'_>, node: &Identity) -> Result<Identity, IdentityError> {
     let named = Identity::of_certificate(certificate)?;
     if named.covers(node) { Ok(named) } else { Err(IdentityError::other(&named, node)) }
+}
+
+/// The hosts that a certificate names; none, if it can't be read.
+fn hosts(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let host = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
+            _ => Some(Ipv6Addr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+        },
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(host).collect()
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
