@@ -12,9 +12,13 @@ use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
 use cluster::testing::{DEADLINE, Proxy, wait_for, wait_until, worker};
 use cluster::{LoadWatcher, Membership, MemoryMembership, Registration};
+use proto::v1;
+use proto::v1::worker_client::WorkerClient;
+use proto::v1::worker_server::WorkerServer;
 use rstest::rstest;
 use scheduler::{ClusterSnapshot, Incarnation, NodeState, Role, WorkerView};
 use support::{REPORT_INTERVAL, Worker};
+use tonic::transport::server::TcpIncoming;
 
 struct Watched {
     store: MemoryMembership,
@@ -53,6 +57,43 @@ impl Watched {
             |snapshot: &ClusterSnapshot| snapshot.workers.len() == 1 && holds(&snapshot.workers[0]);
         self.see(what, one).await.workers[0].clone()
     }
+}
+
+/// A hop before a worker whose first connection is alive and says nothing.
+struct Stuck {
+    worker: String,
+    first: parking_lot::Mutex<Option<SocketAddr>>,
+}
+
+#[tonic::async_trait]
+impl v1::worker_server::Worker for Stuck {
+    type ReportStream = tonic::Streaming<v1::LoadReport>;
+
+    async fn report(
+        &self,
+        request: tonic::Request<v1::ReportRequest>,
+    ) -> Result<tonic::Response<Self::ReportStream>, tonic::Status> {
+        let caller = request.remote_addr();
+        if *self.first.lock().get_or_insert(caller.unwrap()) == caller.unwrap() {
+            std::future::pending::<()>().await;
+        }
+        let mut client = WorkerClient::connect(self.worker.clone()).await.unwrap();
+        client.report(tonic::Request::new(request.into_inner())).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_alive_and_says_nothing_is_given_up() {
+    let watched = Watched::allowing(10);
+    let mut worker = Worker::start("a", 1).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hop = format!("http://{}", listener.local_addr().unwrap());
+    let stuck = Stuck { worker: worker.info.address.uri.clone(), first: None.into() };
+    let server = tonic::transport::Server::builder().add_service(WorkerServer::new(stuck));
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    worker.info.address.uri = hop;
+    let _registration = watched.store.register(worker.info.clone()).await.unwrap();
+    watched.see_one("reports over another connection", |view| view.healthy).await;
 }
 
 fn sequence(view: &WorkerView) -> u64 {

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use proto::v1;
 use proto::v1::worker_client::WorkerClient;
-use scheduler::{Address, Life, Load, NodeState, WorkerInfo};
+use scheduler::{Address, Life, Load, NodeState, Role, WorkerInfo};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
-use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::debug;
 
 use super::LoadConfig;
 use super::attention::Attention;
 use crate::backoff::Backoff;
+use crate::rpc::Channels;
 use crate::{ErrorCode, rpc};
 
 /// Looks at a silent stream until its worker counts as lost. Counted rather than measured: time in
@@ -42,7 +42,8 @@ pub(super) enum Seen {
 /// The task that follows one member.
 pub(super) struct Member {
     address: Address,
-    channel: Channel,
+    role: Role,
+    channels: Channels,
     config: LoadConfig,
     sightings: mpsc::Sender<Sighting>,
     attention: Attention,
@@ -52,14 +53,15 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(
-        address: Address,
-        channel: Channel,
+        info: &WorkerInfo,
+        channels: Channels,
         config: LoadConfig,
         sightings: mpsc::Sender<Sighting>,
     ) -> Self {
         let silence = config.silence();
         let attention = Attention::new(silence / 2, silence, Instant::now());
-        Self { address, channel, config, sightings, attention }
+        let (address, role) = (info.address.clone(), info.role);
+        Self { address, role, channels, config, sightings, attention }
     }
 
     /// Runs until dropped.
@@ -74,12 +76,21 @@ impl Member {
                 debug!(%worker, %status, "no reports after this node was away: trying again");
             } else {
                 debug!(%worker, %status, "no reports");
+                self.give_up_silent_connection(&status);
                 self.tell(Seen::Lost(status.message().to_owned())).await;
             }
             let delay = backoff.delay();
             self.attention.rest_until(Instant::now() + delay);
             tokio::time::sleep(delay).await;
             self.wake();
+        }
+    }
+
+    /// Lets the next call to the worker go over another connection, if this one was silent: one flipped bit in the
+    /// wrong place, and a connection answers pings and nothing else, for ever.
+    fn give_up_silent_connection(&self, status: &Status) {
+        if status.code() == Code::DeadlineExceeded {
+            self.channels.evict(&self.address.uri);
         }
     }
 
@@ -140,7 +151,8 @@ impl Member {
     }
 
     async fn open(&mut self, incarnation: u64) -> Result<Streaming<v1::LoadReport>, Status> {
-        let mut client = WorkerClient::new(self.channel.clone());
+        let channel = self.channels.get(&self.address, self.role);
+        let mut client = WorkerClient::new(channel);
         let request = rpc::request_without_deadline(v1::ReportRequest { incarnation });
         let silence = self.config.silence();
         self.attention.rest_until(Instant::now() + silence);

@@ -142,19 +142,18 @@ impl Watcher {
         self.forget(now);
         let (channels, stale) = (&self.channels, self.stale);
         for tracked in self.tracked.values_mut() {
-            let WorkerInfo { address, role, .. } = &*tracked.view.info;
+            let info = &*tracked.view.info;
             match (&tracked.stop, tracked.departed.is_none() || stale) {
                 (None, true) => {
                     let stop = self.stopped.child_token();
-                    let (channel, config) = (channels.get(address, *role), self.config.clone());
-                    let member =
-                        Member::new(address.clone(), channel, config, self.sightings.clone());
+                    let (channels, config) = (channels.clone(), self.config.clone());
+                    let member = Member::new(info, channels, config, self.sightings.clone());
                     self.tasks.spawn(stop.clone().run_until_cancelled_owned(member.run()));
                     tracked.stop = Some(stop.drop_guard());
                 }
                 (Some(_), false) => {
                     tracked.stop = None;
-                    channels.evict(&address.uri);
+                    channels.evict(&info.address.uri);
                 }
                 _ => {}
             }
