@@ -9,6 +9,7 @@ use baton_tests::client::raw;
 use baton_tests::{Metrics, Single, wait_until};
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
+use tokio::task::JoinSet;
 
 const READER_TIMEOUT_S: &str = "3";
 /// Until a worker has generated more than all the buffers on the way hold, on a busy machine.
@@ -20,7 +21,8 @@ async fn who_reads_nothing_is_cut_and_who_reads_slowly_is_not() {
     let ports = single.node.ports();
     let (http, grpc) = (ports.http.expect("a port"), ports.grpc.expect("a port"));
     let long = long_chat(1900).to_string();
-    let slow = tokio::spawn(slow_but_steady(http));
+    let mut slow = JoinSet::new();
+    slow.spawn(slow_but_steady(http));
     let mut unread = raw::post_http1(http, "/v1/chat/completions", &long).await;
     let mut first = [0];
     unread.read_exact(&mut first).await.expect("a first byte");
@@ -41,7 +43,7 @@ async fn who_reads_nothing_is_cut_and_who_reads_slowly_is_not() {
     over_grpc.is_reset(PATIENCE).await;
     let rest = tokio::time::timeout(PATIENCE, unread.read_to_end(&mut Vec::new())).await;
     assert!(rest.is_ok(), "its connection is open still");
-    let answer = slow.await.expect("a reader");
+    let answer = slow.join_next().await.expect("a reader").expect("its answer");
     assert!(answer.ends_with(b"data: [DONE]\n\n\r\n0\r\n\r\n"), "{} bytes", answer.len());
 
     single.node.process().logged("a client reads nothing of its answer", PATIENCE).await;
