@@ -72,6 +72,10 @@ impl EngineStats {
     }
 }
 
+/// No step is shorter, whatever the clock says: one that stood still meanwhile would make a rate without
+/// end, which no router believes, nor anything else that such a worker reports.
+const STEP_MIN: Duration = Duration::from_micros(1);
+
 /// The running averages behind [`EngineStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -91,7 +95,7 @@ impl Meter {
     pub(crate) fn step(&mut self, prefill_tokens: u32, elapsed: Duration) {
         self.stats.steps += 1;
         self.stats.prefill_tokens += u64::from(prefill_tokens);
-        let elapsed_s = elapsed.as_secs_f64();
+        let elapsed_s = elapsed.max(STEP_MIN).as_secs_f64();
         if prefill_tokens > 0 {
             self.prefill_tokens =
                 self.prefill_tokens * (1.0 - NEWEST_SHARE) + f64::from(prefill_tokens);
@@ -147,6 +151,16 @@ mod tests {
         meter.step(1000, Duration::from_secs(1));
         meter.step(1, Duration::from_millis(10));
         assert!((850.0..1000.0).contains(&meter.stats.prefill_tokens_per_s));
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_makes_no_endless_rate() {
+        let mut meter = Meter::default();
+        meter.step(1000, Duration::ZERO);
+        assert!(meter.stats.prefill_tokens_per_s.is_finite());
+        assert!(meter.expected_step(1000) <= Duration::from_micros(1));
+        meter.step(0, Duration::ZERO);
+        assert!(meter.stats.decode_step_s > 0.0);
     }
 
     #[test]
