@@ -1,5 +1,6 @@
 //! The loop over a scripted model: every batch is checked against the tokens it stands for.
 
+mod driven;
 mod readers;
 mod script;
 mod transcript;
@@ -50,6 +51,39 @@ impl Default for Sizes {
     }
 }
 
+impl Sizes {
+    /// What an engine of these sizes is told.
+    fn settings(self) -> (EngineInfo, EngineConfig) {
+        let config = EngineConfig {
+            model_dir: PathBuf::new(),
+            model: ModelOptions {
+                kv_blocks: Some(self.blocks),
+                block_tokens: self.block_tokens,
+                ..ModelOptions::default()
+            },
+            batch_tokens_max: self.batch_tokens.max(self.sequences + self.block_tokens),
+            sequences_max: self.sequences,
+            queue_max: 32,
+            context_tokens_max: None,
+            prefix_cache: self.prefix_cache,
+        };
+        config.validate().expect("a valid configuration");
+        let info = EngineInfo {
+            fingerprint: "script".to_owned(),
+            layout: layout(self.block_tokens),
+            vocab_size: VOCAB,
+            context_tokens_max: self.blocks * self.block_tokens,
+            total_blocks: self.blocks,
+            block_tokens: self.block_tokens,
+            eos_token_ids: vec![EOS],
+            queue_max: config.queue_max,
+            sequences_max: config.sequences_max,
+            prefix_cache: config.prefix_cache,
+        };
+        (info, config)
+    }
+}
+
 // === impl Bench ===
 
 impl Bench {
@@ -61,32 +95,7 @@ impl Bench {
             sizes.overlaps,
             Arc::clone(&control),
         );
-        let config = EngineConfig {
-            model_dir: PathBuf::new(),
-            model: ModelOptions {
-                kv_blocks: Some(sizes.blocks),
-                block_tokens: sizes.block_tokens,
-                ..ModelOptions::default()
-            },
-            batch_tokens_max: sizes.batch_tokens.max(sizes.sequences + sizes.block_tokens),
-            sequences_max: sizes.sequences,
-            queue_max: 32,
-            context_tokens_max: None,
-            prefix_cache: sizes.prefix_cache,
-        };
-        config.validate().expect("a valid configuration");
-        let info = EngineInfo {
-            fingerprint: "script".to_owned(),
-            layout: layout(sizes.block_tokens),
-            vocab_size: VOCAB,
-            context_tokens_max: sizes.blocks * sizes.block_tokens,
-            total_blocks: sizes.blocks,
-            block_tokens: sizes.block_tokens,
-            eos_token_ids: vec![EOS],
-            queue_max: config.queue_max,
-            sequences_max: config.sequences_max,
-            prefix_cache: config.prefix_cache,
-        };
+        let (info, config) = sizes.settings();
         let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
         let engine = spawn(model, info, region, &config, Meter::default()).expect("a thread");
         Self { engine, control }
