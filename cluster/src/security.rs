@@ -12,6 +12,7 @@ use rustls_pki_types::{DnsName, ServerName};
 use scheduler::{Role, WorkerId};
 use tokio_rustls::TlsConnector;
 
+use self::authority::Issued;
 use crate::ClusterError;
 use crate::rpc::net::Connection;
 
@@ -66,6 +67,22 @@ impl Security {
     ) -> Result<Self, ClusterError> {
         let cluster = node.cluster.clone();
         Ok(Self::locked(Certificates::read(files, Some(node))?, cluster))
+    }
+
+    /// With a certificate that was issued to `node` and is kept in memory: it holds for as long as the
+    /// process lives.
+    ///
+    /// - `ca_pem`: the authority that all nodes share.
+    ///
+    /// # Errors
+    /// [`ClusterError::Config`] if it is of somebody else, or can't be read.
+    pub fn with_issued(
+        ca_pem: &str,
+        issued: &Issued,
+        node: Identity,
+    ) -> Result<Self, ClusterError> {
+        let cluster = node.cluster.clone();
+        Ok(Self::locked(Certificates::issued(ca_pem, issued, &node)?, cluster))
     }
 
     /// With a certificate for `node` that comes of a secret which all nodes share.

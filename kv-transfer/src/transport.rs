@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::message::{Open, Push, Rejection, Reply};
 
-pub use faulty::{Faults, Faulty};
+pub use faulty::{FaultCounts, Faults, Faulty};
 pub use grpc::{GrpcTransport, KvTransferService};
 pub use in_process::{InProcessTransport, LocalReceivers};
 

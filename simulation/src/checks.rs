@@ -1,4 +1,7 @@
-//! What must never be, and what is said when it is.
+//! What must never be, and what is said when it is; and what a run came through.
+
+pub mod coverage;
+pub mod ledger;
 
 use std::sync::Arc;
 

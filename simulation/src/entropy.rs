@@ -7,10 +7,20 @@
 
 #![allow(unsafe_code, reason = "takes the place of functions of libc")]
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The moment at which a simulation stands, in seconds since 1970.
 const MOMENT_S: libc::time_t = 1_800_000_000;
+
+type SystemCall = unsafe extern "C" fn(
+    libc::c_long,
+    libc::c_long,
+    libc::c_long,
+    libc::c_long,
+    libc::c_long,
+    libc::c_long,
+    libc::c_long,
+) -> libc::c_long;
 
 static IS_SEEDED: AtomicBool = AtomicBool::new(false);
 static STATE: AtomicU64 = AtomicU64::new(0);
@@ -33,6 +43,43 @@ pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) 
         unsafe { buffer.add(at).write(next() as u8) };
     }
     length as isize
+}
+
+/// Calls the kernel, as libc's function of this name does, which it stands in for: some ask for randomness
+/// this way.
+///
+/// # Safety
+/// As there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn syscall(
+    number: libc::c_long,
+    first: libc::c_long,
+    second: libc::c_long,
+    third: libc::c_long,
+    fourth: libc::c_long,
+    fifth: libc::c_long,
+    sixth: libc::c_long,
+) -> libc::c_long {
+    if number == libc::SYS_getrandom {
+        // SAFETY: what that call takes: a buffer and its length.
+        return unsafe { getrandom(first as *mut u8, second as usize, 0) as libc::c_long };
+    }
+    // SAFETY: the function that this one stands in front of, with what its caller gave; it takes no more.
+    unsafe { system_call()(number, first, second, third, fourth, fifth, sixth) }
+}
+
+/// libc's own `syscall`.
+fn system_call() -> SystemCall {
+    static FOUND: AtomicUsize = AtomicUsize::new(0);
+    let mut found = FOUND.load(Ordering::Relaxed);
+    if found == 0 {
+        // SAFETY: a name that ends with a zero.
+        found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"syscall".as_ptr()) } as usize;
+        assert!(found != 0, "a libc without syscall");
+        FOUND.store(found, Ordering::Relaxed);
+    }
+    // SAFETY: that is what this name stands for.
+    unsafe { std::mem::transmute::<usize, SystemCall>(found) }
 }
 
 /// Tells the time, as libc's function of this name does, which it stands in for.

@@ -7,11 +7,13 @@
 mod herd;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use simulation::entropy;
 use simulation::plan::Plan;
 use simulation::planted::Bug;
+use simulation::watchdog::Progress;
 use simulation::world::World;
 
 /// Runs a cluster in virtual time on a network that fails, by seeds.
@@ -29,6 +31,12 @@ struct Cli {
     /// A bug to plant, to see it found: stops at the first seed that does.
     #[arg(long)]
     bug: Option<Bug>,
+    /// Prints what the seeds came through, and fails if there is something that none did.
+    #[arg(long)]
+    coverage: bool,
+    /// The longest that a seed may take, in real seconds.
+    #[arg(long, default_value_t = 300)]
+    limit_s: u64,
     /// Runs the one seed in this very process, and prints its digest.
     #[arg(long, requires = "seed")]
     here: bool,
@@ -54,9 +62,16 @@ fn here(seed: u64, cli: &Cli) -> ExitCode {
         .without_time()
         .with_writer(std::io::stderr)
         .init();
-    let plan = Plan::new(seed, cli.bug);
-    let outcome = World::new(plan.clone()).run();
+    let (plan, progress) = (Plan::new(seed, cli.bug), Progress::default());
+    let planned = plan.clone();
+    progress.watch(Duration::from_secs(cli.limit_s), move |stuck| {
+        println!("{planned}  found: {stuck}");
+    });
+    let outcome = World::new(plan.clone(), progress).run();
     println!("seed {seed}: digest {:016x}, {}/{} done", outcome.digest, outcome.done, outcome.sent);
+    for (what, times) in &outcome.coverage {
+        println!("{}{what}: {times}", herd::CAME_THROUGH);
+    }
     if outcome.findings.is_empty() {
         return ExitCode::SUCCESS;
     }

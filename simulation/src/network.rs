@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 pub use self::link::Quality;
 use self::socket::{Dialing, Socket};
 use self::state::State;
+use crate::checks::coverage::Coverage;
 
 /// Every simulated server listens here.
 pub const PORT: u16 = 50051;
@@ -75,8 +76,8 @@ impl HostId {
 impl Network {
     /// A network without faults; which delays come up follows from `seed`.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State::new(seed))))
+    pub fn new(seed: u64, coverage: Coverage) -> Self {
+        Self(Arc::new(Mutex::new(State::new(seed, coverage))))
     }
 
     /// How `host` reaches the others.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::ledger::Ask;
+use crate::checks::ledger::Ask;
 use crate::network::{HostId, Quality};
 use crate::planted::Bug;
 
@@ -24,8 +24,16 @@ pub const CALM_AFTER: Duration = Duration::from_secs(13);
 /// The share of clusters that are in the middle of a rollout of new weights.
 const ROLLOUTS: f64 = 0.2;
 
-/// The share of clusters that have a secret, and a stranger who doesn't know it. Handshakes are dear.
-const LOCKED: f64 = 0.1;
+/// The share of clusters that let members in only, with strangers who try. Handshakes are dear.
+const LOCKED: f64 = 0.15;
+/// Of those, the share whose nodes know each other by a secret; the others have certificates.
+const SECRET: f64 = 0.3;
+
+/// The share of plans in which a crowd of requests comes at once.
+const CROWDS: f64 = 0.25;
+
+/// The weights that a rollout brings.
+const NEW_WEIGHTS: u64 = 2;
 
 /// What a host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +66,12 @@ pub struct Trouble {
 pub enum What {
     /// A process is killed, its clock changes by these milliseconds, and it starts again.
     Kill(HostId, i64),
-    /// A worker is told to leave, and is started again when it has left.
+    /// The clock of a running process changes by these milliseconds.
+    Clock(HostId, i64),
+    /// A worker or a router is told to leave, and is started again when it has left.
     Leave(HostId),
+    /// The same, and the worker comes back with new weights.
+    Update(HostId),
     /// A machine goes dark without a word, and comes back.
     Dark(HostId),
     /// A process is stopped as it is, and goes on.
@@ -90,8 +102,25 @@ pub struct Plan {
     /// How often a message of a hand-off is lost, at most. Nothing below tells of it, so it costs a
     /// stall to find out.
     pub drop: f64,
+    /// Whether many requests come at once.
+    pub crowd: bool,
+    /// How members know each other.
+    pub lock: Lock,
+    /// The first token that requests are let in for comes within this time.
+    pub ttft: Duration,
     /// What is planted.
     pub bug: Option<Bug>,
+}
+
+/// How members of a cluster know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Not at all.
+    Open,
+    /// By a secret.
+    Secret,
+    /// By certificates of one authority.
+    Certificates,
 }
 
 // === impl Plan ===
@@ -103,31 +132,33 @@ impl Plan {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let parts = parts(&mut rng, bug);
         let routers = parts.iter().filter(|part| matches!(part, Part::Router(_))).count();
-        let asks = asks::draw(&mut rng, routers);
-        let troubles = troubles::draw(&mut rng, &parts);
+        let crowd = bug.is_none() && rng.random_bool(CROWDS);
+        let asks = asks::draw(&mut rng, routers, crowd);
+        let troubles = troubles::draw(&mut rng, &parts, bug);
         let drop = if bug.is_none() && rng.random_bool(0.3) { 0.05 } else { 0.0 };
-        Self { seed, parts, asks, troubles, drop, bug }
+        let lock = if rng.random_bool(SECRET) { Lock::Secret } else { Lock::Certificates };
+        let is_locked = parts.contains(&Part::Stranger) && bug != Some(Bug::UnauthenticatedCall);
+        let lock = if is_locked { lock } else { Lock::Open };
+        let ttft = Duration::from_millis(if crowd { rng.random_range(100..5_000) } else { 5_000 });
+        Self { seed, parts, asks, troubles, drop, crowd, lock, ttft, bug }
     }
 
-    /// The weights that anybody has.
+    /// The weights that anybody has, or will have.
     #[must_use]
     pub fn weights(&self) -> Vec<u64> {
         let mut weights: Vec<u64> = self.parts.iter().filter_map(|part| part.weights()).collect();
+        if self.troubles.iter().any(|trouble| matches!(trouble.what, What::Update(_))) {
+            weights.push(NEW_WEIGHTS);
+        }
         weights.sort_unstable();
         weights.dedup();
         weights
     }
 
-    /// Whether nodes prove to each other who they are.
-    #[must_use]
-    pub fn is_locked(&self) -> bool {
-        self.parts.contains(&Part::Stranger) && self.bug != Some(Bug::UnauthenticatedCall)
-    }
-
     /// Whether whatever can be done is done soon while all is well.
     #[must_use]
     pub fn is_prompt(&self) -> bool {
-        self.drop == 0.0
+        self.drop == 0.0 && !self.crowd
     }
 
     /// Whether bits flip on some way: then what no message binds, as a report, may say anything.
@@ -158,9 +189,83 @@ impl fmt::Display for Plan {
     }
 }
 
+// === impl What ===
+
+impl What {
+    /// What kind of trouble it is.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kill(_, 0) => "kill",
+            Self::Kill(..) | Self::Clock(..) => "clock",
+            Self::Leave(_) => "leave",
+            Self::Update(_) => "new weights",
+            Self::Dark(_) => "dark",
+            Self::Stop(_) => "stop",
+            Self::Cut(..) => "cut",
+            Self::Isolate(_) => "isolate",
+            Self::Bad(..) => "bad way",
+            Self::Wipe(_) => "wipe",
+            Self::Restore(_) => "restore",
+        }
+    }
+
+    /// Whom it strikes.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<HostId> {
+        match *self {
+            Self::Cut(from, to) | Self::Bad(from, to, _) => vec![from, to],
+            Self::Kill(host, _)
+            | Self::Clock(host, _)
+            | Self::Leave(host)
+            | Self::Update(host)
+            | Self::Dark(host)
+            | Self::Stop(host)
+            | Self::Isolate(host)
+            | Self::Wipe(host)
+            | Self::Restore(host) => vec![host],
+        }
+    }
+}
+
 // === impl Part ===
 
 impl Part {
+    /// What kind of node it is.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Router(_) => "router",
+            Self::Prefill(_) => "prefill",
+            Self::Decode(_) => "decode",
+            Self::Stranger => "stranger",
+        }
+    }
+
+    /// Whether the two have anything to say to each other.
+    #[must_use]
+    pub fn meets(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Stranger, _) | (_, Self::Stranger) | (Self::Etcd, Self::Etcd) => false,
+            (Self::Etcd, _) | (_, Self::Etcd) => true,
+            (Self::Router(_), Self::Router(_)) => false,
+            (Self::Router(_), _) | (_, Self::Router(_)) => true,
+            (Self::Prefill(_), Self::Decode(_)) | (Self::Decode(_), Self::Prefill(_)) => true,
+            (Self::Prefill(_), Self::Prefill(_)) | (Self::Decode(_), Self::Decode(_)) => false,
+        }
+    }
+
+    /// The same with new weights, if it is a worker.
+    #[must_use]
+    pub fn updated(self) -> Self {
+        match self {
+            Self::Prefill(_) => Self::Prefill(NEW_WEIGHTS),
+            Self::Decode(_) => Self::Decode(NEW_WEIGHTS),
+            other => other,
+        }
+    }
+
     fn weights(self) -> Option<u64> {
         match self {
             Self::Prefill(weights) | Self::Decode(weights) => Some(weights),
@@ -175,12 +280,13 @@ fn parts(rng: &mut ChaCha8Rng, bug: Option<Bug>) -> Vec<Part> {
     let prefills = rng.random_range(1..=2);
     let decoders = rng.random_range(1..=3);
     // A rollout: new weights beside the old ones, under the same name.
-    let rollout = bug.is_none() && rng.random_bool(ROLLOUTS);
-    let mut weights = || if rollout && rng.random_bool(0.5) { 2 } else { 1 };
+    let planted = bug.is_some_and(Bug::needs_rollout);
+    let rollout = planted || bug.is_none() && rng.random_bool(ROLLOUTS);
+    let mut weights = || if rollout && rng.random_bool(0.5) { NEW_WEIGHTS } else { 1 };
     parts.extend((0..prefills).map(|_| Part::Prefill(weights())));
     parts.extend((0..decoders).map(|_| Part::Decode(weights())));
-    if bug == Some(Bug::UnpinnedFingerprint) {
-        parts.push(Part::Decode(2));
+    if bug == Some(Bug::UnpinnedFingerprint) || planted {
+        parts.push(Part::Decode(NEW_WEIGHTS));
     }
     if bug == Some(Bug::UnauthenticatedCall) || rng.random_bool(LOCKED) {
         parts.push(Part::Stranger);

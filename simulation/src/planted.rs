@@ -2,12 +2,14 @@
 //!
 //! Each is a decorator around something real, in this crate: production code holds none of them.
 
-mod exclusion;
+mod answers;
+mod placers;
 mod transport;
 
 use std::fmt;
 
-pub use self::exclusion::Eternal;
+pub use self::answers::Garbled;
+pub use self::placers::{Eternal, Unbound};
 pub use self::transport::Bugged;
 
 /// A kind of bug.
@@ -23,25 +25,52 @@ pub enum Bug {
     AcceptedCorruptPage,
     /// Two sets of weights under one fingerprint.
     UnpinnedFingerprint,
+    /// Answers that go on with other weights, or have parts of several.
+    UnboundPlacement,
     /// A router that never again places work where it failed once.
     EternalExclusion,
     /// Nodes that ask nobody who he is.
     UnauthenticatedCall,
+    /// Blocks in use that nobody owns.
+    OrphanBlock,
+    /// A step that writes to a block beside its own.
+    StrayWrite,
+    /// An answer that lacks a token.
+    LostToken,
+    /// An answer with a token twice.
+    DoubledToken,
+    /// An answer that just ends.
+    SilentEnd,
+    /// A choice that ends for a reason that isn't so.
+    WrongReason,
+    /// A log probability that is a little off.
+    WrongLogprob,
+    /// Scores of a prompt without the last one.
+    LostScore,
+    /// A router that forgets deadlines.
+    DeafToDeadlines,
+    /// A router that fails requests though all is well.
+    NeedlessFailure,
+    /// A router that lets some requests wait.
+    Starvation,
+    /// A process that never comes to rest.
+    EndlessTurn,
 }
 
 // === impl Bug ===
 
 impl Bug {
-    /// Every kind.
-    pub const ALL: [Self; 7] = [
-        Self::LateWrite,
-        Self::LostCommit,
-        Self::LeakedReservation,
-        Self::AcceptedCorruptPage,
-        Self::UnpinnedFingerprint,
-        Self::EternalExclusion,
-        Self::UnauthenticatedCall,
-    ];
+    /// Whether it is in what a router answers.
+    #[must_use]
+    pub fn is_in_answers(self) -> bool {
+        self >= Self::LostToken && self <= Self::Starvation
+    }
+
+    /// Whether it takes a rollout to show.
+    #[must_use]
+    pub fn needs_rollout(self) -> bool {
+        self == Self::UnboundPlacement
+    }
 }
 
 impl fmt::Display for Bug {

@@ -1,26 +1,32 @@
 //! A run: hosts, their network and the time, until all is said and done.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+mod happenings;
+mod machine;
 
-use kv_cache::BlockPool;
-use kv_transfer::transport::Faults;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use scheduler::Role;
+use router::dispatch::Pin;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::machine::Machine;
 use crate::checks::Verdicts;
-use crate::client::{Clients, Clock};
-use crate::etcd::Disk;
-use crate::host::Process;
-use crate::ledger::{Calm, Ledger};
-use crate::network::{HostId, Network, Quality};
-use crate::nodes::{self, Place, WorkerSpec};
+use crate::checks::coverage::Coverage;
+use crate::checks::ledger::{Calm, Ledger};
+use crate::network::{HostId, Network};
+use crate::nodes::clients::{Clients, Clock};
+use crate::nodes::etcd::Disk;
+use crate::nodes::process::Process;
+use crate::nodes::{self, Locksmith, Place};
 use crate::plan::{CALM_AFTER, Part, Plan, SETTLING, Trouble, What};
-use crate::stranger::stranger;
+use crate::planted::Bug;
+use crate::strangers::strangers;
+use crate::watchdog::Progress;
 
 /// The least that the simulation goes on at once, and what a message takes at least.
 const TICK: Duration = Duration::from_millis(1);
@@ -30,6 +36,8 @@ const TICK_MAX: Duration = Duration::from_millis(8);
 const RESTART: Duration = Duration::from_secs(1);
 /// How long a cluster may take to come to rest after its last request.
 const REST: Duration = Duration::from_secs(3);
+/// Steps from one look at all pools to the next.
+const AUDIT: u64 = 32;
 /// How often etcd is backed up.
 const BACKUP: Duration = Duration::from_secs(3);
 /// By when every request must have ended: the last one's time and its patience.
@@ -45,7 +53,13 @@ pub struct World {
     backup: Disk,
     ledger: Ledger,
     verdicts: Verdicts,
+    coverage: Coverage,
+    locks: Locksmith,
+    /// What answers are bound to, by their numbers.
+    pins: Arc<Mutex<BTreeMap<usize, Pin>>>,
     rng: ChaCha8Rng,
+    steps: u64,
+    progress: Progress,
     /// What is still to happen, latest first.
     events: Vec<(Duration, Event)>,
 }
@@ -61,19 +75,8 @@ pub struct Outcome {
     pub done: usize,
     /// Requests that were sent.
     pub sent: usize,
-}
-
-struct Machine {
-    host: HostId,
-    part: Part,
-    process: Option<Process>,
-    /// How far its clock is off, in milliseconds.
-    clock_ms: i64,
-    /// The blocks of the worker on it.
-    pool: Arc<Mutex<Option<BlockPool>>>,
-    faults: Faults,
-    /// Tells the worker on it to leave.
-    leave: CancellationToken,
+    /// What it came through, and how often.
+    pub coverage: BTreeMap<String, u64>,
 }
 
 /// A change of the world.
@@ -90,39 +93,30 @@ enum Event {
 impl World {
     /// The world of `plan`, at its beginning.
     #[must_use]
-    pub fn new(plan: Plan) -> Self {
-        let verdicts = Verdicts::default();
-        let weights = if plan.bug == Some(crate::planted::Bug::UnpinnedFingerprint) {
-            vec![1]
-        } else {
-            plan.weights()
-        };
-        let settled = {
-            let plan = plan.clone();
-            Arc::new(move |at| plan.is_settled(at))
-        };
-        let prompt = plan.is_prompt();
-        let ledger =
-            Ledger::new(plan.asks.clone(), &weights, verdicts.clone(), Calm { settled, prompt });
+    pub fn new(plan: Plan, progress: Progress) -> Self {
+        let (verdicts, coverage) = (Verdicts::default(), Coverage::default());
+        let ledger = ledger(&plan, &verdicts, &coverage);
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         rng.set_stream(1);
         let machines = (1..).map(HostId).zip(&plan.parts);
         let machines =
             machines.map(|(host, &part)| Machine::new(host, part, plan.drop, &mut rng)).collect();
-        let events = events(&plan);
-        let network = Network::new(plan.seed);
-        let (disk, backup) = (Disk::default(), Disk::default());
         Self {
-            plan,
             now: Duration::ZERO,
-            network,
+            network: Network::new(plan.seed, coverage.clone()),
             machines,
-            disk,
-            backup,
+            disk: Disk::default(),
+            backup: Disk::default(),
             ledger,
             verdicts,
+            coverage,
+            locks: Locksmith::new(plan.lock),
+            pins: Arc::default(),
             rng,
-            events,
+            steps: 0,
+            progress,
+            events: events(&plan),
+            plan,
         }
     }
 
@@ -135,9 +129,13 @@ impl World {
         if !self.verdicts.are_bad() {
             self.come_to_rest();
         }
+        for machine in &mut self.machines {
+            machine.kill(&self.coverage);
+            machine.take_up(&self.coverage);
+        }
         let (done, sent) = self.ledger.counts();
-        let findings = self.verdicts.findings();
-        Outcome { findings, digest: self.network.digest(), done, sent }
+        let (findings, coverage) = (self.verdicts.findings(), self.coverage.counted());
+        Outcome { findings, digest: self.network.digest(), done, sent, coverage }
     }
 
     fn is_over(&self) -> bool {
@@ -155,6 +153,10 @@ impl World {
         }
         let runs = |router| self.machines.iter().any(|machine| machine.runs_router(router));
         self.ledger.check_deadlines(self.now, runs);
+        self.steps += 1;
+        if self.steps.is_multiple_of(AUDIT) {
+            self.machines.iter().for_each(|machine| machine.audit(&self.verdicts));
+        }
     }
 
     /// How far to go at once: not past what is due.
@@ -168,6 +170,7 @@ impl World {
 
     fn run_machine(&mut self, at: usize) {
         let machine = &mut self.machines[at];
+        self.progress.note(self.now, machine.host);
         let Some(process) = &mut machine.process else { return };
         process.run_to(self.now);
         if process.is_over() {
@@ -200,69 +203,10 @@ impl World {
         }
     }
 
-    fn begin(&mut self, what: &What) {
-        match *what {
-            What::Kill(host, clock_ms) => {
-                self.kill(host);
-                self.machine(host).clock_ms += clock_ms;
-            }
-            What::Dark(host) => {
-                self.network.set_powered(host, false);
-                self.kill(host);
-            }
-            What::Stop(host) => {
-                if let Some(process) = &mut self.machine(host).process {
-                    process.stop();
-                }
-            }
-            What::Leave(host) => self.machine(host).leave.cancel(),
-            What::Cut(from, to) => self.network.cut(from, to),
-            What::Isolate(host) => self.ways_of(host, Network::cut),
-            What::Bad(from, to, quality) => self.network.set_quality(from, to, quality),
-            What::Wipe(etcd) => {
-                self.kill(etcd);
-                self.disk.wipe();
-            }
-            What::Restore(etcd) => {
-                self.kill(etcd);
-                self.disk.restore(&self.backup);
-            }
-        }
-    }
-
-    fn end(&mut self, what: &What) {
-        match *what {
-            What::Kill(host, _) | What::Wipe(host) | What::Restore(host) => self.start(host),
-            What::Dark(host) => {
-                self.network.set_powered(host, true);
-                self.start(host);
-            }
-            What::Stop(host) => {
-                let now = self.now;
-                if let Some(process) = &mut self.machine(host).process {
-                    process.go_on(now);
-                }
-            }
-            What::Leave(_) => {}
-            What::Cut(from, to) => self.network.mend(from, to),
-            What::Isolate(host) => self.ways_of(host, Network::mend),
-            What::Bad(from, to, _) => self.network.set_quality(from, to, Quality::default()),
-        }
-    }
-
-    /// Does something to each way from and to a host.
-    fn ways_of(&self, host: HostId, change: impl Fn(&Network, HostId, HostId)) {
-        for other in self.machines.iter().map(|machine| machine.host).filter(|it| *it != host) {
-            change(&self.network, host, other);
-            change(&self.network, other, host);
-        }
-    }
-
     fn kill(&mut self, host: HostId) {
-        let now = self.now;
+        let (now, coverage) = (self.now, self.coverage.clone());
         let machine = self.machine(host);
-        machine.process = None;
-        *machine.pool.lock() = None;
+        machine.kill(&coverage);
         if let Part::Router(router) = machine.part {
             self.ledger.router_lost(router, now);
         }
@@ -270,41 +214,48 @@ impl World {
 
     /// Starts what belongs on a host, if it doesn't run.
     fn start(&mut self, host: HostId) {
-        let (now, seed) = (self.now, self.rng.random());
-        let (network, verdicts, bug) = (self.network.clone(), self.verdicts.clone(), self.plan.bug);
-        let (disk, ledger) = (self.disk.clone(), self.ledger.clone());
-        let (is_locked, reports_hold) = (self.plan.is_locked(), !self.plan.has_flips());
-        let machine = self.machine(host);
-        if machine.process.is_some() {
+        if self.machine(host).process.is_some() {
             return;
         }
-        let (wall, part) = (machine.wall(now), machine.part);
+        let (now, place) = (self.now, self.place(host));
+        let place = |tasks: TaskTracker| Place { tasks, ..place };
+        let (disk, ledger, pins) = (self.disk.clone(), self.ledger.clone(), self.pins.clone());
+        let machine = self.machine(host);
         machine.leave = CancellationToken::new();
-        let spec = machine.spec();
-        let place = |tasks: TaskTracker| Place {
-            host,
-            wire: network.wire(host),
-            wall,
-            seed,
-            tasks,
-            bug,
-            is_locked,
-            reports_hold,
-            verdicts,
-        };
-        let process = match part {
+        let (spec, leave) = (machine.spec(), machine.leave.clone());
+        let process = match machine.part {
             Part::Etcd => Process::start(now, |tasks| nodes::etcd(place(tasks), disk)),
             Part::Router(router) => Process::start(now, |tasks| {
                 let clock = Clock::starting(now);
-                let clients = Clients { router, ledger, clock, tasks: tasks.clone() };
-                nodes::router(place(tasks), clients)
+                let clients = Clients { router, ledger, clock, tasks: tasks.clone(), pins };
+                nodes::router(place(tasks), clients, leave)
             }),
-            Part::Stranger => Process::start(now, |tasks| stranger(place(tasks))),
+            Part::Stranger => Process::start(now, |tasks| strangers(place(tasks))),
             Part::Prefill(_) | Part::Decode(_) => {
                 Process::start(now, |tasks| nodes::worker(place(tasks), spec))
             }
         };
         machine.process = Some(process);
+    }
+
+    /// Where a process on a host stands.
+    fn place(&mut self, host: HostId) -> Place {
+        let (now, seed) = (self.now, self.rng.random());
+        let machine = &self.machines[usize::from(host.0) - 1];
+        Place {
+            host,
+            wire: self.network.wire(host),
+            wall: machine.wall(now),
+            seed,
+            tasks: TaskTracker::new(),
+            bug: self.plan.bug,
+            locks: self.locks.clone(),
+            reports_hold: !self.plan.has_flips(),
+            ttft: self.plan.ttft,
+            verdicts: self.verdicts.clone(),
+            coverage: self.coverage.clone(),
+            metrics: machine.metrics.clone(),
+        }
     }
 
     /// Lets all work end, and holds that nothing is left of it.
@@ -314,7 +265,8 @@ impl World {
             self.step();
         }
         for machine in &self.machines {
-            machine.check_blocks(&self.verdicts);
+            machine.audit(&self.verdicts);
+            machine.check_rest(&self.verdicts);
         }
     }
 
@@ -323,59 +275,12 @@ impl World {
     }
 }
 
-// === impl Machine ===
-
-impl Machine {
-    fn new(host: HostId, part: Part, drop: f64, rng: &mut ChaCha8Rng) -> Self {
-        let faults = Faults {
-            seed: rng.random(),
-            drop: rng.random_range(0.0..=drop),
-            duplicate: often(rng, 0.1),
-            corrupt: often(rng, 0.1),
-            delay: often(rng, 0.1),
-            delay_time: Duration::from_millis(rng.random_range(1..80)),
-            cut_after: None,
-            cuts_max: 0,
-        };
-        let pool = Arc::default();
-        let leave = CancellationToken::new();
-        Self { host, part, process: None, clock_ms: 0, pool, faults, leave }
-    }
-
-    fn runs_router(&self, router: usize) -> bool {
-        let process = self.process.as_ref().filter(|_| self.part == Part::Router(router));
-        process.is_some_and(|process| !process.is_stopped())
-    }
-
-    /// What its clock says.
-    fn wall(&self, now: Duration) -> SystemTime {
-        const EPOCH: Duration = Duration::from_secs(1_800_000_000);
-        let off = Duration::from_millis(self.clock_ms.unsigned_abs());
-        let right = SystemTime::UNIX_EPOCH + EPOCH + now;
-        if self.clock_ms < 0 { right - off } else { right + off }
-    }
-
-    fn spec(&self) -> WorkerSpec {
-        let (role, weights) = match self.part {
-            Part::Prefill(weights) => (Role::Prefill, weights),
-            Part::Decode(weights) => (Role::Decode, weights),
-            Part::Etcd | Part::Router(_) | Part::Stranger => (Role::Decode, 0),
-        };
-        let (faults, pool, leave) = (self.faults.clone(), self.pool.clone(), self.leave.clone());
-        WorkerSpec { role, weights, faults, pool, leave }
-    }
-
-    /// Holds that every block is back and nothing is promised.
-    fn check_blocks(&self, verdicts: &Verdicts) {
-        let Some(pool) = self.pool.lock().clone() else { return };
-        let counts = pool.counts();
-        if counts.active > 0 || counts.reserved > 0 {
-            verdicts.violated(format!("host {} at rest: {counts:?}", self.host.0));
-        }
-        if let Err(corrupt) = pool.audit() {
-            verdicts.violated(format!("host {} at rest: {corrupt}", self.host.0));
-        }
-    }
+fn ledger(plan: &Plan, verdicts: &Verdicts, coverage: &Coverage) -> Ledger {
+    let told = plan.bug == Some(Bug::UnpinnedFingerprint);
+    let weights = if told { vec![1] } else { plan.weights() };
+    let (prompt, settled) = (plan.is_prompt(), plan.clone());
+    let calm = Calm { settled: Arc::new(move |at| settled.is_settled(at)), prompt };
+    Ledger::new(plan.asks.clone(), &weights, verdicts.clone(), coverage.clone(), calm)
 }
 
 fn events(plan: &Plan) -> Vec<(Duration, Event)> {
@@ -389,9 +294,4 @@ fn events(plan: &Plan) -> Vec<(Duration, Event)> {
     events.sort_by_key(|(at, _)| *at);
     events.reverse();
     events
-}
-
-/// A chance that is 0 more often than not.
-fn often(rng: &mut ChaCha8Rng, most: f64) -> f64 {
-    if rng.random_bool(0.6) { 0.0 } else { rng.random_range(0.0..most) }
 }

@@ -14,6 +14,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use super::authority::Issued;
 use super::tls::{self, Configs};
 use super::{Identity, IdentityError};
 use crate::ClusterError;
@@ -61,7 +62,7 @@ pub struct Validity {
 enum Source {
     /// Files, and the node that they must name, if any.
     Files(CertificateFiles, Option<Identity>),
-    /// Made at the start.
+    /// Made or issued at the start, and never read again.
     Memory,
 }
 
@@ -97,6 +98,22 @@ impl Certificates {
         let loaded = load(&files, node.as_ref(), Contents::read(&files)?)?;
         let current = RwLock::new(Arc::new(loaded));
         Ok(Self { source: Source::Files(files, node), current, refused: Mutex::default() })
+    }
+
+    /// One that an authority issued to `node`, kept in memory.
+    pub(super) fn issued(
+        ca_pem: &str,
+        issued: &Issued,
+        node: &Identity,
+    ) -> Result<Self, ClusterError> {
+        let chain = certificates(issued.cert_pem.as_bytes()).map_err(|error| config(&error))?;
+        let identity = named(&chain[0], node).map_err(|error| config(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())
+            .map_err(|_| config(&"there is no private key in PEM"))?;
+        let key =
+            CertifiedKey::from_der(chain, key, &tls::provider()).map_err(|error| config(&error))?;
+        let roots = authorities(ca_pem.as_bytes()).map_err(|error| config(&error))?;
+        Self::made(identity, key, roots)
     }
 
     /// One that was made by this process and lives as long.

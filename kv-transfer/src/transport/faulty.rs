@@ -38,10 +38,24 @@ pub struct Faults {
     pub cuts_max: u64,
 }
 
+/// How often each fault has struck.
+#[derive(Debug, Default)]
+pub struct FaultCounts {
+    /// Messages lost.
+    pub lost: AtomicU64,
+    /// Pages that came twice.
+    pub doubled: AtomicU64,
+    /// Pages with a bit flipped.
+    pub damaged: AtomicU64,
+    /// Messages held up.
+    pub held_up: AtomicU64,
+}
+
 /// A transport with faults.
 pub struct Faulty {
     inner: Arc<dyn Transport>,
     faults: Faults,
+    counts: Arc<FaultCounts>,
     /// Streams opened so far: part of each stream's seed.
     streams: AtomicU64,
 }
@@ -49,8 +63,19 @@ pub struct Faulty {
 /// The faults of one stream.
 struct StreamFaults {
     faults: Faults,
+    counts: Arc<FaultCounts>,
     rng: ChaCha8Rng,
     messages_left: Option<u64>,
+}
+
+// === impl FaultCounts ===
+
+impl FaultCounts {
+    /// What a counter has come to.
+    #[must_use]
+    pub fn of(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
 }
 
 // === impl Faulty ===
@@ -59,7 +84,13 @@ impl Faulty {
     /// `inner`, with `faults`.
     #[must_use]
     pub fn new(inner: Arc<dyn Transport>, faults: Faults) -> Self {
-        Self { inner, faults, streams: AtomicU64::new(0) }
+        Self { inner, faults, counts: Arc::default(), streams: AtomicU64::new(0) }
+    }
+
+    /// The same, counting its faults there.
+    #[must_use]
+    pub fn counting(self, counts: Arc<FaultCounts>) -> Self {
+        Self { counts, ..self }
     }
 
     fn next_stream(&self) -> StreamFaults {
@@ -68,7 +99,7 @@ impl Faulty {
         let messages_left = faults.cut_after.filter(|_| stream < faults.cuts_max);
         let mut rng = ChaCha8Rng::seed_from_u64(faults.seed);
         rng.set_stream(stream);
-        StreamFaults { faults, rng, messages_left }
+        StreamFaults { faults, counts: self.counts.clone(), rng, messages_left }
     }
 }
 
@@ -108,17 +139,18 @@ impl StreamFaults {
                 Some(left) => *left -= 1,
                 None => {}
             }
-            if self.strikes(self.faults.delay) {
+            if self.strikes(self.faults.delay, |counts| &counts.held_up) {
                 tokio::time::sleep(self.faults.delay_time).await;
             }
-            if self.strikes(self.faults.drop) {
+            if self.strikes(self.faults.drop, |counts| &counts.lost) {
                 continue;
             }
             if let Push::Pages(chunk) = &mut push {
-                if self.strikes(self.faults.corrupt) {
+                if self.strikes(self.faults.corrupt, |counts| &counts.damaged) {
                     self.flip_bit(chunk);
                 }
-                if self.strikes(self.faults.duplicate) && to.send(push.clone()).await.is_err() {
+                let twice = self.strikes(self.faults.duplicate, |counts| &counts.doubled);
+                if twice && to.send(push.clone()).await.is_err() {
                     return;
                 }
             }
@@ -128,8 +160,10 @@ impl StreamFaults {
         }
     }
 
-    fn strikes(&mut self, chance: f64) -> bool {
-        self.rng.random_bool(chance)
+    fn strikes(&mut self, chance: f64, counter: fn(&FaultCounts) -> &AtomicU64) -> bool {
+        let strikes = self.rng.random_bool(chance);
+        counter(&self.counts).fetch_add(strikes.into(), Ordering::Relaxed);
+        strikes
     }
 
     fn flip_bit(&mut self, chunk: &mut PageChunk) {
@@ -138,7 +172,7 @@ impl StreamFaults {
             Payload::Bytes(bytes) => Some(bytes.clone()),
             Payload::InPlace(_) => None,
         };
-        let Some(bytes) = bytes.filter(|_| !self.strikes(0.1)) else {
+        let Some(bytes) = bytes.filter(|_| !self.rng.random_bool(0.1)) else {
             let page = self.rng.random_range(0..chunk.digests.len());
             chunk.digests[page] ^= 1 << self.rng.random_range(0..64);
             return;

@@ -40,22 +40,25 @@ impl Default for Quality {
 }
 
 impl Quality {
-    /// How long a segment takes.
-    pub(super) fn delay(&self, rng: &mut ChaCha8Rng) -> Duration {
+    /// How long a segment takes, and how often it is lost on its way.
+    pub(super) fn delay(&self, rng: &mut ChaCha8Rng) -> (Duration, u64) {
         let mut delay = self.latency + self.jitter.mul_f64(rng.random::<f64>());
-        let mut again = RETRANSMIT;
+        let (mut again, mut losses) = (RETRANSMIT, 0);
         while self.loss > 0.0 && rng.random_bool(self.loss) {
             delay += again;
             again *= 2;
+            losses += 1;
         }
-        delay
+        (delay, losses)
     }
 
-    /// Flips a bit, if this is the time for it.
-    pub(super) fn damage(&self, bytes: &mut [u8], rng: &mut ChaCha8Rng) {
-        if self.flip > 0.0 && !bytes.is_empty() && rng.random_bool(self.flip) {
+    /// Flips a bit, if this is the time for it; whether it was.
+    pub(super) fn damage(&self, bytes: &mut [u8], rng: &mut ChaCha8Rng) -> bool {
+        let strikes = self.flip > 0.0 && !bytes.is_empty() && rng.random_bool(self.flip);
+        if strikes {
             let at = rng.random_range(0..bytes.len());
             bytes[at] ^= 1 << rng.random_range(0..8);
         }
+        strikes
     }
 }

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::HostId;
 use super::link::Link;
+use crate::checks::coverage::Coverage;
 
 /// Bytes under way or unread, from which on a writer waits: a socket's buffers.
 const WINDOW_BYTES: usize = 64 << 10;
@@ -41,6 +42,7 @@ pub(super) struct State {
     flights: BTreeMap<(Duration, u64), ()>,
     serial: u64,
     pub(super) digest: u64,
+    coverage: Coverage,
 }
 
 /// A port that is open.
@@ -94,7 +96,7 @@ enum What {
 // === impl State ===
 
 impl State {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, coverage: Coverage) -> Self {
         Self {
             now: Duration::ZERO,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -106,6 +108,7 @@ impl State {
             flights: BTreeMap::new(),
             serial: 0,
             digest: seed,
+            coverage,
         }
     }
 
@@ -227,7 +230,9 @@ impl State {
         let (from, to) = (self.end(id).host, self.end(id.other()).host);
         let mut data = BytesMut::from(&bytes[..count]);
         let quality = self.link(from, to).quality;
-        quality.damage(&mut data, &mut self.rng);
+        if quality.damage(&mut data, &mut self.rng) {
+            self.coverage.reached("segment flipped");
+        }
         self.send(id.other(), What::Data(data.freeze()));
         Poll::Ready(Ok(count))
     }
@@ -289,10 +294,14 @@ impl State {
             What::Finish => end.finished = true,
             What::Reset => {
                 end.reset = true;
-                if end.opened == Opened::Pending {
+                let is_refused = end.opened == Opened::Pending;
+                if is_refused {
                     end.opened = Opened::Refused;
                 }
                 wakers.extend(end.writer.take());
+                let what = if is_refused { "connection refused" } else { "connection reset" };
+                wakers.extend(end.reader.take());
+                return self.coverage.reached(what);
             }
         }
         wakers.extend(end.reader.take());
@@ -321,7 +330,8 @@ impl State {
             link.held.push(serial);
             return;
         }
-        let delay = link.quality.delay(&mut self.rng);
+        let (delay, losses) = link.quality.delay(&mut self.rng);
+        self.coverage.add("segment lost", losses);
         self.fly(serial, self.now + delay);
     }
 

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
+use crate::checks::coverage::Coverage;
+
 /// What etcd keeps on its disk. A clone is another handle to the same.
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<Content>>);
@@ -19,6 +21,7 @@ pub struct Store {
     ends: BTreeMap<i64, Instant>,
     /// Told of each new revision.
     revisions: watch::Sender<i64>,
+    coverage: Coverage,
 }
 
 /// What is on the disk.
@@ -58,12 +61,12 @@ impl Disk {
 impl Store {
     /// Opens what is on a disk; leases get their whole time again.
     #[must_use]
-    pub fn open(disk: Disk) -> Self {
+    pub fn open(disk: Disk, coverage: Coverage) -> Self {
         let content = disk.0.lock().clone();
         let now = Instant::now();
         let end = |(&id, &ttl): (&i64, &i64)| (id, now + seconds(ttl));
         let ends = content.leases.iter().map(end).collect();
-        Self { disk, ends, revisions: watch::Sender::new(content.revision.max(1)) }
+        Self { disk, ends, revisions: watch::Sender::new(content.revision.max(1)), coverage }
     }
 
     /// The latest revision.
@@ -185,6 +188,7 @@ impl Store {
         let now = Instant::now();
         let ended: Vec<i64> =
             self.ends.iter().filter(|(_, end)| **end <= now).map(|(&id, _)| id).collect();
+        self.coverage.add("lease expired", ended.len() as u64);
         ended.into_iter().for_each(|id| self.revoke(id));
     }
 }

@@ -12,9 +12,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio_util::task::TaskTracker;
 
+use super::script::{BLOCK_TOKENS, Slot};
 use crate::checks::Verdicts;
 use crate::planted::Bug;
-use crate::script::{BLOCK_TOKENS, Slot};
 
 /// The longest that a copy takes.
 const COPY_MAX: Duration = Duration::from_millis(3);
@@ -143,9 +143,14 @@ impl Memory {
         }
     }
 
-    /// Promises a block to nobody.
-    fn leak(&self) {
-        let promised = self.0.pool.get().and_then(|pool| pool.reserve(1).ok());
+    /// Promises a block to nobody, or puts it to nobody's use.
+    fn leak(&self, bug: Bug) {
+        let Some(mut promised) = self.0.pool.get().and_then(|pool| pool.reserve(1).ok()) else {
+            return;
+        };
+        if bug == Bug::OrphanBlock {
+            std::mem::forget(promised.bind());
+        }
         std::mem::forget(promised);
     }
 
@@ -183,8 +188,8 @@ impl KvRegion for Memory {
             self.put_late(pages, bytes);
             return Ok(());
         }
-        if self.0.bug == Some(Bug::LeakedReservation) {
-            self.leak();
+        if let Some(bug @ (Bug::LeakedReservation | Bug::OrphanBlock)) = self.0.bug {
+            self.leak(bug);
         }
         self.check_current(pages.blocks);
         self.put(pages, bytes);

@@ -2,13 +2,14 @@
 //! every byte it leaves in its pages.
 
 use engine::{
-    EngineError, LogitsFault, OnLayers, SampleRow, Sampled, SequenceRows, StepBatch, StepModel,
+    EngineError, OnLayers, SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepModel,
     StepOutput,
 };
 use kv_cache::{BlockId, Fence, KvDtype, KvLayout, TokenId};
-use scheduler::Sampling;
+use scheduler::{Generation, Sampling, TokenLogprob};
 
-use crate::memory::Memory;
+use super::memory::Memory;
+use crate::planted::Bug;
 
 /// Tokens are below it.
 pub const VOCAB: u32 = 97;
@@ -29,6 +30,7 @@ pub struct Script {
     memory: Memory,
     /// Tokens of the step submitted last, for the rows that it feeds.
     sampled: Vec<TokenId>,
+    bug: Option<Bug>,
 }
 
 /// One slot of one layer.
@@ -46,8 +48,8 @@ impl Script {
     /// - `weights`: which model it is.
     /// - `memory`: where its pages are.
     #[must_use]
-    pub fn new(weights: u64, memory: Memory) -> Self {
-        Self { weights, memory, sampled: Vec::new() }
+    pub fn new(weights: u64, memory: Memory, bug: Option<Bug>) -> Self {
+        Self { weights, memory, sampled: Vec::new(), bug }
     }
 
     fn write(&mut self, batch: &StepBatch<'_>) {
@@ -73,19 +75,22 @@ impl Script {
         self.memory.read(layer, place(sequence, position))
     }
 
-    fn sample(
-        &self,
-        batch: &StepBatch<'_>,
-        sample: &SampleRow<'_>,
-    ) -> Result<Sampled, LogitsFault> {
-        let owner = batch.sequences.iter().find(|it| it.rows.contains(&sample.row));
-        let sequence = owner.expect("a row's sequence");
-        let context = 0..=batch.positions[sample.row] as usize;
-        let slots = context.flat_map(|position| {
-            (0..LAYERS).map(move |layer| self.slot(sequence, layer, position))
-        });
-        let token = draw(slots, sample.sampling, sample.choice);
-        Ok(Sampled { token, logprob: None })
+    fn sample(&self, batch: &StepBatch<'_>, sample: &SampleRow<'_>) -> Sampled {
+        draw(self.slots(batch, sample.row), sample.sampling, sample.choice, sample.banned)
+    }
+
+    fn score(&self, batch: &StepBatch<'_>, score: &ScoreRow) -> TokenLogprob {
+        logprob(digest(0, self.slots(batch, score.row)), score.next, score.top)
+    }
+
+    /// The slots that a row sees, in all layers.
+    fn slots<'a>(&self, batch: &'a StepBatch<'_>, row: usize) -> impl Iterator<Item = Slot> + 'a {
+        let owner = batch.sequences.iter().find(|it| it.rows.contains(&row));
+        let (sequence, memory) = (owner.expect("a row's sequence"), self.memory.clone());
+        (0..=batch.positions[row] as usize).flat_map(move |position| {
+            let (place, memory) = (place(sequence, position), memory.clone());
+            (0..LAYERS).map(move |layer| memory.read(layer, place))
+        })
     }
 }
 
@@ -109,13 +114,15 @@ impl StepModel for Script {
             let written = sequence.rows.clone().map(|row| batch.positions[row] as usize);
             written.map(|position| place(sequence, position).0)
         });
-        self.memory.check_owned(blocks);
+        let stray = if self.bug == Some(Bug::StrayWrite) { 1 } else { 0 };
+        self.memory.check_owned(blocks.map(|block| BlockId(block.0 ^ stray)));
         self.memory.note_step(batch.tokens.len());
         self.write(batch);
         (0..LAYERS).for_each(|layer| on_layers(layer..layer + 1, Fence::default()));
         let samples: Vec<_> = batch.samples.iter().map(|it| self.sample(batch, it)).collect();
-        self.sampled = samples.iter().flatten().map(|sampled| sampled.token).collect();
-        Ok(StepOutput { samples, scores: Vec::new() })
+        self.sampled = samples.iter().map(|sampled| sampled.token).collect();
+        let scores = batch.scores.iter().map(|it| Ok(self.score(batch, it))).collect();
+        Ok(StepOutput { samples: samples.into_iter().map(Ok).collect(), scores })
     }
 
     fn is_done(&self, _: &StepOutput) -> bool {
@@ -144,9 +151,38 @@ pub fn layout() -> KvLayout {
     }
 }
 
-/// What a model of `weights` says after `context`.
+/// What a model of `weights` says next where `generation` asks for its `choice`, after `output`.
 #[must_use]
-pub fn next_token(weights: u64, context: &[TokenId], sampling: &Sampling, choice: u32) -> TokenId {
+pub fn next_token(
+    weights: u64,
+    generation: &Generation,
+    output: &[TokenId],
+    choice: u32,
+) -> Sampled {
+    let banned = if output.len() < generation.stop.min_tokens as usize {
+        stops(generation)
+    } else {
+        Vec::new()
+    };
+    let context = [&generation.prompt[..], output].concat();
+    draw(slots(weights, &context).into_iter(), &generation.sampling, choice, &banned)
+}
+
+/// How likely a model of `weights` finds the token of a prompt at `index`.
+#[must_use]
+pub fn prompt_logprob(weights: u64, prompt: &[TokenId], index: usize, top: u32) -> TokenLogprob {
+    logprob(digest(0, slots(weights, &prompt[..index]).into_iter()), prompt[index], top)
+}
+
+/// Tokens that end a sequence.
+#[must_use]
+pub fn stops(generation: &Generation) -> Vec<TokenId> {
+    let own = Some(EOS).filter(|_| !generation.stop.ignore_eos);
+    own.into_iter().chain(generation.stop.stop_token_ids.iter().copied()).collect()
+}
+
+/// What a model of `weights` leaves in its pages for `context`, layer by layer at each position.
+fn slots(weights: u64, context: &[TokenId]) -> Vec<Slot> {
     let mut before = [None; LAYERS as usize];
     let mut slots = Vec::with_capacity(context.len() * before.len());
     for &token in context {
@@ -156,7 +192,7 @@ pub fn next_token(weights: u64, context: &[TokenId], sampling: &Sampling, choice
             slots.push(slot);
         }
     }
-    draw(slots.into_iter(), sampling, choice)
+    slots
 }
 
 fn slot_after(weights: u64, layer: u32, before: Option<Slot>, token: TokenId) -> Slot {
@@ -165,10 +201,29 @@ fn slot_after(weights: u64, layer: u32, before: Option<Slot>, token: TokenId) ->
     Slot { key: u64::from(token), value }
 }
 
-fn draw(slots: impl Iterator<Item = Slot>, sampling: &Sampling, choice: u32) -> TokenId {
-    let start = mix(sampling.seed, u64::from(choice));
-    let digest = slots.fold(start, |digest, slot| mix(mix(digest, slot.key), slot.value));
-    (digest >> 33) as TokenId % VOCAB
+fn draw(
+    slots: impl Iterator<Item = Slot>,
+    sampling: &Sampling,
+    choice: u32,
+    banned: &[TokenId],
+) -> Sampled {
+    let digest = digest(mix(sampling.seed, u64::from(choice)), slots);
+    let mut token = (digest >> 33) as TokenId % VOCAB;
+    while banned.contains(&token) {
+        token = (token + 1) % VOCAB;
+    }
+    Sampled { token, logprob: sampling.logprobs.map(|top| logprob(digest, token, top)) }
+}
+
+fn digest(start: u64, slots: impl Iterator<Item = Slot>) -> u64 {
+    slots.fold(start, |digest, slot| mix(mix(digest, slot.key), slot.value))
+}
+
+/// Numbers that nobody could make up who hasn't read the pages.
+fn logprob(digest: u64, token: TokenId, top: u32) -> TokenLogprob {
+    let at = |rank: u32| -(rank as f32) - (digest >> 40 & 0xff) as f32 / 256.0;
+    let top = (0..top).map(|rank| ((token + rank) % VOCAB, at(rank))).collect();
+    TokenLogprob { logprob: at(token), top }
 }
 
 fn mix(digest: u64, word: u64) -> u64 {

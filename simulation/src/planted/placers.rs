@@ -1,4 +1,4 @@
-//! A placer that doesn't forgive.
+//! Placers that don't forgive, or don't mind.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -11,6 +11,9 @@ pub struct Eternal<P> {
     inner: P,
     excluded: Mutex<BTreeSet<WorkerId>>,
 }
+
+/// Places an answer that is bound to one set of weights on whatever there is.
+pub struct Unbound<P>(pub P);
 
 // === impl Eternal ===
 
@@ -35,5 +38,18 @@ impl<P: Placer> Placer for Eternal<P> {
             view.workers.iter().filter(|it| !excluded.contains(&it.info.address.worker));
         let view = ClusterSnapshot { workers: forgiving.cloned().collect() };
         self.inner.place(&view, request, now)
+    }
+}
+
+// === impl Unbound ===
+
+impl<P: Placer> Placer for Unbound<P> {
+    fn place(
+        &self,
+        view: &ClusterSnapshot,
+        request: &PlacementRequest<'_>,
+        now: Instant,
+    ) -> Result<Placement, Refusal> {
+        self.0.place(view, &PlacementRequest { fingerprint: None, ..request.clone() }, now)
     }
 }
