@@ -23,8 +23,10 @@ pub mod load;
 pub mod metrics;
 pub mod model;
 pub mod node;
+pub mod oracle;
 pub mod process;
 pub mod security;
+pub mod terminal;
 pub mod wait;
 
 pub use client::grpc::{Generated, Grpc};
