@@ -12,7 +12,7 @@ use proto::convert::transfer::context_name;
 use proto::v1::generate_response as to_router;
 use proto::v1::prefill_client::PrefillClient;
 use proto::v1::prefill_response as from_peer;
-use proto::{SealChain, Sealed as _, v1};
+use proto::{Readable, SealChain, Sealed as _, v1};
 use scheduler::{Address, Generation, Role, SampledToken};
 use tonic::Streaming;
 use worker::call::Responses;
@@ -164,7 +164,7 @@ impl Handoff<'_> {
         };
         let request = request.sealed(0);
         let seals = SealChain::after(request.seal);
-        let response = PrefillClient::new(channel)
+        let response = PrefillClient::new(Readable::of(channel))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .prefill(cluster::rpc::request(request, self.deadline))
             .await

@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::error::EngineError;
 pub use rope::{Llama3Scaling, RopeConfig, RopeScaling, YarnScaling};
 
+/// Layers of a model: ten times those of the deepest. Something is kept for each before a weight is read.
+const LAYERS_MAX: u32 = 4096;
+
 /// The model families the forward pass knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Architecture {
@@ -210,6 +213,11 @@ impl ModelConfig {
         let (hidden_size, heads) = (required("hidden_size")?, required("num_attention_heads")?);
         let (layers, max_position) =
             (required("num_hidden_layers")?, required("max_position_embeddings")?);
+        if layers > LAYERS_MAX {
+            return Err(
+                fields.error("num_hidden_layers", format!("{layers}, at most {LAYERS_MAX}"))
+            );
+        }
         let head_dim = head_dim(fields, architecture, hidden_size, heads)?;
         let rope = RopeConfig::parse(fields, max_position)?;
         let has_attention_bias = match architecture {

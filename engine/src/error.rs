@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model_folder::FolderError;
+use model_folder::{FolderError, shortened};
 
 /// Why the engine could not load a model or run a step.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,7 +71,8 @@ impl EngineError {
     }
 
     pub(crate) fn weights(file: &Path, tensor: &str, reason: impl Into<String>) -> Self {
-        Self::Weights { file: file.to_owned(), tensor: tensor.to_owned(), reason: reason.into() }
+        let (tensor, reason) = (shortened(tensor.to_owned()), shortened(reason.into()));
+        Self::Weights { file: file.to_owned(), tensor, reason }
     }
 }
 

@@ -72,7 +72,8 @@ fn token_id(file: &Path, text: &str, added: &[AddedToken]) -> Result<Option<u32>
 /// The id that the library gives to a new token: those behind vocabulary and added tokens, in order.
 fn once_added(vocab: &Value, known: &[Added], added: &[AddedToken], text: &str) -> Option<u32> {
     let size = vocab.as_object().map(Map::len).or(vocab.as_array().map(Vec::len))? as u32;
-    let first = known.iter().map(|token| token.id + 1).max().unwrap_or(0).max(size);
+    let highest = known.iter().map(|token| token.id).max();
+    let first = highest.map_or(Some(0), |highest| highest.checked_add(1))?.max(size);
     let mut new: Vec<&str> = Vec::new();
     for AddedToken { content, .. } in added {
         let is_known = known.iter().any(|token| token.content == *content)
@@ -82,7 +83,8 @@ fn once_added(vocab: &Value, known: &[Added], added: &[AddedToken], text: &str) 
             new.push(content);
         }
     }
-    new.iter().position(|content| *content == text).map(|index| first + index as u32)
+    let index = new.iter().position(|content| *content == text)?;
+    first.checked_add(index as u32)
 }
 
 /// Most vocabularies map texts to ids; Unigram's list texts with their scores, by id.
@@ -141,6 +143,14 @@ mod tests {
         }
         let folder = ModelFolder::open(dir.path()).unwrap();
         assert_eq!(folder.end_tokens().unwrap(), want);
+    }
+
+    /// Ids as high as ids can be: there is none behind them to give to a token that is added.
+    #[test]
+    fn behind_the_last_id_there_is_none() {
+        let known = vec![Added { id: u32::MAX, content: "a".into() }];
+        let added = vec![AddedToken::special("e".into())];
+        assert_eq!(once_added(&serde_json::json!({}), &known, &added, "e"), None);
     }
 
     #[test]

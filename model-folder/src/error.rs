@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+/// Bytes of a name or a complaint that are shown: whatever a file holds in a field's place, the message fits a
+/// terminal.
+const SHOWN_BYTES_MAX: usize = 512;
+
 /// A file could not be read, or doesn't say what it has to.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FolderError {
@@ -33,6 +37,30 @@ impl FolderError {
     }
 
     pub(crate) fn field(file: &Path, field: &str, reason: impl Into<String>) -> Self {
-        Self::Field { file: file.to_owned(), field: field.to_owned(), reason: reason.into() }
+        let (field, reason) = (shortened(field.to_owned()), shortened(reason.into()));
+        Self::Field { file: file.to_owned(), field, reason }
+    }
+}
+
+/// The text, or as much of it as is shown.
+#[must_use]
+pub fn shortened(mut text: String) -> String {
+    if text.len() > SHOWN_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(SHOWN_BYTES_MAX));
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_about_a_large_value_is_a_line() {
+        let error =
+            FolderError::field(Path::new("config.json"), &"é".repeat(9_999), "x".repeat(1 << 20));
+        let text = error.to_string();
+        assert!(text.len() < 1_100 && text.ends_with("xxx..."), "{} bytes", text.len());
     }
 }

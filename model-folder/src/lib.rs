@@ -16,7 +16,7 @@ mod special_tokens;
 
 pub use chat_templates::NamedTemplate;
 pub use context::{rope_scaling, rope_type_field};
-pub use error::FolderError;
+pub use error::{FolderError, shortened};
 pub use fields::{Fields, without_mark};
 pub use folder::ModelFolder;
 pub use special_tokens::{AddedToken, SpecialTokens};

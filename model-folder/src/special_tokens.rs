@@ -77,7 +77,7 @@ impl SpecialTokens {
 // === impl AddedToken ===
 
 impl AddedToken {
-    fn special(content: String) -> Self {
+    pub(crate) fn special(content: String) -> Self {
         Self {
             content,
             special: true,

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod convert;
 pub mod seal;
 
@@ -16,6 +17,7 @@ pub mod v1 {
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("baton_descriptor");
 }
 
+pub use answers::Readable;
 pub use convert::WireError;
 pub use seal::{SealChain, Sealed};
 

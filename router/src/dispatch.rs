@@ -3,6 +3,7 @@
 mod admission;
 mod dispatcher;
 mod flight;
+mod news;
 mod pin;
 mod placing;
 mod progress;
@@ -26,7 +27,9 @@ use tokio::sync::mpsc;
 
 pub use self::admission::AdmissionConfig;
 pub use self::dispatcher::{Dispatcher, DispatcherConfig};
+pub use self::news::{News, Nonsense};
 pub use self::pin::Pin;
+pub use self::progress::Progress;
 
 /// One client request, ready to be placed.
 #[derive(Clone, Debug)]

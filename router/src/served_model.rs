@@ -95,7 +95,7 @@ impl ServedModel {
         });
         let control_tokens = match &template {
             Some(template) if config.control_tokens_as_text => {
-                Some(ControlTokens::from_file(&dir.join("tokenizer.json"), template)?)
+                Some(ControlTokens::of(&tokenizer, template)?)
             }
             _ => None,
         };

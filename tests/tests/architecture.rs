@@ -32,7 +32,7 @@ const WORKER_EDGES: &[&str] =
 
 /// Compose everything, and nothing depends on them. The simulation is one of them: it puts nodes together
 /// as the command does, on other ground.
-const TOPS: [&str; 3] = ["baton", "baton-tests", "simulation"];
+const TOPS: [&str; 4] = ["baton", "baton-tests", "simulation", "baton-fuzz"];
 
 /// What tests may use beside a crate's own dependencies: its in-memory and fault-injecting parts.
 const TEST_SUPPORT: [&str; 1] = ["cluster"];

@@ -150,7 +150,7 @@ fn need(engine: &EngineHandle, work: &Generation) -> Need {
         }
     };
     let context = work.context();
-    let end = (work.prompt.len() as u32 + output).min(info.context_tokens_max);
+    let end = (work.prompt.len() as u32).saturating_add(output).min(info.context_tokens_max);
     let shared = context.len() as u32 / info.block_tokens;
     let each = end.div_ceil(info.block_tokens).saturating_sub(shared);
     let choices = work.choices.len() as u32;

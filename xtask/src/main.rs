@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask up`, `test`, `sim`, `chaos`, `check` and `bench`.
+//! The verbs of the project: `cargo xtask up`, `test`, `sim`, `chaos`, `fuzz`, `check` and `bench`.
 //!
 //! They need nothing but cargo and a C linker: what else is missing, they install and say so. CI
 //! runs exactly these.
@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod chaos;
 mod check;
+mod fuzz;
 mod process;
 mod python;
 mod sim;
@@ -39,6 +40,7 @@ Examples:
   cargo xtask check                     format, lints, dependencies, docs
   cargo xtask sim --seeds 1000          clusters in virtual time, on a network that fails
   cargo xtask chaos --minutes 30        a real cluster whose processes are killed, stopped, cut off
+  cargo xtask fuzz --target chat        what no client would send, to what takes it
   cargo xtask bench                     what can be measured";
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +71,11 @@ enum Verb {
     /// of requests, faults, and what the processes took of the machine; fails if an answer was wrong, lost
     /// or late, or if a process has grown.
     Chaos(chaos::Args),
+    /// Tries inputs that nobody would send on everything that strangers reach.
+    ///
+    /// Builds all code with counters that tell libFuzzer what an input reaches, and lets it look for
+    /// inputs that break a promise, from `fuzz/corpus` on. What it finds is in `target/fuzz/found`.
+    Fuzz(fuzz::Args),
     /// Lists and runs benchmarks.
     ///
     /// Without a name it lists what there is. `serve` sends load to a running cluster and reports
@@ -83,6 +90,7 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Sim(args) => sim::run(&args),
         Verb::Chaos(args) => chaos::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match result {

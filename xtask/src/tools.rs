@@ -69,6 +69,21 @@ pub(crate) const ETCD: Tool = Tool {
     ],
 };
 
+/// A compiler of C++; most C compilers come with one, and some distributions ship them apart.
+pub(crate) const CXX: Tool = Tool {
+    name: "c++",
+    why: "compiles the fuzzer",
+    is_present: || succeeds("c++", &["--version"]),
+    packages: &[
+        (Apt, &["g++"]),
+        (Dnf, &["gcc-c++"]),
+        (Apk, &["g++"]),
+        (Pacman, &["gcc"]),
+        (Zypper, &["gcc-c++"]),
+        (Brew, &["gcc"]),
+    ],
+};
+
 /// Python with its `venv` module; Debian ships them apart.
 pub(crate) const PYTHON: Tool = Tool {
     name: "python3",

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use proto::Readable;
 use proto::v1;
 use proto::v1::worker_client::WorkerClient;
 use scheduler::{Address, Life, Load, NodeState, Role, WorkerInfo};
@@ -152,7 +153,7 @@ impl Member {
 
     async fn open(&mut self, incarnation: u64) -> Result<Streaming<v1::LoadReport>, Status> {
         let channel = self.channels.get(&self.address, self.role);
-        let mut client = WorkerClient::new(channel);
+        let mut client = WorkerClient::new(Readable::of(channel));
         let request = rpc::request_without_deadline(v1::ReportRequest { incarnation });
         let silence = self.config.silence();
         self.attention.rest_until(Instant::now() + silence);

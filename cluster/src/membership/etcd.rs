@@ -26,6 +26,7 @@ mod store;
 mod watcher;
 
 pub use config::{Credentials, EtcdConfig, EtcdTls, IdentityFiles};
+pub use store::worker_of;
 
 use registrar::{Registrar, Wish};
 use watcher::Watcher;

@@ -42,6 +42,12 @@ fn each_family_has_its_own_extras(#[case] changes: Value, #[case] want: (bool, b
 }
 
 #[test]
+fn more_layers_than_any_model_has_are_refused_before_anything_is_kept_for_them() {
+    let error = load_with(&json!({"num_hidden_layers": u32::MAX})).unwrap_err();
+    assert!(error.to_string().contains("`num_hidden_layers`: 4294967295, at most"), "{error}");
+}
+
+#[test]
 fn qwen3_heads_are_128_wide_unless_said_otherwise() {
     let changes = json!({"architectures": ["Qwen3ForCausalLM"], "head_dim": null});
     assert_eq!(load_with(&changes).unwrap().head_dim, 128);

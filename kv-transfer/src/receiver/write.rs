@@ -64,8 +64,8 @@ fn check_shape(shared: &Shared, entry: &Entry, chunk: &PageChunk) -> Result<(), 
     let pages = chunk.span.pages();
     let (has_all, what) = match &chunk.payload {
         Payload::Bytes(bytes) => {
-            let want = pages * shared.region.layout().page_bytes();
-            (bytes.len() == want, format!("{} bytes", bytes.len()))
+            let want = pages.checked_mul(shared.region.layout().page_bytes());
+            (Some(bytes.len()) == want, format!("{} bytes", bytes.len()))
         }
         Payload::InPlace(source) => {
             let blocks = source.blocks.len();

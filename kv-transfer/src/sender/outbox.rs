@@ -196,15 +196,18 @@ impl Outbox {
     /// Sends `spans` again, and the commit after them.
     ///
     /// # Errors
-    /// [`TransferError::Protocol`] if that doesn't answer a commit, or names none of its pages.
+    /// [`TransferError::Protocol`] if that doesn't answer a commit, or names a page that isn't its own, or one
+    /// twice.
     pub(super) fn missing(&mut self, spans: &[PageSpan]) -> Result<(), TransferError> {
         let all_ours = spans.iter().all(|span| !span.is_empty() && self.span.contains(span));
         let sent = match self.commit {
-            Commit::Sent(context) if !spans.is_empty() && all_ours => Some(context),
+            Commit::Sent(context) if !spans.is_empty() && all_ours && self.are_apart(spans) => {
+                Some(context)
+            }
             _ => None,
         };
         let Some(context) = sent else {
-            let what = format!("misses {} spans, out of turn or not ours", spans.len());
+            let what = format!("misses {} spans, out of turn, not ours or twice", spans.len());
             return Err(TransferError::Protocol(what));
         };
         // What hasn't been acknowledged is lost.
@@ -216,6 +219,12 @@ impl Outbox {
         }
         self.commit = Commit::Wanted(context);
         Ok(())
+    }
+
+    /// Whether no page of the hand-off is in two of `spans`: else few bytes would ask for any number of pages.
+    fn are_apart(&self, spans: &[PageSpan]) -> bool {
+        let mut named = Coverage::new(&self.span);
+        spans.iter().flat_map(PageSpan::iter).all(|(layer, block)| named.insert(layer, block))
     }
 
     /// Starts over on a new stream with what the last one didn't acknowledge. Returns the pages

@@ -16,7 +16,7 @@ use futures::{Stream, StreamExt as _, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use parking_lot::Mutex;
-use proto::v1;
+use proto::{Readable, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -186,8 +186,10 @@ async fn push(
     }
     let request =
         request.body(Body::new(body)).map_err(|error| Status::internal(error.to_string()))?;
-    let response =
-        channel.oneshot(request).await.map_err(|error| Status::from_error(error.into()))?;
+    let response = Readable::of(channel)
+        .oneshot(request)
+        .await
+        .map_err(|error| Status::from_error(error.into()))?;
     let (head, body) = response.into_parts();
     match Status::from_header_map(&head.headers) {
         Some(status) if status.code() != Code::Ok => return Err(status),

@@ -12,6 +12,9 @@ pub const CHOICES_MAX: usize = 256;
 const GENERATION_KEY: u64 = 0;
 /// The most biased tokens, as in OpenAI's API (which allows 300).
 const LOGIT_BIAS_MAX: usize = 1024;
+/// The most tokens that end a sequence beside the model's own: four times as many as the gateway lets in. Each
+/// new token is compared with all of them.
+const STOP_TOKENS_MAX: usize = 1024;
 /// The most alternatives per token that are worth sending.
 const LOGPROBS_MAX: u32 = 128;
 
@@ -63,7 +66,7 @@ impl TryFrom<v1::Generation> for Generation {
             generated: wire.generated.into(),
             choices: wire.choices,
             sampling: required("sampling", wire.sampling)?.try_into()?,
-            stop: required("stop", wire.stop)?.into(),
+            stop: required("stop", wire.stop)?.try_into()?,
             prompt_logprobs: wire
                 .prompt_logprobs
                 .map(|top| in_range("prompt_logprobs", top, 0..=LOGPROBS_MAX))
@@ -144,13 +147,19 @@ impl From<&StopRules> for v1::StopRules {
     }
 }
 
-impl From<v1::StopRules> for StopRules {
-    fn from(wire: v1::StopRules) -> Self {
-        Self {
+impl TryFrom<v1::StopRules> for StopRules {
+    type Error = WireError;
+
+    fn try_from(wire: v1::StopRules) -> Result<Self, WireError> {
+        if wire.stop_token_ids.len() > STOP_TOKENS_MAX {
+            let problem = format!("over {STOP_TOKENS_MAX} tokens");
+            return Err(WireError::invalid("stop_token_ids", problem));
+        }
+        Ok(Self {
             max_tokens: wire.max_tokens,
             min_tokens: wire.min_tokens,
             stop_token_ids: wire.stop_token_ids,
             ignore_eos: wire.ignore_eos,
-        }
+        })
     }
 }

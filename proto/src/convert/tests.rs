@@ -31,6 +31,7 @@ fn a_generation_survives_the_wire() {
 #[case::resumed_twice(|g: &mut v1::Generation| g.choices = vec![0, 1], "generated")]
 #[case::no_sampling(|g: &mut v1::Generation| g.sampling = None, "sampling")]
 #[case::no_stop(|g: &mut v1::Generation| g.stop = None, "stop")]
+#[case::too_many_stops(|g: &mut v1::Generation| g.stop.as_mut().unwrap().stop_token_ids = vec![1; 2000], "stop_token_ids")]
 #[case::no_id(|g: &mut v1::Generation| g.request_id.clear(), "request_id")]
 #[case::negative_temperature(|g: &mut v1::Generation| sampling(g).temperature = -1.0, "temperature")]
 #[case::nan_temperature(|g: &mut v1::Generation| sampling(g).temperature = f32::NAN, "temperature")]

@@ -15,15 +15,16 @@ use cluster::{ErrorCode, clock};
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use parking_lot::Mutex;
 use proto::v1::decode_client::DecodeClient;
-use proto::v1::generate_response::{Event as Wire, Path};
-use proto::{SealChain, Sealed as _, WireError, v1};
-use scheduler::{Fingerprint, Forecast, Generation, Placement, SampledToken, WorkerId};
+use proto::v1::generate_response::{Path, Started};
+use proto::{Readable, SealChain, Sealed as _, v1};
+use scheduler::{Fingerprint, Forecast, Generation, Placement, WorkerId};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::admission::Turn;
+use super::news::{News, Nonsense};
 use super::placing::Placing;
-use super::progress::{Gap, Progress, TokenCheck};
+use super::progress::Progress;
 use super::setbacks::{Loss, Setbacks};
 use super::{DispatchError, DispatchRequest, GenerationEvent, Route, StreamPlace};
 
@@ -225,7 +226,7 @@ impl Flight {
         let request = request.sealed(0);
         let seals = SealChain::after(request.seal);
         let request = cluster::rpc::request(request, self.request.deadline);
-        let mut client = DecodeClient::new(self.placing.channel(&placement.decode))
+        let mut client = DecodeClient::new(Readable::of(self.placing.channel(&placement.decode)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Leg { stream: client.generate(request).await?.into_inner(), seals })
     }
@@ -270,43 +271,13 @@ impl Flight {
         message: v1::GenerateResponse,
         placement: &Placement,
     ) -> Result<(), Cut> {
-        let pin = &self.request.pin;
-        match message.event {
-            Some(Wire::Started(started)) => {
-                let handoff = started.path() == Path::Handoff;
-                let route = Route {
-                    decode: placement.decode.worker.clone(),
-                    prefill: handoff.then(|| WorkerId(started.prefill_worker_id.into())),
-                    cached_tokens: started.cached_tokens,
-                    fingerprint: placement.fingerprint.name(),
-                };
-                self.turn.start();
-                // A client that has no token yet may still be answered by others.
-                if self.progress.lock().start() || !pin.is_bound() {
-                    self.send(GenerationEvent::Started(route)).await?;
-                }
-            }
-            Some(Wire::PromptScores(scores)) => {
-                let scores =
-                    scores.tokens.into_iter().map(TryInto::try_into).collect::<Result<_, _>>();
-                let scores = scores.map_err(|error: WireError| broken(error.to_string()))?;
-                let new = self.progress.lock().score(scores);
-                let new = new.map_err(|Gap| broken("a worker left out a score"))?;
-                if !new.is_empty() {
-                    pin.bind(&placement.fingerprint);
-                    self.send(GenerationEvent::PromptLogprobs(new)).await?;
-                }
-            }
-            Some(Wire::Tokens(tokens)) => self.pass_tokens_on(tokens.tokens, placement).await?,
-            Some(Wire::Finished(finished)) => {
-                let reason = finished.reason().map_err(|error| broken(error.to_string()))?;
-                let choice = finished.choice;
-                let is_news = self.progress.lock().finish(choice, reason);
-                if is_news.map_err(|Gap| broken("a choice ended without its last token"))? {
-                    self.send(GenerationEvent::Finished { choice, reason }).await?;
-                }
-            }
-            Some(Wire::HandoffDone(done)) => {
+        let news = self.progress.lock().read(message).map_err(broken)?;
+        let event = match news {
+            News::Started(started) => return self.begin(started, placement).await,
+            News::Scores(scores) => GenerationEvent::PromptLogprobs(scores),
+            News::Tokens(tokens) => GenerationEvent::Tokens(tokens),
+            News::Finished { choice, reason } => GenerationEvent::Finished { choice, reason },
+            News::HandedOver(done) => {
                 tracing::debug!(
                     bytes = done.bytes,
                     blocks = done.blocks,
@@ -315,35 +286,33 @@ impl Flight {
                     transport = done.transport,
                     "handed off"
                 );
+                return Ok(());
             }
-            None => return Err(broken("a worker sent an empty event")),
+            News::Old => return Ok(()),
+        };
+        if !matches!(event, GenerationEvent::Finished { .. }) {
+            self.request.pin.bind(&placement.fingerprint);
         }
-        Ok(())
+        if matches!(event, GenerationEvent::Tokens(_)) {
+            self.note_first();
+        }
+        self.send(event).await
     }
 
-    async fn pass_tokens_on(
-        &self,
-        tokens: Vec<v1::SampledToken>,
-        placement: &Placement,
-    ) -> Result<(), Cut> {
-        let mut fresh: Vec<SampledToken> = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            let token = SampledToken::from(token);
-            match self.progress.lock().deliver(&token) {
-                TokenCheck::Next => fresh.push(token),
-                TokenCheck::Twin => {}
-                TokenCheck::Differs => {
-                    return Err(broken("a resumed sequence did not repeat its own token"));
-                }
-                TokenCheck::Gap => return Err(broken("a worker left out a token")),
-            }
+    async fn begin(&self, started: Started, placement: &Placement) -> Result<(), Cut> {
+        let handoff = started.path() == Path::Handoff;
+        let route = Route {
+            decode: placement.decode.worker.clone(),
+            prefill: handoff.then(|| WorkerId(started.prefill_worker_id.into())),
+            cached_tokens: started.cached_tokens,
+            fingerprint: placement.fingerprint.name(),
+        };
+        self.turn.start();
+        // A client that has no token yet may still be answered by others.
+        if self.progress.lock().start() || !self.request.pin.is_bound() {
+            self.send(GenerationEvent::Started(route)).await?;
         }
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        self.request.pin.bind(&placement.fingerprint);
-        self.note_first();
-        self.send(GenerationEvent::Tokens(fresh)).await
+        Ok(())
     }
 
     /// Waits for room. Whoever leaves it unread for too long is cut off where the answer is written, and closes this
@@ -400,8 +369,8 @@ fn gone() -> Cut {
 }
 
 /// What a worker sent can't be right: it is not passed on, and another worker is asked.
-fn broken(message: impl Into<String>) -> Cut {
-    let message = message.into();
+fn broken(nonsense: Nonsense) -> Cut {
+    let message = nonsense.to_string();
     Cut::Worker(DispatchError { code: ErrorCode::Corrupt, message, retry_after: None })
 }
 

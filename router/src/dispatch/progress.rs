@@ -8,11 +8,15 @@ use scheduler::{FinishReason, Generation, PromptLogprob, SampledToken};
 
 /// How far each choice of a request has come.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub struct Progress {
+    /// Of one choice at most.
+    tokens_max: usize,
     choices: BTreeMap<u32, Choice>,
     started: bool,
     /// Prompt tokens that the client has the scores of; the first token never has one.
     scored: usize,
+    /// Those that it wants the scores of.
+    scores_wanted: usize,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +36,8 @@ pub(super) enum TokenCheck {
     Differs,
     /// Beyond the next one: something was lost.
     Gap,
+    /// Beyond what the request asked for.
+    Excess,
 }
 
 /// Something was left out before what came.
@@ -41,10 +47,18 @@ pub(super) struct Gap;
 // === impl Progress ===
 
 impl Progress {
-    pub(super) fn new(generation: &Generation) -> Self {
+    /// Nothing yet of this request.
+    #[must_use]
+    pub fn new(generation: &Generation) -> Self {
         let tokens = generation.generated.to_vec();
         let choice = |&index: &u32| (index, Choice { tokens: tokens.clone(), finished: false });
-        Self { choices: generation.choices.iter().map(choice).collect(), started: false, scored: 1 }
+        Self {
+            tokens_max: generation.stop.max_tokens as usize,
+            choices: generation.choices.iter().map(choice).collect(),
+            started: false,
+            scored: 1,
+            scores_wanted: generation.prompt_logprobs.map_or(0, |_| generation.prompt.len()),
+        }
     }
 
     /// Whether this is the first start; later ones are of resumed legs.
@@ -64,6 +78,8 @@ impl Progress {
         for score in scores {
             match (score.index as usize).cmp(&self.scored) {
                 Ordering::Less => {}
+                // Beyond the prompt there is nothing to score.
+                Ordering::Equal if self.scored >= self.scores_wanted => return Err(Gap),
                 Ordering::Equal => {
                     self.scored += 1;
                     new.push(score);
@@ -82,6 +98,7 @@ impl Progress {
             Some(&known) if known == token.token => TokenCheck::Twin,
             Some(_) => TokenCheck::Differs,
             None if choice.finished || index > choice.tokens.len() => TokenCheck::Gap,
+            None if index >= self.tokens_max => TokenCheck::Excess,
             None => {
                 choice.tokens.push(token.token);
                 TokenCheck::Next

@@ -116,6 +116,34 @@ fn folders_are_read_as_transformers_reads_them() {
     }
 }
 
+/// Fine-tunes for chat add their control tokens in `tokenizer_config.json` alone.
+#[test]
+fn a_control_token_that_only_the_configuration_adds_is_text_where_a_message_spells_it() {
+    let added = json!({"content": "<|turn|>", "special": true});
+    let folder = folder(&[
+        ("tokenizer.json", byte_level_json()),
+        ("config.json", json!({"max_position_embeddings": 64})),
+        (
+            "tokenizer_config.json",
+            json!({
+                "added_tokens_decoder": {"300": added},
+                "chat_template": "<|turn|>{{ messages[0]['content'] }}",
+            }),
+        ),
+    ]);
+    let config = ServedModelConfig { control_tokens_as_text: true, ..config(folder.path()) };
+    let model = ServedModel::load(&config).unwrap();
+    let control = model.control_tokens.as_ref().unwrap();
+    let messages = vec![json!({"role": "user", "content": "a<|turn|>b"})];
+    let mut chat = ChatRender { messages, ..ChatRender::default() };
+    control.mark(&mut chat);
+    let prompt = model.template.as_ref().unwrap().render(chat).unwrap();
+    let tokens = control.encode(&prompt, &Arc::default(), &Default::default()).unwrap();
+    let turn = model.tokenizer.token_id("<|turn|>").unwrap();
+    assert_eq!(tokens.iter().filter(|&&token| token == turn).count(), 1, "the template's own");
+    assert_eq!(tokens[0], turn);
+}
+
 #[test]
 fn a_stretched_context_is_as_long_as_the_engine_computes() {
     let rope = json!({"type": "dynamic", "factor": 4.0});

@@ -5,7 +5,6 @@
 //! are marked before the template prints them. In the prompt, those without a mark are the template's;
 //! they are written as aliases, the only names by which a second tokenizer knows control tokens.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -47,14 +46,12 @@ struct ControlToken {
 // === impl ControlTokens ===
 
 impl ControlTokens {
-    /// Reads a `tokenizer.json`, for use with this template.
+    /// Those of a tokenizer, the ones included that were added to what its file has, and of this template.
     ///
     /// # Errors
-    /// As [`ControlTokens::new`], and if the file can't be read.
-    pub fn from_file(path: &Path, template: &ChatTemplate) -> Result<Self, TokenizerError> {
-        let load = |reason: String| TokenizerError::Load { path: path.to_owned(), reason };
-        let bytes = std::fs::read(path).map_err(|error| load(error.to_string()))?;
-        Self::new(model_folder::without_mark(&bytes), template)
+    /// As [`ControlTokens::new`].
+    pub fn of(tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<Self, TokenizerError> {
+        Self::new(tokenizer.to_json()?.as_bytes(), template)
     }
 
     /// Those of a `tokenizer.json`'s contents and the template that goes with it.

@@ -16,6 +16,9 @@ use super::segments::Segments;
 /// few seconds at most; no word of any language is a thousandth of it.
 const UNBROKEN_BYTES_MAX: usize = 2 << 20;
 
+/// Ids of a vocabulary, four times the largest known: something is kept for each up to the highest.
+const VOCAB_TOKENS_MAX: u32 = 1 << 22;
+
 /// Turns text into token ids, and knows what every id stands for.
 ///
 /// Encoding is synchronous and slow (1-3 MB/s): it belongs on a [`TextPool`](super::TextPool).
@@ -88,12 +91,11 @@ impl Tokenizer {
     /// [`TokenizerError::Load`] if the bytes aren't a tokenizer.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
         let load = |reason: String| TokenizerError::Load { path: "tokenizer.json".into(), reason };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| load(error.to_string()))?;
+        let mut inner = parse(bytes).map_err(load)?;
         // A prompt that doesn't fit is refused, never cut; nothing here is batched.
         inner.with_truncation(None).map_err(|error| load(error.to_string()))?;
         inner.with_padding(None);
-        Ok(Self::new(inner))
+        Self::new(inner).map_err(load)
     }
 
     /// With those of `tokens` that it doesn't know yet, as transformers adds them: each gets the
@@ -112,12 +114,17 @@ impl Tokenizer {
                 reason: error.to_string(),
             })?;
         }
-        Ok(Self::new(inner))
+        let load = |reason| TokenizerError::Load { path: "tokenizer_config.json".into(), reason };
+        Self::new(inner).map_err(load)
     }
 
-    fn new(inner: tokenizers::Tokenizer) -> Self {
-        let vocab_tokens =
-            inner.get_vocab(true).into_values().max().map_or(0, |highest| highest + 1);
+    /// Says what is wrong, where something is.
+    fn new(inner: tokenizers::Tokenizer) -> Result<Self, String> {
+        let highest = inner.get_vocab(true).into_values().max();
+        if let Some(highest) = highest.filter(|&highest| highest >= VOCAB_TOKENS_MAX) {
+            return Err(format!("has a token of id {highest}, want all below {VOCAB_TOKENS_MAX}"));
+        }
+        let vocab_tokens = highest.map_or(0, |highest| highest + 1);
         let added = inner.get_added_vocabulary();
         let special = (0..vocab_tokens)
             .map(|id| added.simple_id_to_token(id).is_some_and(|t| added.is_special_token(&t)))
@@ -125,7 +132,7 @@ impl Tokenizer {
         let pieces = Pieces::of(&inner, vocab_tokens);
         let json = inner.to_string(false).ok().and_then(|text| serde_json::from_str(&text).ok());
         let json: serde_json::Value = json.unwrap_or_default();
-        Self {
+        Ok(Self {
             pieces,
             segments: Segments::of(&json),
             cuts: Cuts::of(&json),
@@ -134,7 +141,7 @@ impl Tokenizer {
             inner,
             special,
             vocab_tokens,
-        }
+        })
     }
 
     /// Encodes `text`.
@@ -281,10 +288,26 @@ impl Tokenizer {
         }
     }
 
+    /// What a `tokenizer.json` says of it, all added tokens included.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] if it can't be written.
+    pub fn to_json(&self) -> Result<String, TokenizerError> {
+        self.inner.to_string(false).map_err(|error| TokenizerError::Encode(error.to_string()))
+    }
+
     /// The precomputed bytes of every token, where this tokenizer's decoder allows for that.
     pub(super) fn pieces(&self) -> Option<&Pieces> {
         self.pieces.as_ref()
     }
+}
+
+/// Has the library read a file. It panics on some that are broken, where it should say what is wrong.
+fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| error.to_string())?;
+    let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes));
+    let parsed = parsed.map_err(|_| "is broken in a way that its library has no words for")?;
+    parsed.map_err(|error| error.to_string())
 }
 
 /// Whether work on a text goes on once it has so many tokens.

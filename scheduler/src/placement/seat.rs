@@ -97,7 +97,8 @@ impl WorkerView {
 
     /// Sequences running, queued or on their way.
     fn sequences(&self) -> u32 {
-        let reported = self.load.as_ref().map_or(0, |load| load.running + load.waiting);
+        let reported =
+            self.load.as_ref().map_or(0, |load| load.running.saturating_add(load.waiting));
         reported.saturating_add(self.assigned.sequences)
     }
 

@@ -183,6 +183,14 @@ fn a_backlog_shrinks_as_time_goes_by_but_a_silent_worker_does_not_look_idle() {
     assert!((queue_s(60) - 4.0).abs() < 1e-6);
 }
 
+/// What a report says is added up without an end to run over: a worker that claims to be busy beyond all
+/// numbers is not taken for an idle one.
+#[test]
+fn a_load_beyond_all_numbers_is_a_load() {
+    let claimed = format!("d1[run={0} wait={0}]", u32::MAX);
+    assert_eq!(decide(&format!("{claimed} d2"), 100, "never"), "d2: prefill-pool-empty");
+}
+
 #[test]
 fn choices_share_the_prompts_full_blocks() {
     let snapshot = cluster("d1", Instant::now());

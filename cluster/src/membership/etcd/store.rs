@@ -161,7 +161,7 @@ impl Store {
         let answer = within(self.request_timeout, "reading the members", all).await?;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         let entries: Vec<_> =
-            answer.kvs().iter().filter_map(|kv| decode(kv.key(), kv.value())).collect();
+            answer.kvs().iter().filter_map(|kv| worker_of(kv.key(), kv.value())).collect();
         let is_whole = entries.len() == answer.kvs().len();
         Ok(Snapshot { revision, entries, is_whole })
     }
@@ -183,7 +183,7 @@ impl Store {
         let answer =
             within(self.request_timeout, "reading an entry", self.client.get(key, None)).await?;
         let Some(kv) = answer.kvs().first() else { return Ok((0, None)) };
-        let info = decode(kv.key(), kv.value());
+        let info = worker_of(kv.key(), kv.value());
         Ok((kv.mod_revision(), info.map(|(_, info)| info.address.incarnation)))
     }
 }
@@ -204,7 +204,8 @@ fn encode(info: &WorkerInfo) -> Result<Vec<u8>, ClusterError> {
 }
 
 /// A key and its value as a worker, if that is what they are.
-pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<(String, WorkerInfo)> {
+#[must_use]
+pub fn worker_of(key: &[u8], value: &[u8]) -> Option<(String, WorkerInfo)> {
     let key = String::from_utf8_lossy(key).into_owned();
     match entry::read(value) {
         Ok(info) if key.ends_with(&format!("/{}/{}", info.role, info.address.worker)) => {

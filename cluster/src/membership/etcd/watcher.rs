@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::config::EtcdConfig;
-use super::store::{Snapshot, Store, decode, etcd};
+use super::store::{Snapshot, Store, etcd, worker_of};
 use crate::ClusterError;
 use crate::backoff::Backoff;
 use crate::clock;
@@ -176,7 +176,7 @@ impl Watcher {
         let Some(kv) = event.kv() else { return false };
         match event.event_type() {
             EventType::Put => {
-                let Some((key, info)) = decode(kv.key(), kv.value()) else { return false };
+                let Some((key, info)) = worker_of(kv.key(), kv.value()) else { return false };
                 self.view.put(revision, key, info, clock::now());
             }
             EventType::Delete => {

@@ -30,14 +30,16 @@ fn score(index: u32) -> PromptLogprob {
 #[case::one_seen_before(token(0, 1, 8), TokenCheck::Twin)]
 #[case::another_than_before(token(0, 1, 5), TokenCheck::Differs)]
 #[case::one_too_far(token(0, 3, 9), TokenCheck::Gap)]
+#[case::more_than_was_asked_for(token(1, 10, 9), TokenCheck::Excess)]
 #[case::of_a_stranger(token(7, 0, 9), TokenCheck::Gap)]
 fn a_token_is_delivered_only_as_the_next(
     #[case] arriving: SampledToken,
     #[case] check: TokenCheck,
 ) {
-    let mut progress = Progress::new(&generation(&[0]));
+    let mut progress = Progress::new(&generation(&[0, 1]));
     progress.deliver(&token(0, 0, 7));
     progress.deliver(&token(0, 1, 8));
+    (0..10).for_each(|index| assert_eq!(progress.deliver(&token(1, index, 3)), TokenCheck::Next));
     assert_eq!(progress.deliver(&arriving), check);
 }
 
@@ -100,4 +102,13 @@ fn a_resumed_request_counts_from_what_it_came_with() {
     let whole = Generation { generated: [6, 6].into(), ..generation(&[3]) };
     let mut progress = Progress::new(&whole);
     assert_eq!(progress.deliver(&token(3, 2, 1)), TokenCheck::Next);
+}
+
+#[test]
+fn there_are_no_scores_beyond_the_prompt_nor_any_that_nobody_wants() {
+    let mut progress = Progress::new(&generation(&[0]));
+    assert_eq!(progress.score(vec![score(1), score(2)]).map(|new| new.len()), Ok(2));
+    assert_eq!(progress.score(vec![score(3)]), Err(Gap));
+    let unasked = Generation { prompt_logprobs: None, ..generation(&[0]) };
+    assert_eq!(Progress::new(&unasked).score(vec![score(1)]), Err(Gap));
 }

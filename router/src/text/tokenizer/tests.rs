@@ -34,6 +34,30 @@ fn a_missing_file_is_named() {
     assert!(error.to_string().contains("/nowhere/tokenizer.json"), "{error}");
 }
 
+/// The library would panic on both: JSON that breaks off within a decoder, a table of characters that is none.
+#[test]
+fn a_broken_file_is_refused_in_words() {
+    let mut whole = byte_level_json();
+    let cut = whole.to_string().replace(r#""trim_offsets":true"#, r#""trim_offsets" true"#);
+    whole["normalizer"] =
+        serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAA="});
+    for broken in [cut, whole.to_string()] {
+        let error = Tokenizer::from_bytes(broken.as_bytes()).unwrap_err();
+        assert!(matches!(error, TokenizerError::Load { .. }), "{error}");
+    }
+}
+
+/// Something is kept for every id up to the highest: a file of a few bytes must not cost gigabytes.
+#[test]
+fn a_vocabulary_without_an_end_is_refused() {
+    for id in [u64::from(VOCAB_TOKENS_MAX), u32::MAX.into()] {
+        let mut json = byte_level_json();
+        json["model"]["vocab"]["zz"] = id.into();
+        let error = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(&format!("id {id}")), "{error}");
+    }
+}
+
 /// What transformers made of a text with the demo model's tokenizer.
 #[derive(Deserialize)]
 struct Golden {
