@@ -36,7 +36,8 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     while let Some(begin) = rest.find("{%") {
         let (before, tag) = rest.split_at(begin);
         result.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        // Behind the opening: in `{%}` the two share a character.
+        let Some(end) = tag[2..].find("%}").map(|at| at + 2) else {
             rest = tag;
             break;
         };

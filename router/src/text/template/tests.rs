@@ -30,6 +30,15 @@ fn a_conversation_becomes_a_prompt() {
 }
 
 #[rstest]
+#[case::ends_share_a_character("{%}")]
+#[case::and_more_behind("{%}{% if true %}{% endif %}")]
+#[case::without_an_end("{% generation")]
+fn a_broken_tag_is_a_syntax_error(#[case] source: &str) {
+    let error = ChatTemplate::from_source(source, SpecialTokens::default()).unwrap_err();
+    assert!(matches!(error, TemplateLoadError::Syntax { .. }), "{error}");
+}
+
+#[rstest]
 #[case("{{ bos_token }}|{{ eos_token }}|{{ pad_token }}", "<s>|</s>|")]
 #[case("{% if true %}\n  a\n  {% endif %}\nb", "  a\nb")]
 #[case("{%- generation -%}\n a {%- endgeneration %}", "a")]
