@@ -32,8 +32,8 @@ static CONTROL: LazyLock<ControlTokens> =
 fn run(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let tokens = whole(text);
-    // Few are long: that takes a hundred times as long.
-    if input.first().is_some_and(|byte| byte % 128 == 7) {
+    // One length of many is made long: that takes a hundred times as long.
+    if text.len() % 128 == 41 {
         whole(&text.repeat(CUT_BYTES.div_ceil(text.len())));
     }
     back(text, &tokens);
