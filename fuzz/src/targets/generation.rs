@@ -85,8 +85,8 @@ fn read(wire: Option<v1::Generation>) -> Result<Generation, WireError> {
 fn work(driven: &mut Driven, generation: Generation, mode: Mode) {
     let handle = &driven.handle;
     let ask = match mode {
-        Mode::Prefill => Ask::to_prefill(handle, &generation, None),
-        _ => Ask::to_generate(handle, &generation, true, None),
+        Mode::Prefill => Ask::to_prefill(handle, &generation),
+        _ => Ask::to_generate(handle, &generation, true),
     };
     let info = handle.info();
     assert!(
@@ -151,6 +151,7 @@ fn seeds() -> Vec<Vec<u8>> {
         incarnation: 3,
         prefill_peers: vec![(&address).into()],
         start_within_ms: 100,
+        step_max_us: 50_000,
         seal: 0,
     };
     let resumed = Generation { generated: [9, 8].into(), choices: vec![1], ..generation.clone() };
