@@ -271,7 +271,7 @@ impl Flight {
         message: v1::GenerateResponse,
         placement: &Placement,
     ) -> Result<(), Cut> {
-        let news = self.progress.lock().read(message).map_err(broken)?;
+        let news = self.progress.lock().read(message).map_err(|nonsense| broken(&nonsense))?;
         let event = match news {
             News::Started(started) => return self.begin(started, placement).await,
             News::Scores(scores) => GenerationEvent::PromptLogprobs(scores),
@@ -369,7 +369,7 @@ fn gone() -> Cut {
 }
 
 /// What a worker sent can't be right: it is not passed on, and another worker is asked.
-fn broken(nonsense: Nonsense) -> Cut {
+fn broken(nonsense: &Nonsense) -> Cut {
     let message = nonsense.to_string();
     Cut::Worker(DispatchError { code: ErrorCode::Corrupt, message, retry_after: None })
 }
