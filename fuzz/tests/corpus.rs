@@ -1,5 +1,8 @@
 //! What is known of each way in: its seeds, and what a fuzzer found once, on ordinary builds.
 
+// Says which input it is at: a panic doesn't.
+#![allow(clippy::print_stdout)]
+
 use std::path::{Path, PathBuf};
 
 use baton_fuzz::{ALL, Target};

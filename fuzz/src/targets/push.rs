@@ -44,7 +44,7 @@ fn run(input: &[u8]) {
         let service = KvTransferService::server(side.receiver.clone());
         let messages: Vec<&[u8]> = messages(bytes).collect();
         let streams = messages.split(|message| message.is_empty());
-        let bodies = streams.map(|stream| body(stream, how, pending.id().to_vec()));
+        let bodies = streams.map(|stream| body(stream, how, &pending.id().0));
         join_all(bodies.map(|body| push(service.clone(), body, how))).await;
         side.close(pending).await;
     });
@@ -72,13 +72,13 @@ async fn push(service: KvTransferService, body: Vec<u8>, how: u8) {
 }
 
 /// The messages of a stream in their frames; what is no message goes as it is.
-fn body(stream: &[&[u8]], how: u8, id: Vec<u8>) -> Vec<u8> {
+fn body(stream: &[&[u8]], how: u8, id: &[u8]) -> Vec<u8> {
     let mut key = 0;
-    let mut framed = |bytes: &&[u8]| {
+    let framed = |bytes: &&[u8]| {
         let Ok(mut message) = v1::PushRequest::decode(*bytes) else { return bytes.to_vec() };
         let seal_key = if let Some(Message::Open(open)) = &mut message.message {
             if how & OURS != 0 {
-                open.handoff_id.clone_from(&id);
+                open.handoff_id = id.to_vec();
             }
             if let Ok(id) = proto::convert::transfer::handoff_id(&open.handoff_id) {
                 key = v1::PushRequest::seal_key(id);
@@ -91,7 +91,7 @@ fn body(stream: &[&[u8]], how: u8, id: Vec<u8>) -> Vec<u8> {
         let length = u32::try_from(message.encoded_len()).expect("a short message");
         [&[0][..], &length.to_be_bytes(), &message.encode_to_vec()].concat()
     };
-    stream.iter().flat_map(|bytes| framed(bytes)).collect()
+    stream.iter().flat_map(framed).collect()
 }
 
 fn seeds() -> Vec<Vec<u8>> {

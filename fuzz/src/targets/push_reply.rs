@@ -73,8 +73,7 @@ async fn send(replies: Vec<Reply>) -> usize {
         let _ = queue.commit(BlockHash(77)).await;
     }
     sender.drained().await;
-    let pushed = *pages.lock();
-    pushed
+    *pages.lock()
 }
 
 fn job(region: Arc<dyn KvRegion>) -> SendJob {

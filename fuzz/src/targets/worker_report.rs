@@ -80,7 +80,7 @@ fn place(cluster: &ClusterSnapshot, context_tokens: u32, total_tokens_max: u32, 
         }
         // A client is told to come back, and not in a thousand years.
         Err(Refusal::Busy { retry_after }) => {
-            assert!(retry_after <= Duration::from_secs(86_400), "{retry_after:?}")
+            assert!(retry_after <= Duration::from_secs(86_400), "{retry_after:?}");
         }
         Err(refusal) => assert!(!refusal.to_string().is_empty()),
     }
