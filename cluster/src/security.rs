@@ -79,10 +79,10 @@ impl Security {
     pub fn with_issued(
         ca_pem: &str,
         issued: &Issued,
-        node: Identity,
+        node: &Identity,
     ) -> Result<Self, ClusterError> {
-        let cluster = node.cluster.clone();
-        Ok(Self::locked(Certificates::issued(ca_pem, issued, &node)?, cluster))
+        let certificates = Certificates::issued(ca_pem, issued, node)?;
+        Ok(Self::locked(certificates, node.cluster.clone()))
     }
 
     /// With a certificate for `node` that comes of a secret which all nodes share.

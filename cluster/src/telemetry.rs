@@ -8,6 +8,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Subscriber;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -26,6 +27,9 @@ pub use metrics::{Buckets, Metrics};
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the end of the process waits for the last spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Lines that wait for a slow reader of standard error before new ones are lost: who answers requests must not wait
+/// for who reads logs.
+const LINES_MAX: usize = 16_384;
 /// Spans worth exporting. The exporter's own transport must not be: each export would beget another.
 const EXPORTED: &str = "info,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,opentelemetry=off,\
                         opentelemetry_sdk=off,opentelemetry_otlp=off";
@@ -57,11 +61,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends the last spans when the process ends.
-#[must_use = "spans that are not yet sent are lost with the guard"]
+/// Writes the last lines and sends the last spans when the process ends.
+#[must_use = "what is not yet written or sent is lost with the guard"]
 #[derive(Debug)]
 pub struct TelemetryGuard {
     provider: Option<SdkTracerProvider>,
+    _lines: WorkerGuard,
 }
 
 // === impl TelemetryConfig ===
@@ -94,19 +99,24 @@ pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, ClusterError> {
         let tracer = provider.tracer("baton");
         tracing_opentelemetry::layer().with_tracer(tracer).with_filter(EnvFilter::new(EXPORTED))
     });
+    let (writer, lines) = NonBlockingBuilder::default()
+        .thread_name("log")
+        .buffered_lines_limit(LINES_MAX)
+        .lossy(true)
+        .finish(io::stderr());
     Registry::default()
         .with(traces)
-        .with(log_layer(config.format).with_filter(filter))
+        .with(log_layer(config.format, writer).with_filter(filter))
         .try_init()
         .map_err(|error| ClusterError::Telemetry(error.to_string()))?;
-    Ok(TelemetryGuard { provider })
+    Ok(TelemetryGuard { provider, _lines: lines })
 }
 
-fn log_layer<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+fn log_layer<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let layer = fmt::layer().with_writer(io::stderr);
+    let layer = fmt::layer().with_writer(writer);
     match format {
         LogFormat::Human => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),

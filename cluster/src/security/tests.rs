@@ -121,12 +121,12 @@ async fn an_issued_certificate_needs_no_files() {
         let subject = Subject { node: Some(node(uri)), hosts: Vec::new() };
         ours.issue(&subject, DAY).unwrap()
     };
-    let kept = |uri: &str| Security::with_issued(ours.cert_pem(), &issue(uri), node(uri)).unwrap();
+    let kept = |uri: &str| Security::with_issued(ours.cert_pem(), &issue(uri), &node(uri)).unwrap();
     let (router, worker) = (kept("baton://test/router/r-0"), kept("baton://test/decode/d-0"));
     assert_eq!(meet(&router, &worker).await.unwrap(), Some(node("baton://test/router/r-0")));
     assert!(meet(&security(&authority(), "baton://test/router/r-0"), &worker).await.is_err());
     let other = issue("baton://test/decode/d-1");
-    let refused = Security::with_issued(ours.cert_pem(), &other, node("baton://test/decode/d-0"));
+    let refused = Security::with_issued(ours.cert_pem(), &other, &node("baton://test/decode/d-0"));
     assert!(refused.unwrap_err().to_string().contains("d-1"));
 }
 

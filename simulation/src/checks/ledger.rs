@@ -297,7 +297,7 @@ impl Ledger {
         match code {
             // A retry after it is the client's.
             ErrorCode::Busy => false,
-            // Who reads nothing is cut off in the end, and who has little time may lack it.
+            // Who rests may use up its time, and who has little time may lack it.
             ErrorCode::Timeout if matches!(ask.habit, Habit::Rests(_)) => false,
             ErrorCode::Timeout if ask.patience < PATIENT => false,
             // Its time may have been used up earlier.

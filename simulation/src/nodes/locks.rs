@@ -54,7 +54,7 @@ impl Locksmith {
             Kind::Secret => Security::with_secret(SECRET, identity),
             Kind::Certificates(authority) => {
                 let issued = issue(authority, Some(identity.clone()), Vec::new());
-                Security::with_issued(authority.cert_pem(), &issued, identity)
+                Security::with_issued(authority.cert_pem(), &issued, &identity)
             }
         };
         security.expect("a certificate that can be used")

@@ -18,8 +18,6 @@ use super::{MODEL, NAMESPACE, Place, REPORTS};
 use crate::checks::Verdicts;
 use crate::planted::{Bug, Eternal, Garbled, Unbound};
 
-/// How long a client may read nothing: less than usual, so that some are cut off.
-const READER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a router that leaves waits for its requests.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -42,7 +40,7 @@ pub async fn router(place: Place, clients: Clients, leave: CancellationToken) {
     place.shows(&metrics);
     let (model, fingerprint, placer) = (MODEL.to_owned(), None, placer(&place));
     let targets = SloTargets { ttft: place.ttft, ..SloTargets::default() };
-    let admission = AdmissionConfig { targets, reader_timeout: READER_TIMEOUT };
+    let admission = AdmissionConfig { targets };
     let config = DispatcherConfig { model, loads, fingerprint, placer, channels, admission };
     let dispatcher = Dispatcher::new(config, &metrics, life.clone());
     life.serve();

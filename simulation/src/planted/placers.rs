@@ -50,6 +50,6 @@ impl<P: Placer> Placer for Unbound<P> {
         request: &PlacementRequest<'_>,
         now: Instant,
     ) -> Result<Placement, Refusal> {
-        self.0.place(view, &PlacementRequest { fingerprint: None, ..request.clone() }, now)
+        self.0.place(view, &PlacementRequest { fingerprint: None, ..*request }, now)
     }
 }

@@ -56,13 +56,13 @@ impl Disguise {
             vec![Self { name: "a caller without TLS".into(), role: None, channels: plain }];
         all.push(Self::pretending(place, "a caller without a certificate", None));
         let router = foreign(&node(NAMESPACE, NodeRole::Router));
-        all.push(Self::pretending(place, "another authority's router", Some(router)));
+        all.push(Self::pretending(place, "another authority's router", Some(&router)));
         all.extend(ROLES.map(|role| Self::misplaced(place, role)));
         let client = Subject { node: None, hosts: vec!["client.example".to_owned()] };
         let elsewhere = node("elsewhere", NodeRole::Router);
         for (name, subject) in [("a client", client), ("another cluster's router", elsewhere)] {
             let issued = place.locks.certificate(&subject);
-            all.extend(issued.map(|issued| Self::pretending(place, name, Some(issued))));
+            all.extend(issued.map(|issued| Self::pretending(place, name, Some(&issued))));
         }
         all
     }
@@ -82,9 +82,9 @@ impl Disguise {
         call.callers().iter().any(|role| self.role == Some(*role))
     }
 
-    fn pretending(place: &Place, name: &str, issued: Option<Issued>) -> Self {
+    fn pretending(place: &Place, name: &str, issued: Option<&Issued>) -> Self {
         let wire = place.wire.clone();
-        let config = Arc::new(config(issued.as_ref()).expect("a certificate that can be shown"));
+        let config = Arc::new(config(issued).expect("a certificate that can be shown"));
         let channels = Channels::over(Arc::new(Pretender { wire, config }));
         Self { name: name.to_owned(), role: None, channels }
     }
