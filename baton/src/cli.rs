@@ -29,12 +29,13 @@ Examples:
   baton bench serve --rate 10               load on a running cluster, with percentiles
 
 Settings come from flags, from variables (BATON_ENGINE__KV_BLOCKS=4096) and from one TOML file
-(--config, table [engine], key kv_blocks = 4096). Flags win over variables, variables over the file.";
+(--config, table [engine], key kv_blocks = 4096); COMMAND --help says each one's names. Flags win over variables, variables over the file.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs router, prefill worker and decode worker in one process; no etcd, no GPU needed.
+    #[command(visible_alias = "serve")]
     Up(UpArgs),
     /// Runs a router: the OpenAI gateway and the gRPC service in front of the workers.
     Router(RouterArgs),
@@ -68,6 +69,9 @@ pub(crate) struct NodeArgs {
 /// `baton up`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UpArgs {
+    /// The model, as in --model.
+    #[arg(value_name = "MODEL", conflicts_with = "source")]
+    named: Option<String>,
     /// What every node takes.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -100,7 +104,7 @@ pub(crate) struct RouterArgs {
     #[command(flatten)]
     telemetry: TelemetryArgs,
     /// Longest prompt plus output. Default: the model's own limit.
-    #[arg(long, value_name = "TOKENS", help_heading = "Model")]
+    #[arg(long, alias = "max-model-len", value_name = "TOKENS", help_heading = "Model")]
     context_tokens_max: Option<u32>,
     /// How long a leaving router lets its streams finish, seconds [default: 30]
     #[arg(long, value_name = "S", help_heading = "Gateway")]
@@ -132,8 +136,9 @@ pub(crate) struct WorkerNodeArgs {
 impl UpArgs {
     /// The flags as settings.
     pub(crate) fn written(&self) -> Written {
+        let source = self.named.clone().or_else(|| self.model.source.clone());
         Written {
-            model: self.model.clone(),
+            model: ModelArgs { source, ..self.model.clone() },
             gateway: self.gateway.clone(),
             engine: self.engine.clone(),
             security: self.security.clone(),

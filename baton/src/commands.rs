@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod begin;
 pub(crate) mod bench;
 pub(crate) mod certs;
 pub(crate) mod chat;

@@ -4,9 +4,11 @@
 // Talking to the terminal is what this program is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod advertise;
 mod cli;
 mod commands;
 mod descriptors;
+mod failure;
 mod model;
 mod ports;
 mod progress;
@@ -14,13 +16,17 @@ mod settings;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use scheduler::Role;
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = settings::schema::teach(Cli::command()).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     descriptors::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -53,6 +59,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("{} {error:#}", console::style("error:").red().bold());
+    eprintln!("{} {}", console::style("error:").red().bold(), failure::one_line(error));
     ExitCode::FAILURE
 }

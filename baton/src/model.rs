@@ -8,6 +8,8 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use crate::settings;
 
+mod look;
+
 /// The demo model's name as served.
 const DEMO_NAME: &str = "baton-demo";
 
@@ -44,6 +46,12 @@ impl ModelRequest {
         let mut model = match &self.source {
             None => LocalModel { dir: demo_dir()?, name: DEMO_NAME.to_owned() },
             Some(source) if Path::new(source).is_dir() => from_folder(Path::new(source))?,
+            Some(source) if Path::new(source).is_file() => {
+                bail!("{}", look::file(Path::new(source)))
+            }
+            Some(source) if source.to_lowercase().ends_with(".gguf") => {
+                bail!("there is no file {source:?}; and {}", look::format_of(source))
+            }
             Some(source) if is_hub_name(source) => self.find_on_hub(source)?,
             Some(source) => bail!(
                 "there is no model {source:?}: want a folder with config.json, or a name like org/name"
@@ -76,6 +84,9 @@ impl ModelRequest {
 
 fn from_folder(dir: &Path) -> Result<LocalModel> {
     let dir = dir.canonicalize().with_context(|| format!("can't open {}", dir.display()))?;
+    if let Some(matter) = look::folder(&dir) {
+        bail!("{matter}");
+    }
     let name = dir.file_name().map_or_else(|| DEMO_NAME.into(), |name| name.to_string_lossy());
     // The demo model's folder is called `demo`; under that name nobody would know it.
     let name = if is_demo(&dir) { DEMO_NAME.to_owned() } else { name.into_owned() };
@@ -94,11 +105,15 @@ fn demo_dir() -> Result<PathBuf> {
         program.ancestors().skip(1).map(|dir| dir.join("models/demo")).collect();
     places.extend(program.ancestors().nth(2).map(|dir| dir.join("share/baton/models/demo")));
     places.push("models/demo".into());
-    places
-        .into_iter()
-        .find(|dir| dir.join("config.json").is_file())
-        .and_then(|dir| dir.canonicalize().ok())
-        .context("the demo model is not beside the program; give a model with --model DIR|org/name")
+    let found = places.iter().find(|dir| dir.join("config.json").is_file());
+    found.and_then(|dir| dir.canonicalize().ok()).with_context(|| {
+        let looked: Vec<String> = places.iter().map(|dir| dir.display().to_string()).collect();
+        format!(
+            "the demo model is not where it is looked for ({}): put the folder models/demo of the \
+             repository there, or give a model with --model DIR|ORG/NAME",
+            looked.join(", ")
+        )
+    })
 }
 
 fn is_hub_name(source: &str) -> bool {
@@ -135,21 +150,23 @@ fn download(cache: Cache, repo: Repo) -> Result<PathBuf> {
         builder = builder.with_token(Some(token));
     }
     let api = builder.build()?.repo(repo);
-    let files: Vec<String> = api
-        .info()?
-        .siblings
-        .into_iter()
-        .map(|file| file.rfilename)
-        .filter(|name| is_needed(name))
-        .collect();
+    let all: Vec<String> = api.info()?.siblings.into_iter().map(|file| file.rfilename).collect();
+    let files: Vec<&String> = all.iter().filter(|name| is_needed(name)).collect();
     if !files.iter().any(|name| name.ends_with(".safetensors")) {
-        bail!("it has no *.safetensors weights");
+        bail!("it has no *.safetensors weights{}", other_format(&all));
     }
     let mut dir = None;
-    for file in &files {
+    for file in files {
         dir = api.get(file)?.parent().map(Path::to_owned);
     }
     dir.context("it has no files")
+}
+
+/// What weights it has instead.
+fn other_format(files: &[String]) -> String {
+    let ends = |end: &str| files.iter().find(|name| name.to_lowercase().ends_with(end));
+    let other = ends(".gguf").or_else(|| ends(".bin"));
+    other.map_or_else(String::new, |file| format!(", but {file}: {}", look::format_of(file)))
 }
 
 /// Files of a snapshot's top folder that Baton reads; the weights' other formats are not among them.

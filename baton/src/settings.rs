@@ -6,20 +6,26 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
+mod complaint;
 mod groups;
+mod limits;
+mod listen;
+pub(crate) mod schema;
 mod security;
 mod valid;
+mod variables;
 
 pub(crate) use groups::{
     EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs,
 };
 pub(crate) use security::{Door, Lock, Port};
 pub(crate) use valid::Settings;
+use variables::Unknown;
 
 /// Every setting as somebody wrote it; absent ones take their defaults.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -50,15 +56,18 @@ impl Written {
     /// If the file can't be read, or holds something that is no setting; the message names it.
     pub(crate) fn merge(file: Option<&Path>, flags: &Self) -> Result<Self> {
         let mut figment = Figment::new();
+        if let Some(unknown) = unknown_variables().into_iter().find(|it| it.is_setting) {
+            bail!("{}", unknown.remark());
+        }
         if let Some(path) = file {
-            anyhow::ensure!(path.is_file(), "there is no configuration file {}", path.display());
+            complaint::check_toml(path).map_err(anyhow::Error::msg)?;
             figment = figment.merge(Toml::file_exact(path));
         }
         figment
             .merge(Env::prefixed("BATON_").filter(|key| key.as_str().contains("__")).split("__"))
             .merge(Serialized::defaults(flags))
             .extract()
-            .context("a setting is wrong")
+            .map_err(|error| anyhow::Error::msg(complaint::of(&error, file)))
     }
 }
 
@@ -72,6 +81,14 @@ pub(crate) fn foreign_variable(name: &str) -> Option<String> {
 /// machine would want.
 pub(crate) fn client_key() -> Option<String> {
     foreign_variable("BATON_API_KEY").or_else(|| foreign_variable("BATON_GATEWAY__API_KEY"))
+}
+
+/// Variables that look as if they were Baton's, and are not.
+fn unknown_variables() -> Vec<Unknown> {
+    let all = std::env::vars_os();
+    Unknown::among(all.filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    }))
 }
 
 /// Where Hugging Face's own tools keep downloaded models.

@@ -65,3 +65,78 @@ fn the_doctor_looks_at_cpu_gpu_and_model() {
         assert!(report.contains(part), "no {part} in:\n{report}");
     }
 }
+
+/// The command with a setting among its variables.
+fn baton_with(variable: (&str, &str), args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    command.env(variable.0, variable.1).args(args).output().expect("the baton program runs")
+}
+
+#[rstest]
+#[case::address("--http", "BATON_GATEWAY__HTTP", "gateway.http")]
+#[case::model("--model", "BATON_MODEL__SOURCE", "model.source")]
+#[case::port("--port", "BATON_GATEWAY__PORT", "gateway.port")]
+fn help_says_the_variable_and_the_key_of_a_flag(
+    #[case] flag: &str,
+    #[case] variable: &str,
+    #[case] key: &str,
+) {
+    let help = text(&baton(&["up", "--help"]).stdout);
+    let from = help.find(&format!("{flag} ")).unwrap_or_else(|| panic!("no {flag}"));
+    let words = help[from..].split_whitespace().take(60).collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&format!("env: {variable}, file: {key}]")), "{words}");
+}
+
+#[test]
+fn a_workers_admin_is_the_workers_and_a_routers_the_gateways() {
+    let worker = text(&baton(&["decode-worker", "--help"]).stdout);
+    assert!(worker.contains("BATON_WORKER__ADMIN"), "{worker}");
+    let router = text(&baton(&["router", "--help"]).stdout);
+    assert!(router.contains("BATON_GATEWAY__ADMIN"), "{router}");
+    assert!(router.contains("BATON_ENGINE__CONTEXT_TOKENS_MAX"), "{router}");
+}
+
+#[test]
+fn serve_is_up_and_takes_the_model_without_a_flag() {
+    let output = baton(&["serve", "/no/such/folder", "--port", "0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("/no/such/folder"), "{error}");
+}
+
+#[test]
+fn a_variable_that_is_nearly_a_setting_is_told_with_the_one_meant() {
+    let output = baton_with(("BATON_ENGINE__KV_BLOKS", "7"), &["up", "--model", "/no/such"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("did you mean BATON_ENGINE__KV_BLOCKS?"));
+    let output = baton_with(("BATON_MODEL", "x"), &["up", "--model", "/no/such"]);
+    let error = text(&output.stderr);
+    assert!(
+        error.contains("BATON_MODEL is no setting: did you mean BATON_MODEL__SOURCE?"),
+        "{error}"
+    );
+    assert!(error.contains("/no/such"), "and it goes on: {error}");
+}
+
+#[test]
+fn a_program_that_was_moved_lists_where_it_looked_for_the_demo_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let moved = dir.path().join("baton");
+    std::fs::copy(env!("CARGO_BIN_EXE_baton"), &moved).unwrap();
+    let output = Command::new(&moved).arg("up").current_dir(dir.path()).output().unwrap();
+    let error = text(&output.stderr);
+    let beside = dir.path().canonicalize().unwrap().join("models/demo");
+    assert!(error.contains(&beside.display().to_string()) && error.contains("--model"), "{error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+}
+
+#[test]
+fn a_pool_larger_than_the_memory_is_an_error_and_no_abort() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/demo");
+    let args = ["up", "--model", model, "--device", "cpu", "--port", "0", "--grpc", ":0"];
+    let output = baton(&[&args[..], &["--kv-memory-mib", "100000000"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("GiB of memory are free: --kv-blocks"), "{error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+}

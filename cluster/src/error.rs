@@ -22,7 +22,7 @@ pub enum ClusterError {
         by: Incarnation,
     },
     /// The port is not to be had.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}: {source}{}", advice(source))]
     Bind {
         /// Where.
         addr: SocketAddr,
@@ -35,9 +35,12 @@ pub enum ClusterError {
     /// A peer can't be reached.
     #[error("worker {0} cannot be reached")]
     PeerLost(WorkerId),
-    /// etcd can't be reached or refused.
+    /// etcd refused.
     #[error("etcd: {0}")]
     Etcd(String),
+    /// etcd can't be asked.
+    #[error("etcd is away: {0}")]
+    EtcdAway(String),
     /// Something took longer than it may.
     #[error("timed out: {0}")]
     Timeout(&'static str),
@@ -52,6 +55,20 @@ pub enum ClusterError {
     Telemetry(String),
 }
 
+/// What can be done about a port that is not to be had.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": another program listens there; stop it, or choose another port (0 takes a free one)"
+        }
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        io::ErrorKind::PermissionDenied => {
+            ": this user may not; ports from 1024 on are for everybody"
+        }
+        _ => "",
+    }
+}
+
 // === impl ClusterError ===
 
 impl ClusterError {
@@ -61,9 +78,11 @@ impl ClusterError {
         match self {
             Self::Config(_) => ErrorCode::InvalidRequest,
             Self::Superseded { .. } => ErrorCode::StaleIncarnation,
-            Self::PeerLost(_) | Self::Etcd(_) | Self::Draining | Self::Closed => {
-                ErrorCode::Unavailable
-            }
+            Self::PeerLost(_)
+            | Self::Etcd(_)
+            | Self::EtcdAway(_)
+            | Self::Draining
+            | Self::Closed => ErrorCode::Unavailable,
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::Bind { .. } | Self::Serve(_) | Self::Telemetry(_) => ErrorCode::Internal,
         }

@@ -30,5 +30,5 @@ pub use load::LoadWatcher;
 pub use membership::etcd::{EtcdConfig, EtcdMembership};
 pub use membership::memory::MemoryMembership;
 pub use membership::{Members, Membership, Registration, Standing};
-pub use node::{Lifecycle, shutdown_signal};
+pub use node::{Lifecycle, hangups, shutdown_signal};
 pub use report::{Followers, ReportService, ReportSource};

@@ -6,7 +6,7 @@
 //! etcd can't tell of is found where its last life was.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scheduler::ClusterSnapshot;
 use tokio::sync::{mpsc, watch};
@@ -56,6 +56,7 @@ pub struct LoadConfig {
 #[derive(Debug)]
 pub struct LoadWatcher {
     snapshots: watch::Receiver<Arc<ClusterSnapshot>>,
+    members: watch::Receiver<Arc<Members>>,
     tasks: TaskTracker,
     stop: DropGuard,
 }
@@ -99,8 +100,9 @@ impl LoadWatcher {
         let (sightings, inbox) = mpsc::channel(SIGHTINGS_MAX);
         let (stopped, tasks) = (CancellationToken::new(), TaskTracker::new());
         let watcher = Watcher::new(config, channels, tasks.clone(), stopped.clone(), sightings);
+        let members = view.clone();
         tasks.spawn(watcher.run(view, inbox, publish));
-        Self { snapshots, tasks, stop: stopped.drop_guard() }
+        Self { snapshots, members, tasks, stop: stopped.drop_guard() }
     }
 
     /// The cluster now.
@@ -113,6 +115,12 @@ impl LoadWatcher {
     #[must_use]
     pub fn snapshots(&self) -> watch::Receiver<Arc<ClusterSnapshot>> {
         self.snapshots.clone()
+    }
+
+    /// Since when membership can't tell who is there; `None` while it can.
+    #[must_use]
+    pub fn stale_since(&self) -> Option<Instant> {
+        self.members.borrow().stale_since
     }
 
     /// Stops watching and waits for the streams to close.

@@ -5,10 +5,12 @@
 //! [`Members::stale_since`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use http::Uri;
 use scheduler::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 use tokio::sync::watch;
 
@@ -142,13 +144,31 @@ impl Drop for Registration {
     }
 }
 
-/// Refuses a worker that can't be found under its key or its address.
-pub(crate) fn check(info: &WorkerInfo) -> Result<(), ClusterError> {
-    let id: &str = &info.address.worker.0;
+/// Refuses a name that can't be a worker's.
+///
+/// # Errors
+/// [`ClusterError::Config`], saying what names may be.
+pub fn check_id(id: &WorkerId) -> Result<(), ClusterError> {
+    let id: &str = &id.0;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
     if id.is_empty() || id.len() > 253 || !id.chars().all(plain) {
         let want = "want 1 to 253 of letters, digits, `-`, `_`, `.` and `:`";
         return Err(ClusterError::Config(format!("worker id {id:?}: {want}")));
     }
-    check_uri(&info.address.uri)
+    Ok(())
+}
+
+/// Refuses a worker that can't be found under its key or its address.
+pub(crate) fn check(info: &WorkerInfo) -> Result<(), ClusterError> {
+    check_id(&info.address.worker)?;
+    check_uri(&info.address.uri)?;
+    let host = info.address.uri.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    let ip = host.and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+    if ip.is_some_and(|ip| ip.is_unspecified()) {
+        return Err(ClusterError::Config(format!(
+            "nobody can call {}: say with --advertise-host by which host others reach this one",
+            info.address.uri
+        )));
+    }
+    Ok(())
 }

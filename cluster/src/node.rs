@@ -19,7 +19,7 @@ mod gate;
 mod signal;
 
 pub use gate::{Gate, Permit};
-pub use signal::shutdown_signal;
+pub use signal::{hangups, shutdown_signal};
 
 /// How long cancelled work has to wind up before it is left behind.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);

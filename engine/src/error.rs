@@ -16,7 +16,7 @@ pub enum EngineError {
         reason: String,
     },
     /// The model's configuration is incomplete, or asks for something the engine doesn't do.
-    #[error("{}: `{field}`: {reason}", file.display())]
+    #[error("{}: {}{reason}", file.display(), named("", field))]
     Config {
         /// The file.
         file: PathBuf,
@@ -26,7 +26,7 @@ pub enum EngineError {
         reason: String,
     },
     /// A weight file is damaged, or a tensor is missing or has another shape than the configuration says.
-    #[error("{}: tensor `{tensor}`: {reason}", file.display())]
+    #[error("{}: {}{reason}", file.display(), named("tensor ", tensor))]
     Weights {
         /// The file (the folder, when no file holds the tensor).
         file: PathBuf,
@@ -63,11 +63,16 @@ pub enum LogitsFault {
     NoCandidate,
 }
 
+/// A part of a file before what is wrong with it; nothing for the file as a whole.
+fn named(kind: &str, part: &str) -> String {
+    if part == "*" { String::new() } else { format!("{kind}`{part}`: ") }
+}
+
 // === impl EngineError ===
 
 impl EngineError {
     pub(crate) fn io(file: &Path, error: &std::io::Error) -> Self {
-        Self::Io { file: file.to_owned(), reason: error.to_string() }
+        FolderError::io(file, error).into()
     }
 
     pub(crate) fn weights(file: &Path, tensor: &str, reason: impl Into<String>) -> Self {

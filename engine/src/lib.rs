@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 mod fingerprint;
 pub mod handle;
+pub mod host_memory;
 pub mod model;
 pub mod rope;
 pub mod sampler;
@@ -32,6 +33,7 @@ pub use handle::{
     EngineHandle, EngineInfo, Event, EventStream, FilledPages, Mode, SequenceError, Submission,
     SubmitError,
 };
+pub use host_memory::HostDemand;
 pub use model::{Model, ModelOptions, OnLayers};
 pub use stats::EngineStats;
 pub use weights::{LoadFormat, LoadProgress};

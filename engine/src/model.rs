@@ -15,6 +15,7 @@ use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{ScoreRow, StepBatch, StepOutput};
 use crate::config::{ModelConfig, WeightDtype};
 use crate::error::EngineError;
+use crate::host_memory::HostDemand;
 use crate::rope::Rope;
 use crate::weights::{LoadFormat, LoadProgress, WeightReader};
 use layers::{Layer, Weights, tensors_total};
@@ -121,6 +122,11 @@ impl Model<CpuBackend> {
             reason: "the CPU backend has to be told how many".to_owned(),
         })?;
         Self::load_with(dir, options, progress, |_, layout| {
+            let demand = HostDemand::new(dir, layout, blocks);
+            match options.load_format {
+                LoadFormat::Auto => demand.check()?,
+                LoadFormat::Dummy { .. } => HostDemand { weights_bytes: 0, ..demand }.check()?,
+            }
             CpuBackend::new(layout, blocks, options.threads)
         })
     }

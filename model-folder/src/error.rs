@@ -1,5 +1,6 @@
 //! What can be wrong with a model's small files.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a name or a complaint that are shown: whatever a file holds in a field's place, the message fits a
@@ -18,7 +19,7 @@ pub enum FolderError {
         reason: String,
     },
     /// The file is incomplete, malformed, or asks for something that isn't supported.
-    #[error("{}: `{field}`: {reason}", file.display())]
+    #[error("{}: {}{reason}", file.display(), named(field))]
     Field {
         /// The file.
         file: PathBuf,
@@ -29,11 +30,27 @@ pub enum FolderError {
     },
 }
 
+/// What the system says of a file, with what to do about it.
+fn explain(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "is missing: a model's folder must be whole".to_owned(),
+        ErrorKind::PermissionDenied => format!("{error}: this user must be let read it"),
+        _ => error.to_string(),
+    }
+}
+
+/// A field before what is wrong with it; nothing for the file as a whole.
+fn named(field: &str) -> String {
+    if field == "*" { String::new() } else { format!("`{field}`: ") }
+}
+
 // === impl FolderError ===
 
 impl FolderError {
-    pub(crate) fn io(file: &Path, error: &std::io::Error) -> Self {
-        Self::Io { file: file.to_owned(), reason: error.to_string() }
+    /// A file that could not be opened or read.
+    #[must_use]
+    pub fn io(file: &Path, error: &std::io::Error) -> Self {
+        Self::Io { file: file.to_owned(), reason: explain(error) }
     }
 
     pub(crate) fn field(file: &Path, field: &str, reason: impl Into<String>) -> Self {

@@ -18,6 +18,12 @@ pub struct ModelFolder {
 // === impl ModelFolder ===
 
 impl ModelFolder {
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Reads `config.json` and, where present, `generation_config.json`, `tokenizer_config.json`
     /// and `special_tokens_map.json`.
     ///

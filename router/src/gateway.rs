@@ -365,7 +365,7 @@ fn unread(error: &TokenizerError, param: &'static str) -> RequestError {
             RequestError::invalid(param, error.to_string())
         }
         TokenizerError::Cancelled => RequestError::stopping(),
-        TokenizerError::Load { .. } | TokenizerError::Encode(_) => {
+        TokenizerError::Load { .. } | TokenizerError::Folder(_) | TokenizerError::Encode(_) => {
             RequestError::Internal(error.to_string())
         }
     }

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use scheduler::{ClientId, TenantSalt};
-use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 
 use crate::{RequestError, RouterError, client};
 
@@ -117,7 +117,7 @@ impl Keys {
 
     /// Reads the file again whenever it changes, and when told to. A file that is wrong changes nothing, and
     /// is logged.
-    pub async fn follow(&self, mut hangups: Option<Signal>) {
+    pub async fn follow(&self, mut hangups: Option<watch::Receiver<u64>>) {
         let Some(path) = &self.file else { return };
         loop {
             let told = tokio::select! {
@@ -219,10 +219,13 @@ pub fn generate() -> Result<String, RouterError> {
     Ok(format!("sk-baton-{hex}"))
 }
 
-async fn hung_up(hangups: &mut Option<Signal>) {
-    match hangups {
-        Some(hangups) => drop(hangups.recv().await),
-        None => std::future::pending().await,
+async fn hung_up(hangups: &mut Option<watch::Receiver<u64>>) {
+    let told = match hangups {
+        Some(hangups) => hangups.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending::<()>().await;
     }
 }
 

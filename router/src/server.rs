@@ -8,7 +8,7 @@ use cluster::security::{Certificates, Doorkeeper};
 use cluster::telemetry::{AdminServer, Metrics};
 use cluster::{ClusterError, HttpServer, Lifecycle, Protocol};
 use tokio::net::TcpListener;
-use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::AccessLog;
@@ -27,8 +27,8 @@ pub struct RouterConfig {
     pub certificates: Option<Arc<Certificates>>,
     /// Where operators find health, readiness and metrics; `None`: nowhere.
     pub admin: Option<AdminServer>,
-    /// SIGHUPs, at each of which the file of API keys is read again; `None`: only when it changes.
-    pub hangups: Option<Signal>,
+    /// Counts SIGHUPs, at each of which the file of API keys is read again; `None`: only when it changes.
+    pub hangups: Option<watch::Receiver<u64>>,
     /// Models, limits, keys.
     pub gateway: GatewayConfig,
 }

@@ -66,6 +66,11 @@ impl Process {
         self.signal(Signal::SIGTERM);
     }
 
+    /// Sends what daemons take for the wish to read their files again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
     /// Stops it where it stands, as a frozen machine would, until [`Process::thaw`].
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);

@@ -93,7 +93,9 @@ pub enum WorkerError {
     #[error("{0}")]
     Model(String),
     /// A newer life of this worker is registered.
-    #[error("a newer life of this worker, {0}, is registered; this one leaves")]
+    #[error(
+        "another worker with the same name has taken this one's place (its life is {0}): this one leaves. If it is no restart, give each its own --id"
+    )]
     Superseded(u64),
     /// The node's machinery failed.
     #[error("{message}")]

@@ -15,6 +15,7 @@ use engine::{Engine, EngineError, EngineHandle, LoadProgress};
 use kv_cache::BlockId;
 use scheduler::{Address, Capacity, Fingerprint, Incarnation, NodeState, WorkerInfo};
 use tonic::service::Routes;
+use tracing::info;
 
 use crate::findable::Findable;
 use crate::metrics::WorkerCollector;
@@ -189,6 +190,7 @@ impl BoundWorker {
         leave: impl Future<Output = ()>,
     ) -> Result<(), WorkerError> {
         let Self { config, grpc, admin, metrics, life, channels, engine, clock } = self;
+        tokio::pin!(leave);
         let loaded: Arc<OnceLock<EngineHandle>> = Arc::default();
         let findable = Findable::default();
         if let Some(admin) = admin {
@@ -205,7 +207,15 @@ impl BoundWorker {
         }
         let engine = match engine {
             Some(start) => start(&config).map_err(|error| model(&error))?,
-            None => load(&config, progress).await?,
+            None => tokio::select! {
+                loaded = load(&config, progress) => loaded?,
+                () = &mut leave => {
+                    // Nobody knows of it yet. The loading ends with the process.
+                    info!("leaving before the model is loaded");
+                    life.stop(STOP_DEADLINE).await;
+                    return Ok(());
+                }
+            },
         };
         let engine = loaded.get_or_init(|| engine).clone();
         let address = address(&config, &grpc, clock());
@@ -344,20 +354,41 @@ impl Node {
         info: WorkerInfo,
         leave: impl Future<Output = ()>,
     ) -> Result<(), WorkerError> {
+        tokio::pin!(leave);
         self.life.serve();
-        let registration = membership.register(info).await?;
-        self.findable.by_registration(registration.standing());
-        let reason = tokio::select! {
-            () = leave => Ok(()),
-            by = superseded(&registration) => Err(WorkerError::Superseded(by.0)),
-            () = self.engine_death() => Err(WorkerError::Engine("its thread has ended".into())),
+        // An owner who leaves does not wait for an etcd that is away.
+        let registration = tokio::select! {
+            registered = membership.register(info) => Some(registered?),
+            () = &mut leave => None,
         };
-        registration.update(NodeState::Draining);
+        let reason = match &registration {
+            Some(registration) => self.work(registration, leave).await,
+            None => Ok(()),
+        };
+        if let Some(registration) = &registration {
+            registration.update(NodeState::Draining);
+        }
         self.life.drain(self.config.drain_deadline).await;
-        registration.deregister().await;
+        if let Some(registration) = registration {
+            registration.deregister().await;
+        }
         self.engine.shutdown(clock::now() + STOP_DEADLINE).await;
         self.life.stop(STOP_DEADLINE).await;
         reason
+    }
+
+    /// Is there for others, until `leave` or until it can't be any more.
+    async fn work(
+        &self,
+        registration: &Registration,
+        leave: impl Future<Output = ()>,
+    ) -> Result<(), WorkerError> {
+        self.findable.by_registration(registration.standing());
+        tokio::select! {
+            () = leave => Ok(()),
+            by = superseded(registration) => Err(WorkerError::Superseded(by.0)),
+            () = self.engine_death() => Err(WorkerError::Engine("its thread has ended".into())),
+        }
     }
 
     /// Resolves when the engine's thread has broken down, which only a restart mends.

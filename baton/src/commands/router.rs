@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
 use cluster::security::{Keeper, NodeRole, Security};
@@ -13,8 +14,9 @@ use cluster::{EtcdMembership, HttpServer, Lifecycle, LoadWatcher, Membership};
 use router::RouterConfig;
 use router::dispatch::{Dispatcher, DispatcherConfig};
 use scheduler::{HandoffPolicy, LeastLoad};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use super::begin::Begun;
 use crate::cli::RouterArgs;
 use crate::model::LocalModel;
 use crate::ports::Ports;
@@ -45,19 +47,24 @@ pub(crate) struct BoundRouter {
 /// If a setting is wrong, a port is taken, or the model's tokenizer can't be loaded.
 pub(crate) async fn run(args: RouterArgs) -> Result<()> {
     let settings = Written::merge(args.node.config.as_deref(), &args.written())?.validate()?;
-    let telemetry = cluster::telemetry::init(&settings.telemetry("baton-router", "router")?)?;
-    let leave = cluster::shutdown_signal()?;
-    let request = settings.model_request();
-    let model = tokio::task::spawn_blocking(move || request.resolve()).await??;
+    let begun = Begun::new(&settings, &settings.telemetry("baton-router", "router")?)?;
+    let ran = serve(&settings, &begun, args.node.ports_file.as_deref()).await;
+    begun.telemetry.shutdown().await;
+    ran
+}
+
+async fn serve(settings: &Settings, begun: &Begun, ports_file: Option<&Path>) -> Result<()> {
+    let Some(model) = begun.model(settings).await? else { return Ok(()) };
     let security = settings.security(NodeRole::Router, ANY_ROUTER)?;
-    let bound = BoundRouter::bind(&settings, model, security).await?.obeying_hangups()?;
-    let ports = bound.ports();
-    ports.announce(args.node.ports_file.as_deref())?;
+    let binding = BoundRouter::bind(settings, model, security);
+    let Some(bound) = begun.unless_leaving(binding).await? else { return Ok(()) };
+    let bound = bound.obeying_hangups(begun.hangups.clone());
+    bound.ports().announce(ports_file)?;
     let membership = EtcdMembership::connect(settings.etcd()?)?;
     let policy = settings.handoff(HandoffPolicy::Auto)?;
-    let ran = bound.run(&settings, &membership, policy, leave.cancelled_owned()).await;
+    let leave = begun.leave.clone().cancelled_owned();
+    let ran = bound.run(settings, &membership, policy, leave).await;
     membership.close().await;
-    telemetry.shutdown().await;
     ran
 }
 
@@ -85,9 +92,10 @@ impl BoundRouter {
         let certificates = settings.gateway_certificates()?;
         let (loading, of) = (settings.clone(), model.clone());
         let gateway = tokio::task::spawn_blocking(move || loading.gateway(&of)).await??;
-        let http_listener = HttpServer::bind(endpoints.http)?;
-        let grpc_listener = HttpServer::bind(endpoints.grpc)?;
-        let admin_server = AdminServer::bind(endpoints.admin).await?.showing(operators.as_ref());
+        let http_listener = HttpServer::bind(endpoints.http).context("--http")?;
+        let grpc_listener = HttpServer::bind(endpoints.grpc).context("--grpc")?;
+        let admin_server = AdminServer::bind(endpoints.admin).await.context("--admin")?;
+        let admin_server = admin_server.showing(operators.as_ref());
         let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr()?);
         let admin = admin_server.local_addr();
         let open_max = gateway.limits.connections.open_max;
@@ -118,12 +126,10 @@ impl BoundRouter {
         }
     }
 
-    /// Takes SIGHUP for the wish to have the API keys read again, where there is a file of them.
-    fn obeying_hangups(mut self) -> Result<Self> {
-        if self.config.gateway.api_keys_file.is_some() {
-            self.config.hangups = Some(signal(SignalKind::hangup())?);
-        }
-        Ok(self)
+    /// Takes SIGHUPs for the wish to have the API keys read again.
+    pub(crate) fn obeying_hangups(mut self, hangups: watch::Receiver<u64>) -> Self {
+        self.config.hangups = Some(hangups);
+        self
     }
 
     /// Tells clients which workers served them, or not.

@@ -1,5 +1,6 @@
 //! `baton up`: a whole cluster in one process.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -10,10 +11,13 @@ use engine::backend::cuda::{SmPartition, SmSplit};
 use futures::future::OptionFuture;
 use kv_transfer::transport::LocalReceivers;
 use scheduler::{HandoffPolicy, Role, WorkerId};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 use worker::WorkerConfig;
 use worker::node::BoundWorker;
 
+use super::begin::Begun;
 use super::router::BoundRouter;
 use super::workers::sender;
 use crate::cli::UpArgs;
@@ -36,15 +40,19 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
         // The welcome says what there is to say, and then each request has its line.
         telemetry.filter = "warn,access=info".to_owned();
     }
-    let telemetry = cluster::telemetry::init(&telemetry)?;
-    let leave = cluster::shutdown_signal()?;
-    let request = settings.model_request();
-    let model = tokio::task::spawn_blocking(move || request.resolve()).await??;
-    let house = House::bind(&settings, &model).await?;
-    house.ports.announce_quietly(args.node.ports_file.as_deref())?;
-    let ran = house.run(&settings, &model, leave).await;
-    telemetry.shutdown().await;
+    let begun = Begun::new(&settings, &telemetry)?;
+    let ran = serve(&settings, &begun, args.node.ports_file.as_deref()).await;
+    begun.telemetry.shutdown().await;
     ran
+}
+
+async fn serve(settings: &Settings, begun: &Begun, ports_file: Option<&Path>) -> Result<()> {
+    let Some(model) = begun.model(settings).await? else { return Ok(()) };
+    settings.remarks_on(&model)?.iter().for_each(|remark| warn!("{remark}"));
+    let binding = House::bind(settings, &model, begun.hangups.clone());
+    let Some(house) = begun.unless_leaving(binding).await? else { return Ok(()) };
+    house.ports.announce_quietly(ports_file)?;
+    house.run(settings, &model, begun.leave.clone()).await
 }
 
 /// A router and its workers, whose ports are bound.
@@ -60,10 +68,15 @@ struct House {
 // === impl House ===
 
 impl House {
-    async fn bind(settings: &Settings, model: &LocalModel) -> Result<Self> {
+    async fn bind(
+        settings: &Settings,
+        model: &LocalModel,
+        hangups: watch::Receiver<u64>,
+    ) -> Result<Self> {
         let (partition, policy) = (settings.partition()?, policy(settings, model)?);
         let has_prefill = policy != HandoffPolicy::Never;
         let shared = has_prefill.then_some(&partition);
+        settings.check_memory(model, 1 + u32::from(has_prefill))?;
         // So that nobody steps around the keys through the workers' ports.
         let secret = settings.has_api_keys().then(random_secret).transpose()?;
         let config = |role| -> Result<WorkerConfig> {
@@ -79,7 +92,8 @@ impl House {
         let security = member(secret.as_deref(), NodeRole::Router, "*")?;
         let router = BoundRouter::bind(settings, model.clone(), security)
             .await?
-            .with_debug_headers(settings.debug_headers_of_up()?);
+            .with_debug_headers(settings.debug_headers_of_up()?)
+            .obeying_hangups(hangups);
         let ports = Ports {
             prefill_admin: prefill.as_ref().and_then(BoundWorker::admin_addr),
             decode_admin: decode.admin_addr(),
@@ -149,7 +163,7 @@ fn member(secret: Option<&str>, role: NodeRole, id: &str) -> Result<Security> {
 /// share its time, and one engine that computes prompts beside its sequences answers sooner, unless
 /// the GPU was to be divided.
 fn policy(settings: &Settings, model: &LocalModel) -> Result<HandoffPolicy> {
-    let is_gpu = settings.worker(Role::Decode, model)?.engine.model.cuda.is_some();
+    let is_gpu = settings.engine(Role::Decode, model)?.model.cuda.is_some();
     let usual = match settings.split()? {
         _ if !is_gpu => HandoffPolicy::Always,
         SmSplit::Off => HandoffPolicy::Never,
@@ -166,13 +180,13 @@ fn worker_config(
     shared: Option<&SmPartition>,
 ) -> Result<WorkerConfig> {
     let id = WorkerId(format!("{role}-0").into());
-    let mut config = settings.worker(role, model)?;
+    let mut config = settings.worker(role, id, model)?;
     if let (Some(cuda), Some(partition)) = (&mut config.engine.model.cuda, shared) {
         // The other half is the other worker's.
         cuda.memory_share /= 2.0;
         cuda.partition = Some(partition.seat(role));
     }
-    Ok(WorkerConfig { id, ..config })
+    Ok(config)
 }
 
 /// What there is to say once all of it serves.

@@ -1,5 +1,6 @@
 //! `baton prefill-worker` and `baton decode-worker`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -9,13 +10,15 @@ use kv_transfer::transport::{
     GrpcTransport, InProcessTransport, LocalReceivers, Target, Transport,
 };
 use kv_transfer::{Sender, SenderConfig};
-use scheduler::{Address, Incarnation, Role};
+use scheduler::{Address, Incarnation, Role, WorkerId};
+use tracing::{info, warn};
 use worker::node::BoundWorker;
 
+use super::begin::Begun;
 use crate::cli::WorkerNodeArgs;
 use crate::ports::Ports;
 use crate::progress;
-use crate::settings::Written;
+use crate::settings::{Settings, Written};
 
 /// Parallel connections to one receiver: one is bound to a core at each end (about 2 GB/s), four
 /// carry 11 GB/s.
@@ -28,18 +31,34 @@ const LANES: usize = 4;
 /// is registered.
 pub(crate) async fn run(args: WorkerNodeArgs, role: Role) -> Result<()> {
     let settings = Written::merge(args.node.config.as_deref(), &args.written())?.validate()?;
-    let request = settings.model_request();
-    let model = tokio::task::spawn_blocking(move || request.resolve()).await??;
-    let config = settings.worker_node(role, &model)?;
-    let service = format!("baton-{role}-worker");
-    let telemetry = cluster::telemetry::init(&settings.telemetry(&service, &config.id.0)?)?;
-    let leave = cluster::shutdown_signal()?;
+    let (id, service) = (settings.worker_id(role), format!("baton-{role}-worker"));
+    let begun = Begun::new(&settings, &settings.telemetry(&service, &id.0)?)?;
+    let ran = serve(&settings, &begun, (role, id), args.node.ports_file.as_deref()).await;
+    begun.telemetry.shutdown().await;
+    ran
+}
+
+async fn serve(
+    settings: &Settings,
+    begun: &Begun,
+    (role, id): (Role, WorkerId),
+    ports_file: Option<&Path>,
+) -> Result<()> {
+    let Some(model) = begun.model(settings).await? else { return Ok(()) };
+    settings.remarks_on(&model)?.iter().for_each(|remark| warn!("{remark}"));
+    settings.check_memory(&model, 1)?;
+    let config = settings.worker_node(role, id, &model)?;
+    if let Some(host) =
+        config.advertise_host.as_deref().filter(|_| config.listen.ip().is_unspecified())
+    {
+        info!(host, "other nodes reach this one by this host; --advertise-host says otherwise");
+    }
     let bound = BoundWorker::bind(config).await?;
     let (grpc, admin) = (Some(bound.grpc_addr()), bound.admin_addr());
-    Ports { grpc, admin, ..Ports::default() }.announce(args.node.ports_file.as_deref())?;
+    Ports { grpc, admin, ..Ports::default() }.announce(ports_file)?;
     let membership: Arc<dyn Membership> = Arc::new(EtcdMembership::connect(settings.etcd()?)?);
     let progress = progress::loading(&format!("Loading {}", model.name));
-    let left = leave.cancelled_owned();
+    let left = begun.leave.clone().cancelled_owned();
     let ran = match role {
         Role::Prefill => {
             let sender = sender(None, bound.channels());
@@ -48,7 +67,6 @@ pub(crate) async fn run(args: WorkerNodeArgs, role: Role) -> Result<()> {
         Role::Decode => decode_worker::run(bound, membership.clone(), None, progress, left).await,
     };
     membership.close().await;
-    telemetry.shutdown().await;
     Ok(ran?)
 }
 

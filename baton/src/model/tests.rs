@@ -16,6 +16,7 @@ fn a_folder_is_served_under_its_own_name() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("my-model");
     std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("config.json"), "{}").unwrap();
     let model = request(dir.to_str().unwrap()).resolve().unwrap();
     assert_eq!(model.name, "my-model");
 }
@@ -75,4 +76,13 @@ fn a_snapshot_without_all_its_shards_is_not_complete() {
     ];
     let (_root, cache, repo) = cache_with(&files);
     assert_eq!(complete_snapshot(&cache, &repo), None);
+}
+
+#[test]
+fn weights_in_another_format_are_named() {
+    let files =
+        |names: &[&str]| other_format(&names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>());
+    assert!(files(&["README.md", "q4_k_m.gguf"]).contains("q4_k_m.gguf: this is GGUF"));
+    assert!(files(&["pytorch_model.bin"]).contains("save_pretrained"));
+    assert_eq!(files(&["README.md"]), "");
 }

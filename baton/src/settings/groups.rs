@@ -1,11 +1,12 @@
 //! The settings by group, as flags, as tables of the TOML file and as environment variables.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_with::skip_serializing_none;
+
+use super::listen::ListenOn;
 
 /// Which model.
 #[skip_serializing_none]
@@ -80,16 +81,16 @@ pub(crate) struct EngineArgs {
     pub kv_dtype: Option<String>,
     /// Tokens of a step, prefill chunks and decode rows together [default: 512; on a GPU
     /// 8448, for a decode worker 512]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, alias = "max-num-batched-tokens", value_name = "TOKENS")]
     pub batch_tokens_max: Option<u32>,
     /// Sequences that run at once [default: 64; on a GPU 256]
-    #[arg(long, value_name = "N")]
+    #[arg(long, alias = "max-num-seqs", value_name = "N")]
     pub sequences_max: Option<u32>,
     /// Requests an engine queues before it refuses [default: 1024]
     #[arg(long, value_name = "N")]
     pub queue_max: Option<u32>,
     /// Longest prompt plus output. Default: the model's own limit.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, alias = "max-model-len", value_name = "TOKENS")]
     pub context_tokens_max: Option<u32>,
     /// CPU threads. Default: one per core.
     #[arg(long, value_name = "N")]
@@ -108,12 +109,19 @@ pub(crate) struct EngineArgs {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Gateway")]
 pub(crate) struct GatewayArgs {
-    /// Where the OpenAI HTTP gateway listens; port 0 takes a free one [default: 127.0.0.1:8000]
+    /// Where the OpenAI HTTP gateway listens: HOST:PORT, :PORT or PORT; port 0 takes a free one
+    /// [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
-    pub http: Option<SocketAddr>,
+    pub http: Option<ListenOn>,
     /// Where the gRPC service listens [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
-    pub grpc: Option<SocketAddr>,
+    pub grpc: Option<ListenOn>,
+    /// The host of both, where they name none [default: 127.0.0.1]
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// The port of --http, where it names none [default: 8000]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
     /// When a prompt is computed on a prefill worker: auto, always or never [default: auto; of
     /// `up`: always without a GPU, never on one, auto on a divided one]
     #[arg(long, value_name = "POLICY")]
@@ -131,7 +139,7 @@ pub(crate) struct GatewayArgs {
     pub api_keys_file: Option<PathBuf>,
     /// Where /health, /ready and /metrics listen for operators [default: 127.0.0.1:0]
     #[arg(long, value_name = "ADDR")]
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<ListenOn>,
     /// Tell clients which workers served them [default: false; of `up` on loopback: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub debug_headers: Option<bool>,
@@ -210,11 +218,12 @@ pub(crate) struct WorkerArgs {
     pub id: Option<String>,
     /// Where its gRPC server listens [default: 127.0.0.1:0, a free port]
     #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenOn>,
     /// Where /health, /ready and /metrics listen [default: 127.0.0.1:0]
     #[arg(long, value_name = "ADDR")]
-    pub admin: Option<SocketAddr>,
-    /// The host other nodes reach it by. Default: the one it listens on.
+    pub admin: Option<ListenOn>,
+    /// The host other nodes reach it by. Default: the one it listens on; of 0.0.0.0, the address that this
+    /// machine has towards the outside.
     #[arg(long, value_name = "HOST")]
     pub advertise_host: Option<String>,
     /// How long a leaving node lets its work finish, seconds [default: 30]

@@ -134,6 +134,13 @@ impl Settings {
         self.written.security.admin_tls.unwrap_or(false)
     }
 
+    /// Whether there are files that are read again while the node runs.
+    pub(crate) fn has_files_to_reread(&self) -> bool {
+        let security = &self.written.security;
+        let certificates = [&security.tls_cert, &security.gateway_cert];
+        self.written.gateway.api_keys_file.is_some() || certificates.iter().any(|it| it.is_some())
+    }
+
     /// Whether somebody said that strangers may come.
     pub(crate) fn is_insecure(&self) -> bool {
         self.written.security.insecure.unwrap_or(false)

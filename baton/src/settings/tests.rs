@@ -120,3 +120,105 @@ fn a_port_that_nothing_locks_is_on_this_machine(
     let checked = settings.check_ports(&[port], locked);
     assert_eq!(checked.is_ok(), fine, "{checked:?}");
 }
+
+#[rstest]
+#[case::misspelled("[gateway]\nhtpp = 1\n", "gateway.htpp is no setting: did you mean http?")]
+#[case::table("[gatewy]\nhttp = 1\n", "gatewy is no setting: did you mean gateway?")]
+#[case::another_table("[engine]\nnamespace = \"x\"\n", "did you mean etcd.namespace?")]
+#[case::a_flags_name("[model]\nmodel = \"x\"\n", "did you mean model.source?")]
+#[case::type_(
+    "[engine]\nkv_blocks = \"many\"\n",
+    "engine.kv_blocks is \"many\": want a whole number"
+)]
+#[case::sign("[engine]\nkv_blocks = -3\n", "engine.kv_blocks is -3: want a whole number")]
+#[case::syntax("[model]\n\n[engine\n", "line 3 is no TOML: ")]
+fn a_wrong_file_is_told_in_one_line_with_what_was_meant(#[case] text: &str, #[case] told: &str) {
+    let error = format!("{:#}", from_file(text).unwrap_err());
+    assert!(error.contains("baton.toml: ") && error.contains(told), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[rstest]
+#[case("", "127.0.0.1:8000", "127.0.0.1:50051")]
+#[case("http = 9000\n", "127.0.0.1:9000", "127.0.0.1:50051")]
+#[case("http = \"localhost:9000\"\n", "127.0.0.1:9000", "127.0.0.1:50051")]
+#[case("port = 9000\n", "127.0.0.1:9000", "127.0.0.1:50051")]
+#[case("host = \"0.0.0.0\"\n", "0.0.0.0:8000", "0.0.0.0:50051")]
+#[case("host = \"0.0.0.0\"\ngrpc = \"127.0.0.1:9\"\n", "0.0.0.0:8000", "127.0.0.1:9")]
+#[case("host = \"10.0.0.7\"\nhttp = \":9000\"\n", "10.0.0.7:9000", "10.0.0.7:50051")]
+fn addresses_are_what_was_meant(#[case] text: &str, #[case] http: &str, #[case] grpc: &str) {
+    let settings = from_file(&format!("[gateway]\n{text}")).unwrap().validate().unwrap();
+    let endpoints = settings.endpoints().unwrap();
+    assert_eq!(endpoints.http.to_string(), http);
+    assert_eq!(endpoints.grpc.to_string(), grpc);
+}
+
+#[rstest]
+#[case::one_block("[engine]\nkv_blocks = 1\n", "engine.kv_blocks is 1: want at least 2")]
+#[case::no_context("[engine]\ncontext_tokens_max = 1\n", "engine.context_tokens_max is 1")]
+#[case::sequences(
+    "[engine]\nsequences_max = 600\nbatch_tokens_max = 512\n",
+    "engine.sequences_max"
+)]
+#[case::threads("[engine]\nthreads = 0\n", "engine.threads is 0")]
+#[case::many_threads("[engine]\nthreads = 100000\n", "at most 1024")]
+#[case::queue("[engine]\nqueue_max = 0\n", "engine.queue_max")]
+#[case::reports("[worker]\nreport_interval_ms = 0\n", "worker.report_interval_ms")]
+#[case::deadline("[worker]\ndeadline_max_s = 0\n", "worker.deadline_max_s")]
+#[case::line("[worker]\ncredit_queue_max = 0\n", "worker.credit_queue_max")]
+#[case::name("[worker]\nid = \"a/b\"\n", "worker id")]
+#[case::advertised("[worker]\nadvertise_host = \"http://foo:90\"\n", "worker.advertise_host")]
+#[case::port_twice("[gateway]\nhttp = \":1\"\nport = 2\n", "--port 2")]
+#[case::same_port("[gateway]\nhttp = \":9\"\ngrpc = \":9\"\n", "a port of its own")]
+#[case::no_host("[gateway]\nhttp = \"no-such-host.invalid:1\"\n", "gateway.http: the host")]
+#[case::key("[gateway]\napi_key = \"\"\n", "gateway.api_key is empty")]
+#[case::traces("[telemetry]\notlp_endpoint = \"nonsense\"\n", "telemetry.otlp_endpoint")]
+#[case::lease("[etcd]\nlease_ttl_s = 0\n", "lease")]
+#[case::namespace("[etcd]\nnamespace = \"a/b\"\n", "namespace")]
+#[case::user("[etcd]\nuser = \"root\"\n", "go together")]
+#[case::nothing_to_divide("[engine]\ndevice = \"cpu\"\ngpu_partition = 40\n", "divides a GPU")]
+fn what_can_not_be_is_said_at_the_start(#[case] text: &str, #[case] told: &str) {
+    let error = format!("{:#}", from_file(text).unwrap().validate().unwrap_err());
+    assert!(error.contains(told), "{error}");
+}
+
+#[test]
+fn an_endpoint_of_etcd_needs_no_scheme() {
+    let settings = from_file("[etcd]\nendpoints = [\"etcd:2379\"]\n").unwrap().validate().unwrap();
+    assert_eq!(settings.etcd().unwrap().endpoints, ["http://etcd:2379"]);
+}
+
+#[test]
+fn a_worker_on_all_addresses_is_published_by_one_that_can_be_called() {
+    let text = "[worker]\nlisten = \"0.0.0.0:0\"\n";
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    let model = crate::model::LocalModel { dir: demo, name: "demo".to_owned() };
+    let host = |text: &str| {
+        let settings = from_file(text).unwrap().validate().unwrap();
+        let worker = settings.worker(
+            scheduler::Role::Decode,
+            settings.worker_id(scheduler::Role::Decode),
+            &model,
+        );
+        worker.map(|config| config.advertise_host)
+    };
+    // A machine without a network has no such address, and is told.
+    match host(text) {
+        Ok(host) => assert!(host.is_some_and(|host| host != "0.0.0.0")),
+        Err(error) => assert!(format!("{error:#}").contains("--advertise-host")),
+    }
+    assert_eq!(host(&format!("{text}advertise_host = \"d0\"\n")).unwrap().as_deref(), Some("d0"));
+    assert_eq!(host("[worker]\nlisten = \"127.0.0.1:0\"\n").unwrap(), None);
+}
+
+#[test]
+fn what_the_model_can_not_do_is_said() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    let model = crate::model::LocalModel { dir: demo, name: "demo".to_owned() };
+    let of = |text: &str| from_file(text).unwrap().validate().unwrap().remarks_on(&model);
+    let error = of("[engine]\ncontext_tokens_max = 1000000\n").unwrap_err().to_string();
+    assert!(error.contains("demo reads at most"), "{error}");
+    let remarks = of("[engine]\ndevice = \"cpu\"\nkv_blocks = 4\n").unwrap();
+    assert!(remarks[0].contains("the KV pool holds 64 tokens"), "{remarks:?}");
+    assert!(of("[engine]\ndevice = \"cpu\"\n").unwrap().is_empty());
+}

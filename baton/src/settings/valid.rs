@@ -19,18 +19,19 @@ use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedMode
 use scheduler::{HandoffPolicy, PartitionTargets, Role, WorkerId};
 use worker::WorkerConfig;
 
+use super::listen::ListenOn;
 use super::{Lock, Port, Written};
-use crate::descriptors;
 use crate::model::{LocalModel, ModelRequest};
+use crate::{advertise, descriptors};
 
-/// The loopback address, any free port.
-const ANY_LOCAL_PORT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-const DEFAULT_HTTP: &str = "127.0.0.1:8000";
-const DEFAULT_GRPC: &str = "127.0.0.1:50051";
+const LOCAL: &str = "127.0.0.1";
+const HTTP_PORT: u16 = 8000;
+const GRPC_PORT: u16 = 50051;
 /// So many connections are not divided among clients.
 const CONNECTIONS_FEW: usize = 64;
 const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
+/// A pool of one block could hold one prompt that fits it, and no token of an answer.
+pub(super) const KV_BLOCKS_MIN: u32 = 2;
 /// Enough for thousands of tokens of a small model; a large one wants to be told.
 const DEFAULT_KV_MEMORY_MIB: u64 = 512;
 /// A few prompts of a small model at a time. All prompts of a step get their first tokens with its end, and a CPU's
@@ -63,7 +64,7 @@ pub(crate) struct Settings {
 
 /// What the engine runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Device {
+pub(super) enum Device {
     /// A GPU where there is one.
     Auto,
     Cpu,
@@ -97,6 +98,9 @@ impl Written {
         settings.limits()?;
         settings.admission()?;
         settings.etcd()?;
+        settings.endpoints()?;
+        settings.check_worker()?;
+        settings.check_telemetry()?;
         Ok(settings)
     }
 }
@@ -116,13 +120,25 @@ impl Settings {
     }
 
     /// Where the router listens.
+    ///
+    /// # Errors
+    /// If a host has no address, or two settings contradict each other.
     pub(crate) fn endpoints(&self) -> Result<Endpoints> {
         let gateway = &self.written.gateway;
-        Ok(Endpoints {
-            http: gateway.http.map_or_else(|| DEFAULT_HTTP.parse(), Ok)?,
-            grpc: gateway.grpc.map_or_else(|| DEFAULT_GRPC.parse(), Ok)?,
-            admin: gateway.admin.unwrap_or(ANY_LOCAL_PORT),
-        })
+        let host = gateway.host.as_deref().unwrap_or(LOCAL);
+        let says_twice = gateway.http.as_ref().and_then(|http| http.port).zip(gateway.port);
+        if let Some((one, other)) = says_twice.filter(|(one, other)| one != other) {
+            bail!("--http says port {one} and --port {other}: give one of them");
+        }
+        let port = gateway.port.unwrap_or(HTTP_PORT);
+        let http = listen("gateway.http", &gateway.http, host, port)?;
+        let grpc = listen("gateway.grpc", &gateway.grpc, host, GRPC_PORT)?;
+        let admin = listen("gateway.admin", &gateway.admin, LOCAL, 0)?;
+        ensure!(
+            http != grpc || http.port() == 0,
+            "--http and --grpc are both {http}: give each a port of its own"
+        );
+        Ok(Endpoints { http, grpc, admin })
     }
 
     /// The engine of a worker that runs `model`.
@@ -174,25 +190,37 @@ impl Settings {
         })
     }
 
-    /// A worker of `role` that runs `model`.
+    /// The worker's name: as written, or one that no other has.
+    pub(crate) fn worker_id(&self, role: Role) -> WorkerId {
+        let written = self.written.worker.id.clone();
+        WorkerId(written.unwrap_or_else(|| unique_name(role)).into())
+    }
+
+    /// A worker of `role`, called `id`, that runs `model`.
     ///
     /// # Errors
     /// As [`Settings::engine`].
-    pub(crate) fn worker(&self, role: Role, model: &LocalModel) -> Result<WorkerConfig> {
+    pub(crate) fn worker(
+        &self,
+        role: Role,
+        id: WorkerId,
+        model: &LocalModel,
+    ) -> Result<WorkerConfig> {
         let worker = &self.written.worker;
+        let listen_on = listen("worker.listen", &worker.listen, LOCAL, 0)?;
         Ok(WorkerConfig {
-            id: WorkerId(worker.id.clone().unwrap_or_else(|| unique_name(role)).into()),
+            id,
             namespace: self.etcd()?.namespace,
             role,
             model: model.name.clone(),
             engine: self.engine(role, model)?,
-            listen: worker.listen.unwrap_or(ANY_LOCAL_PORT),
+            listen: listen_on,
             deadline_max: Duration::from_secs(worker.deadline_max_s.unwrap_or(DEADLINE_MAX_S)),
             security: Security::open(),
             admin_certificates: None,
             insecure: self.is_insecure(),
-            admin: Some(worker.admin.unwrap_or(ANY_LOCAL_PORT)),
-            advertise_host: worker.advertise_host.clone(),
+            admin: Some(listen("worker.admin", &worker.admin, LOCAL, 0)?),
+            advertise_host: self.advertise_host(listen_on)?,
             report_interval: Duration::from_millis(worker.report_interval_ms.unwrap_or(100)),
             drain_deadline: self.drain_deadline(),
             credit_queue_max: worker.credit_queue_max.unwrap_or(1024),
@@ -204,8 +232,13 @@ impl Settings {
     ///
     /// # Errors
     /// As [`Settings::engine`], and if strangers could reach it.
-    pub(crate) fn worker_node(&self, role: Role, model: &LocalModel) -> Result<WorkerConfig> {
-        let config = self.worker(role, model)?;
+    pub(crate) fn worker_node(
+        &self,
+        role: Role,
+        id: WorkerId,
+        model: &LocalModel,
+    ) -> Result<WorkerConfig> {
+        let config = self.worker(role, id, model)?;
         let security = self.security(role.into(), &config.id.0)?;
         self.locked(config, security)
     }
@@ -262,6 +295,7 @@ impl Settings {
     /// If the model's tokenizer or chat template can't be loaded.
     pub(crate) fn gateway(&self, model: &LocalModel) -> Result<GatewayConfig> {
         let gateway = &self.written.gateway;
+        self.check_context(model)?;
         let served = ServedModel::load(&ServedModelConfig {
             folder: model.dir.clone(),
             name: model.name.clone(),
@@ -325,13 +359,24 @@ impl Settings {
         self.written.gateway.fingerprint.clone()
     }
 
+    /// etcd's endpoints, with the scheme that is meant where none is written.
+    fn etcd_endpoints(&self) -> Vec<String> {
+        let written = self.written.etcd.endpoints.clone();
+        let endpoints = written.unwrap_or_else(|| vec![DEFAULT_ETCD.to_owned()]);
+        let whole = |endpoint: String| match endpoint.contains("://") || endpoint.is_empty() {
+            true => endpoint,
+            false => format!("http://{endpoint}"),
+        };
+        endpoints.into_iter().map(whole).collect()
+    }
+
     /// The cluster's etcd.
     ///
     /// # Errors
     /// If its certificates can't be read.
     pub(crate) fn etcd(&self) -> Result<EtcdConfig> {
         let etcd = &self.written.etcd;
-        let endpoints = etcd.endpoints.clone().unwrap_or_else(|| vec![DEFAULT_ETCD.to_owned()]);
+        let endpoints = self.etcd_endpoints();
         let mut config = EtcdConfig::new(endpoints);
         if let Some(namespace) = &etcd.namespace {
             config.namespace.clone_from(namespace);
@@ -339,9 +384,14 @@ impl Settings {
         if let Some(seconds) = etcd.lease_ttl_s {
             config.lease_ttl = Duration::from_secs(seconds);
         }
+        ensure!(
+            etcd.user.is_some() == etcd.password.is_some(),
+            "etcd.user and etcd.password go together: give both, or none"
+        );
         let user = etcd.user.clone().zip(etcd.password.clone());
         config.credentials = user.map(|(user, password)| Credentials { user, password });
         config.tls = self.etcd_tls()?;
+        config.validate()?;
         Ok(config)
     }
 
@@ -367,7 +417,7 @@ impl Settings {
         self.written.telemetry.log.is_some()
     }
 
-    fn load_format(&self) -> Result<LoadFormat> {
+    pub(super) fn load_format(&self) -> Result<LoadFormat> {
         match self.written.model.load_format.as_deref() {
             None | Some("auto") => Ok(LoadFormat::Auto),
             Some("dummy") => Ok(LoadFormat::Dummy { seed: 0 }),
@@ -375,7 +425,7 @@ impl Settings {
         }
     }
 
-    fn kv_dtype(&self) -> Result<Option<KvDtype>> {
+    pub(super) fn kv_dtype(&self) -> Result<Option<KvDtype>> {
         match self.written.engine.kv_dtype.as_deref() {
             None | Some("auto") => Ok(None),
             Some("f32") => Ok(Some(KvDtype::F32)),
@@ -385,7 +435,7 @@ impl Settings {
         }
     }
 
-    fn device(&self) -> Result<Device> {
+    pub(super) fn device(&self) -> Result<Device> {
         let device = self.written.engine.device.as_deref().unwrap_or("auto");
         let number = device.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
         match (device, number) {
@@ -417,6 +467,21 @@ impl Settings {
         })
     }
 
+    /// The host that a worker is published by, where it isn't the one it listens on.
+    fn advertise_host(&self, listen: SocketAddr) -> Result<Option<String>> {
+        let written = &self.written.worker.advertise_host;
+        if written.is_some() || !listen.ip().is_unspecified() {
+            return Ok(written.clone());
+        }
+        let outgoing = advertise::outgoing(listen.ip()).with_context(|| {
+            format!(
+                "--listen {listen} is no address that others can call, and this machine has none \
+                     towards the outside: say with --advertise-host by which they reach it"
+            )
+        })?;
+        Ok(Some(outgoing.to_string()))
+    }
+
     fn check_engine(&self) -> Result<()> {
         let engine = &self.written.engine;
         if self.device()? != Device::Cpu {
@@ -426,16 +491,15 @@ impl Settings {
             (engine.block_tokens.unwrap_or(16), engine.sequences_max.unwrap_or(CPU_SEQUENCES));
         ensure!(block_tokens > 0, "engine.block_tokens must be at least 1");
         ensure!(sequences > 0, "engine.sequences_max must be at least 1");
-        let (budget, least) =
-            (engine.batch_tokens_max.unwrap_or(CPU_BATCH_TOKENS), sequences + block_tokens);
+        // Where nothing is said, a step is made large enough.
+        let least = sequences.saturating_add(block_tokens);
+        let budget = engine.batch_tokens_max.unwrap_or(least);
         ensure!(
-            budget >= least || engine.batch_tokens_max.is_none(),
+            budget >= least,
             "engine.batch_tokens_max is {budget}, but a step must hold a row for each of {sequences} \
-             sequences and one block of a prompt: at least {least}"
+             sequences (engine.sequences_max) and one block of a prompt: at least {least}"
         );
-        ensure!(engine.kv_blocks != Some(0), "engine.kv_blocks must be at least 1");
-        ensure!(engine.layer_group != Some(0), "engine.layer_group must be at least 1");
-        Ok(())
+        self.check_counts()
     }
 
     fn limits(&self) -> Result<GatewayLimits> {
@@ -465,14 +529,7 @@ impl Settings {
     }
 
     fn default_kv_blocks(&self, dir: &Path, block_tokens: u32, dtype: KvDtype) -> Result<u32> {
-        let config = ModelConfig::load(dir)?;
-        let layout = KvLayout {
-            layers: config.layers,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            block_tokens,
-            dtype,
-        };
+        let layout = layout(&ModelConfig::load(dir)?, block_tokens, dtype);
         let mib = self.written.engine.kv_memory_mib.unwrap_or(DEFAULT_KV_MEMORY_MIB);
         let blocks = (mib << 20) / layout.block_bytes() as u64;
         ensure!(
@@ -495,6 +552,18 @@ impl Device {
             Self::Auto => engine::cuda::first_usable(),
         }
     }
+}
+
+/// Where to listen, as the setting `name` says.
+fn listen(name: &str, written: &Option<ListenOn>, host: &str, port: u16) -> Result<SocketAddr> {
+    let anywhere = ListenOn { host: None, port: None };
+    written.as_ref().unwrap_or(&anywhere).resolve(host, port).with_context(|| name.to_owned())
+}
+
+/// The shape of a model's KV blocks.
+pub(super) fn layout(config: &ModelConfig, block_tokens: u32, dtype: KvDtype) -> KvLayout {
+    let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
+    KvLayout { layers, kv_heads, head_dim, block_tokens, dtype }
 }
 
 /// What was written about connections, within what descriptors allow.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Entry, Members, Membership, Registration, Standing, check};
 use crate::ClusterError;
@@ -23,6 +23,7 @@ use crate::clock;
 mod config;
 mod registrar;
 mod store;
+mod trouble;
 mod watcher;
 
 pub use config::{Credentials, EtcdConfig, EtcdTls, IdentityFiles};
@@ -106,7 +107,9 @@ impl Membership for EtcdMembership {
                 Standing::Pending | Standing::Registered => {}
             },
             Ok(Err(_)) => return Err(ClusterError::Closed),
-            Err(_) => warn!(%worker, "etcd is away: registration pending"),
+            Err(_) => {
+                info!(%worker, "registration pending: routers that know this address find it meanwhile");
+            }
         }
         Ok(Registration::new(worker, Box::new(entry)))
     }

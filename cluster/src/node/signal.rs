@@ -1,6 +1,9 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM, SIGINT and SIGHUP.
+
+use std::io::{IsTerminal as _, stderr};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -13,8 +16,6 @@ use crate::ClusterError;
 /// # Errors
 /// [`ClusterError::Config`] if the process can't have handlers.
 pub fn shutdown_signal() -> Result<CancellationToken, ClusterError> {
-    let listen =
-        |kind| signal(kind).map_err(|error| ClusterError::Config(format!("signals: {error}")));
     let mut term = listen(SignalKind::terminate())?;
     let mut int = listen(SignalKind::interrupt())?;
     let drain = CancellationToken::new();
@@ -33,6 +34,41 @@ pub fn shutdown_signal() -> Result<CancellationToken, ClusterError> {
         std::process::exit(code);
     });
     Ok(drain)
+}
+
+/// Counts SIGHUPs, each of which is the wish that files be read again: API keys are by whoever watches
+/// the count, certificates are anyway. Where there are no `files`, it is only logged.
+///
+/// A terminal that is closed sends one, too, to what was started from it. That is the wish to leave,
+/// and cancels `leave`.
+///
+/// # Errors
+/// [`ClusterError::Config`] if the process can't have a handler.
+pub fn hangups(
+    files: bool,
+    leave: &CancellationToken,
+) -> Result<watch::Receiver<u64>, ClusterError> {
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (count, hangups) = watch::channel(0);
+    let (leave, had_terminal) = (leave.clone(), stderr().is_terminal());
+    // Lives as long as the process, as above.
+    TaskTracker::new().spawn(async move {
+        while hangup.recv().await.is_some() {
+            if had_terminal && !stderr().is_terminal() {
+                leave.cancel();
+            } else if files {
+                info!("SIGHUP: reading API keys and certificates again");
+            } else {
+                warn!("SIGHUP: going on; there is no file of API keys and no certificate to read again");
+            }
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(hangups)
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, ClusterError> {
+    signal(kind).map_err(|error| ClusterError::Config(format!("signals: {error}")))
 }
 
 async fn either(term: &mut Signal, int: &mut Signal) -> (&'static str, i32) {

@@ -51,7 +51,7 @@ impl Checkpoint {
             Err(EngineError::weights(
                 dir,
                 "*",
-                format!("no {SINGLE} and no {INDEX} in this folder"),
+                format!("no {SINGLE} and no {INDEX} in this folder: it has to hold the weights"),
             ))
         }
     }
@@ -179,9 +179,16 @@ fn damaged(file: &Path, bytes: &[u8], error: &SafeTensorError) -> EngineError {
         (SafeTensorError::MetadataIncompleteBuffer, Some(tensor)) => EngineError::weights(
             file,
             &tensor,
-            format!("lies beyond the file's end at {} bytes: the file is truncated", bytes.len()),
+            format!(
+                "lies beyond the file's end at {} bytes: the file is truncated: copy or download it again",
+                bytes.len()
+            ),
         ),
-        _ => EngineError::weights(file, "*", format!("is no valid safetensors file: {error}")),
+        _ => EngineError::weights(
+            file,
+            "*",
+            format!("is no valid safetensors file: {error}: copy or download it again"),
+        ),
     }
 }
 

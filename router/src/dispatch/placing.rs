@@ -1,5 +1,6 @@
 //! Where requests go: the cluster as this router sees it, and what it has sent there itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +28,9 @@ use super::{DispatchError, Readiness};
 
 /// When to come back to a cluster that has no worker: about when a worker that restarts reports.
 const NO_WORKER_RETRY: Duration = Duration::from_secs(5);
+
+/// Of the models that workers serve and this router doesn't, so many are named.
+const NAMES_TOLD_MAX: usize = 4;
 
 /// The router's picture of the cluster, and its decisions.
 pub(super) struct Placing {
@@ -193,7 +197,11 @@ impl Placing {
         let missing = workers.iter().filter(|(_, count)| *count == 0);
         let mut reasons: Vec<String> =
             missing.map(|(role, _)| format!("no {role} worker is serving")).collect();
+        reasons.extend(strangers(&snapshot, &self.model));
         reasons.extend(self.rollout.remark(&fingerprints));
+        if self.loads.stale_since().is_some() {
+            reasons.push("etcd is away: workers are those known before (the log says why)".into());
+        }
         let ready = fingerprints.iter().any(|edition| edition.takes_new);
         Readiness { ready, workers: workers.into(), reasons, fingerprints }
     }
@@ -204,6 +212,21 @@ impl Placing {
         self.ledger.lock().apply(&mut snapshot);
         snapshot
     }
+}
+
+/// What to tell of workers that serve something else than this router does.
+fn strangers(view: &ClusterSnapshot, model: &str) -> Option<String> {
+    let models = view.workers.iter().map(|worker| worker.info.fingerprint.model.as_str());
+    let others: Vec<&str> = models.filter(|other| *other != model).collect();
+    let names: BTreeSet<&str> = others.iter().copied().collect();
+    let names: Vec<&str> = names.into_iter().take(NAMES_TOLD_MAX).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "{} workers serve {} and this router {model}: give all the same --served-model-name",
+            others.len(),
+            names.join(", ")
+        )
+    })
 }
 
 // === impl Intent ===

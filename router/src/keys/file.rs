@@ -54,7 +54,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Key>, RouterError> {
 /// # Errors
 /// What is wrong, in words.
 pub(super) fn parse(text: &str) -> Result<Vec<Key>, String> {
-    let written: Written = toml::from_str(text).map_err(|error| error.to_string())?;
+    let written: Written = toml::from_str(text).map_err(|error| located(&error, text))?;
     if written.key.len() > KEYS_MAX {
         return Err(format!("has {} keys, at most {KEYS_MAX}", written.key.len()));
     }
@@ -66,6 +66,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<Key>, String> {
         written.check()
     };
     written.key.into_iter().map(key).collect()
+}
+
+/// What is wrong, and in which line, in one.
+fn located(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().replace('\n', ", ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
+    }
 }
 
 // === impl WrittenKey ===
@@ -132,7 +142,8 @@ mod tests {
             (key("").replace("alice", "a b"), "letters"),
             (key("").replace("2bb8", "xxxx"), "64 hexadecimal"),
             (key("").replace("2bb8", ""), "64 hexadecimal"),
-            ("[[key]]\nname = 1".into(), "expected a string"),
+            ("[[key]]\nname = 1".into(), "line 2: invalid type: integer `1`, expected a string"),
+            ("nonsense".into(), "line 1: "),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(word), "{word}: {error}");

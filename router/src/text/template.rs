@@ -131,7 +131,8 @@ impl ChatTemplate {
         for NamedTemplate { name, source } in templates {
             let source = load::without_generation_tags(source);
             env.add_template_owned(name.clone(), source).map_err(|error| {
-                TemplateLoadError::Syntax { name: name.clone(), reason: describe(&error) }
+                let (name, reason) = (name.clone(), describe(&error));
+                TemplateLoadError::Syntax { name, reason, folder: None }
             })?;
         }
         let mut template = Self {

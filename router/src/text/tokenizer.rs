@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kv_cache::TokenId;
-use model_folder::AddedToken;
+use model_folder::{AddedToken, FolderError};
 
 use super::bound::Bound;
 use super::cuts::Cuts;
@@ -50,6 +50,9 @@ pub enum TokenizerError {
         /// What the tokenizer library says.
         reason: String,
     },
+    /// The file can't be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The text could not be encoded.
     #[error("cannot tokenize: {0}")]
     Encode(String),
@@ -78,7 +81,7 @@ impl Tokenizer {
     /// [`TokenizerError::Load`] if the file can't be read or isn't a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
         let load = |reason: String| TokenizerError::Load { path: path.to_owned(), reason };
-        let bytes = std::fs::read(path).map_err(|error| load(error.to_string()))?;
+        let bytes = std::fs::read(path).map_err(|error| FolderError::io(path, &error))?;
         Self::from_bytes(model_folder::without_mark(&bytes)).map_err(|error| match error {
             TokenizerError::Load { reason, .. } => load(reason),
             other => other,

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::config::EtcdConfig;
 use super::store::{Lease, Store, Written};
+use super::trouble::Troubles;
 use crate::ClusterError;
 use crate::backoff::Backoff;
 use crate::clock;
@@ -45,6 +46,7 @@ pub(super) struct Registrar {
     predecessor: Option<(Incarnation, Instant)>,
     /// Whether this life was registered once.
     has_stood: bool,
+    troubles: Troubles,
 }
 
 /// What to do next.
@@ -77,6 +79,7 @@ impl Registrar {
             attempt,
             predecessor: None,
             has_stood: false,
+            troubles: Troubles::default(),
         }
     }
 
@@ -86,11 +89,9 @@ impl Registrar {
         loop {
             let Err(error) = self.session().await else { return };
             if self.become_pending() {
-                warn!(key = %self.key, %error, "entry can't be kept up: retrying");
                 backoff.reset();
-            } else {
-                debug!(key = %self.key, %error, "still no etcd");
             }
+            self.tell(&error);
             if !self.pause(backoff.delay()).await {
                 // It can't be taken back now; the lease will end it.
                 self.standing.send_replace(Standing::Left);
@@ -99,10 +100,23 @@ impl Registrar {
         }
     }
 
+    /// Tells of what keeps the entry from standing. That etcd is away is the watcher's to tell.
+    fn tell(&mut self, error: &ClusterError) {
+        let is_away = matches!(
+            error,
+            ClusterError::EtcdAway(_) | ClusterError::Timeout(_) | ClusterError::Closed
+        );
+        if !is_away && self.troubles.is_news(error, clock::now()) {
+            warn!(key = %self.key, %error, "this worker can't be registered: trying on");
+        } else {
+            debug!(key = %self.key, %error, "still not registered");
+        }
+    }
+
     /// One connection's worth of keeping the entry up. Returns when there is nothing left to keep.
     async fn session(&mut self) -> Result<(), ClusterError> {
         self.attempt += 1;
-        let mut store = Store::connect(&self.config, self.attempt).await?;
+        let mut store = self.unless_left(Store::connect(&self.config, self.attempt)).await?;
         let mut beat = interval(self.config.lease_ttl / 3);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -163,12 +177,13 @@ impl Registrar {
         self.info.state = self.wishes.borrow().state;
         let lease = match self.lease {
             Some(lease) => lease,
-            None => store.grant(self.config.lease_ttl_s()).await?,
+            None => self.unless_left(store.grant(self.config.lease_ttl_s())).await?,
         };
         self.lease = Some(lease);
         match store.write(&self.key, &self.info, lease).await? {
             Written::Done => {
                 self.has_stood = true;
+                self.troubles.end();
                 self.standing.send_if_modified(|standing| {
                     std::mem::replace(standing, Standing::Registered) != Standing::Registered
                 });
@@ -215,6 +230,26 @@ impl Registrar {
         }
         self.standing.send_replace(Standing::Left);
         Ok(())
+    }
+
+    /// Does what leads to a lease. Before there is one nothing has to be taken back, so an owner who
+    /// leaves does not wait for an etcd that may be away.
+    ///
+    /// # Errors
+    /// [`ClusterError::Closed`] if the owner leaves first.
+    async fn unless_left<T>(
+        &self,
+        step: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        if self.lease.is_some() {
+            return step.await;
+        }
+        let mut wishes = self.wishes.clone();
+        tokio::select! {
+            done = step => done,
+            _ = wishes.wait_for(|wish| wish.leave) => Err(ClusterError::Closed),
+            () = self.closing.cancelled() => Err(ClusterError::Closed),
+        }
     }
 
     /// Returns whether it was registered until now.

@@ -13,6 +13,7 @@ use tonic::Code;
 use tracing::warn;
 
 use super::config::EtcdConfig;
+use super::trouble::explain;
 use crate::ClusterError;
 use crate::membership::entry;
 use crate::rpc::channels;
@@ -82,7 +83,7 @@ impl Store {
             Ok(Ok(_)) => Ok(true),
             // What the client makes of an answer with a time to live of 0.
             Ok(Err(Error::LeaseKeepAliveError(_))) => Ok(false),
-            Ok(Err(error)) => Err(etcd(&error)),
+            Ok(Err(error)) => Err(explain(&error)),
             Err(_) => Err(ClusterError::Timeout("renewing a lease")),
         }
     }
@@ -139,7 +140,7 @@ impl Store {
                 Ok(Err(Error::GRpcStatus(status))) if status.code() == Code::NotFound => {
                     return Ok(Written::LeaseEnded);
                 }
-                Ok(Err(error)) => return Err(etcd(&error)),
+                Ok(Err(error)) => return Err(explain(&error)),
                 Err(_) => return Err(ClusterError::Timeout("writing an entry")),
             }
         }
@@ -222,17 +223,13 @@ pub fn worker_of(key: &[u8], value: &[u8]) -> Option<(String, WorkerInfo)> {
     }
 }
 
-pub(super) fn etcd(error: &Error) -> ClusterError {
-    ClusterError::Etcd(error.to_string())
-}
-
 async fn within<T>(
     limit: Duration,
     what: &'static str,
     request: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, ClusterError> {
     match timeout(limit, request).await {
-        Ok(answer) => answer.map_err(|error| etcd(&error)),
+        Ok(answer) => answer.map_err(|error| explain(&error)),
         Err(_) => Err(ClusterError::Timeout(what)),
     }
 }

@@ -9,7 +9,8 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::config::EtcdConfig;
-use super::store::{Snapshot, Store, etcd, worker_of};
+use super::store::{Snapshot, Store, worker_of};
+use super::trouble::{Troubles, explain};
 use crate::ClusterError;
 use crate::backoff::Backoff;
 use crate::clock;
@@ -31,6 +32,7 @@ pub(super) struct Watcher {
     attempt: usize,
     /// When all members are read again.
     look_again: Instant,
+    troubles: Troubles,
 }
 
 /// Why a watch ended without an error.
@@ -54,8 +56,9 @@ impl Watcher {
     ) -> Self {
         let view = View::new(config.grace, now);
         let attempt = Backoff::seed() as usize >> 1;
-        let prefix = config.workers_prefix();
-        Self { prefix, config, view, publish, attempt, look_again: now + LOOK_AGAIN }
+        let (prefix, troubles) = (config.workers_prefix(), Troubles::default());
+        let look_again = now + LOOK_AGAIN;
+        Self { prefix, config, view, publish, attempt, look_again, troubles }
     }
 
     /// Runs until dropped.
@@ -67,13 +70,24 @@ impl Watcher {
                 Ok(why) => debug!(?why, "taking a new snapshot"),
                 Err(error) => {
                     if self.view.lost(clock::now()) {
-                        warn!(%error, "etcd is away: serving on the last view");
                         self.publish();
                     }
+                    self.tell(&error);
                     // While etcd is away nobody is given up: nobody could come back.
                     tokio::time::sleep(backoff.delay()).await;
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, error: &ClusterError) {
+        let etcd = self.config.endpoints.join(",");
+        if !self.troubles.is_news(error, clock::now()) {
+            debug!(etcd, %error, "still no etcd");
+        } else if self.view.members().revision == 0 {
+            warn!(etcd, %error, "no etcd yet, so nobody is known: trying on");
+        } else {
+            warn!(etcd, %error, "no etcd at the moment: serving on the last view, trying on");
         }
     }
 
@@ -92,6 +106,7 @@ impl Watcher {
             self.announce(from - 1);
         }
         backoff.reset();
+        self.troubles.end();
         self.follow(&mut store, from).await
     }
 
@@ -151,7 +166,7 @@ impl Watcher {
             tokio::select! {
                 response = changes.message() => {
                     let ended = || ClusterError::Etcd("the watch ended".to_owned());
-                    return response.map_err(|error| etcd(&error))?.ok_or_else(ended).map(Some);
+                    return response.map_err(|error| explain(&error))?.ok_or_else(ended).map(Some);
                 }
                 () = until(expiry) => self.expire(),
                 () = until(Some(self.look_again)) => return Ok(None),

@@ -1,5 +1,7 @@
 //! Loading a model's chat template.
 
+use std::path::{Path, PathBuf};
+
 use model_folder::{FolderError, ModelFolder};
 
 use super::ChatTemplate;
@@ -11,13 +13,33 @@ pub enum TemplateLoadError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// The template has a syntax error.
-    #[error("the chat template `{name}` has an error: {reason}")]
+    #[error("{}the chat template `{name}` has an error: {reason}", within(folder))]
     Syntax {
         /// Which template.
         name: String,
         /// What the template library says.
         reason: String,
+        /// The model's folder, if it is from one.
+        folder: Option<PathBuf>,
     },
+}
+
+// === impl TemplateLoadError ===
+
+impl TemplateLoadError {
+    /// The error of a template in `dir`.
+    fn of(self, dir: &Path) -> Self {
+        match self {
+            Self::Syntax { name, reason, .. } => {
+                Self::Syntax { name, reason, folder: Some(dir.to_owned()) }
+            }
+            other @ Self::Folder(_) => other,
+        }
+    }
+}
+
+fn within(folder: &Option<PathBuf>) -> String {
+    folder.as_ref().map_or_else(String::new, |dir| format!("{}: ", dir.display()))
 }
 
 pub(super) fn from_folder(folder: &ModelFolder) -> Result<Option<ChatTemplate>, TemplateLoadError> {
@@ -25,7 +47,8 @@ pub(super) fn from_folder(folder: &ModelFolder) -> Result<Option<ChatTemplate>, 
     if templates.is_empty() {
         return Ok(None);
     }
-    ChatTemplate::from_named(&templates, folder.special_tokens()).map(Some)
+    let loaded = ChatTemplate::from_named(&templates, folder.special_tokens());
+    loaded.map(Some).map_err(|error| error.of(folder.dir()))
 }
 
 /// Replaces `{% generation %}` blocks, which mark the assistant's tokens for training, by blocks

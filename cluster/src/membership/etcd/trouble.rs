@@ -1,0 +1,171 @@
+//! What is wrong with etcd, in words for whoever has to mend it.
+
+use std::error::Error as StdError;
+use std::time::{Duration, Instant};
+
+use etcd_client::Error;
+use tonic::Code;
+
+use crate::ClusterError;
+
+/// How often a trouble that lasts is told again.
+const REMIND: Duration = Duration::from_secs(60);
+/// Several endpoints may fail in turns, each in its own way.
+const CHANGES_APART: Duration = Duration::from_secs(10);
+
+/// Tells of a trouble when it begins, when it becomes another one, and now and then while it lasts.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    told: Option<(String, Instant)>,
+}
+
+// === impl Troubles ===
+
+impl Troubles {
+    /// Whether `error` should be told now.
+    pub(super) fn is_news(&mut self, error: &ClusterError, now: Instant) -> bool {
+        let error = error.to_string();
+        let is_news = match &self.told {
+            None => true,
+            Some((told, at)) => {
+                let apart = if *told == error { REMIND } else { CHANGES_APART };
+                now >= *at + apart
+            }
+        };
+        if is_news {
+            self.told = Some((error, now));
+        }
+        is_news
+    }
+
+    /// It is over. Returns whether any was told of.
+    pub(super) fn end(&mut self) -> bool {
+        self.told.take().is_some()
+    }
+}
+
+/// A client's error, with what can be done about it.
+pub(super) fn explain(error: &Error) -> ClusterError {
+    let (cause, is_away) = (cause(error), is_away(error));
+    let told = match advice(error, &cause) {
+        Some(advice) => format!("{cause}: {advice}"),
+        None => cause,
+    };
+    if is_away { ClusterError::EtcdAway(told) } else { ClusterError::Etcd(told) }
+}
+
+/// Whether etcd could not be asked, rather than refused.
+fn is_away(error: &Error) -> bool {
+    match error {
+        Error::TransportError(_) | Error::IoError(_) => true,
+        Error::GRpcStatus(status) => status.source().is_some(),
+        _ => false,
+    }
+}
+
+/// The innermost cause, which is the one that says something.
+fn cause(error: &Error) -> String {
+    match error {
+        Error::TransportError(error) => innermost(error).to_string(),
+        Error::GRpcStatus(status) => match status.source() {
+            Some(source) => innermost(source).to_string(),
+            None => status.message().to_owned(),
+        },
+        error => error.to_string(),
+    }
+}
+
+fn innermost<'e>(error: &'e (dyn StdError + 'static)) -> &'e (dyn StdError + 'static) {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+fn advice(error: &Error, cause: &str) -> Option<&'static str> {
+    let Error::GRpcStatus(status) = error else {
+        return is_away(error).then_some(REACH);
+    };
+    // etcd has one code for several things; only its words tell them apart.
+    let says = |words: &str| cause.contains(words);
+    match status.code() {
+        _ if says("certificate") || says("tls") || says("TLS") => Some(ENCRYPTION),
+        _ if says("space exceeded") => Some(SPACE),
+        _ if says("authentication is not enabled") => Some("leave out --etcd-user"),
+        Code::Unauthenticated | Code::PermissionDenied => Some(RIGHTS),
+        Code::InvalidArgument if says("auth") || says("user name") => Some(RIGHTS),
+        Code::Unimplemented => Some("who answers there is not etcd: is --etcd right?"),
+        _ => is_away(error).then_some(REACH),
+    }
+}
+
+const REACH: &str = "is etcd running there, and is --etcd right?";
+const ENCRYPTION: &str =
+    "is it http:// or https://, and are --etcd-ca, --etcd-cert and --etcd-key those of this etcd?";
+const SPACE: &str = "etcd is full, so no worker can be registered: compact and defragment it or raise its \
+                     --quota-backend-bytes, then `etcdctl alarm disarm`";
+const RIGHTS: &str =
+    "are --etcd-user and --etcd-password right, and may that user read and write /baton/?";
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_told_at_once_and_then_now_and_then() {
+        let (mut troubles, start) = (Troubles::default(), Instant::now());
+        let (one, other) = (ClusterError::Etcd("one".into()), ClusterError::Etcd("other".into()));
+        let mut told =
+            |error, seconds| troubles.is_news(error, start + Duration::from_secs(seconds));
+        assert!(told(&one, 0));
+        assert!(!told(&one, 59), "nothing new");
+        assert!(told(&one, 60), "it lasts");
+        assert!(!told(&other, 69), "endpoints may take turns");
+        assert!(told(&other, 70));
+        assert!(troubles.end());
+        assert!(!troubles.end());
+        assert!(troubles.is_news(&one, start), "it began again");
+    }
+
+    #[rstest]
+    #[case::full(
+        Code::ResourceExhausted,
+        "etcdserver: mvcc: database space exceeded",
+        "etcd is full"
+    )]
+    #[case::user(
+        Code::InvalidArgument,
+        "etcdserver: authentication failed, invalid user ID or password",
+        "--etcd-password"
+    )]
+    #[case::rights(Code::PermissionDenied, "etcdserver: permission denied", "/baton/")]
+    #[case::no_users(
+        Code::FailedPrecondition,
+        "etcdserver: authentication is not enabled",
+        "leave out"
+    )]
+    #[case::another_server(Code::Unimplemented, "mapped from HTTP status code 404", "not etcd")]
+    fn what_etcd_says_comes_with_what_to_do(
+        #[case] code: Code,
+        #[case] words: &str,
+        #[case] told: &str,
+    ) {
+        let ClusterError::Etcd(text) = explain(&Error::GRpcStatus(Status::new(code, words))) else {
+            panic!("etcd answered");
+        };
+        assert!(text.starts_with(words) && text.contains(told), "{text}");
+    }
+
+    #[test]
+    fn of_a_connection_that_fails_the_innermost_cause_is_told() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        let ClusterError::EtcdAway(text) = explain(&Error::IoError(refused)) else {
+            panic!("it could not be asked");
+        };
+        assert!(text.contains("Connection refused") && text.contains("--etcd"), "{text}");
+    }
+}
