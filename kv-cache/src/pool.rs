@@ -136,13 +136,19 @@ impl BlockPool {
         found.into_iter().map(|block| BlockHandle::adopt(self.clone(), block)).collect()
     }
 
-    /// Blocks with an owner that none of `live` names: a leak unless 0.
-    pub fn orphans(&self, live: impl IntoIterator<Item = BlockId>) -> u32 {
+    /// Blocks with an owner that none of `live` names, in order: each is a leak, or on its way from one owner to
+    /// the next.
+    pub fn ownerless(&self, live: impl IntoIterator<Item = BlockId>) -> Vec<BlockRef> {
         let mut known = vec![false; self.total_blocks() as usize];
         for block in live {
             known[block.index()] = true;
         }
-        self.lock().active_blocks().filter(|block| !known[block.index()]).count() as u32
+        self.lock().active_blocks().filter(|held| !known[held.block.index()]).collect()
+    }
+
+    /// How many they are: a leak unless 0, where nothing moves.
+    pub fn orphans(&self, live: impl IntoIterator<Item = BlockId>) -> u32 {
+        self.ownerless(live).len() as u32
     }
 
     /// Whether the block still holds what it held when the reference was taken.

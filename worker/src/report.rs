@@ -1,10 +1,12 @@
 //! How busy a worker is, and whether any of its blocks has lost its owner.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use engine::EngineHandle;
-use kv_cache::BlockId;
+use kv_cache::{BlockId, BlockRef};
+use parking_lot::Mutex;
 use scheduler::Load;
 
 use crate::{Entrance, KvHoldings};
@@ -12,13 +14,14 @@ use crate::{Entrance, KvHoldings};
 /// Reads a worker's load from its engine and its hand-offs.
 ///
 /// Owners change hands while it looks, so a block counts as an orphan only if it is ownerless in two
-/// samples in a row: a leak stays, a block on its way from one owner to the next doesn't.
+/// samples in a row: a leak stays, a block on its way from one owner to the next doesn't. The same block, in the same
+/// turn: a busy worker always has some on their way.
 #[derive(Clone)]
 pub struct LoadProbe {
     engine: EngineHandle,
     holdings: Arc<dyn KvHoldings>,
     entrance: Entrance,
-    ownerless_before: Arc<AtomicU32>,
+    ownerless_before: Arc<Mutex<Vec<BlockRef>>>,
     orphans: Arc<AtomicU32>,
 }
 
@@ -62,16 +65,21 @@ impl LoadProbe {
     #[must_use]
     pub fn sample(&self) -> Load {
         let now = self.ownerless();
-        let before = self.ownerless_before.swap(now, Ordering::Relaxed);
-        self.orphans.store(now.min(before), Ordering::Relaxed);
+        let before = mem::replace(&mut *self.ownerless_before.lock(), now.clone());
+        let is_still = |held: &&BlockRef| {
+            let at = before.binary_search_by_key(&held.block, |it| it.block);
+            at.is_ok_and(|at| before[at] == **held)
+        };
+        let still = now.iter().filter(is_still).count();
+        self.orphans.store(still as u32, Ordering::Relaxed);
         self.load()
     }
 
     /// Blocks in use that neither a sequence nor a hand-off owns, as of this moment. A block on its
     /// way from one owner to the next may be among them.
-    fn ownerless(&self) -> u32 {
+    fn ownerless(&self) -> Vec<BlockRef> {
         let mut owned: Vec<BlockId> = self.engine.live_blocks();
         owned.extend(self.holdings.held_blocks());
-        self.engine.pool().orphans(owned)
+        self.engine.pool().ownerless(owned)
     }
 }

@@ -189,9 +189,9 @@ impl PoolState {
         }
     }
 
-    pub(super) fn active_blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
+    pub(super) fn active_blocks(&self) -> impl Iterator<Item = BlockRef> + '_ {
         let owned = self.slots.iter().enumerate().filter(|(_, slot)| slot.owners > 0);
-        owned.map(|(index, _)| BlockId(index as u32))
+        owned.map(|(index, _)| self.reference(BlockId(index as u32)))
     }
 
     pub(super) fn published_blocks(&self) -> Vec<CommittedBlock> {

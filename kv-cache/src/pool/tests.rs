@@ -180,6 +180,7 @@ fn blocks_that_no_live_owner_names_are_orphans() {
     let blocks = [bind(&pool), bind(&pool)];
     assert_eq!(pool.orphans(blocks.iter().map(BlockHandle::id)), 0);
     assert_eq!(pool.orphans([blocks[1].id()]), 1);
+    assert_eq!(pool.ownerless([blocks[1].id()]), [blocks[0].reference()]);
 }
 
 #[test]
