@@ -94,3 +94,14 @@ impl From<ClusterError> for tonic::Status {
         error.code().status(error.to_string())
     }
 }
+
+/// The innermost cause, which is the one that says something.
+pub(crate) fn innermost<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> &'e (dyn std::error::Error + 'static) {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}

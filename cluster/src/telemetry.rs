@@ -8,6 +8,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -92,8 +93,7 @@ impl TelemetryConfig {
 /// # Errors
 /// [`ClusterError::Telemetry`] for a bad filter or endpoint, or if it was called before.
 pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, ClusterError> {
-    let filter = EnvFilter::try_new(&config.filter)
-        .map_err(|error| ClusterError::Telemetry(format!("filter {:?}: {error}", config.filter)))?;
+    let filter = filter(&config.filter)?;
     let provider = config.otlp_endpoint.as_deref().map(|to| provider(config, to)).transpose()?;
     let traces = provider.as_ref().map(|provider| {
         let tracer = provider.tracer("baton");
@@ -110,6 +110,19 @@ pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, ClusterError> {
         .try_init()
         .map_err(|error| ClusterError::Telemetry(error.to_string()))?;
     Ok(TelemetryGuard { provider, _lines: lines })
+}
+
+/// The filter, in which a word alone is a level: as the name of a target, which it would be taken for otherwise, it
+/// would silence all others.
+fn filter(text: &str) -> Result<EnvFilter, ClusterError> {
+    let bad = |why: String| ClusterError::Telemetry(format!("filter {text:?}: {why}"));
+    let is_odd = |word: &&str| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err();
+    if let Some(word) = text.split(',').map(str::trim).find(is_odd) {
+        return Err(bad(format!(
+            "{word:?} is no level (error, warn, info, debug, trace, off) and no TARGET=LEVEL"
+        )));
+    }
+    EnvFilter::try_new(text).map_err(|error| bad(error.to_string()))
 }
 
 fn log_layer<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>

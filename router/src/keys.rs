@@ -79,8 +79,12 @@ impl Keys {
             Arc::new(Key::unlimited(name.into(), sha256(key.as_bytes())))
         };
         let configured = in_clear.iter().enumerate().map(key).collect();
+        let (read, of_file) = match &file {
+            Some(path) => (file::changed_at(path), file::read(path)?),
+            None => (None, Vec::new()),
+        };
         let keys = Self { configured, file, ring: RwLock::default() };
-        keys.reload()?;
+        keys.take(of_file, read);
         Ok(keys)
     }
 
@@ -124,28 +128,30 @@ impl Keys {
                 () = hung_up(&mut hangups) => true,
                 () = tokio::time::sleep(LOOK_INTERVAL) => false,
             };
-            if !told && file::changed_at(path) == self.ring.read().read {
-                continue;
-            }
-            match self.reload() {
-                Ok(count) => {
+            let (file, seen) = (path.clone(), self.ring.read().read);
+            let look = move || {
+                let written = file::changed_at(&file);
+                (told || written != seen).then(|| (written, file::read(&file)))
+            };
+            // A file of the network may hang, and is to hang nothing else.
+            let looked = tokio::task::spawn_blocking(look).await;
+            let Ok(Some((written, keys))) = looked else { continue };
+            match keys {
+                Ok(keys) => {
+                    let count = self.take(keys, written);
                     tracing::info!(path = %path.display(), count, "API keys are read again");
                 }
                 Err(error) => {
                     tracing::error!(%error, "API keys stay as they were");
                     // Once for each change.
-                    self.ring.write().read = file::changed_at(path);
+                    self.ring.write().read = written;
                 }
             }
         }
     }
 
-    /// Takes the keys of the file; those that were there before keep what they have spent.
-    fn reload(&self) -> Result<usize, RouterError> {
-        let (read, mut keys) = match &self.file {
-            Some(path) => (file::changed_at(path), file::read(path)?),
-            None => (None, Vec::new()),
-        };
+    /// Takes the keys of the file, written at `read`; those that were there before keep what they have spent.
+    fn take(&self, mut keys: Vec<Key>, read: Option<SystemTime>) -> usize {
         let mut ring = self.ring.write();
         for key in &mut keys {
             if let Some(before) = ring.keys.iter().find(|before| before.name == key.name) {
@@ -156,7 +162,7 @@ impl Keys {
         ring.keys = self.configured.iter().cloned().chain(keys.into_iter().map(Arc::new)).collect();
         ring.by_client = ring.keys.iter().map(|key| (key.client(), Arc::clone(key))).collect();
         ring.read = read;
-        Ok(count)
+        count
     }
 }
 

@@ -232,7 +232,8 @@ impl<'a> PlacementRequest<'a> {
     /// The same request of `client`, which takes turns with others.
     #[must_use]
     pub fn of(self, client: ClientId, turns: &Turns) -> Self {
-        let (share_ahead, is_short) = (turns.share_ahead(client), turns.is_short(client));
+        let share_ahead = turns.share_ahead(client, self.sequences);
+        let is_short = turns.is_short(client, self.sequences);
         Self { share_ahead, is_short, ..self }
     }
 

@@ -156,7 +156,12 @@ impl WorkerError {
 
 impl From<WorkerError> for Status {
     fn from(error: WorkerError) -> Self {
-        cluster::retry::status(error.code(), error.to_string(), error.retry_after())
+        let said = match &error {
+            // Said of the request, and told to whom it is from: no business of theirs which worker said it.
+            WorkerError::Peer { code: ErrorCode::InvalidRequest, message, .. } => message.clone(),
+            error => error.to_string(),
+        };
+        cluster::retry::status(error.code(), said, error.retry_after())
     }
 }
 

@@ -5,6 +5,7 @@ mod engine;
 mod kernels;
 
 use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,8 +44,8 @@ struct ServeArgs {
     #[arg(long, value_enum, default_value_t = Kind::Fixed)]
     workload: Kind,
     /// Requests (fixed), chats (conversation), or lines of the trace at most.
-    #[arg(long, default_value_t = 100)]
-    requests: usize,
+    #[arg(long, default_value_t = NonZeroUsize::new(100).expect("not 0"))]
+    requests: NonZeroUsize,
     /// Tokens of a prompt; words of a chat's first message.
     #[arg(long, default_value_t = 1024)]
     input: u32,
@@ -64,7 +65,7 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE", required_if_eq("workload", "trace"))]
     trace: Option<PathBuf>,
     /// Sessions per second, at random times; without it --clients at a time.
-    #[arg(long, value_name = "PER_S")]
+    #[arg(long, value_name = "PER_S", value_parser = per_second)]
     rate: Option<f64>,
     /// Sessions at a time.
     #[arg(long, default_value_t = 8, conflicts_with = "rate")]
@@ -172,10 +173,10 @@ impl ServeArgs {
                 output_tokens: self.output,
                 shared_tokens: self.shared,
                 spread: Spread(self.spread),
-                requests: self.requests,
+                requests: self.requests.get(),
             }),
             (Kind::Conversation, _) => Workload::Conversation(Conversation {
-                sessions: self.requests,
+                sessions: self.requests.get(),
                 turns: self.turns,
                 first_words: self.input as usize,
                 turn_words: 32,
@@ -184,8 +185,15 @@ impl ServeArgs {
             }),
             (Kind::Trace, trace) => {
                 let path = trace.as_ref().context("--trace FILE is missing")?;
-                Workload::Trace(Trace::read(path, self.requests)?)
+                Workload::Trace(Trace::read(path, self.requests.get())?)
             }
         })
+    }
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && f64::is_finite(rate) => Ok(rate),
+        _ => Err("want a number above 0".into()),
     }
 }

@@ -1,10 +1,11 @@
 //! `baton certs`: certificates for those who have no authority of their own.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use cluster::security::authority::{Authority, Issued, Subject};
 use cluster::security::{Identity, NodeRole};
@@ -117,11 +118,22 @@ fn secret() -> Result<()> {
     Ok(())
 }
 
+/// Whether it can be in a certificate: an address, or a name, with a star for all below it.
+fn is_host(text: &str) -> bool {
+    let is_of_names = |it: char| it.is_alphanumeric() || ['-', '.', '_', '*'].contains(&it);
+    text.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.chars().all(is_of_names))
+}
+
 // === impl IssueArgs ===
 
 impl IssueArgs {
     fn subject(&self) -> Result<Subject> {
         let hosts = self.hosts.clone();
+        if let Some(host) = hosts.iter().find(|host| !is_host(host)) {
+            bail!(
+                "--hosts: {host:?} is neither a name nor an address: leave out https:// and the port"
+            );
+        }
         if self.role == "etcd" {
             ensure!(!hosts.is_empty(), "etcd is called by its host: --hosts HOST,...");
             return Ok(Subject { node: None, hosts });

@@ -38,7 +38,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     let mut telemetry = settings.telemetry("baton", "up")?;
     if !settings.log_is_set() {
         // The welcome says what there is to say, and then each request has its line.
-        telemetry.filter = "warn,access=info".to_owned();
+        telemetry.filter = "warn,access=info,cluster::node::signal=info".to_owned();
     }
     let begun = Begun::new(&settings, &telemetry)?;
     let ran = serve(&settings, &begun, args.node.ports_file.as_deref()).await;

@@ -2,8 +2,8 @@
 
 use super::schema::{KNOWN, Known, PREFIX, nearest};
 
-/// What tests of this repository read.
-const OF_TESTS: [&str; 2] = ["BATON_TEST_", "BATON_BIN"];
+/// What clients (`baton chat`, `baton bench serve`) and the tests of this repository read.
+const OF_OTHERS: [&str; 3] = ["BATON_API_KEY", "BATON_TEST_", "BATON_BIN"];
 
 /// A variable that is no setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn is_anothers(name: &str, value: &str) -> bool {
         || (name.contains("_PORT") && ["tcp", "udp"].iter().any(|it| value.starts_with(it)))
         || name.contains("_TCP_")
         || name.contains("_UDP_");
-    of_service || OF_TESTS.iter().any(|begin| name.starts_with(begin))
+    of_service || OF_OTHERS.iter().any(|begin| name.starts_with(begin))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One member's report stream, opened again whenever it breaks.
 
 use std::convert::Infallible;
+use std::mem;
 use std::time::Duration;
 
 use proto::Readable;
@@ -10,11 +11,12 @@ use scheduler::{Address, Life, Load, NodeState, Role, WorkerInfo};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tonic::{Code, Status, Streaming};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::LoadConfig;
 use super::attention::Attention;
 use crate::backoff::Backoff;
+use crate::error::innermost;
 use crate::rpc::Channels;
 use crate::{ErrorCode, rpc};
 
@@ -48,6 +50,8 @@ pub(super) struct Member {
     config: LoadConfig,
     sightings: mpsc::Sender<Sighting>,
     attention: Attention,
+    /// Whether it was ever heard, or told of because it was not.
+    is_known: bool,
 }
 
 // === impl Member ===
@@ -62,7 +66,7 @@ impl Member {
         let silence = config.silence();
         let attention = Attention::new(silence / 2, silence, Instant::now());
         let (address, role) = (info.address.clone(), info.role);
-        Self { address, role, channels, config, sightings, attention }
+        Self { address, role, channels, config, sightings, attention, is_known: false }
     }
 
     /// Runs until dropped.
@@ -77,6 +81,7 @@ impl Member {
                 debug!(%worker, %status, "no reports after this node was away: trying again");
             } else {
                 debug!(%worker, %status, "no reports");
+                self.tell_of_silence(&status);
                 self.give_up_silent_connection(&status);
                 self.tell(Seen::Lost(status.message().to_owned())).await;
             }
@@ -84,6 +89,17 @@ impl Member {
             self.attention.rest_until(Instant::now() + delay);
             tokio::time::sleep(delay).await;
             self.wake();
+        }
+    }
+
+    /// Says once of a member that it has never been heard: either this node can't reach it, or one doesn't believe the
+    /// other, and nobody else would say so.
+    fn tell_of_silence(&mut self, status: &Status) {
+        if !mem::replace(&mut self.is_known, true) {
+            let (worker, uri) = (&self.address.worker, &self.address.uri);
+            let cause = innermost(status).to_string();
+            warn!(%worker, %uri, cause, "a member that can't be heard: is its address reachable from here, and are the \
+                certificates' authority or the cluster secret the same on both?");
         }
     }
 
@@ -99,11 +115,13 @@ impl Member {
     async fn follow(&mut self, backoff: &mut Backoff) -> Result<Infallible, Status> {
         let mut reports = match self.open(self.address.incarnation.0).await {
             Err(status) if ErrorCode::from(&status) == ErrorCode::StaleIncarnation => {
+                self.is_known = true;
                 self.meet_another().await?;
                 return Err(status);
             }
             opened => opened?,
         };
+        self.is_known = true;
         let (look, mut looks) = (self.config.silence() / LOOKS, 0);
         let mut ticks = ticks(look);
         while looks < LOOKS {

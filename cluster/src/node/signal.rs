@@ -1,6 +1,7 @@
 //! SIGTERM, SIGINT and SIGHUP.
 
 use std::io::{IsTerminal as _, stderr};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -9,6 +10,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::ClusterError;
+
+/// How long the end waits for the line that tells of it.
+const LAST_LINE: Duration = Duration::from_millis(20);
 
 /// A token that the first SIGTERM or SIGINT cancels: time to drain. The second ends the process at
 /// once, with the shell's code for that signal, for an operator who does not want to wait.
@@ -23,10 +27,12 @@ pub fn shutdown_signal() -> Result<CancellationToken, ClusterError> {
     // Lives as long as the process: there is nobody to wait for it.
     TaskTracker::new().spawn(async move {
         let name = either(&mut term, &mut int).await.0;
-        info!(signal = name, "draining; once more to leave at once");
+        info!(signal = name, "finishing what is under way; once more to leave at once");
         first.cancel();
         let (name, code) = either(&mut term, &mut int).await;
         warn!(signal = name, "leaving at once");
+        // Lines are written by another thread, which the end of the process doesn't wait for.
+        tokio::time::sleep(LAST_LINE).await;
         #[expect(
             clippy::disallowed_methods,
             reason = "asked for twice: leaving without drain is the point"

@@ -35,6 +35,8 @@ pub(super) struct Admission {
 pub(super) struct Turn {
     admission: Arc<Admission>,
     client: ClientId,
+    /// Its sequences.
+    width: u32,
     started: AtomicBool,
 }
 
@@ -111,10 +113,10 @@ impl Admission {
         Forecast { miss_s: self.misses.lock().likely_max_s(clock::now()), ..*forecast }
     }
 
-    /// A request of `client` was placed.
-    pub(super) fn begin(self: &Arc<Self>, client: ClientId) -> Turn {
-        self.turns.lock().begin(client);
-        Turn { admission: self.clone(), client, started: AtomicBool::new(false) }
+    /// A request of `client` for `width` sequences was placed.
+    pub(super) fn begin(self: &Arc<Self>, client: ClientId, width: u32) -> Turn {
+        self.turns.lock().begin(client, width);
+        Turn { admission: self.clone(), client, width, started: AtomicBool::new(false) }
     }
 }
 
@@ -124,7 +126,7 @@ impl Turn {
     /// The request waits no longer.
     pub(super) fn start(&self) {
         if !self.started.swap(true, Ordering::Relaxed) {
-            self.admission.turns.lock().start(self.client);
+            self.admission.turns.lock().start(self.client, self.width);
         }
     }
 }
@@ -132,6 +134,6 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let started = *self.started.get_mut();
-        self.admission.turns.lock().end(self.client, started);
+        self.admission.turns.lock().end(self.client, self.width, started);
     }
 }

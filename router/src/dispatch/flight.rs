@@ -87,7 +87,8 @@ impl Flight {
         way_back: WayBack,
     ) -> Self {
         let progress = Mutex::new(Progress::new(&request.generation));
-        let turn = placing.admission.begin(request.generation.client);
+        let width = request.generation.choices.len() as u32;
+        let turn = placing.admission.begin(request.generation.client, width);
         let (placed, forecast) = (clock::now(), first.forecast);
         let start_by = placed.checked_add(placing.admission.start_within(&forecast));
         let promise = Mutex::new(Some(Promise { placed, forecast, start_by }));

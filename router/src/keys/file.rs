@@ -12,6 +12,8 @@ use crate::RouterError;
 
 /// More would rather be in a database; each request is compared with all of them.
 const KEYS_MAX: usize = 10_000;
+/// Several times as much as so many keys take.
+const BYTES_MAX: u64 = 16 << 20;
 /// Names go into logs and metrics.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -45,7 +47,21 @@ pub(super) fn changed_at(path: &Path) -> Option<SystemTime> {
 /// [`RouterError::Keys`], naming the file and what is wrong.
 pub(super) fn read(path: &Path) -> Result<Vec<Key>, RouterError> {
     let wrong = |problem: String| RouterError::Keys { path: path.to_owned(), problem };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let unread = |error: std::io::Error| wrong(error.to_string());
+    let metadata = std::fs::metadata(path).map_err(unread)?;
+    if !metadata.is_file() {
+        // What comes through a pipe comes once; later it would be no keys at all, or hang.
+        return Err(wrong("is no regular file, which can be read again".into()));
+    }
+    if metadata.len() > BYTES_MAX {
+        return Err(wrong(format!("has {} bytes, at most {BYTES_MAX}", metadata.len())));
+    }
+    let text = std::fs::read_to_string(path).map_err(unread)?;
+    if text.is_empty() {
+        let problem =
+            "is empty: not written yet? A comment in it says that there are to be no keys";
+        return Err(wrong(problem.into()));
+    }
     parse(&text).map_err(wrong)
 }
 

@@ -41,6 +41,19 @@ fn a_key_is_found_wherever_clients_put_it() {
     assert!(open.check(&HeaderMap::new()).unwrap().is_none(), "without keys everyone may come");
 }
 
+#[test]
+fn a_file_that_can_not_be_read_again_or_is_not_yet_written_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.toml");
+    let problem =
+        |path: &std::path::Path| Keys::new(&[], Some(path.to_owned())).unwrap_err().to_string();
+    fs::write(&path, "").unwrap();
+    assert!(problem(&path).contains("not written yet"));
+    assert!(problem(folder.path()).contains("no regular file"));
+    fs::write(&path, "# nobody").unwrap();
+    assert!(Keys::new(&[], Some(path)).is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_file_that_changes_is_read_again_and_one_that_breaks_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -39,6 +39,7 @@ fn forecast(text: &str) -> Forecast {
 #[case::the_same_where_nobody_waits("own=0.1 miss=9", "in")]
 #[case::steps_as_wanted("step=0.06 alone=0.01", "in")]
 #[case::steps_too_slow("step=0.11 alone=0.01 release=0.7", "Tpot in 0.7 s")]
+#[case::two_share_what_one_nearly_fills("step=0.11 alone=0.06", "in")]
 #[case::a_slow_device_alone("step=0.5 alone=0.5", "in")]
 #[case::a_slow_device_shared_by_few("step=0.9 alone=0.5", "in")]
 #[case::a_slow_device_shared_by_too_many("step=1.1 alone=0.5 release=9", "Tpot in 9.0 s")]

@@ -1,10 +1,12 @@
 //! How much of what waits comes before a request, when clients take turns.
+//!
+//! Counted in sequences: one request with 64 choices takes as much as 64 requests.
 
 use std::collections::HashMap;
 
 use crate::ClientId;
 
-/// What each client has under way, and how much of it still waits.
+/// The sequences that each client has under way, and how many of them still wait.
 #[derive(Debug, Default)]
 pub struct Turns {
     clients: HashMap<ClientId, Count>,
@@ -20,51 +22,51 @@ struct Count {
 // === impl Turns ===
 
 impl Turns {
-    /// A request of `client` begins to wait.
-    pub fn begin(&mut self, client: ClientId) {
+    /// A request of `client` for `width` sequences begins to wait.
+    pub fn begin(&mut self, client: ClientId, width: u32) {
         self.change(client, |count| {
-            count.open += 1;
-            count.waiting += 1;
+            count.open += width;
+            count.waiting += width;
         });
     }
 
     /// One of its requests waits no longer.
-    pub fn start(&mut self, client: ClientId) {
-        self.change(client, |count| count.waiting -= 1);
+    pub fn start(&mut self, client: ClientId, width: u32) {
+        self.change(client, |count| count.waiting -= width);
     }
 
     /// One of its requests has ended.
     ///
     /// - `started`: whether [`Turns::start`] was called for it.
-    pub fn end(&mut self, client: ClientId, started: bool) {
+    pub fn end(&mut self, client: ClientId, width: u32, started: bool) {
         self.change(client, |count| {
-            count.open -= 1;
-            count.waiting -= u32::from(!started);
+            count.open -= width;
+            count.waiting -= if started { 0 } else { width };
         });
         if self.of(client) == Count::default() {
             self.clients.remove(&client);
         }
     }
 
-    /// The share of what waits that comes before the next request of `client`: of every other client as many as it
-    /// has waiting itself, and one more.
+    /// The share of what waits that comes before a request of `client` for `width` more: of every other client as many
+    /// as it has waiting itself, and those.
     #[must_use]
-    pub fn share_ahead(&self, client: ClientId) -> f64 {
+    pub fn share_ahead(&self, client: ClientId, width: u32) -> f64 {
         if self.all.waiting == 0 {
             return 1.0;
         }
         let own = self.of(client).waiting;
         let others = self.clients.iter().filter(|(id, _)| **id != client);
-        let ahead: u32 = others.map(|(_, count)| count.waiting.min(own + 1)).sum();
+        let ahead: u32 = others.map(|(_, count)| count.waiting.min(own + width)).sum();
         f64::from(own + ahead) / f64::from(self.all.waiting)
     }
 
-    /// Whether `client` would still have no more than an equal share with one request more.
+    /// Whether `client` would still have no more than an equal share with `width` more.
     #[must_use]
-    pub fn is_short(&self, client: ClientId) -> bool {
+    pub fn is_short(&self, client: ClientId, width: u32) -> bool {
         let own = self.of(client).open;
         let clients = self.clients.len() as u32 + u32::from(own == 0);
-        clients > 1 && (own + 1) * clients <= self.all.open
+        clients > 1 && (own + width).saturating_mul(clients) <= self.all.open
     }
 
     fn of(&self, client: ClientId) -> Count {
@@ -91,9 +93,9 @@ mod tests {
             let (open, waiting) = counts.split_once('/').unwrap();
             let (open, waiting): (u32, u32) = (open.parse().unwrap(), waiting.parse().unwrap());
             for number in 0..open {
-                turns.begin(id(client));
+                turns.begin(id(client), 1);
                 if number >= waiting {
-                    turns.start(id(client));
+                    turns.start(id(client), 1);
                 }
             }
         }
@@ -120,16 +122,30 @@ mod tests {
         #[case] short: bool,
     ) {
         let turns = turns(under_way);
-        assert!((turns.share_ahead(id(client)) - ahead).abs() < 1e-9);
-        assert_eq!(turns.is_short(id(client)), short);
+        assert!((turns.share_ahead(id(client), 1) - ahead).abs() < 1e-9);
+        assert_eq!(turns.is_short(id(client), 1), short);
+    }
+
+    #[test]
+    fn a_wide_request_is_many() {
+        let mut turns = Turns::default();
+        turns.begin(id("a"), 64);
+        turns.start(id("a"), 64);
+        assert!(
+            turns.is_short(id("b"), 1)
+                && !turns.is_short(id("b"), 64)
+                && !turns.is_short(id("a"), 1)
+        );
+        turns.begin(id("a"), 64);
+        assert!((turns.share_ahead(id("b"), 16) - 0.25).abs() < 1e-9);
     }
 
     #[test]
     fn who_has_left_is_forgotten() {
         let mut turns = turns("a:2/1 b:1/1");
-        turns.end(id("a"), true);
-        turns.end(id("a"), false);
-        turns.end(id("b"), false);
+        turns.end(id("a"), 1, true);
+        turns.end(id("a"), 1, false);
+        turns.end(id("b"), 1, false);
         assert!(turns.clients.is_empty());
         assert_eq!(turns.all, Count::default());
     }

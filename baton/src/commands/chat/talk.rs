@@ -125,26 +125,31 @@ impl Talk {
 
     /// Gets the answer, from as much of what was said as fits.
     async fn answer(&mut self, question: &str, answer: &mut Answer) -> Result<Ended, ServerError> {
-        let (turns, mut drop) = (self.turns.len(), 1);
+        let mut left_out = 0;
         loop {
-            match self.try_answer(question, answer).await {
+            match self.try_answer(question, left_out, answer).await {
                 Err(error) if trouble::is_too_long(&error) && !self.turns.is_empty() => {
-                    // More each time: whoever has talked for long need not wait long.
-                    self.turns.drain(..drop.min(self.turns.len()));
-                    drop *= 2;
+                    // The older half: what goes on begins anew for the server's prefix cache, which is not to
+                    // happen with each question.
+                    let half = self.turns.len().div_ceil(2);
+                    self.turns.drain(..half);
+                    left_out += half;
                 }
-                ended => {
-                    note_left_out(turns - self.turns.len());
-                    return ended;
-                }
+                ended => return ended,
             }
         }
     }
 
-    async fn try_answer(&self, question: &str, answer: &mut Answer) -> Result<Ended, ServerError> {
+    async fn try_answer(
+        &self,
+        question: &str,
+        left_out: usize,
+        answer: &mut Answer,
+    ) -> Result<Ended, ServerError> {
         let request = self.request(question);
         let sent = self.server.stream("/v1/chat/completions", &request);
         let mut events = timely(sent).await??;
+        note_left_out(left_out);
         answer.begin(events.header("x-baton-path"));
         while let Some(event) = timely(events.next()).await?? {
             answer.take(&event)?;

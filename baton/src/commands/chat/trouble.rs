@@ -37,6 +37,10 @@ fn of_refusal(refusal: &Refusal) -> String {
                 "this message alone is too long for the model; shorten it, or lower --max-tokens: {refusal}"
             )
         }
+        (503, _, Some(after)) => {
+            let seconds = after.as_secs_f64().ceil().max(1.0);
+            format!("the server can't answer yet, try again (/retry) in {seconds:.0} s: {refusal}")
+        }
         (_, _, Some(after)) => {
             let seconds = after.as_secs_f64().ceil().max(1.0);
             format!("the server is busy, try again (/retry) in {seconds:.0} s: {refusal}")

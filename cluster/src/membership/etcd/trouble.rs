@@ -7,6 +7,7 @@ use etcd_client::Error;
 use tonic::Code;
 
 use crate::ClusterError;
+use crate::error::innermost;
 
 /// How often a trouble that lasts is told again.
 const REMIND: Duration = Duration::from_secs(60);
@@ -63,7 +64,7 @@ fn is_away(error: &Error) -> bool {
     }
 }
 
-/// The innermost cause, which is the one that says something.
+/// The cause that says something.
 fn cause(error: &Error) -> String {
     match error {
         Error::TransportError(error) => innermost(error).to_string(),
@@ -73,14 +74,6 @@ fn cause(error: &Error) -> String {
         },
         error => error.to_string(),
     }
-}
-
-fn innermost<'e>(error: &'e (dyn StdError + 'static)) -> &'e (dyn StdError + 'static) {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
 }
 
 fn advice(error: &Error, cause: &str) -> Option<&'static str> {
