@@ -2,7 +2,7 @@
 //!
 //! What runs is the real thing: dispatch, membership and its client of etcd, report streams, credits,
 //! sender and receiver, both workers' services and the engine's loop. What isn't: the model, which a
-//! [`script`](nodes::script) stands in for, the [`network`], etcd's server ([`nodes::etcd`]), and the
+//! [`script`](nodes::script) stands in for, the [`network`], etcd's server ([`nodes::etcd()`]), and the
 //! time. A [`plan`] says what a seed stands for; a [`world`] runs it; [`checks`] say what must never be,
 //! and what a run came through.
 //!
