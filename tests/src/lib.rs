@@ -14,6 +14,7 @@
 )]
 #![allow(clippy::print_stderr, reason = "what a failed test shows")]
 
+pub mod alone;
 pub mod chaos;
 pub mod client;
 pub mod cluster;

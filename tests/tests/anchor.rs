@@ -5,22 +5,15 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
+use baton_tests::alone::{Alone, Outputs};
 use baton_tests::security::Lock;
 use baton_tests::{Cluster, ClusterBuilder, Generated, Grpc, TestModel};
-use engine::{
-    Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
-};
 use model_folder::ModelFolder;
 use proto::v1;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use scheduler::{
-    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob,
-};
+use scheduler::{Sampling, StopRules, TokenLogprob};
 
 /// Change it to try others; a failure prints it.
 const SEED: u64 = 20_261_123;
@@ -32,8 +25,6 @@ const LONG_ANSWER: u32 = 250;
 /// Around the borders of blocks (16), of steps (64 tokens here), and long.
 const LENGTHS: [usize; 14] = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130, 257, 500];
 const OUTPUT_TOKENS: [u32; 5] = [1, 2, 17, 33, 64];
-/// What the command makes `--load-format dummy` weights from.
-const DUMMY_SEED: u64 = 0;
 
 /// A request in words of the house, from which both sides' are made.
 #[derive(Clone, Debug)]
@@ -43,16 +34,6 @@ struct Case {
     sampling: Sampling,
     stop: StopRules,
 }
-
-/// What a choice came to.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Output {
-    tokens: Vec<u32>,
-    logprobs: Vec<TokenLogprob>,
-    is_stopped: bool,
-}
-
-type Outputs = BTreeMap<u32, Output>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hand_off_changes_no_token() {
@@ -202,65 +183,10 @@ fn sampling(rng: &mut ChaCha8Rng, vocab_size: u32) -> Sampling {
 // --- One engine, one request at a time. ---
 
 async fn reference(model: TestModel, cases: Vec<Case>) -> Vec<Outputs> {
-    let engine = tokio::task::spawn_blocking(move || {
-        Engine::start(&engine_config(&model), &mut |_| ()).expect("an engine")
-    });
-    let engine = engine.await.expect("an engine");
+    let alone = Alone::start(&model).await;
     let mut outputs = Vec::new();
     for case in &cases {
-        outputs.push(run_alone(&engine, case).await);
-    }
-    outputs
-}
-
-fn engine_config(model: &TestModel) -> EngineConfig {
-    let load_format = match model.has_weights {
-        true => LoadFormat::Auto,
-        false => LoadFormat::Dummy { seed: DUMMY_SEED },
-    };
-    EngineConfig {
-        model_dir: model.dir.clone(),
-        model: ModelOptions {
-            kv_blocks: Some(256),
-            block_tokens: 16,
-            kv_dtype: None,
-            threads: Some(1),
-            cuda: None,
-            load_format,
-            layer_group: model_layers(model),
-        },
-        batch_tokens_max: 512,
-        sequences_max: 8,
-        queue_max: 8,
-        context_tokens_max: None,
-        // Nothing is remembered: each request is computed from its first token.
-        prefix_cache: false,
-    }
-}
-
-fn model_layers(model: &TestModel) -> u32 {
-    engine::ModelConfig::load(&model.dir).expect("the model's configuration").layers
-}
-
-async fn run_alone(engine: &EngineHandle, case: &Case) -> Outputs {
-    let work = Arc::new(case.generation());
-    let submission = Submission { work, mode: Mode::Generate, deadline: None };
-    let mut events = engine.submit(submission).expect("an idle engine takes work");
-    let mut outputs = Outputs::new();
-    while let Some(event) = events.recv().await {
-        match event {
-            Event::Token(token) => {
-                let output = outputs.entry(token.choice).or_default();
-                output.tokens.push(token.token);
-                output.logprobs.extend(token.logprob);
-            }
-            Event::Finished { choice, reason } => {
-                let is_stopped = matches!(reason, FinishReason::Stop(_));
-                outputs.entry(choice).or_default().is_stopped = is_stopped;
-            }
-            Event::Failed(failure) => panic!("{failure} for {case:?}"),
-            _ => {}
-        }
+        outputs.push(alone.answer(&case.prompt, case.choices, &case.sampling, &case.stop).await);
     }
     outputs
 }
@@ -296,20 +222,6 @@ fn outputs(generated: Generated) -> Outputs {
 // === impl Case ===
 
 impl Case {
-    fn generation(&self) -> Generation {
-        Generation {
-            id: RequestId("reference".into()),
-            prompt: self.prompt.clone().into(),
-            generated: Arc::default(),
-            choices: (0..self.choices).collect(),
-            sampling: self.sampling.clone(),
-            stop: self.stop.clone(),
-            prompt_logprobs: None,
-            salt: TenantSalt::default(),
-            client: ClientId::default(),
-        }
-    }
-
     /// With every field given, so that no default of the model's comes in.
     fn request(&self) -> v1::InferenceRequest {
         let sampling = &self.sampling;

@@ -1,20 +1,13 @@
 //! Requests whose answers are known: each is computed beforehand, alone, on one engine in this process.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use engine::{
-    Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
-};
 use proto::v1;
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 use rand_chacha::ChaCha8Rng;
-use scheduler::{
-    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob,
-};
+use scheduler::{Sampling, StopRules};
 use serde_json::{Value, json};
 
+use crate::alone::{Alone, Outputs};
 use crate::model::{BYTES, NAME, TestModel, chat_tokens};
 
 /// Around the borders of blocks (16) and of steps, and long.
@@ -24,8 +17,6 @@ const OUTPUTS: [u32; 8] = [1, 2, 17, 33, 64, 120, 200, 400];
 /// Beginnings that requests have in common, so that caches are used; tokens each.
 const FAMILIES: usize = 4;
 const FAMILY_TOKENS: usize = 120;
-/// What the command makes `--load-format dummy` weights from.
-const DUMMY_SEED: u64 = 0;
 
 /// A request, in words of the house.
 #[derive(Clone, Debug)]
@@ -37,18 +28,7 @@ pub(super) struct Case {
     sampling: Sampling,
     stop: StopRules,
     /// What one engine alone answers.
-    pub(super) answer: Expected,
-}
-
-/// What is known of each choice.
-pub(super) type Expected = BTreeMap<u32, ExpectedChoice>;
-
-/// One choice, as one engine alone generates it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ExpectedChoice {
-    pub(super) tokens: Vec<u32>,
-    pub(super) logprobs: Vec<TokenLogprob>,
-    pub(super) is_stopped: bool,
+    pub(super) answer: Outputs,
 }
 
 /// Makes `count` cases and answers them.
@@ -58,36 +38,15 @@ pub(super) struct ExpectedChoice {
 pub(super) async fn answered(count: usize, rng: &mut ChaCha8Rng, model: &TestModel) -> Vec<Case> {
     let families: Vec<Vec<u32>> = (0..FAMILIES).map(|_| bytes(FAMILY_TOKENS, rng)).collect();
     let mut cases: Vec<Case> = (0..count).map(|_| Case::new(rng, &families)).collect();
-    let config = engine_config(model);
-    let start = move || Engine::start(&config, &mut |_| ()).expect("an engine");
-    let engine = tokio::task::spawn_blocking(start).await.expect("an engine");
+    let alone = Alone::start(model).await;
     for case in &mut cases {
-        case.answer = case.alone(&engine).await;
+        case.answer = alone.answer(&case.prompt, case.choices, &case.sampling, &case.stop).await;
     }
     cases
 }
 
 fn bytes(count: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
     (0..count).map(|_| rng.random_range(0..BYTES)).collect()
-}
-
-fn engine_config(model: &TestModel) -> EngineConfig {
-    EngineConfig {
-        model_dir: model.dir.clone(),
-        model: ModelOptions {
-            kv_blocks: Some(256),
-            block_tokens: 16,
-            threads: Some(1),
-            load_format: LoadFormat::Dummy { seed: DUMMY_SEED },
-            ..ModelOptions::default()
-        },
-        batch_tokens_max: 512,
-        sequences_max: 8,
-        queue_max: 8,
-        context_tokens_max: None,
-        // Nothing is remembered: each request is computed from its first token.
-        prefix_cache: false,
-    }
 }
 
 // === impl Case ===
@@ -108,7 +67,7 @@ impl Case {
             choices: if rng.random_bool(0.15) { 3 } else { 1 },
             sampling: sampling(rng),
             stop,
-            answer: Expected::new(),
+            answer: Outputs::new(),
         }
     }
 
@@ -181,43 +140,6 @@ impl Case {
                 v1::inference_request::Input::TokenIds(v1::TokenIds { ids: self.prompt.clone() })
             }
         }
-    }
-
-    fn generation(&self) -> Generation {
-        Generation {
-            id: RequestId("reference".into()),
-            prompt: self.prompt.clone().into(),
-            generated: Arc::default(),
-            choices: (0..self.choices).collect(),
-            sampling: self.sampling.clone(),
-            stop: self.stop.clone(),
-            prompt_logprobs: None,
-            salt: TenantSalt::default(),
-            client: ClientId::default(),
-        }
-    }
-
-    async fn alone(&self, engine: &EngineHandle) -> Expected {
-        let work = Arc::new(self.generation());
-        let submission = Submission { work, mode: Mode::Generate, deadline: None };
-        let mut events = engine.submit(submission).expect("an idle engine takes work");
-        let mut answer = Expected::new();
-        while let Some(event) = events.recv().await {
-            match event {
-                Event::Token(token) => {
-                    let choice = answer.entry(token.choice).or_default();
-                    choice.tokens.push(token.token);
-                    choice.logprobs.extend(token.logprob);
-                }
-                Event::Finished { choice, reason } => {
-                    let is_stopped = matches!(reason, FinishReason::Stop(_));
-                    answer.entry(choice).or_default().is_stopped = is_stopped;
-                }
-                Event::Failed(failure) => panic!("{failure} for {self:?}"),
-                _ => {}
-            }
-        }
-        answer
     }
 }
 

@@ -6,7 +6,8 @@ use proto::v1;
 use proto::v1::inference_response::Event;
 use serde_json::Value;
 
-use super::case::{Case, ExpectedChoice};
+use super::case::Case;
+use crate::alone::Output;
 use crate::model::BYTES;
 
 /// JSON has no infinity; the gateway writes this for it.
@@ -93,7 +94,7 @@ impl Heard {
 // === impl HeardChoice ===
 
 impl HeardChoice {
-    fn agrees(&self, expected: &ExpectedChoice) -> Result<(), String> {
+    fn agrees(&self, expected: &Output) -> Result<(), String> {
         if !expected.tokens.starts_with(&self.tokens) {
             return Err(format!("tokens {:?}, not {:?}", self.tokens, expected.tokens));
         }
@@ -114,7 +115,7 @@ impl HeardChoice {
         Ok(())
     }
 
-    fn is_whole(&self, expected: &ExpectedChoice) -> Result<(), String> {
+    fn is_whole(&self, expected: &Output) -> Result<(), String> {
         if self.is_stopped != Some(expected.is_stopped) {
             return Err(format!("stopped: {:?}, not {}", self.is_stopped, expected.is_stopped));
         }
@@ -134,9 +135,9 @@ impl HeardChoice {
     }
 }
 
-// === impl ExpectedChoice ===
+// === impl Output ===
 
-impl ExpectedChoice {
+impl Output {
     /// Its text: the token that ended it is no part of that, nor are other control tokens.
     fn text(&self) -> String {
         let bytes: Vec<u8> = self.tokens.iter().filter_map(|&token| byte(token)).collect();
