@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::report::{Measured, Recorder, Report, Slo};
+use crate::report::{Failed, Measured, Recorder, Report, Slo};
 use crate::server::ServerOptions;
 use crate::workload::Workload;
 
@@ -55,17 +55,30 @@ pub struct LoadOptions {
 /// When sessions begin. A session with a time of its own begins then, under either.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrivals {
-    /// So many clients, each of which begins its next session when the last one has ended.
+    /// So many clients, each of which begins its next session when the last one has ended. One that is refused
+    /// waits as long as the server says, and sends its request again.
     Closed {
         /// Sessions at a time.
         clients: usize,
     },
-    /// At random, independent of the server: what a public endpoint sees.
+    /// At random, independent of the server: what a public endpoint sees. A refusal is a failure.
     Poisson {
         /// Sessions per second, on average.
         sessions_per_s: f64,
         /// More than this many at a time wait; the report then says that they were late.
         in_flight_max: usize,
+    },
+}
+
+/// What a client does whom the server asks to come back later.
+#[derive(Clone, Copy, Debug)]
+enum Manners {
+    /// Takes that for its answer: what is asked of the server doesn't depend on what it says.
+    GiveUp,
+    /// Comes back then, if that is before the run's end.
+    ComeBack {
+        /// The run's end, if it has one.
+        until: Option<Instant>,
     },
 }
 
@@ -79,8 +92,9 @@ pub async fn run(options: LoadOptions, cancel: CancellationToken) -> Result<Repo
 
     let bar = progress_bar(&options);
     let (results, received) = mpsc::channel(RESULTS_MAX);
-    let visitor = Arc::new(Visitor::new(endpoint, results, options.temperature));
     let start = Instant::now();
+    let manners = options.manners(start);
+    let visitor = Arc::new(Visitor::new(endpoint, results, options.temperature, manners));
     let recorder = Recorder::new(options.slo);
     let (recorder, ()) =
         tokio::join!(collect(recorder, received, &bar), drive(&options, visitor, &cancel),);
@@ -97,7 +111,8 @@ async fn warm_up(options: &LoadOptions, endpoint: &Endpoint, cancel: &Cancellati
         return;
     }
     let (results, mut received) = mpsc::channel(RESULTS_MAX);
-    let visitor = Arc::new(Visitor::new(endpoint.clone(), results, options.temperature));
+    let (endpoint, manners) = (endpoint.clone(), Manners::GiveUp);
+    let visitor = Arc::new(Visitor::new(endpoint, results, options.temperature, manners));
     let sessions: Vec<_> = options
         .workload
         .sessions(options.seed ^ WARM_UP_SALT)
@@ -146,15 +161,15 @@ async fn drive(options: &LoadOptions, visitor: Arc<Visitor>, cancel: &Cancellati
 
 async fn collect(
     mut recorder: Recorder,
-    mut results: mpsc::Receiver<Result<Measured, String>>,
+    mut results: mpsc::Receiver<Result<Measured, Failed>>,
     bar: &ProgressBar,
 ) -> Recorder {
     let mut failed = 0;
     while let Some(result) = results.recv().await {
         match result {
             Ok(measured) => recorder.record(&measured),
-            Err(why) => {
-                recorder.record_failure(&why);
+            Err(failure) => {
+                recorder.record_failure(&failure);
                 failed += 1;
                 bar.set_message(format!("{failed} failed"));
             }
@@ -176,6 +191,19 @@ fn progress_bar(options: &LoadOptions) -> ProgressBar {
     let bar = ProgressBar::new(options.workload.requests() as u64).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+// === impl LoadOptions ===
+
+impl LoadOptions {
+    fn manners(&self, start: Instant) -> Manners {
+        match self.arrivals {
+            Arrivals::Closed { .. } => {
+                Manners::ComeBack { until: self.time_max.map(|max| start + max) }
+            }
+            Arrivals::Poisson { .. } => Manners::GiveUp,
+        }
+    }
 }
 
 // === impl Arrivals ===

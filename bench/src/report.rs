@@ -21,9 +21,13 @@ pub struct Slo {
 pub struct Measured {
     /// Sent late against its plan.
     pub lag: Duration,
-    /// From sending to the first token.
+    /// How often the server asked to come back later.
+    pub refusals: u64,
+    /// From sending it first to sending it once more, with which it was answered.
+    pub waited: Duration,
+    /// From that to the first token.
     pub ttft: Duration,
-    /// From sending to the end.
+    /// From that to the end.
     pub total: Duration,
     /// Between two events with text, in order.
     pub gaps: Vec<Duration>,
@@ -37,6 +41,15 @@ pub struct Measured {
     pub path: Option<String>,
 }
 
+/// A request without an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failed {
+    /// Why, in few words.
+    pub why: String,
+    /// How often the server had asked to come back later before.
+    pub refusals: u64,
+}
+
 /// Collects requests as they end.
 #[derive(Debug)]
 pub struct Recorder {
@@ -46,6 +59,7 @@ pub struct Recorder {
     itl: Histogram<u64>,
     total: Histogram<u64>,
     lag: Histogram<u64>,
+    waited: Histogram<u64>,
     report: Report,
 }
 
@@ -67,6 +81,12 @@ pub struct Report {
     pub failed: u64,
     /// Why, and how often.
     pub failures: BTreeMap<String, u64>,
+    /// Refusals after which clients came back as told.
+    #[serde(default)]
+    pub refusals: u64,
+    /// How long those waited who were answered then, ms.
+    #[serde(default)]
+    pub waited_ms: Summary,
     /// How prompts were computed, and how often.
     pub paths: BTreeMap<String, u64>,
     /// Of all prompts.
@@ -124,8 +144,8 @@ impl Recorder {
             slo_tpot_ms: slo.tpot.as_secs_f64() * 1e3,
             ..Report::default()
         };
-        let [ttft, tpot, itl, total, lag] = std::array::from_fn(|_| histogram());
-        Self { slo, ttft, tpot, itl, total, lag, report }
+        let [ttft, tpot, itl, total, lag, waited] = std::array::from_fn(|_| histogram());
+        Self { slo, ttft, tpot, itl, total, lag, waited, report }
     }
 
     /// Takes up a request that was answered in full.
@@ -138,14 +158,19 @@ impl Recorder {
         if let Some(path) = &request.path {
             *report.paths.entry(path.clone()).or_default() += 1;
         }
+        report.refusals += request.refusals;
         let tpot = request.tpot();
-        let is_good =
-            request.ttft <= self.slo.ttft && tpot.is_none_or(|tpot| tpot <= self.slo.tpot);
+        // Who was sent away has waited since.
+        let is_good = request.waited + request.ttft <= self.slo.ttft
+            && tpot.is_none_or(|tpot| tpot <= self.slo.tpot);
         report.good += u64::from(is_good);
 
         add(&mut self.ttft, request.ttft);
         add(&mut self.total, request.total);
         add(&mut self.lag, request.lag);
+        if request.refusals > 0 {
+            add(&mut self.waited, request.waited);
+        }
         if let Some(tpot) = tpot {
             add(&mut self.tpot, tpot);
         }
@@ -155,9 +180,10 @@ impl Recorder {
     }
 
     /// Takes up a request that failed.
-    pub fn record_failure(&mut self, why: &str) {
+    pub fn record_failure(&mut self, request: &Failed) {
         self.report.failed += 1;
-        *self.report.failures.entry(why.to_owned()).or_default() += 1;
+        self.report.refusals += request.refusals;
+        *self.report.failures.entry(request.why.clone()).or_default() += 1;
     }
 
     /// Requests taken up.
@@ -178,6 +204,7 @@ impl Recorder {
             itl_ms: summary(&self.itl),
             total_ms: summary(&self.total),
             lag_ms: summary(&self.lag),
+            waited_ms: summary(&self.waited),
             ..self.report
         }
     }
@@ -250,7 +277,7 @@ impl Report {
         let why = worst.map_or("", |(why, _)| why.as_str());
         let allowed = match self.completed {
             0 => String::new(),
-            _ => format!(", more than the {failures_max} % allowed"),
+            _ => format!(", more than the {failures_max} % of --failures-max"),
         };
         Some(format!(
             "{} of {all} requests failed ({share:.1} %{allowed}), most by: {why}",
@@ -305,7 +332,22 @@ impl Report {
         for (why, count) in &self.failures {
             writeln!(f, "failed: {count} x {why}")?;
         }
-        Ok(())
+        self.write_refusals(f)
+    }
+
+    fn write_refusals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.refusals == 0 {
+            return Ok(());
+        }
+        write!(f, "refused and sent again when the server said: {} times", self.refusals)?;
+        let Summary { mean, max, .. } = self.waited_ms;
+        if max > 0.0 {
+            write!(
+                f,
+                "; of those answered then, each waited {mean:.0} ms in the mean, {max:.0} at most"
+            )?;
+        }
+        writeln!(f)
     }
 }
 

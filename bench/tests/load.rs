@@ -18,12 +18,24 @@ const TTFT: Duration = Duration::from_millis(30);
 const GAP: Duration = Duration::from_millis(5);
 const TOKENS: u64 = 8;
 
-/// Serves one OpenAI endpoint by hand: every `refuse_every`th request gets 503.
+/// Serves one OpenAI endpoint by hand.
 struct Server {
     addr: SocketAddr,
     seen: Arc<Seen>,
     _tasks: JoinSet<()>,
 }
+
+/// Whom a server refuses, and how.
+#[derive(Clone, Copy)]
+struct Refusals {
+    /// Every so many requests.
+    every: usize,
+    /// When to come back, as a header's line.
+    retry_after: &'static str,
+}
+
+const NONE: Refusals = Refusals { every: usize::MAX, retry_after: "" };
+const SOON: &str = "retry-after: 1\r\nretry-after-ms: 20\r\n";
 
 #[derive(Default)]
 struct Seen {
@@ -39,7 +51,7 @@ struct Seen {
 #[case::poisson(Arrivals::Poisson { sessions_per_s: 200.0, in_flight_max: 100 })]
 #[tokio::test]
 async fn times_are_the_servers(#[case] arrivals: Arrivals) {
-    let server = Server::start(usize::MAX).await;
+    let server = Server::start(NONE).await;
     let report = run(&server, options(&server, fixed(40), arrivals)).await;
 
     assert_eq!((report.completed, report.failed), (40, 0), "{report}");
@@ -56,22 +68,51 @@ async fn times_are_the_servers(#[case] arrivals: Arrivals) {
 
 #[tokio::test]
 async fn closed_clients_are_never_more_than_asked_for() {
-    let server = Server::start(usize::MAX).await;
+    let server = Server::start(NONE).await;
     run(&server, options(&server, fixed(30), Arrivals::Closed { clients: 3 })).await;
     assert_eq!(server.seen.running_max.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]
 async fn refusals_are_counted_by_kind_and_not_timed() {
-    let server = Server::start(4).await;
+    let server = Server::start(Refusals { every: 4, ..NONE }).await;
     let report = run(&server, options(&server, fixed(40), Arrivals::Closed { clients: 4 })).await;
     assert_eq!((report.completed, report.failed), (30, 10), "{report}");
     assert_eq!(report.failures.get("503 overloaded"), Some(&10), "{report}");
 }
 
 #[tokio::test]
+async fn clients_who_wait_for_their_answers_come_back_when_they_are_told() {
+    let server = Server::start(Refusals { every: 4, retry_after: SOON }).await;
+    let report = run(&server, options(&server, fixed(40), Arrivals::Closed { clients: 4 })).await;
+    assert_eq!((report.completed, report.failed), (40, 0), "{report}");
+    let sent = server.seen.requests.load(Ordering::Relaxed) as u64;
+    assert!(report.refusals >= 10 && sent == 40 + report.refusals, "{sent} sent, {report}");
+    assert!(report.waited_ms.p50 >= 20.0, "{report}");
+}
+
+#[tokio::test]
+async fn a_rate_does_not_depend_on_refusals() {
+    let server = Server::start(Refusals { every: 4, retry_after: SOON }).await;
+    let arrivals = Arrivals::Poisson { sessions_per_s: 200.0, in_flight_max: 100 };
+    let report = run(&server, options(&server, fixed(40), arrivals)).await;
+    assert_eq!((report.completed, report.failed, report.refusals), (30, 10, 0), "{report}");
+}
+
+#[tokio::test]
+async fn nobody_comes_back_after_the_run() {
+    let server = Server::start(Refusals { every: 1, retry_after: SOON }).await;
+    let mut options = options(&server, fixed(40), Arrivals::Closed { clients: 2 });
+    options.time_max = Some(Duration::from_millis(300));
+    let report = run(&server, options).await;
+    assert!(report.completed == 0 && report.failed >= 2 && report.refusals > 0, "{report}");
+    assert!(report.duration_s < 5.0, "{report}");
+    assert!(report.flaw(100.0).is_some(), "{report}");
+}
+
+#[tokio::test]
 async fn chats_repeat_what_was_said_and_answered() {
-    let server = Server::start(usize::MAX).await;
+    let server = Server::start(NONE).await;
     let chats = Workload::Conversation(Conversation {
         sessions: 5,
         turns: 3,
@@ -87,7 +128,7 @@ async fn chats_repeat_what_was_said_and_answered() {
 
 #[tokio::test]
 async fn a_run_ends_early_when_told_and_keeps_what_it_has() {
-    let server = Server::start(usize::MAX).await;
+    let server = Server::start(NONE).await;
     let options = options(&server, fixed(100_000), Arrivals::Closed { clients: 4 });
     let cancel = CancellationToken::new();
     let (report, ()) = tokio::join!(bench::load::run(options, cancel.clone()), async {
@@ -102,7 +143,7 @@ async fn a_run_ends_early_when_told_and_keeps_what_it_has() {
 
 #[tokio::test]
 async fn warm_up_requests_are_sent_and_not_counted() {
-    let server = Server::start(usize::MAX).await;
+    let server = Server::start(NONE).await;
     let mut options = options(&server, fixed(10), Arrivals::Closed { clients: 2 });
     options.warm_up = 3;
     let report = run(&server, options).await;
@@ -112,7 +153,7 @@ async fn warm_up_requests_are_sent_and_not_counted() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error() {
-    let server = Server::start(usize::MAX).await;
+    let server = Server::start(NONE).await;
     let mut options = options(&server, fixed(1), Arrivals::Closed { clients: 1 });
     options.server.url = "http://127.0.0.1:9".to_owned();
     let error = bench::load::run(options, CancellationToken::new()).await.expect_err("nobody");
@@ -157,7 +198,7 @@ fn options(server: &Server, workload: Workload, arrivals: Arrivals) -> LoadOptio
 // === impl Server ===
 
 impl Server {
-    async fn start(refuse_every: usize) -> Self {
+    async fn start(refusals: Refusals) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("its address");
         let seen = Arc::new(Seen::default());
@@ -169,7 +210,7 @@ impl Server {
                 loop {
                     let (stream, _) = listener.accept().await.expect("a connection");
                     stream.set_nodelay(true).expect("nodelay");
-                    connections.spawn(connection(stream, seen.clone(), refuse_every));
+                    connections.spawn(connection(stream, seen.clone(), refusals));
                 }
             }
         });
@@ -178,13 +219,13 @@ impl Server {
 }
 
 /// Answers requests until the client closes; a client that breaks off is no concern of ours.
-async fn connection(stream: TcpStream, seen: Arc<Seen>, refuse_every: usize) {
+async fn connection(stream: TcpStream, seen: Arc<Seen>, refusals: Refusals) {
     let mut stream = BufReader::new(stream);
     while let Some((path, body)) = request(&mut stream).await {
         let sent = if path == "/v1/models" {
-            json(&mut stream, 200, r#"{"data":[{"id":"m"}]}"#).await
+            json(&mut stream, 200, "", r#"{"data":[{"id":"m"}]}"#).await
         } else {
-            generation(&mut stream, &body, &seen, refuse_every).await
+            generation(&mut stream, &body, &seen, refusals).await
         };
         if sent.is_err() {
             return;
@@ -196,11 +237,12 @@ async fn generation(
     stream: &mut BufReader<TcpStream>,
     body: &serde_json::Value,
     seen: &Seen,
-    refuse_every: usize,
+    refusals: Refusals,
 ) -> std::io::Result<()> {
     let number = seen.requests.fetch_add(1, Ordering::Relaxed) + 1;
-    if number.is_multiple_of(refuse_every) {
-        return json(stream, 503, r#"{"error":{"message":"x","code":"overloaded"}}"#).await;
+    if number.is_multiple_of(refusals.every) {
+        let body = r#"{"error":{"message":"x","code":"overloaded"}}"#;
+        return json(stream, 503, refusals.retry_after, body).await;
     }
     assert_eq!(body["model"], "m");
     let messages = body["messages"].as_array().map_or(0, Vec::len);
@@ -232,8 +274,14 @@ async fn event(stream: &mut BufReader<TcpStream>, data: &str) -> std::io::Result
     stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await
 }
 
-async fn json(stream: &mut BufReader<TcpStream>, status: u16, body: &str) -> std::io::Result<()> {
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n");
+/// - `headers`: further ones, as lines.
+async fn json(
+    stream: &mut BufReader<TcpStream>,
+    status: u16,
+    headers: &str,
+    body: &str,
+) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}");
     stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await
 }
 

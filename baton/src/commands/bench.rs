@@ -4,7 +4,6 @@ mod device;
 mod engine;
 mod kernels;
 
-use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +13,7 @@ use bench::{Arrivals, Conversation, Fixed, LoadOptions, Slo, Spread, Trace, Work
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::reach::ReachArgs;
+use crate::out;
 
 /// Measures a running cluster, one engine, or its kernels.
 #[derive(Args, Clone, Debug)]
@@ -67,7 +67,8 @@ struct ServeArgs {
     /// Sessions per second, at random times; without it --clients at a time.
     #[arg(long, value_name = "PER_S", value_parser = per_second)]
     rate: Option<f64>,
-    /// Sessions at a time.
+    /// Sessions at a time. A request that is refused for a time (Retry-After) is sent again after it; with --rate
+    /// it has failed.
     #[arg(long, default_value_t = 8, conflicts_with = "rate")]
     clients: usize,
     /// Sessions before the clock starts.
@@ -90,7 +91,7 @@ struct ServeArgs {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Fail if more requests than this share do; if all do, it always fails.
-    #[arg(long, value_name = "PERCENT", default_value_t = 100.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 50.0, value_parser = percent)]
     failures_max: f64,
     /// Write the report as JSON, too.
     #[arg(long, value_name = "FILE")]
@@ -123,7 +124,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let cancel = cluster::shutdown_signal()?;
     let report = bench::load::run(args.options()?, cancel).await?;
     // Whoever reads only its beginning has what he wants.
-    let _ = writeln!(std::io::stdout(), "{report}");
+    let _ = out::line(&report);
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("can't write {}", path.display()))?;
@@ -188,6 +189,13 @@ impl ServeArgs {
                 Workload::Trace(Trace::read(path, self.requests.get())?)
             }
         })
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').trim_end().parse() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("want a number from 0 to 100".into()),
     }
 }
 

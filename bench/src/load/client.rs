@@ -18,6 +18,15 @@ pub(super) struct Endpoint {
     timeout: Duration,
 }
 
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// In few words: the same ones for the same kind of failure, so that they can be counted.
+    pub(super) why: String,
+    /// When to come back, if the server says so.
+    pub(super) retry_after: Option<Duration>,
+}
+
 /// A stream as it is read.
 #[derive(Debug)]
 struct Reading {
@@ -49,32 +58,54 @@ impl Endpoint {
         Ok(Self { server, model, timeout: options.request_timeout })
     }
 
+    /// The longest that one request may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sends a streaming request and reads it to its end: what was measured, and the text.
     ///
     /// # Errors
-    /// Why not, in few words: the same ones for the same kind of failure, so that they can be counted.
+    /// Why not.
     pub(super) async fn stream(
         &self,
         path: &str,
         body: &Value,
-    ) -> Result<(Measured, String), String> {
+    ) -> Result<(Measured, String), Failure> {
         let mut body = body.clone();
         body["model"] = self.model.clone().into();
         body["stream"] = true.into();
         body["stream_options"] = json!({ "include_usage": true });
         let read = tokio::time::timeout(self.timeout, self.read(path, &body)).await;
-        read.unwrap_or_else(|_| Err(ServerError::TimedOut.kind()))
+        read.unwrap_or_else(|_| Err(ServerError::TimedOut.into()))
     }
 
-    async fn read(&self, path: &str, body: &Value) -> Result<(Measured, String), String> {
+    async fn read(&self, path: &str, body: &Value) -> Result<(Measured, String), Failure> {
         let sent = Instant::now();
-        let events = self.server.stream(path, body).await;
-        let mut events = events.map_err(|error| error.kind())?;
+        let mut events = self.server.stream(path, body).await?;
         let mut reading = Reading::new(sent, &events);
-        while let Some(event) = events.next().await.map_err(|error| error.kind())? {
+        while let Some(event) = events.next().await? {
             reading.take(&event, Instant::now())?;
         }
         reading.finish()
+    }
+}
+
+// === impl Failure ===
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        let retry_after = match &error {
+            ServerError::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        };
+        Self { why: error.kind(), retry_after }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(why: &str) -> Self {
+        Self { why: why.to_owned(), retry_after: None }
     }
 }
 
@@ -95,15 +126,15 @@ impl Reading {
         }
     }
 
-    fn take(&mut self, event: &[u8], now: Instant) -> Result<(), String> {
+    fn take(&mut self, event: &[u8], now: Instant) -> Result<(), Failure> {
         if event == b"[DONE]" {
             self.is_done = true;
             return Ok(());
         }
         let value: Value =
-            serde_json::from_slice(event).map_err(|_| "an event that is not JSON".to_owned())?;
+            serde_json::from_slice(event).map_err(|_| "an event that is not JSON")?;
         if let Some(refusal) = Refusal::of_event(&value) {
-            return Err(ServerError::Refused(refusal).kind());
+            return Err(ServerError::Refused(refusal).into());
         }
         if let Some(usage) = value.get("usage").filter(|usage| !usage.is_null()) {
             self.take_usage(usage);
@@ -133,13 +164,11 @@ impl Reading {
         self.measured.cached_tokens = count(&usage["prompt_tokens_details"]["cached_tokens"]);
     }
 
-    fn finish(mut self) -> Result<(Measured, String), String> {
+    fn finish(mut self) -> Result<(Measured, String), Failure> {
         if !self.is_done {
-            return Err("the stream ended without [DONE]".to_owned());
+            return Err("the stream ended without [DONE]".into());
         }
-        let Some(first) = self.first else {
-            return Err("no text".to_owned());
-        };
+        let first = self.first.ok_or("no text")?;
         self.measured.ttft = first - self.sent;
         self.measured.total = self.last - self.sent;
         if self.measured.output_tokens == 0 {

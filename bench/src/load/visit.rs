@@ -1,21 +1,26 @@
 //! One session: its turns, one after the other, measured.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::Manners;
 use super::client::Endpoint;
-use crate::report::Measured;
+use crate::report::{Failed, Measured};
 use crate::workload::{Input, Session};
+
+/// However soon a server wants to be asked again, a client has something else to do.
+const COME_BACK_MIN: Duration = Duration::from_millis(10);
 
 /// Plays sessions against one endpoint.
 #[derive(Debug)]
 pub(super) struct Visitor {
     endpoint: Endpoint,
-    results: mpsc::Sender<Result<Measured, String>>,
+    results: mpsc::Sender<Result<Measured, Failed>>,
     temperature: f64,
+    manners: Manners,
 }
 
 // === impl Visitor ===
@@ -24,10 +29,11 @@ impl Visitor {
     /// A visitor that sends what it measures to `results`.
     pub(super) fn new(
         endpoint: Endpoint,
-        results: mpsc::Sender<Result<Measured, String>>,
+        results: mpsc::Sender<Result<Measured, Failed>>,
         temperature: f64,
+        manners: Manners,
     ) -> Self {
-        Self { endpoint, results, temperature }
+        Self { endpoint, results, temperature, manners }
     }
 
     /// Plays a session that was planned for `planned`; a failed turn ends it.
@@ -37,20 +43,48 @@ impl Visitor {
         let turns = session.turns.len();
         for (index, turn) in session.turns.into_iter().enumerate() {
             let (path, body) = self.request(turn.input, turn.output_tokens, &mut said);
-            let result = self.endpoint.stream(path, &body).await;
-            let (measured, answer) = match result {
+            let (measured, answer) = match self.insist(path, &body).await {
                 Ok((measured, answer)) => (Ok(Measured { lag, ..measured }), Some(answer)),
-                Err(why) => (Err(why), None),
+                Err(failed) => (Err(failed), None),
             };
             // Nobody counts any more once the run has been cancelled.
             let _ = self.results.send(measured).await;
             let Some(answer) = answer else { return };
             said.push(json!({ "role": "assistant", "content": answer }));
-            lag = std::time::Duration::ZERO;
+            lag = Duration::ZERO;
             if index + 1 < turns {
                 tokio::time::sleep(session.think).await;
             }
         }
+    }
+
+    /// Sends a request until it is answered; comes back as often as the server asks for it.
+    async fn insist(&self, path: &str, body: &Value) -> Result<(Measured, String), Failed> {
+        let (first, mut refusals) = (Instant::now(), 0);
+        loop {
+            let waited = first.elapsed();
+            let failure = match self.endpoint.stream(path, body).await {
+                Ok((measured, text)) => {
+                    return Ok((Measured { refusals, waited, ..measured }, text));
+                }
+                Err(failure) => failure,
+            };
+            let after = failure.retry_after.map(|after| after.max(COME_BACK_MIN));
+            let Some(back) = after.and_then(|after| self.comes_back(first, after)) else {
+                return Err(Failed { why: failure.why, refusals });
+            };
+            refusals += 1;
+            tokio::time::sleep_until(back.into()).await;
+        }
+    }
+
+    /// When a client that was refused comes back; `None` if it doesn't: it is not the kind, or that would be
+    /// too late.
+    fn comes_back(&self, first: Instant, after: Duration) -> Option<Instant> {
+        let Manners::ComeBack { until } = self.manners else { return None };
+        let back = Instant::now().checked_add(after)?;
+        let patience = first + self.endpoint.timeout();
+        (back < until.map_or(patience, |until| until.min(patience))).then_some(back)
     }
 
     /// Route and body of a turn, after what was said so far.

@@ -20,13 +20,17 @@ fn request(ttft_ms: u32, total_ms: u32) -> Measured {
     }
 }
 
+fn failed(why: &str) -> Failed {
+    Failed { why: why.to_owned(), refusals: 0 }
+}
+
 fn report() -> Report {
     let mut recorder = Recorder::new(slo());
     recorder.record(&request(100, 200)); // 10 ms a token: good
     recorder.record(&request(100, 210)); // 11 ms a token
     recorder.record(&request(201, 250)); // first token late
     recorder.record(&Measured { output_tokens: 1, ..request(150, 150) }); // no TPOT: good
-    recorder.record_failure("503");
+    recorder.record_failure(&failed("503"));
     assert_eq!(recorder.requests(), 5);
     recorder.finish("test".to_owned(), "2 clients".to_owned(), Duration::from_secs(2))
 }
@@ -56,11 +60,14 @@ fn a_run_in_which_too_much_failed_is_flawed_and_says_why() {
     assert_eq!(report.flaw(100.0), None);
     assert_eq!(report.flaw(20.0), None, "1 of 5");
     let flaw = report.flaw(19.9).expect("a flaw");
-    assert_eq!(flaw, "1 of 5 requests failed (20.0 %, more than the 19.9 % allowed), most by: 503");
+    assert_eq!(
+        flaw,
+        "1 of 5 requests failed (20.0 %, more than the 19.9 % of --failures-max), most by: 503"
+    );
     let finish = |recorder: Recorder| recorder.finish(String::new(), String::new(), MS);
     let mut recorder = Recorder::new(slo());
     assert!(finish(Recorder::new(slo())).flaw(100.0).is_some(), "nothing was sent");
-    recorder.record_failure("503");
+    recorder.record_failure(&failed("503"));
     let flaw = finish(recorder).flaw(100.0).expect("all failed");
     assert_eq!(flaw, "1 of 1 requests failed (100.0 %), most by: 503");
 }
@@ -89,4 +96,17 @@ fn an_empty_run_divides_by_nothing() {
     let report = Recorder::new(slo()).finish(String::new(), String::new(), Duration::ZERO);
     assert!(!report.to_string().contains("NaN"));
     assert!(!report.to_json().to_string().contains("null"));
+}
+
+#[test]
+fn who_comes_back_as_told_is_counted_and_has_waited() {
+    let mut recorder = Recorder::new(slo());
+    recorder.record(&request(100, 200));
+    recorder.record(&Measured { refusals: 2, waited: 150 * MS, ..request(100, 200) });
+    recorder.record_failure(&Failed { why: "429".to_owned(), refusals: 3 });
+    let report = recorder.finish(String::new(), String::new(), Duration::from_secs(1));
+    assert_eq!((report.refusals, report.good), (5, 1), "250 ms are more than were wanted");
+    let text = report.to_string();
+    assert!(text.contains("sent again when the server said: 5 times; of those"), "{text}");
+    assert!((report.waited_ms.max - 150.0).abs() < 1.0, "{:?}", report.waited_ms);
 }
