@@ -33,6 +33,8 @@ pub(crate) struct ModelRequest {
     pub served_name: Option<String>,
     /// Don't ask the network.
     pub offline: bool,
+    /// Make weights up: only the configuration and the tokenizer are read.
+    pub is_dummy: bool,
 }
 
 // === impl ModelRequest ===
@@ -45,7 +47,7 @@ impl ModelRequest {
     pub(crate) fn resolve(&self) -> Result<LocalModel> {
         let mut model = match &self.source {
             None => LocalModel { dir: demo_dir()?, name: DEMO_NAME.to_owned() },
-            Some(source) if Path::new(source).is_dir() => from_folder(Path::new(source))?,
+            Some(source) if Path::new(source).is_dir() => self.in_folder(Path::new(source))?,
             Some(source) if Path::new(source).is_file() => {
                 bail!("{}", look::file(Path::new(source)))
             }
@@ -66,7 +68,7 @@ impl ModelRequest {
     fn find_on_hub(&self, name: &str) -> Result<LocalModel> {
         let cache = Cache::new(settings::hub_cache().context("neither HF_HOME nor HOME is set")?);
         let repo = Repo::with_revision(name.to_owned(), RepoType::Model, self.revision.clone());
-        if let Some(dir) = complete_snapshot(&cache, &repo) {
+        if let Some(dir) = complete_snapshot(&cache, &repo, self.is_dummy) {
             return Ok(LocalModel { dir, name: name.to_owned() });
         }
         if self.offline {
@@ -75,22 +77,22 @@ impl ModelRequest {
                 cache.path().display()
             );
         }
-        let dir = download(cache, repo).with_context(|| {
+        let dir = download(cache, repo, self.is_dummy).with_context(|| {
             format!("{name} could not be downloaded; give a folder with --model DIR, or set HF_TOKEN if it is private")
         })?;
         Ok(LocalModel { dir, name: name.to_owned() })
     }
-}
 
-fn from_folder(dir: &Path) -> Result<LocalModel> {
-    let dir = dir.canonicalize().with_context(|| format!("can't open {}", dir.display()))?;
-    if let Some(matter) = look::folder(&dir) {
-        bail!("{matter}");
+    fn in_folder(&self, dir: &Path) -> Result<LocalModel> {
+        let dir = dir.canonicalize().with_context(|| format!("can't open {}", dir.display()))?;
+        if let Some(matter) = look::folder(&dir, self.is_dummy) {
+            bail!("{matter}");
+        }
+        let name = dir.file_name().map_or_else(|| DEMO_NAME.into(), |name| name.to_string_lossy());
+        // The demo model's folder is called `demo`; under that name nobody would know it.
+        let name = if is_demo(&dir) { DEMO_NAME.to_owned() } else { name.into_owned() };
+        Ok(LocalModel { dir, name })
     }
-    let name = dir.file_name().map_or_else(|| DEMO_NAME.into(), |name| name.to_string_lossy());
-    // The demo model's folder is called `demo`; under that name nobody would know it.
-    let name = if is_demo(&dir) { DEMO_NAME.to_owned() } else { name.into_owned() };
-    Ok(LocalModel { dir, name })
 }
 
 fn is_demo(dir: &Path) -> bool {
@@ -126,10 +128,11 @@ fn is_hub_name(source: &str) -> bool {
 }
 
 /// The snapshot's folder if everything the engine and the router need is in it.
-fn complete_snapshot(cache: &Cache, repo: &Repo) -> Option<PathBuf> {
+fn complete_snapshot(cache: &Cache, repo: &Repo, is_dummy: bool) -> Option<PathBuf> {
     let config = cache.repo(repo.clone()).get("config.json")?;
     let dir = config.parent()?.to_owned();
-    (dir.join("tokenizer.json").exists() && weights_are_complete(&dir)).then_some(dir)
+    let has_weights = is_dummy || weights_are_complete(&dir);
+    (dir.join("tokenizer.json").exists() && has_weights).then_some(dir)
 }
 
 fn weights_are_complete(dir: &Path) -> bool {
@@ -141,7 +144,7 @@ fn weights_are_complete(dir: &Path) -> bool {
     files.filter_map(|file| file.as_str()).all(|file| dir.join(file).exists())
 }
 
-fn download(cache: Cache, repo: Repo) -> Result<PathBuf> {
+fn download(cache: Cache, repo: Repo, is_dummy: bool) -> Result<PathBuf> {
     let mut builder = ApiBuilder::from_cache(cache).with_progress(true).with_retries(3);
     if let Some(endpoint) = settings::foreign_variable("HF_ENDPOINT") {
         builder = builder.with_endpoint(endpoint);
@@ -151,8 +154,8 @@ fn download(cache: Cache, repo: Repo) -> Result<PathBuf> {
     }
     let api = builder.build()?.repo(repo);
     let all: Vec<String> = api.info()?.siblings.into_iter().map(|file| file.rfilename).collect();
-    let files: Vec<&String> = all.iter().filter(|name| is_needed(name)).collect();
-    if !files.iter().any(|name| name.ends_with(".safetensors")) {
+    let files: Vec<&String> = all.iter().filter(|name| is_needed(name, is_dummy)).collect();
+    if !is_dummy && !files.iter().any(|name| name.ends_with(".safetensors")) {
         bail!("it has no *.safetensors weights{}", other_format(&all));
     }
     let mut dir = None;
@@ -170,9 +173,10 @@ fn other_format(files: &[String]) -> String {
 }
 
 /// Files of a snapshot's top folder that Baton reads; the weights' other formats are not among them.
-fn is_needed(file: &str) -> bool {
-    !file.contains('/')
-        && [".json", ".safetensors", ".jinja", ".model"].iter().any(|end| file.ends_with(end))
+fn is_needed(file: &str, is_dummy: bool) -> bool {
+    let ends = |ends: &[&str]| ends.iter().any(|end| file.ends_with(end));
+    let weights: &[&str] = if is_dummy { &[] } else { &[".safetensors"] };
+    !file.contains('/') && (ends(&[".json", ".jinja", ".model"]) || ends(weights))
 }
 
 #[cfg(test)]

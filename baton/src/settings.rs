@@ -24,7 +24,7 @@ pub(crate) use groups::{
     EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs,
 };
 pub(crate) use security::{Door, Lock, Port};
-pub(crate) use valid::Settings;
+pub(crate) use valid::{Endpoints, Settings};
 use variables::Unknown;
 
 /// Every setting as somebody wrote it; absent ones take their defaults.

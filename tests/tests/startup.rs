@@ -125,6 +125,41 @@ async fn a_worker_that_listens_everywhere_is_published_where_it_can_be_called() 
     assert!(entry.contains("http://") && !entry.contains("0.0.0.0"), "{entry}");
 }
 
+/// Without an address of its gRPC service; the usual one is another program's.
+fn args_beside_another(role: &str, model: &TestModel) -> (Vec<String>, Option<TcpListener>) {
+    let etcd = (role == "router").then(nobody);
+    let mut args = args(role, model, etcd.as_deref());
+    args.truncate(args.len() - 2);
+    // Where it is taken already, it needs no taking.
+    (args, TcpListener::bind("127.0.0.1:50051").ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_cluster_on_a_machine_takes_another_grpc_port_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = TestModel::random(folder.path());
+    let (args, _taken) = args_beside_another("up", &model);
+    let mut node = Node::start(NodeSpec::new("up", folder.path(), args)).await;
+    assert_ne!(node.ports().grpc.unwrap().port(), 50051);
+    let log = node.process().log_text();
+    assert!(log.contains("taking a free one; --grpc names it"), "{log}");
+}
+
+#[rstest]
+#[case::of_a_cluster("router", &[])]
+#[case::named("up", &["--grpc", ":50051"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_port_that_clients_know_is_not_exchanged(#[case] role: &str, #[case] more: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = TestModel::random(folder.path());
+    let (mut args, _taken) = args_beside_another(role, &model);
+    args.extend(more.iter().map(ToString::to_string));
+    let mut node = start("node", folder.path(), args);
+    assert_eq!(node.exited(PATIENCE).await.code(), Some(1));
+    let log = node.log_text();
+    assert!(log.contains("--grpc: cannot listen on 127.0.0.1:50051"), "{log}");
+}
+
 #[rstest]
 #[case("up")]
 #[case("router")]

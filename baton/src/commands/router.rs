@@ -1,6 +1,7 @@
 //! `baton router`, and the router inside `baton up`.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,17 +11,18 @@ use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
 use cluster::security::{Keeper, NodeRole, Security};
 use cluster::telemetry::{AdminServer, Metrics};
-use cluster::{EtcdMembership, HttpServer, Lifecycle, LoadWatcher, Membership};
+use cluster::{ClusterError, EtcdMembership, HttpServer, Lifecycle, LoadWatcher, Membership};
 use router::RouterConfig;
 use router::dispatch::{Dispatcher, DispatcherConfig};
 use scheduler::{HandoffPolicy, LeastLoad};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::begin::Begun;
 use crate::cli::RouterArgs;
 use crate::model::LocalModel;
 use crate::ports::Ports;
-use crate::settings::{Lock, Port, Settings, Written};
+use crate::settings::{Endpoints, Lock, Port, Settings, Written};
 
 /// How long a router's last bytes may take once its streams have ended.
 const STOP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -30,6 +32,15 @@ const CONNECTIONS_FEW: usize = 512;
 
 /// Routers have no names: a certificate for any of them will do.
 const ANY_ROUTER: &str = "*";
+
+/// What to do where another program has the usual port of the gRPC service, and nobody has named one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UsualPort {
+    /// Fail: clients of a cluster know the port.
+    Wanted,
+    /// Take a free one: who tries a second cluster on one machine talks HTTP to it.
+    Likely,
+}
 
 /// A router whose ports are bound.
 pub(crate) struct BoundRouter {
@@ -56,7 +67,7 @@ pub(crate) async fn run(args: RouterArgs) -> Result<()> {
 async fn serve(settings: &Settings, begun: &Begun, ports_file: Option<&Path>) -> Result<()> {
     let Some(model) = begun.model(settings).await? else { return Ok(()) };
     let security = settings.security(NodeRole::Router, ANY_ROUTER)?;
-    let binding = BoundRouter::bind(settings, model, security);
+    let binding = BoundRouter::bind(settings, model, security, UsualPort::Wanted);
     let Some(bound) = begun.unless_leaving(binding).await? else { return Ok(()) };
     let bound = bound.obeying_hangups(begun.hangups.clone());
     bound.ports().announce(ports_file)?;
@@ -79,6 +90,7 @@ impl BoundRouter {
         settings: &Settings,
         model: LocalModel,
         security: Security,
+        usual: UsualPort,
     ) -> Result<Self> {
         let endpoints = settings.endpoints()?;
         let port = |flag, addr, lock| Port { flag, addr, lock };
@@ -93,7 +105,7 @@ impl BoundRouter {
         let (loading, of) = (settings.clone(), model.clone());
         let gateway = tokio::task::spawn_blocking(move || loading.gateway(&of)).await??;
         let http_listener = HttpServer::bind(endpoints.http).context("--http")?;
-        let grpc_listener = HttpServer::bind(endpoints.grpc).context("--grpc")?;
+        let grpc_listener = bind_grpc(&endpoints, usual).context("--grpc")?;
         let admin_server = AdminServer::bind(endpoints.admin).await.context("--admin")?;
         let admin_server = admin_server.showing(operators.as_ref());
         let (http, grpc) = (http_listener.local_addr()?, grpc_listener.local_addr()?);
@@ -185,4 +197,22 @@ impl BoundRouter {
         let stopped = life.stopped().clone();
         life.tasks().spawn(async move { stopped.run_until_cancelled(keeper.run()).await });
     }
+}
+
+fn bind_grpc(endpoints: &Endpoints, usual: UsualPort) -> Result<TcpListener> {
+    let bound = HttpServer::bind(endpoints.grpc);
+    if endpoints.grpc_is_named || usual == UsualPort::Wanted || !is_taken(&bound) {
+        return Ok(bound?);
+    }
+    let (mut free, taken) = (endpoints.grpc, endpoints.grpc);
+    free.set_port(0);
+    let bound = HttpServer::bind(free)?;
+    let addr = bound.local_addr()?;
+    tracing::warn!(%taken, %addr, "another program has the usual port of gRPC: taking a free one; --grpc names it");
+    Ok(bound)
+}
+
+fn is_taken<T>(bound: &Result<T, ClusterError>) -> bool {
+    let taken = io::ErrorKind::AddrInUse;
+    matches!(bound, Err(ClusterError::Bind { source, .. }) if source.kind() == taken)
 }

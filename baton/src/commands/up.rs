@@ -18,7 +18,7 @@ use worker::WorkerConfig;
 use worker::node::BoundWorker;
 
 use super::begin::Begun;
-use super::router::BoundRouter;
+use super::router::{BoundRouter, UsualPort};
 use super::workers::sender;
 use crate::cli::UpArgs;
 use crate::model::LocalModel;
@@ -90,7 +90,7 @@ impl House {
         };
         let decode = BoundWorker::bind(config(Role::Decode)?).await?;
         let security = member(secret.as_deref(), NodeRole::Router, "*")?;
-        let router = BoundRouter::bind(settings, model.clone(), security)
+        let router = BoundRouter::bind(settings, model.clone(), security, UsualPort::Likely)
             .await?
             .with_debug_headers(settings.debug_headers_of_up()?)
             .obeying_hangups(hangups);

@@ -8,15 +8,20 @@ use std::path::Path;
 const GGUF: &[u8; 4] = b"GGUF";
 
 /// What is the matter with a folder that is to hold a model; `None` if it may be one.
-pub(super) fn folder(dir: &Path) -> Option<String> {
+///
+/// - `is_dummy`: whether its weights don't matter.
+pub(super) fn folder(dir: &Path, is_dummy: bool) -> Option<String> {
     let (here, names) = (dir.display(), names(dir));
     let has = |name: &str| names.iter().any(|it| it == name);
     let ends = |end: &str| names.iter().find(|it| it.to_lowercase().ends_with(end));
     if has("config.json") {
-        // Weights that aren't there may be dummies; those in another format are not meant to be.
-        let other =
-            ends(".safetensors").is_none().then(|| ends(".bin").or(ends(".gguf"))).flatten();
-        return other.map(|file| format!("{here}/{file}: {}", format_of(file)));
+        if is_dummy || ends(".safetensors").is_some() {
+            return None;
+        }
+        let other = ends(".bin").or(ends(".gguf"));
+        return other.map(|file| {
+            format!("{here}/{file}: {}; --load-format dummy needs no weights", format_of(file))
+        });
     }
     if has("adapter_config.json") {
         return Some(format!(
@@ -105,7 +110,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let said = folder(dir.path());
+        let said = folder(dir.path(), false);
         assert_eq!(said.is_some(), told.is_some(), "{said:?}");
         assert!(said.unwrap_or_default().contains(told.unwrap_or_default()));
     }

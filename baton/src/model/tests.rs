@@ -8,6 +8,7 @@ fn request(source: &str) -> ModelRequest {
         revision: "main".to_owned(),
         served_name: None,
         offline: true,
+        is_dummy: false,
     }
 }
 
@@ -19,6 +20,17 @@ fn a_folder_is_served_under_its_own_name() {
     std::fs::write(dir.join("config.json"), "{}").unwrap();
     let model = request(dir.to_str().unwrap()).resolve().unwrap();
     assert_eq!(model.name, "my-model");
+}
+
+#[test]
+fn of_a_dummy_only_the_configuration_matters() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "pytorch_model.bin", "q4.gguf"] {
+        std::fs::write(dir.path().join(file), "{}").unwrap();
+    }
+    let folder = request(dir.path().to_str().unwrap());
+    assert!(folder.resolve().unwrap_err().to_string().contains("--load-format dummy"));
+    assert!(ModelRequest { is_dummy: true, ..folder }.resolve().is_ok());
 }
 
 #[rstest]
@@ -38,7 +50,8 @@ fn what_is_neither_folder_nor_name_is_refused(#[case] source: &str) {
 #[case("original/consolidated.safetensors", false)]
 #[case("README.md", false)]
 fn only_what_is_read_is_downloaded(#[case] file: &str, #[case] needed: bool) {
-    assert_eq!(is_needed(file), needed);
+    assert_eq!(is_needed(file, false), needed);
+    assert_eq!(is_needed(file, true), needed && !file.ends_with(".safetensors"));
 }
 
 /// Writes a hub cache with one snapshot that holds `files`.
@@ -61,7 +74,7 @@ fn cache_with(files: &[(&str, &str)]) -> (tempfile::TempDir, Cache, Repo) {
 fn a_complete_snapshot_in_the_cache_is_taken() {
     let files = [("config.json", "{}"), ("tokenizer.json", "{}"), ("model.safetensors", "")];
     let (root, cache, repo) = cache_with(&files);
-    let dir = complete_snapshot(&cache, &repo).unwrap();
+    let dir = complete_snapshot(&cache, &repo, false).unwrap();
     assert_eq!(dir, root.path().join("models--org--name/snapshots/abc"));
 }
 
@@ -75,7 +88,8 @@ fn a_snapshot_without_all_its_shards_is_not_complete() {
         ("one.safetensors", ""),
     ];
     let (_root, cache, repo) = cache_with(&files);
-    assert_eq!(complete_snapshot(&cache, &repo), None);
+    assert_eq!(complete_snapshot(&cache, &repo, false), None);
+    assert!(complete_snapshot(&cache, &repo, true).is_some(), "for dummies it is");
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub(crate) struct Endpoints {
     pub http: SocketAddr,
     /// The gRPC service.
     pub grpc: SocketAddr,
+    /// Whether somebody said its port.
+    pub grpc_is_named: bool,
     /// Health and metrics, for operators.
     pub admin: SocketAddr,
 }
@@ -116,6 +118,7 @@ impl Settings {
             revision: model.revision.clone().unwrap_or_else(|| "main".to_owned()),
             served_name: model.served_model_name.clone(),
             offline: model.offline.unwrap_or(false),
+            is_dummy: self.load_format().is_ok_and(|format| !matches!(format, LoadFormat::Auto)),
         }
     }
 
@@ -138,7 +141,8 @@ impl Settings {
             http != grpc || http.port() == 0,
             "--http and --grpc are both {http}: give each a port of its own"
         );
-        Ok(Endpoints { http, grpc, admin })
+        let grpc_is_named = gateway.grpc.as_ref().is_some_and(|grpc| grpc.port.is_some());
+        Ok(Endpoints { http, grpc, grpc_is_named, admin })
     }
 
     /// The engine of a worker that runs `model`.
