@@ -1,8 +1,6 @@
 //! `baton`: the one command.
 
 #![forbid(unsafe_code)]
-// Talking to the terminal is what this program is for.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod advertise;
 mod cli;
@@ -10,6 +8,7 @@ mod commands;
 mod descriptors;
 mod failure;
 mod model;
+mod out;
 mod ports;
 mod progress;
 mod settings;
@@ -37,6 +36,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<out::Unread>() => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }
@@ -51,14 +51,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Keys(args) => commands::keys::run(args),
         Command::Bench(args) => commands::bench::run(args).await,
         Command::Certs(args) => commands::certs::run(&args),
-        Command::Doctor => {
-            commands::doctor::run();
-            Ok(())
-        }
+        Command::Doctor => commands::doctor::run(),
     }
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("{} {}", console::style("error:").red().bold(), failure::one_line(error));
+    let error = failure::one_line(error);
+    out::note(format_args!("{} {error}", console::style("error:").for_stderr().red().bold()));
     ExitCode::FAILURE
 }

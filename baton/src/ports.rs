@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::out;
+
 /// The ports of one node.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Ports {
@@ -40,7 +42,8 @@ impl Ports {
     /// If the file can't be written.
     pub(crate) fn announce(&self, file: Option<&Path>) -> Result<()> {
         let line = serde_json::to_string(&Announcement { listening: self })?;
-        println!("{line}");
+        // Nobody there to be told is no reason not to serve.
+        let _ = out::line(&line);
         self.write(&line, file)
     }
 

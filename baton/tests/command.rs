@@ -1,5 +1,7 @@
 //! The command as its users meet it: what it says when asked, and when something is wrong.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use rstest::rstest;
@@ -35,7 +37,7 @@ fn help_teaches(#[case] args: &[&str], #[case] taught: &[&str]) {
 #[case::bad_policy(&["up", "--handoff", "sometimes"], "gateway.handoff")]
 #[case::small_budget(&["decode-worker", "--batch-tokens-max", "3"], "engine.batch_tokens_max")]
 #[case::unreachable(&["chat", "--url", "http://127.0.0.1:1", "Hello"], "start one with `baton up`")]
-#[case::no_address(&["chat", "--url", "ftp://127.0.0.1", "Hello"], "want http://HOST:PORT")]
+#[case::no_address(&["chat", "--url", "ftp://127.0.0.1", "Hello"], "want HOST:PORT, http://HOST:PORT")]
 #[case::no_authority(&["chat", "--url", "https://127.0.0.1:1", "--ca", "/no/ca.pem", "Hello"], "/no/ca.pem")]
 #[case::nobody_to_measure(&["bench", "serve", "--url", "127.0.0.1:1"], "http://127.0.0.1:1")]
 fn what_is_wrong_is_said_and_the_status_tells(#[case] args: &[&str], #[case] said: &str) {
@@ -139,4 +141,71 @@ fn a_pool_larger_than_the_memory_is_an_error_and_no_abort() {
     let error = text(&output.stderr);
     assert!(error.contains("GiB of memory are free: --kv-blocks"), "{error}");
     assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+}
+
+/// The command, whose reader has seen enough before it begins.
+fn baton_unread(args: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    command.args(args).stdout(writer).output().expect("the baton program runs")
+}
+
+#[rstest]
+#[case::help(&["up", "--help"])]
+#[case::secret(&["certs", "secret"])]
+#[case::key(&["keys", "new", "--name", "alice"])]
+#[case::doctor(&["doctor"])]
+fn whose_reader_has_left_ends_quietly(#[case] args: &[&str]) {
+    let output = baton_unread(args);
+    let error = text(&output.stderr);
+    assert!(output.status.success() && !error.contains("panicked"), "{}: {error}", output.status);
+}
+
+#[test]
+fn certificates_are_made_whoever_reads_what_is_said_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().to_str().unwrap();
+    for args in [&["certs", "init", "--dir", dir][..], &["certs", "issue", "router", "--dir", dir]]
+    {
+        let output = baton_unread(args);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let output = baton(&["certs", "issue", "etcd", "--dir", dir, "--hosts", "etcd.example.org"]);
+    let said = text(&output.stdout);
+    assert!(said.contains("--etcd https://etcd.example.org:2379"), "{said}");
+}
+
+/// A server whose answers end after the first words; its address.
+fn one_that_goes_away() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut request = [0; 4096];
+            let read = client.read(&mut request).unwrap();
+            let body = match request[..read].starts_with(b"GET /v1/models") {
+                true => "{\"data\": [{\"id\": \"m\"}]}",
+                false => "data: {\"choices\": [{\"delta\": {\"content\": \"Once upon\"}}]}\n\n",
+            };
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
+            // A client may leave sooner.
+            let _ = client.write_all(answer.as_bytes());
+        }
+    });
+    addr.to_string()
+}
+
+#[test]
+fn a_server_that_goes_away_in_the_middle_of_an_answer_is_told() {
+    let url = one_that_goes_away();
+    let output = baton(&["chat", "--url", &url, "Hello"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "Once upon\n");
+    let error = text(&output.stderr);
+    assert!(error.contains("went away before its answer was whole"), "{error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+    let unread = baton_unread(&["chat", "--url", &url, "Hello"]);
+    assert!(unread.status.success(), "{}", text(&unread.stderr));
 }

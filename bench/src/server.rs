@@ -32,7 +32,7 @@ const SHORT_BYTES_MAX: usize = 4 << 20;
 /// Where a server is, and what it wants to see.
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
-    /// `http://host:port` or `https://...`, with or without `/v1`.
+    /// `http://host:port` or `https://...`, with or without `/v1`; or a host, a port, or both.
     pub url: String,
     /// Sent as a bearer token.
     pub api_key: Option<String>,
@@ -139,7 +139,7 @@ impl Server {
             request = request.header(AUTHORIZATION, bearer);
         }
         let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body));
-        let request = request.map_err(|error| ServerError::Broken(error.to_string()))?;
+        let request = request.map_err(|error| ServerError::Misunderstood(error.to_string()))?;
         let sent = self.http.request(request).await;
         let response = sent.map_err(|error| ServerError::sending(&self.base, &error))?;
         match response.status().is_success() {
@@ -169,7 +169,7 @@ async fn short(body: Incoming) -> Result<Value, ServerError> {
     let whole = timely(Limited::new(body, SHORT_BYTES_MAX).collect()).await?;
     let whole = whole.map_err(|error| ServerError::Broken(error.to_string()))?;
     let parsed = serde_json::from_slice(&whole.to_bytes());
-    parsed.map_err(|_| ServerError::Broken("the answer is not JSON".into()))
+    parsed.map_err(|_| ServerError::Misunderstood("the answer is not JSON".into()))
 }
 
 async fn timely<T>(short: impl Future<Output = T>) -> Result<T, ServerError> {

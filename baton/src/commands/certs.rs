@@ -10,6 +10,8 @@ use clap::{Args, Subcommand};
 use cluster::security::authority::{Authority, Issued, Subject};
 use cluster::security::{Identity, NodeRole};
 
+use crate::out;
+
 /// A certificate's life, unless told otherwise. A node takes a new one without a restart.
 const DAYS: u32 = 90;
 /// An authority's: renewing it means visiting every node.
@@ -85,13 +87,19 @@ fn init(args: &InitArgs) -> Result<()> {
     let (_, issued) = Authority::create("Baton", DAY * args.days)?;
     write(&key, &issued.key_pem, 0o600)?;
     write(&cert, &issued.cert_pem, 0o644)?;
-    let dir = args.dir.display();
-    println!("made {} ({} days) and {}", cert.display(), args.days, key.display());
-    println!("Keep {} where no node is. Next, for each node:", key.display());
-    println!("  baton certs issue router   --dir {dir} --hosts gateway.example.org,127.0.0.1");
-    println!("  baton certs issue prefill prefill-0 --dir {dir}");
-    println!("  baton certs issue decode decode-0 --dir {dir}");
-    Ok(())
+    out::line(format_args!(
+        "made {cert} ({days} days) and {key}
+Keep {key} where no node is. Next, for each node:
+  baton certs issue router   --dir {dir} --hosts gateway.example.org,127.0.0.1
+  baton certs issue prefill prefill-0 --dir {dir}
+  baton certs issue decode decode-0 --dir {dir}
+and, where etcd has none from elsewhere:
+  baton certs issue etcd     --dir {dir} --hosts etcd.example.org,127.0.0.1",
+        cert = cert.display(),
+        key = key.display(),
+        days = args.days,
+        dir = args.dir.display(),
+    ))
 }
 
 fn issue(args: &IssueArgs) -> Result<()> {
@@ -107,15 +115,13 @@ fn issue(args: &IssueArgs) -> Result<()> {
     // The key first: a node that looks between the two finds two that don't fit, and looks again.
     write(&key, &issued.key_pem, 0o600)?;
     write(&cert, &issued.cert_pem, 0o644)?;
-    println!("made {} and {} ({} days)", cert.display(), key.display(), args.days);
-    args.print_next(&cert, &key);
-    Ok(())
+    out::line(format_args!("made {} and {} ({} days)", cert.display(), key.display(), args.days))?;
+    out::line(args.next(&cert, &key))
 }
 
 /// 32 random bytes.
 fn secret() -> Result<()> {
-    println!("{}", cluster::security::random_secret()?);
-    Ok(())
+    out::line(cluster::security::random_secret()?)
 }
 
 /// Whether it can be in a certificate: an address, or a name, with a star for all below it.
@@ -152,22 +158,28 @@ impl IssueArgs {
         self.dir.join(format!("{name}.{extension}"))
     }
 
-    fn print_next(&self, cert: &Path, key: &Path) {
+    /// What to do with them.
+    fn next(&self, cert: &Path, key: &Path) -> String {
         let ca = authority_files(&self.dir).0;
         let (ca, cert, key) = (ca.display(), cert.display(), key.display());
-        if self.role == "etcd" {
-            println!(
-                "Next: etcd --cert-file {cert} --key-file {key} --client-cert-auth --trusted-ca-file {ca}"
-            );
-            return;
-        }
-        let command = match self.role.as_str() {
+        let tls = format!("--tls-ca {ca} --tls-cert {cert} --tls-key {key}");
+        let start = match self.role.as_str() {
+            "etcd" => return format!(
+                "Next: etcd --cert-file {cert} --key-file {key} --client-cert-auth --trusted-ca-file {ca} \\
+    --listen-client-urls https://0.0.0.0:2379 --advertise-client-urls https://{host}:2379
+and for every node: --etcd https://{host}:2379 (with --tls-ca, or --etcd-ca {ca})",
+                host = self.hosts.first().map_or("HOST", String::as_str),
+            ),
             "router" => "router",
             "prefill" => "prefill-worker",
             _ => "decode-worker",
         };
-        println!("Next: baton {command} --tls-ca {ca} --tls-cert {cert} --tls-key {key} ...");
-        println!("To renew it, say the same again: a node that runs takes the new one by itself.");
+        format!(
+            "Next: baton {start} {tls} --etcd https://HOST:2379
+etcd's own certificate, for https://, is one of `baton certs issue etcd --hosts HOST`, or from elsewhere with \
+--etcd-ca; without one it is --etcd http://HOST:2379.
+To renew this one, say the same again: a node that runs takes the new one by itself."
+        )
     }
 }
 

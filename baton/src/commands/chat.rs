@@ -9,6 +9,7 @@ use console::style;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::reach::ReachArgs;
+use crate::out;
 use input::{Input, Line};
 use order::Order;
 use talk::{End, Talk};
@@ -85,8 +86,9 @@ impl Session {
     async fn go_on(&mut self) -> Result<()> {
         let mut input = Input::new(self.is_person)?;
         if self.is_person {
-            println!("{} {}", style("Talking to").dim(), style(self.talk.model()).bold());
-            println!("{}", style("/help says what there is; Ctrl-D leaves.").dim());
+            let model = style(self.talk.model()).bold();
+            out::line(format_args!("{} {model}", style("Talking to").dim()))?;
+            out::line(style("/help says what there is; Ctrl-D leaves.").dim())?;
         }
         loop {
             let line = tokio::select! {
@@ -110,14 +112,14 @@ impl Session {
         match Order::of(message) {
             Order::Nothing => {}
             Order::Leave => return Ok(false),
-            Order::Help => println!("{}", order::HELP.trim_end()),
+            Order::Help => out::line(order::HELP.trim_end())?,
             Order::Clear => {
                 self.talk.clear();
-                self.note("forgotten");
+                self.note("forgotten")?;
             }
             Order::System(change) => {
                 let told = self.talk.instruct(change);
-                self.note(&told);
+                self.note(&told)?;
             }
             Order::Unknown(name) => {
                 Self::complain(&format!("there is no {name}; /help lists what there is"));
@@ -137,6 +139,7 @@ impl Session {
         match self.ask(question).await {
             Ok(End::Interrupted) if !self.is_person => bail!("interrupted"),
             Ok(_) => {}
+            Err(error) if error.is::<out::Unread>() => return Err(error),
             Err(error) => {
                 self.failed += 1;
                 Self::complain(&format!("{error:#}"));
@@ -150,13 +153,11 @@ impl Session {
         self.talk.ask(question, &mut self.interrupts).await
     }
 
-    fn note(&self, text: &str) {
-        if self.is_person {
-            println!("{}", style(text).dim());
-        }
+    fn note(&self, text: &str) -> Result<()> {
+        if self.is_person { out::line(style(text).dim()) } else { Ok(()) }
     }
 
     fn complain(text: &str) {
-        eprintln!("{} {text}", style("error:").for_stderr().red().bold());
+        out::note(format_args!("{} {text}", style("error:").for_stderr().red().bold()));
     }
 }

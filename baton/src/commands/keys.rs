@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use router::keys;
 
+use crate::out;
+
 /// `baton keys`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct KeysArgs {
@@ -50,20 +52,20 @@ fn new(name: &str, tenant: Option<&str>) -> Result<()> {
     let file = toml::Table::from_iter([("key".to_owned(), toml::Value::Array(vec![entry.into()]))]);
     let text = toml::to_string(&file)?;
     keys::check_file(&text).map_err(anyhow::Error::msg)?;
-    eprintln!("The key, shown only now: {key}\n\nIts entry for the router's --api-keys-file:\n");
-    println!("{text}");
-    Ok(())
+    let told =
+        format!("The key, shown only now: {key}\n\nIts entry for the router's --api-keys-file:\n");
+    out::note(told);
+    out::line(text)
 }
 
 fn hash() -> Result<()> {
     let input = std::io::stdin();
     if input.is_terminal() {
-        eprintln!("The key, then Enter:");
+        out::note("The key, then Enter:");
     }
     let mut key = String::new();
     input.read_line(&mut key).context("can't read the key")?;
     let key = key.trim_end_matches(['\n', '\r']);
     ensure!(!key.is_empty(), "there is no key on standard input");
-    println!("{}", keys::hash(key));
-    Ok(())
+    out::line(keys::hash(key))
 }

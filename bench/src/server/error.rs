@@ -4,9 +4,9 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::RETRY_AFTER;
 use http::response::Parts;
+use http::{StatusCode, Uri};
 use hyper_util::client::legacy;
 use serde_json::Value;
 
@@ -35,9 +35,12 @@ pub enum ServerError {
     /// It did not answer in time.
     #[error("the server did not answer in time")]
     TimedOut,
-    /// The connection broke, or what came over it is no answer.
+    /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// What came over it is no answer.
+    #[error("what answers there does not speak as OpenAI's servers do: {0}")]
+    Misunderstood(String),
     /// It answered, and refused.
     #[error("{0}")]
     Refused(Refusal),
@@ -71,8 +74,8 @@ impl ServerError {
                 Self::Untrusted { url, cause: why.to_string() }
             }
             Some(other) => Self::Unreachable { url, cause: format!("{other}; is it http?") },
-            None if error.is_connect() => Self::Unreachable { url, cause },
-            None if is_no_http(error) => Self::Broken(format!("{cause}; is it https?")),
+            None if error.is_connect() => Self::Unreachable { url: with_port(url), cause },
+            None if is_no_http(error) => Self::Misunderstood(format!("{cause}; is it https?")),
             None => Self::Broken(cause),
         }
     }
@@ -90,9 +93,20 @@ impl ServerError {
             Self::Untrusted { cause, .. } => format!("not trusted: {cause}"),
             Self::TimedOut => "timed out".to_owned(),
             Self::Broken(cause) => format!("connection broke: {cause}"),
+            Self::Misunderstood(cause) => format!("no answer: {cause}"),
             Self::Refused(refusal) => refusal.kind(),
             Self::NoModel => "no model".to_owned(),
         }
+    }
+}
+
+/// An address with the port that was meant by naming none.
+fn with_port(url: String) -> String {
+    let uri = url.parse::<Uri>().ok().filter(|uri| uri.port().is_none());
+    match uri.as_ref().and_then(Uri::scheme_str) {
+        Some("https") => format!("{url} (port 443)"),
+        Some(_) => format!("{url} (port 80)"),
+        None => url,
     }
 }
 

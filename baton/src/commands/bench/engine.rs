@@ -7,6 +7,7 @@ use bench::engine::{EngineBench, Group, ModelSource, Progress, Shape};
 use clap::Args;
 
 use super::device::DeviceArgs;
+use crate::out;
 
 /// `baton bench engine`.
 #[derive(Args, Clone, Debug)]
@@ -53,12 +54,13 @@ pub(super) async fn run(args: EngineArgs) -> Result<()> {
     };
     let report = tokio::task::spawn_blocking(move || {
         bench.run(&mut |progress| match progress {
-            Progress::Note(text) => eprintln!("{text}"),
-            Progress::Row(row) => eprintln!("{row}"),
+            Progress::Note(text) => out::note(text),
+            Progress::Row(row) => out::note(row),
         })
     })
     .await??;
-    println!("{report}");
+    // Whoever reads only its beginning has what he wants.
+    let _ = out::line(&report);
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("can't write {}", path.display()))?;

@@ -7,6 +7,7 @@ use bench::kernels::{Extent, KernelBench};
 use clap::Args;
 
 use super::device::DeviceArgs;
+use crate::out;
 
 /// `baton bench kernels`.
 #[derive(Args, Clone, Debug)]
@@ -39,16 +40,17 @@ pub(super) async fn run(args: KernelArgs) -> Result<()> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let fresh = now.map_or(0, |since| since.as_micros() as u64);
     let seed = args.seed.unwrap_or(fresh);
-    println!("seed {seed}");
+    out::line(format_args!("seed {seed}"))?;
     let extent = match (args.check, args.quick) {
         (true, _) => Extent::Small,
         (false, true) => Extent::Checked,
         (false, false) => Extent::Timed,
     };
     let bench = KernelBench { cuda, only: args.only, seed, extent };
-    let report =
-        tokio::task::spawn_blocking(move || bench.run(&mut |row| println!("{row}"))).await??;
-    println!("{report}");
+    // Whoever reads only the beginning has what he wants; what is wrong is told at the end.
+    let run = move || bench.run(&mut |row| drop(out::line(row)));
+    let report = tokio::task::spawn_blocking(run).await??;
+    let _ = out::line(&report);
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("can't write {}", path.display()))?;

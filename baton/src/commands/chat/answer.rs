@@ -1,19 +1,26 @@
 //! An answer as it arrives.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use bench::ServerError;
 use bench::server::Refusal;
 use console::{Term, style};
 use serde_json::Value;
 
 use super::wrap::Wrap;
+use crate::out;
+
+/// Of tokens that come within less, a rate says nothing about the next ones.
+const RATE_SPAN_MIN: Duration = Duration::from_millis(20);
 
 /// An answer, shown as it arrives.
 pub(super) struct Answer {
     asked: Instant,
     first_after: Option<Duration>,
+    /// When its end was told, or the last of its text.
+    last_after: Duration,
     text: String,
     wrap: Wrap,
     tokens: u64,
@@ -41,6 +48,7 @@ impl Default for Answer {
         Self {
             asked: Instant::now(),
             first_after: None,
+            last_after: Duration::ZERO,
             text: String::new(),
             wrap: Wrap::new(width.filter(|_| std::io::stdout().is_terminal())),
             tokens: 0,
@@ -65,16 +73,16 @@ impl Answer {
     /// Takes an event.
     ///
     /// # Errors
-    /// If it is none, or says that the answer broke off.
-    pub(super) fn take(&mut self, event: &[u8]) -> Result<(), ServerError> {
+    /// If it is none, or says that the answer broke off, or nobody reads the answer.
+    pub(super) fn take(&mut self, event: &[u8]) -> Result<()> {
         if event == b"[DONE]" {
             self.is_done = true;
             return Ok(());
         }
-        let broken = |_| ServerError::Broken("an event is not JSON".into());
+        let broken = |_| ServerError::Misunderstood("an event is not JSON".into());
         let event: Value = serde_json::from_slice(event).map_err(broken)?;
         if let Some(refusal) = Refusal::of_event(&event) {
-            return Err(ServerError::Refused(refusal));
+            return Err(ServerError::Refused(refusal).into());
         }
         if let Some(tokens) = event["usage"]["completion_tokens"].as_u64() {
             self.tokens = tokens;
@@ -82,6 +90,7 @@ impl Answer {
         let choice = &event["choices"][0];
         if let Some(reason) = choice["finish_reason"].as_str() {
             self.finish = Some(reason.to_owned());
+            self.last_after = self.asked.elapsed();
         }
         match choice["delta"]["content"].as_str() {
             Some(text) if !text.is_empty() => self.say(text),
@@ -97,33 +106,31 @@ impl Answer {
         match (self.is_done, self.finish.as_deref()) {
             (_, Some("length")) => Ok(Ended::Cut),
             (true, _) | (_, Some(_)) => Ok(Ended::Whole),
-            (false, None) => Err(ServerError::Broken("the answer is not whole".into())),
+            (false, None) => Err(ServerError::Broken("it closed the connection".into())),
         }
     }
 
     /// Ends the line, and says how it went where somebody watches.
-    pub(super) fn close(&mut self, ended: Option<&Ended>) -> std::io::Result<()> {
+    ///
+    /// # Errors
+    /// If nobody reads the answer.
+    pub(super) fn close(&mut self, ended: Option<&Ended>) -> Result<()> {
         let rest = self.wrap.finish();
-        let mut out = std::io::stdout();
-        out.write_all(rest.as_bytes())?;
-        if !self.text.is_empty() || ended.is_some() {
-            writeln!(out)?;
+        let has_line = !self.text.is_empty() || ended.is_some();
+        out::write(format_args!("{rest}{}", if has_line { "\n" } else { "" }))?;
+        match ended {
+            Some(ended) if std::io::stdout().is_terminal() => {
+                out::line(style(self.figures(*ended)).dim())
+            }
+            _ => Ok(()),
         }
-        if out.is_terminal()
-            && let Some(ended) = ended
-        {
-            writeln!(out, "{}", style(self.figures(*ended)).dim())?;
-        }
-        out.flush()
     }
 
-    fn say(&mut self, text: &str) -> Result<(), ServerError> {
-        self.first_after.get_or_insert_with(|| self.asked.elapsed());
+    fn say(&mut self, text: &str) -> Result<()> {
+        self.last_after = self.asked.elapsed();
+        self.first_after.get_or_insert(self.last_after);
         self.text.push_str(text);
-        let shown = self.wrap.push(text);
-        let mut out = std::io::stdout();
-        let written = out.write_all(shown.as_bytes()).and_then(|()| out.flush());
-        written.map_err(|error| ServerError::Broken(format!("nobody takes the answer: {error}")))
+        out::write(self.wrap.push(text))
     }
 
     /// Tokens and times in a few words.
@@ -141,13 +148,39 @@ impl Answer {
         }
         if let Some(first) = self.first_after {
             parts.push(format!("first after {:.0} ms", first.as_secs_f64() * 1e3));
-            let rest = self.asked.elapsed().saturating_sub(first).as_secs_f64();
-            let rate = self.tokens.saturating_sub(1) as f64 / rest.max(1e-6);
-            if self.tokens > 1 {
+            let span = self.last_after.saturating_sub(first);
+            if self.tokens > 1 && span >= RATE_SPAN_MIN {
+                let rate = (self.tokens - 1) as f64 / span.as_secs_f64();
                 parts.push(format!("then {rate:.0}/s"));
             }
         }
         parts.extend(self.path.clone());
         parts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::steady(9, 100, 900, "9 tokens, first after 100 ms, then 10/s")]
+    #[case::at_once(9, 100, 101, "9 tokens, first after 100 ms")]
+    #[case::one(1, 100, 900, "1 tokens, first after 100 ms")]
+    fn a_rate_is_of_the_time_in_which_tokens_came(
+        #[case] tokens: u64,
+        #[case] first_ms: u64,
+        #[case] last_ms: u64,
+        #[case] said: &str,
+    ) {
+        let answer = Answer {
+            tokens,
+            first_after: Some(Duration::from_millis(first_ms)),
+            last_after: Duration::from_millis(last_ms),
+            ..Answer::default()
+        };
+        assert_eq!(answer.figures(Ended::Whole), said);
     }
 }

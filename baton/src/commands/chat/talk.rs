@@ -13,6 +13,7 @@ use tokio::signal::unix::Signal;
 use super::answer::{Answer, Ended};
 use super::order::Instruction;
 use super::{ChatArgs, trouble};
+use crate::out;
 
 /// Longer than a server says nothing at all while it works: it shows signs of life.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
@@ -56,7 +57,7 @@ impl Talk {
     pub(super) async fn begin(server: Server, args: &ChatArgs) -> Result<Self> {
         let model = match &args.model {
             Some(id) => known(&server, id).await,
-            None => server.first_model().await.map_err(|error| trouble::told(&error))?,
+            None => server.first_model().await.map_err(|error| trouble::told(error.into()))?,
         };
         let half = model.context_tokens.map_or(u64::MAX, |context| (context / 2).max(1));
         Ok(Self {
@@ -119,12 +120,12 @@ impl Talk {
         match asked {
             Ok(Ended::Interrupted) => Ok(End::Interrupted),
             Ok(_) => Ok(End::Whole),
-            Err(error) => Err(trouble::told(&error)),
+            Err(error) => Err(trouble::told(error)),
         }
     }
 
     /// Gets the answer, from as much of what was said as fits.
-    async fn answer(&mut self, question: &str, answer: &mut Answer) -> Result<Ended, ServerError> {
+    async fn answer(&mut self, question: &str, answer: &mut Answer) -> Result<Ended> {
         let mut left_out = 0;
         loop {
             match self.try_answer(question, left_out, answer).await {
@@ -145,7 +146,7 @@ impl Talk {
         question: &str,
         left_out: usize,
         answer: &mut Answer,
-    ) -> Result<Ended, ServerError> {
+    ) -> Result<Ended> {
         let request = self.request(question);
         let sent = self.server.stream("/v1/chat/completions", &request);
         let mut events = timely(sent).await??;
@@ -154,7 +155,7 @@ impl Talk {
         while let Some(event) = timely(events.next()).await?? {
             answer.take(&event)?;
         }
-        answer.ended()
+        Ok(answer.ended()?)
     }
 
     fn request(&self, question: &str) -> Value {
@@ -198,6 +199,6 @@ fn note_left_out(turns: usize) {
             "the talk is longer than the model's context: its oldest {turns} {questions} left out from now \
              on; /clear begins anew"
         );
-        eprintln!("{}", style(note).for_stderr().dim());
+        out::note(style(note).for_stderr().dim());
     }
 }

@@ -8,19 +8,27 @@ use bench::server::Refusal;
 const TOO_LONG: &str = "context_length_exceeded";
 
 /// Whether the conversation has more than the model's context holds.
-pub(super) fn is_too_long(error: &ServerError) -> bool {
-    matches!(error, ServerError::Refused(refusal) if refusal.code.as_deref() == Some(TOO_LONG))
+pub(super) fn is_too_long(error: &Error) -> bool {
+    let error = error.downcast_ref();
+    matches!(error, Some(ServerError::Refused(refusal)) if refusal.code.as_deref() == Some(TOO_LONG))
 }
 
 /// The error for the user's eyes.
-pub(super) fn told(error: &ServerError) -> Error {
-    match error {
+pub(super) fn told(error: Error) -> Error {
+    let error = match error.downcast::<ServerError>() {
+        Ok(error) => error,
+        Err(other) => return other,
+    };
+    match &error {
         ServerError::Unreachable { .. } => anyhow!("{error}; start one with `baton up`"),
         ServerError::Untrusted { .. } => {
             anyhow!("{error}; call it by a name that it has, or say whom to trust: --ca FILE")
         }
         ServerError::Refused(refusal) => anyhow!("{}", of_refusal(refusal)),
-        ServerError::TimedOut | ServerError::Broken(_) | ServerError::NoModel => {
+        ServerError::Broken(cause) => anyhow!(
+            "the server went away before its answer was whole ({cause}): is it still running? Then ask again"
+        ),
+        ServerError::TimedOut | ServerError::Misunderstood(_) | ServerError::NoModel => {
             anyhow!("{error}")
         }
     }
@@ -76,12 +84,13 @@ mod tests {
     #[case::too_long(refused(400, TOO_LONG, None), "shorten it")]
     #[case::half_way(refused(0, "internal_error", None), "broke off: no")]
     #[case::wrong(refused(400, "other", None), "no (400)")]
+    #[case::gone(ServerError::Broken("reset".into()), "the server went away before its answer was whole (reset)")]
     #[case::nobody(
         ServerError::Unreachable { url: "http://h".into(), cause: "refused".into() },
         "no server answers at http://h: refused; start one with `baton up`"
     )]
     fn trouble_says_what_to_do_in_one_line(#[case] error: ServerError, #[case] said: &str) {
-        let told = format!("{:#}", told(&error));
+        let told = format!("{:#}", told(error.into()));
         assert!(told.contains(said) && !told.contains('\n'), "{told}");
     }
 }
