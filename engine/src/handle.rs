@@ -25,7 +25,7 @@ pub use self::events::{Event, EventStream, FilledPages, SequenceError};
 pub(crate) use self::events::{EventSender, event_channel};
 pub(crate) use self::live::LiveBlocks;
 pub(crate) use self::outbox::Outbox;
-pub(crate) use self::queue::{Queue, QueuePlace, Waiting};
+pub(crate) use self::queue::{Part, Queue, QueuePlace, Waiting};
 pub use self::submission::{Mode, Submission, SubmitError};
 use crate::stats::EngineStats;
 
@@ -243,8 +243,11 @@ impl EngineHandle {
 
     fn take_place(&self, submission: &Submission) -> Result<QueuePlace, SubmitError> {
         let part = match submission.mode {
-            Mode::Resume { .. } => Waiting::resumed(),
-            Mode::Generate | Mode::Prefill => Waiting::prompt(submission.work.context_tokens()),
+            Mode::Resume { .. } => Part::Resumed,
+            Mode::Generate | Mode::Prefill => Part::Prompt {
+                client: submission.work.client,
+                tokens: submission.work.context_tokens() as u64,
+            },
         };
         let shared = &self.0.shared;
         shared
@@ -258,7 +261,7 @@ impl EngineHandle {
         if stats.prefill_tokens_per_s == 0.0 {
             return RETRY_AFTER_UNMEASURED;
         }
-        Duration::from_secs_f64(stats.queued_prefill_tokens as f64 / stats.prefill_tokens_per_s)
+        stats.prefill_wait()
     }
 
     fn hash(&self, hasher: &ChainHasher, submission: &Submission) -> Vec<BlockHash> {
@@ -323,9 +326,9 @@ impl Shared {
     /// See [`EngineHandle::stats`].
     pub(crate) fn stats(&self) -> EngineStats {
         let mut stats = self.stats.lock().clone();
-        let Waiting { prompts, resumed, prefill_tokens } = self.queue.waiting();
+        let Waiting { prompts, resumed, backlog } = self.queue.waiting();
         stats.waiting += prompts + resumed;
-        stats.queued_prefill_tokens += prefill_tokens;
+        stats.backlog.extend(&backlog);
         stats
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scheduler::Backlog;
 use scheduler::cost::OutputLengths;
 
 /// How much of an average one new measurement makes. A tenth: some ten steps to follow a change of
@@ -18,7 +19,7 @@ pub struct EngineStats {
     /// Of all these, sequences whose reader has stalled.
     pub paused: u32,
     /// Tokens of contexts that have no KV yet.
-    pub queued_prefill_tokens: u64,
+    pub backlog: Backlog,
     /// Tokens of KV that running sequences hold.
     pub context_tokens: u64,
     /// Measured prefill rate, tokens per second; 0 until measured.
@@ -68,7 +69,7 @@ impl EngineStats {
         if self.prefill_tokens_per_s == 0.0 {
             return Duration::ZERO;
         }
-        Duration::from_secs_f64(self.queued_prefill_tokens as f64 / self.prefill_tokens_per_s)
+        Duration::from_secs_f64(self.backlog.total() as f64 / self.prefill_tokens_per_s)
     }
 }
 

@@ -77,6 +77,7 @@ fn place(criterion: &mut Criterion) {
                     fingerprint: None,
                     turn,
                     share_ahead: 1.0,
+                    prompt_share_ahead: 1.0,
                     is_short: false,
                 };
                 ledger.apply(&mut snapshot);

@@ -11,10 +11,10 @@ mod turns;
 
 use std::time::Duration;
 
-pub use line::{Crowd, Line, LineFull, Need};
+pub use line::{Line, LineFull, Need};
 pub use misses::Misses;
 pub use streams::{StreamLimits, StreamPermit, Streams};
-pub use turns::Turns;
+pub use turns::{Size, Stage, Turns};
 
 use crate::SloTargets;
 

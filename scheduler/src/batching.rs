@@ -10,6 +10,9 @@
 //! 4. Then waiting prompts, oldest first, where their whole context still fits beside the others:
 //!    a prompt that is half computed and then preempted is work lost.
 //!
+//! Clients share what 3 and 4 have of a step: half is the oldest prompt's, and of the rest the client that wants
+//! least comes first ([`crate::Backlog`]). What is then left goes to whoever is next.
+//!
 //! Before all that, sequences whose readers have stalled give way to those that wait: their places, which costs them
 //! nothing, then their blocks. And clients share the places: who waits while another client has two places more than
 //! his gets the youngest of those.
@@ -138,8 +141,7 @@ pub fn plan(
     planner.give_way();
     planner.decode_rows();
     planner.admit_resumed();
-    planner.prefill_chunks();
-    planner.admit_prompts(probe);
+    planner.prompts(probe);
     planner.into_plan()
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod backlog;
 pub mod batching;
 pub mod cost;
 pub mod partition;
@@ -15,6 +16,7 @@ pub mod slo;
 pub mod worker;
 
 pub use admission::{Forecast, Need, StreamLimits, StreamPermit, Streams, Turns};
+pub use backlog::Backlog;
 pub use partition::{Activity, PartitionLoad, PartitionTargets, Partitioner, Room};
 pub use placement::{
     Assigned, Candidate, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Path, Placement,

@@ -56,6 +56,8 @@ pub struct PlacementRequest<'a> {
     pub turn: u64,
     /// The share of what waits that comes before it: see [`crate::Turns::share_ahead`].
     pub share_ahead: f64,
+    /// The share of the prompts' tokens that come before its own: see [`crate::Turns::prompt_share_ahead`].
+    pub prompt_share_ahead: f64,
     /// Its client has less than its share: see [`crate::Turns::is_short`].
     pub is_short: bool,
 }
@@ -209,6 +211,7 @@ impl<'a> PlacementRequest<'a> {
             fingerprint: None,
             turn,
             share_ahead: 1.0,
+            prompt_share_ahead: 1.0,
             is_short: false,
         }
     }
@@ -225,6 +228,7 @@ impl<'a> PlacementRequest<'a> {
             fingerprint: None,
             turn,
             share_ahead: 1.0,
+            prompt_share_ahead: 1.0,
             is_short: false,
         }
     }
@@ -233,8 +237,9 @@ impl<'a> PlacementRequest<'a> {
     #[must_use]
     pub fn of(self, client: ClientId, turns: &Turns) -> Self {
         let share_ahead = turns.share_ahead(client, self.sequences);
+        let prompt_share_ahead = turns.prompt_share_ahead(client, self.context_tokens);
         let is_short = turns.is_short(client, self.sequences);
-        Self { share_ahead, is_short, ..self }
+        Self { share_ahead, prompt_share_ahead, is_short, ..self }
     }
 
     /// The same request, only on workers that compute as `fingerprint`.

@@ -191,6 +191,47 @@ async fn a_crowd_of_slow_readers_starves_nobody() {
     single.assert_clean().await;
 }
 
+/// Clients that send prompts which take longer than the target for first tokens, again and again.
+const LONG_PROMPTS: usize = 2;
+/// Short questions beside them.
+const QUESTIONS: usize = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_prompts_of_one_client_keep_nobody_elses_short_ones_out() {
+    let single = Single::start(&["--ttft-target-ms", "500"]).await;
+    let client = single.node.client();
+    client.chat(&long_prompt(0), 1).await.expect("an answer: nobody else is there");
+    let flood: Vec<_> =
+        (1..=LONG_PROMPTS).map(|it| tokio::spawn(flood(client.clone(), it))).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let other = client.from_address([127, 0, 0, 2].into());
+    let mut answered = 0;
+    for number in 0..QUESTIONS {
+        match other.chat(&load::message(number), 8).await {
+            Ok(answer) => answered += usize::from(answer.flaw().is_none()),
+            Err(failure) => assert_eq!(refusal(&failure, Duration::ZERO), End::Refused),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(answered >= QUESTIONS / 2, "{answered} of {QUESTIONS} answered");
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
+    single.assert_clean().await;
+}
+
+/// Some 1,800 tokens that no cache holds.
+fn long_prompt(number: usize) -> String {
+    format!("{number} {}", "word number seven ".repeat(600))
+}
+
+/// Sends long prompts without end, each as soon as the one before has ended.
+async fn flood(client: Client, which: usize) {
+    for number in 1.. {
+        let refused = client.chat(&long_prompt(1_000 * which + number), 1).await.is_err();
+        tokio::time::sleep(Duration::from_millis(if refused { 50 } else { 0 })).await;
+    }
+}
+
 /// For the first of the crowd to run.
 const SLOW_PATIENCE: Duration = Duration::from_secs(60);
 

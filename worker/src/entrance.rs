@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use cluster::clock;
 use engine::{EngineHandle, EngineStats};
 use parking_lot::Mutex;
-use scheduler::admission::{Crowd, Line, Need, retry_after};
+use scheduler::admission::{Line, Need, retry_after};
 use scheduler::cost::prior::{DECODE_STEP_S, PREFILL_TOKENS_PER_S};
-use scheduler::{ClientId, Generation, StopRules};
+use scheduler::{Backlog, ClientId, Generation, StopRules};
 use tokio::sync::oneshot;
 
 use crate::WorkerError;
@@ -76,14 +76,15 @@ struct Shared {
 struct State {
     line: Line,
     doors: HashMap<u64, Door>,
-    /// Prompt tokens of those in line.
-    prefill_tokens: u64,
+    /// Prompts of those in line.
+    backlog: Backlog,
     refused: u64,
 }
 
 /// Where a request waits.
 struct Door {
     opener: oneshot::Sender<()>,
+    client: ClientId,
     prefill_tokens: u64,
 }
 
@@ -172,10 +173,10 @@ impl Entrance {
     pub fn for_sequences(engine: EngineHandle, waiting_max: usize) -> Self {
         let info = engine.info();
         let room = Need { places: info.sequences_max, blocks: info.total_blocks };
-        Self::new(engine, room, waiting_max, true)
+        Self::new(engine, Line::new(room, waiting_max), true)
     }
 
-    /// The way to an engine that computes prompts for others.
+    /// The way to an engine that computes prompts for others. A short prompt goes in beside another client's long one.
     ///
     /// - `step_tokens`: of a step.
     #[must_use]
@@ -184,12 +185,13 @@ impl Entrance {
         let blocks =
             (PROMPT_STEPS * step_tokens.div_ceil(info.block_tokens)).min(info.total_blocks);
         let room = Need { places: info.sequences_max, blocks };
-        Self::new(engine, room, waiting_max, false)
+        let line = Line::new(room, waiting_max).with_spare_blocks(info.total_blocks - blocks);
+        Self::new(engine, line, false)
     }
 
-    fn new(engine: EngineHandle, room: Need, waiting_max: usize, generates: bool) -> Self {
-        let line = Line::new(room, waiting_max);
-        let state = State { line, doors: HashMap::new(), prefill_tokens: 0, refused: 0 };
+    fn new(engine: EngineHandle, line: Line, generates: bool) -> Self {
+        let (doors, backlog) = (HashMap::new(), Backlog::default());
+        let state = State { line, doors, backlog, refused: 0 };
         Self(Arc::new(Shared { engine, state: Mutex::new(state), generates }))
     }
 
@@ -217,7 +219,7 @@ impl Entrance {
         let state = self.0.state.lock();
         AtEntrance {
             waiting: state.line.waiting() as u32,
-            prefill_tokens: state.prefill_tokens,
+            prefill_tokens: state.backlog.total(),
             wanted: state.line.wanted(),
             inside: state.line.inside(),
         }
@@ -243,7 +245,7 @@ impl Entrance {
         let Ok(ticket) = state.line.join(ask.client, ask.need) else {
             return Err(state.refuse("as many requests wait as may", wait));
         };
-        let door = state.hang(ticket, ask.prefill_tokens);
+        let door = state.hang(ticket, &ask);
         let inside = Inside { shared: self.0.clone(), ticket, ask };
         state.let_in(&stats);
         drop(state);
@@ -263,30 +265,18 @@ impl Shared {
 
     /// Until the request is in and the prompts before its own are computed; nothing where nothing was measured.
     fn expected_wait(&self, state: &State, ask: &Ask, stats: &EngineStats) -> Duration {
-        let crowd = state.line.crowd(ask.client, ask.need, dormant(&state.line, stats));
-        Duration::try_from_secs_f64(
-            self.room_s(&crowd, stats) + self.prompts_s(state, &crowd, ask, stats),
-        )
-        .unwrap_or(Duration::MAX)
+        let seconds = self.room_s(state, ask, stats) + prompts_s(state, ask, stats);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     /// Sequences of mean length end evenly over their time.
-    fn room_s(&self, crowd: &Crowd, stats: &EngineStats) -> f64 {
+    fn room_s(&self, state: &State, ask: &Ask, stats: &EngineStats) -> f64 {
         if !self.generates {
             return 0.0;
         }
-        crowd.must_end
+        state.line.must_end(ask.client, ask.need, dormant(&state.line, stats))
             * stats.output.mean_or_usual()
             * measured_or(stats.decode_step_s, DECODE_STEP_S)
-    }
-
-    fn prompts_s(&self, state: &State, crowd: &Crowd, ask: &Ask, stats: &EngineStats) -> f64 {
-        if ask.prefill_tokens == 0 {
-            return 0.0;
-        }
-        let ahead = state.prefill_tokens as f64 * crowd.share_ahead;
-        let per_s = measured_or(stats.prefill_tokens_per_s, PREFILL_TOKENS_PER_S);
-        (stats.queued_prefill_tokens as f64 + ahead) / per_s
     }
 
     fn refusal(&self, ask: &Ask) -> WorkerError {
@@ -300,16 +290,17 @@ impl Shared {
 // === impl State ===
 
 impl State {
-    fn hang(&mut self, ticket: u64, prefill_tokens: u64) -> oneshot::Receiver<()> {
+    fn hang(&mut self, ticket: u64, ask: &Ask) -> oneshot::Receiver<()> {
+        let Ask { client, prefill_tokens, .. } = *ask;
         let (opener, door) = oneshot::channel();
-        self.doors.insert(ticket, Door { opener, prefill_tokens });
-        self.prefill_tokens += prefill_tokens;
+        self.doors.insert(ticket, Door { opener, client, prefill_tokens });
+        self.backlog.add(client, prefill_tokens);
         door
     }
 
     fn take_door(&mut self, ticket: u64) -> Option<oneshot::Sender<()>> {
-        let Door { opener, prefill_tokens } = self.doors.remove(&ticket)?;
-        self.prefill_tokens -= prefill_tokens;
+        let Door { opener, client, prefill_tokens } = self.doors.remove(&ticket)?;
+        self.backlog.remove(client, prefill_tokens);
         Some(opener)
     }
 
@@ -346,6 +337,17 @@ impl Drop for Inside {
         }
         state.let_in(&stats);
     }
+}
+
+/// Until the prompts that come before its own are computed.
+fn prompts_s(state: &State, ask: &Ask, stats: &EngineStats) -> f64 {
+    if ask.prefill_tokens == 0 {
+        return 0.0;
+    }
+    let mut backlog = stats.backlog.clone();
+    backlog.extend(&state.backlog);
+    let ahead = backlog.ahead_of(ask.client, ask.prefill_tokens);
+    ahead as f64 / measured_or(stats.prefill_tokens_per_s, PREFILL_TOKENS_PER_S)
 }
 
 /// The part of what is inside whose readers have stalled.

@@ -48,7 +48,7 @@ impl LoadProbe {
             sequence: 0,
             running: stats.running,
             waiting: stats.waiting + self.holdings.waiting() + entrance.waiting,
-            queued_prefill_tokens: stats.queued_prefill_tokens + queued,
+            queued_prefill_tokens: stats.backlog.total() + queued,
             context_tokens: stats.context_tokens,
             free_blocks: counts.available(),
             total_blocks,

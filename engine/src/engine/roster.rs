@@ -112,7 +112,9 @@ impl Roster {
             let filled = sequence.table.tokens();
             let remaining = sequence.context_tokens(&request.work.prompt) - filled;
             stats.context_tokens += filled as u64;
-            stats.queued_prefill_tokens += if remaining > 1 { remaining as u64 } else { 0 };
+            if remaining > 1 {
+                stats.backlog.add(request.work.client, remaining as u64);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who is let in, by this router's targets and its clients' shares; and who stays in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::telemetry::Metrics;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use scheduler::admission::{self, Misses, Target};
+use scheduler::admission::{self, Misses, Size, Stage, Target};
 use scheduler::{ClientId, Forecast, PlacementRequest, SloTargets, Turns};
 
 use super::DispatchError;
@@ -35,9 +35,8 @@ pub(super) struct Admission {
 pub(super) struct Turn {
     admission: Arc<Admission>,
     client: ClientId,
-    /// Its sequences.
-    width: u32,
-    started: AtomicBool,
+    size: Size,
+    stage: Mutex<Stage>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -113,27 +112,29 @@ impl Admission {
         Forecast { miss_s: self.misses.lock().likely_max_s(clock::now()), ..*forecast }
     }
 
-    /// A request of `client` for `width` sequences was placed.
-    pub(super) fn begin(self: &Arc<Self>, client: ClientId, width: u32) -> Turn {
-        self.turns.lock().begin(client, width);
-        Turn { admission: self.clone(), client, width, started: AtomicBool::new(false) }
+    /// A request of `client` was placed.
+    pub(super) fn begin(self: &Arc<Self>, client: ClientId, size: Size) -> Turn {
+        self.turns.lock().begin(client, size);
+        Turn { admission: self.clone(), client, size, stage: Mutex::default() }
     }
 }
 
 // === impl Turn ===
 
 impl Turn {
-    /// The request waits no longer.
-    pub(super) fn start(&self) {
-        if !self.started.swap(true, Ordering::Relaxed) {
-            self.admission.turns.lock().start(self.client, self.width);
+    /// The request has come so far, if it hadn't yet.
+    pub(super) fn reach(&self, stage: Stage) {
+        let mut before = self.stage.lock();
+        if *before < stage {
+            self.admission.turns.lock().advance(self.client, self.size, *before, stage);
+            *before = stage;
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let started = *self.started.get_mut();
-        self.admission.turns.lock().end(self.client, self.width, started);
+        let stage = *self.stage.get_mut();
+        self.admission.turns.lock().end(self.client, self.size, stage);
     }
 }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use proto::v1::decode_client::DecodeClient;
 use proto::v1::generate_response::{Path, Started};
 use proto::{Readable, SealChain, Sealed as _, v1};
+use scheduler::admission::{Size, Stage};
 use scheduler::{Fingerprint, Forecast, Generation, Placement, WorkerId};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -87,8 +88,11 @@ impl Flight {
         way_back: WayBack,
     ) -> Self {
         let progress = Mutex::new(Progress::new(&request.generation));
-        let width = request.generation.choices.len() as u32;
-        let turn = placing.admission.begin(request.generation.client, width);
+        let size = Size {
+            width: request.generation.choices.len() as u32,
+            prompt_tokens: request.generation.context_tokens() as u32,
+        };
+        let turn = placing.admission.begin(request.generation.client, size);
         let (placed, forecast) = (clock::now(), first.forecast);
         let start_by = placed.checked_add(placing.admission.start_within(&forecast));
         let promise = Mutex::new(Some(Promise { placed, forecast, start_by }));
@@ -248,6 +252,7 @@ impl Flight {
 
     /// The first token has come: what was promised is judged by it.
     fn note_first(&self) {
+        self.turn.reach(Stage::Speaks);
         if let Some(Promise { placed, forecast, .. }) = self.promise.lock().take() {
             self.placing.admission.came(&forecast, clock::now() - placed);
         }
@@ -308,7 +313,7 @@ impl Flight {
             cached_tokens: started.cached_tokens,
             fingerprint: placement.fingerprint.name(),
         };
-        self.turn.start();
+        self.turn.reach(Stage::Computes);
         // A client that has no token yet may still be answered by others.
         if self.progress.lock().start() || !self.request.pin.is_bound() {
             self.send(GenerationEvent::Started(route)).await?;

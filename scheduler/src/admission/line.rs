@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::ClientId;
 
-/// The part of the room by which a client with less than its share may overfill it, rather than wait for those
+/// The part of the places by which a client with less than its share may overfill them, rather than wait for those
 /// who hold more: as much again is then taken from them.
 const OVERFILL_SHARE: u32 = 8;
 
@@ -26,21 +26,13 @@ pub struct Need {
 #[derive(Debug)]
 pub struct Line {
     room: Need,
+    /// The room for a client with less than its share.
+    overfilled: Need,
     waiting_max: usize,
     inside: Need,
     holders: HashMap<ClientId, Need>,
     waiting: VecDeque<Waiting>,
     next_ticket: u64,
-}
-
-/// How full a worker is for one request.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Crowd {
-    /// The share of what is inside that has to end before the request gets in; above 1 where more has to end than
-    /// is inside now.
-    pub must_end: f64,
-    /// The share of what waits that comes before the request.
-    pub share_ahead: f64,
 }
 
 /// As much waits already as may wait.
@@ -95,14 +87,23 @@ impl Line {
     /// Nobody there.
     #[must_use]
     pub fn new(room: Need, waiting_max: usize) -> Self {
+        let spare_places = room.places.div_ceil(OVERFILL_SHARE);
         Self {
             room,
+            overfilled: Need { places: room.places + spare_places, ..room },
             waiting_max,
             inside: Need::default(),
             holders: HashMap::new(),
             waiting: VecDeque::new(),
             next_ticket: 0,
         }
+    }
+
+    /// The same, where a client with less than its share may also take so many blocks more.
+    #[must_use]
+    pub fn with_spare_blocks(mut self, blocks: u32) -> Self {
+        self.overfilled.blocks += blocks;
+        self
     }
 
     /// Waits behind the others of its client. Half of the line at most is one client's.
@@ -169,26 +170,25 @@ impl Line {
         self.waiting.iter().fold(Need::default(), |sum, waiting| sum.plus(waiting.need))
     }
 
-    /// How full it is for the next request of `client`.
+    /// The share of what is inside that has to end before the next request of `client` gets in; above 1 where more has
+    /// to end than is inside now.
     ///
     /// - `dormant`: as for [`Line::enter`].
     #[must_use]
-    pub fn crowd(&self, client: ClientId, need: Need, dormant: f64) -> Crowd {
+    pub fn must_end(&self, client: ClientId, need: Need, dormant: f64) -> f64 {
         let active = self.inside.without(dormant);
         let asked = Waiting { ticket: self.next_ticket, client, need };
         let ahead = self.ahead(client);
         if ahead == Need::default() && self.has_room(&asked, dormant) {
-            return Crowd { must_end: 0.0, share_ahead: 0.0 };
+            return 0.0;
         }
-        let waiting = self.wanted().share_of(self.room);
-        let share_ahead = if waiting > 0.0 { ahead.share_of(self.room) / waiting } else { 0.0 };
         let all = active.plus(ahead).plus(need);
         let part = |all: u32, room: u32, active: u32| {
             f64::from(all.saturating_sub(room)) / f64::from(active.max(1))
         };
         let places = part(all.places, self.room.places, active.places);
         let blocks = part(all.blocks, self.room.blocks, active.blocks);
-        Crowd { must_end: places.max(blocks), share_ahead }
+        places.max(blocks)
     }
 
     /// What enters before the next request of `client`, when all clients take turns.
@@ -228,11 +228,7 @@ impl Line {
         }
         let most = self.holders.values().map(|held| held.share_of(self.room)).fold(0.0, f64::max);
         let after = self.held(next.client) + next.need.share_of(self.room);
-        let overfilled = Need {
-            places: self.room.places + self.room.places.div_ceil(OVERFILL_SHARE),
-            blocks: self.room.blocks,
-        };
-        after < most && active.plus(next.need).fits(overfilled)
+        after < most && active.plus(next.need).fits(self.overfilled)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The state of one plan while it is made.
 
 use super::{BatchLimits, Plan, PlannedRow, PrefixHit, SequenceKey, SequenceView, Standing};
-use crate::ClientId;
+use crate::backlog::{Eldest, Shares};
+use crate::{Backlog, ClientId};
 
 /// A plan in the making: what is left to give, and what each sequence got.
 pub(super) struct Planner<'a> {
@@ -11,6 +12,8 @@ pub(super) struct Planner<'a> {
     preempted: Vec<SequenceKey>,
     parked: Vec<SequenceKey>,
     tokens_left: u32,
+    /// How what is left is shared by clients' prompts.
+    shares: Shares,
     places_left: u32,
     /// Below zero where pinning a prefix took what rows were counting on.
     free_blocks: i64,
@@ -38,6 +41,7 @@ impl<'a> Planner<'a> {
             preempted: Vec::new(),
             parked: Vec::new(),
             tokens_left: limits.tokens_max,
+            shares: Shares::none(),
             places_left,
             free_blocks: i64::from(available_blocks),
             promised_blocks: 0,
@@ -184,27 +188,91 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Gives prompts the rest of the step: those that run first, then those that wait.
+    pub(super) fn prompts(&mut self, probe: &mut dyn FnMut(SequenceKey) -> PrefixHit) {
+        self.shares = self.shares_of_prompts();
+        self.prefill_chunks();
+        let all_fit = self.admit_prompts(probe);
+        // Not all took their shares: some of it was cached, or found no place.
+        if self.shares.lift() {
+            self.lengthen_chunks();
+            if all_fit {
+                self.admit_prompts(probe);
+            }
+        }
+    }
+
+    fn shares_of_prompts(&self) -> Shares {
+        let mut wanted = Backlog::default();
+        let mut eldest = None;
+        for (at, sequence) in self.sequences.iter().enumerate() {
+            if !self.is_prompt(sequence) {
+                continue;
+            }
+            let (client, tokens) = (sequence.client, sequence.remaining_tokens());
+            wanted.add(client, tokens.into());
+            if eldest.is_none() && (self.leads(at) || sequence.standing == Standing::Running) {
+                eldest = Some(Eldest { client, tokens });
+            }
+        }
+        Shares::of(&wanted, self.tokens_left, self.limits.block_tokens, eldest)
+    }
+
+    /// Whether what it needs next are tokens of a prompt.
+    fn is_prompt(&self, sequence: &SequenceView) -> bool {
+        match sequence.standing {
+            Standing::Running => {
+                self.is_ready(sequence, Standing::Running) && sequence.remaining_tokens() > 1
+            }
+            Standing::Waiting => {
+                self.is_ready(sequence, Standing::Waiting) && sequence.filled_tokens == 0
+            }
+        }
+    }
+
     /// The next chunk of each running prompt.
-    pub(super) fn prefill_chunks(&mut self) {
+    fn prefill_chunks(&mut self) {
         for at in 0..self.sequences.len() {
             let sequence = self.sequences[at];
-            if self.is_ready(&sequence, Standing::Running) && sequence.remaining_tokens() > 1 {
+            if sequence.standing == Standing::Running && self.is_prompt(&sequence) {
                 self.take_chunk(at);
                 self.promise_rest(at);
             }
         }
     }
 
-    /// Lets waiting prompts run, until the first that doesn't fit.
-    pub(super) fn admit_prompts(&mut self, probe: &mut dyn FnMut(SequenceKey) -> PrefixHit) {
+    /// Lets waiting prompts run, until the first that doesn't fit; whether all fitted that have a share.
+    fn admit_prompts(&mut self, probe: &mut dyn FnMut(SequenceKey) -> PrefixHit) -> bool {
         for at in self.waiting_in_turn() {
             let sequence = self.sequences[at];
-            if sequence.filled_tokens > 0 {
+            if sequence.filled_tokens > 0 || !self.has_share(&sequence) {
                 continue;
             }
             let has_room = self.places_left >= sequence.width && self.tokens_left > 0;
             if !has_room || !self.admit_prompt(at, probe(sequence.key)) {
-                return;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether the client's share is enough for a chunk.
+    fn has_share(&self, sequence: &SequenceView) -> bool {
+        self.shares.left(sequence.client)
+            >= sequence.remaining_tokens().min(self.limits.block_tokens)
+    }
+
+    /// Gives prompts that run in this step what is left of it, the oldest first.
+    fn lengthen_chunks(&mut self) {
+        for at in 0..self.sequences.len() {
+            let sequence = self.sequences[at];
+            let Some(row) = self.row_of(sequence.key).copied() else { continue };
+            let rest = sequence.remaining_tokens() - row.tokens;
+            if rest > 0 && self.tokens_left >= rest.min(self.limits.block_tokens) {
+                self.take_back(row);
+                self.take_chunk(at);
+                let taken = self.row_of(sequence.key).map_or(0, |row| row.blocks);
+                self.promised_blocks = (self.promised_blocks + row.blocks).saturating_sub(taken);
             }
         }
     }
@@ -239,8 +307,8 @@ impl<'a> Planner<'a> {
     /// at least.
     fn take_chunk(&mut self, at: usize) -> bool {
         let sequence = self.sequences[at];
-        let tokens =
-            self.whole_blocks(&sequence, sequence.remaining_tokens().min(self.tokens_left));
+        let tokens_max = self.tokens_left.min(self.shares.left(sequence.client));
+        let tokens = self.whole_blocks(&sequence, sequence.remaining_tokens().min(tokens_max));
         if tokens == 0 {
             return false;
         }
@@ -248,7 +316,11 @@ impl<'a> Planner<'a> {
             self.make_room(at, sequence.blocks_needed(1, self.limits.block_tokens));
         }
         let tokens = self.fit_to_memory(&self.sequences[at], tokens);
-        tokens > 0 && self.take_row(at, tokens)
+        let taken = tokens > 0 && self.take_row(at, tokens);
+        if taken {
+            self.shares.take(sequence.client, tokens);
+        }
+        taken
     }
 
     /// Plans `tokens` tokens of a sequence, preempting younger ones for the blocks where it already
@@ -297,9 +369,7 @@ impl<'a> Planner<'a> {
     fn preempt(&mut self, at: usize) {
         let sequence = self.sequences[at];
         if let Some(row) = self.row_of(sequence.key).copied() {
-            self.rows.retain(|other| other.key != row.key);
-            self.free_blocks += i64::from(row.blocks);
-            self.tokens_left += row.tokens;
+            self.take_back(row);
         }
         if sequence.standing == Standing::Running {
             self.places_left += sequence.width;
@@ -310,6 +380,12 @@ impl<'a> Planner<'a> {
         self.preempted.push(sequence.key);
         let view = &mut self.sequences[at];
         (view.held_blocks, view.filled_tokens, view.standing) = (0, 0, Standing::Waiting);
+    }
+
+    fn take_back(&mut self, row: PlannedRow) {
+        self.rows.retain(|other| other.key != row.key);
+        self.free_blocks += i64::from(row.blocks);
+        self.tokens_left += row.tokens;
     }
 
     fn start(&mut self, at: usize) {

@@ -113,6 +113,34 @@ fn print_plan(plan: &Plan) -> String {
      2 run ctx=90 kv=32 held=2",
     "1.0 +24 b2; 2.0 +32 b2"
 )]
+#[case::a_short_prompt_of_another_client_does_not_wait_for_a_long_one(
+    "tokens=64 places=4 block=16 watermark=0 free=40
+     1 run ctx=200 kv=16 held=1 client=1
+     2 run ctx=200 kv=16 held=1 client=1
+     3 wait ctx=20 client=2",
+    "1.0 +32 b2; 3.0 +20 b2"
+)]
+#[case::what_a_share_leaves_goes_to_the_oldest(
+    "tokens=64 places=4 block=16 watermark=0 free=20
+     1 run ctx=200 kv=16 held=1 client=1
+     2 wait ctx=40 cached=32 client=2",
+    "2.0 +8 b1; 1.0 +48 b3"
+)]
+#[case::equally_long_prompts_are_computed_one_after_the_other(
+    "tokens=64 places=4 block=16 watermark=0 free=20
+     1 run ctx=100 kv=16 held=1 client=1
+     2 run ctx=100 kv=16 held=1 client=2
+     3 wait ctx=100 client=3",
+    "1.0 +64 b4"
+)]
+#[case::the_oldest_prompt_goes_on_beside_many_short_ones(
+    "tokens=64 places=4 block=16 watermark=0 free=20
+     1 run ctx=200 kv=16 held=1 client=1
+     2 wait ctx=30 client=2
+     3 wait ctx=30 client=3
+     4 wait ctx=30 client=4",
+    "1.0 +32 b2; 2.0 +30 b2"
+)]
 #[case::a_cached_prefix_leaves_budget_for_others(
     "tokens=32 places=4 block=16 watermark=0 free=9
      1 wait ctx=70 cached=64

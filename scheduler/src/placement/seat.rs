@@ -215,7 +215,7 @@ impl<'a> Seat<'a> {
 
     /// The part of the backlog that comes before the request.
     fn queue_s(self, question: Question<'_>) -> f64 {
-        self.backlog_s(question) * question.request.share_ahead
+        self.backlog_s(question) * question.request.prompt_share_ahead
     }
 
     /// Prompt tokens here, in seconds: as reported, less what has been computed since, plus what

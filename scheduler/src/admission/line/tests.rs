@@ -61,8 +61,8 @@ fn a_newcomer_does_not_wait_for_a_crowd_that_holds_all_places() {
     let mut line = Line::new(ROOM, 99);
     (0..9).for_each(|_| assert!(line.join(id('a'), need(1, 1)).is_ok()));
     assert_eq!(enter_all(&mut line, 0.0), [0, 1, 2, 3]);
-    assert_eq!(line.crowd(id('a'), need(1, 1), 0.0).must_end, 1.5);
-    assert_eq!(line.crowd(id('b'), need(1, 1), 0.0).must_end, 0.0);
+    assert_eq!(line.must_end(id('a'), need(1, 1), 0.0), 1.5);
+    assert_eq!(line.must_end(id('b'), need(1, 1), 0.0), 0.0);
     line.join(id('b'), need(1, 1)).unwrap();
     // An eighth of four places is one, and a's others wait on.
     assert_eq!(enter_all(&mut line, 0.0), [9]);
@@ -71,12 +71,20 @@ fn a_newcomer_does_not_wait_for_a_crowd_that_holds_all_places() {
 }
 
 #[test]
+fn a_short_prompt_does_not_wait_for_a_long_one_to_end() {
+    let mut line = Line::new(ROOM, 99).with_spare_blocks(100);
+    (0..2).for_each(|_| assert!(line.join(id('a'), need(1, 90)).is_ok()));
+    line.join(id('b'), need(1, 20)).unwrap();
+    assert_eq!(enter_all(&mut line, 0.0), [0, 2], "a's other one waits for the room that is left");
+}
+
+#[test]
 fn what_is_dormant_gives_way() {
     let mut line = Line::new(ROOM, 99);
     (0..5).for_each(|_| assert!(line.join(id('a'), need(1, 25)).is_ok()));
     assert_eq!(enter_all(&mut line, 0.0), [0, 1, 2, 3]);
     assert_eq!(line.enter(0.2), None);
-    assert_eq!(line.crowd(id('a'), need(1, 25), 0.0).must_end, 0.5);
+    assert_eq!(line.must_end(id('a'), need(1, 25), 0.0), 0.5);
     assert_eq!(line.enter(0.25), Some(4));
     assert_eq!(line.inside(), need(5, 125));
 }

@@ -25,6 +25,7 @@ pub(super) fn request(context_tokens: u32) -> PlacementRequest<'static> {
         fingerprint: None,
         turn: 0,
         share_ahead: 1.0,
+        prompt_share_ahead: 1.0,
         is_short: false,
     }
 }
