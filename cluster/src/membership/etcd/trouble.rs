@@ -1,6 +1,7 @@
 //! What is wrong with etcd, in words for whoever has to mend it.
 
 use std::error::Error as StdError;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use etcd_client::Error;
@@ -78,24 +79,67 @@ fn cause(error: &Error) -> String {
 
 fn advice(error: &Error, cause: &str) -> Option<&'static str> {
     let Error::GRpcStatus(status) = error else {
-        return is_away(error).then_some(REACH);
+        return is_away(error).then(|| connecting(error));
     };
     // etcd has one code for several things; only its words tell them apart.
     let says = |words: &str| cause.contains(words);
     match status.code() {
-        _ if says("certificate") || says("tls") || says("TLS") => Some(ENCRYPTION),
         _ if says("space exceeded") => Some(SPACE),
         _ if says("authentication is not enabled") => Some("leave out --etcd-user"),
         Code::Unauthenticated | Code::PermissionDenied => Some(RIGHTS),
         Code::InvalidArgument if says("auth") || says("user name") => Some(RIGHTS),
-        Code::Unimplemented => Some("who answers there is not etcd: is --etcd right?"),
-        _ => is_away(error).then_some(REACH),
+        Code::Unimplemented => Some(NOT_ETCD),
+        _ => is_away(error).then(|| connecting(error)),
+    }
+}
+
+/// What to do about a connection that fails, or fails to be one of etcd's.
+fn connecting(error: &Error) -> &'static str {
+    // Its own type doesn't lead to its cause.
+    let mut cause: Option<&(dyn StdError + 'static)> = match error {
+        Error::IoError(error) => Some(error),
+        Error::TransportError(error) => Some(error),
+        Error::GRpcStatus(status) => status.source(),
+        _ => None,
+    };
+    let mut told = NOT_ETCD;
+    while let Some(error) = cause {
+        // The innermost knows best.
+        told = connecting_to(error).unwrap_or(told);
+        cause = error.source();
+    }
+    told
+}
+
+/// The same of one cause.
+fn connecting_to(cause: &(dyn StdError + 'static)) -> Option<&'static str> {
+    if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        return Some(encrypting(error));
+    }
+    let error = cause.downcast_ref::<io::Error>()?;
+    // What an `io::Error` holds is not its source.
+    let inner = error.get_ref().and_then(|inner| connecting_to(inner));
+    inner.or(match error.kind() {
+        // The connection was made, and then went wrong.
+        ErrorKind::ConnectionReset
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof
+        | ErrorKind::InvalidData => Some(NOT_ETCD),
+        _ => Some(REACH),
+    })
+}
+
+fn encrypting(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::InvalidMessage(_) => "what answers there speaks no TLS: is it http://?",
+        _ => ENCRYPTION,
     }
 }
 
 const REACH: &str = "is etcd running there, and is --etcd right?";
-const ENCRYPTION: &str =
-    "is it http:// or https://, and are --etcd-ca, --etcd-cert and --etcd-key those of this etcd?";
+const NOT_ETCD: &str = "does etcd run there, at the port for its clients (2379 is usual), and does it want https:// or \
+                        http://?";
+const ENCRYPTION: &str = "are --etcd-ca, --etcd-cert and --etcd-key those of this etcd?";
 const SPACE: &str = "etcd is full, so no worker can be registered: compact and defragment it or raise its \
                      --quota-backend-bytes, then `etcdctl alarm disarm`";
 const RIGHTS: &str =
@@ -104,7 +148,10 @@ const RIGHTS: &str =
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tonic::Status;
+
+    use crate::EtcdConfig;
 
     use super::*;
 
@@ -141,7 +188,11 @@ mod tests {
         "etcdserver: authentication is not enabled",
         "leave out"
     )]
-    #[case::another_server(Code::Unimplemented, "mapped from HTTP status code 404", "not etcd")]
+    #[case::another_server(
+        Code::Unimplemented,
+        "mapped from HTTP status code 404",
+        "does etcd run there"
+    )]
     fn what_etcd_says_comes_with_what_to_do(
         #[case] code: Code,
         #[case] words: &str,
@@ -151,6 +202,42 @@ mod tests {
             panic!("etcd answered");
         };
         assert!(text.starts_with(words) && text.contains(told), "{text}");
+    }
+
+    /// What is told of an address at which somebody answers with these bytes, and hangs up.
+    async fn told_of(scheme: &str, answer: &'static [u8]) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let mut clients = tokio::task::JoinSet::new();
+        clients.spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut begun = [0; 512];
+                let _ = client.read(&mut begun).await;
+                let _ = client.write_all(answer).await;
+            }
+        });
+        let config = EtcdConfig::new([endpoint.as_str()]);
+        let asked = async {
+            let options = Some(config.options().unwrap());
+            etcd_client::Client::connect([endpoint.as_str()], options).await?.get("/", None).await
+        };
+        explain(&asked.await.err().unwrap()).to_string()
+    }
+
+    #[rstest]
+    #[case::a_web_server("http", b"HTTP/1.1 400 Bad Request\r\n\r\n", "2379 is usual")]
+    #[case::an_alert_of_tls("http", &[0x15, 3, 1, 0, 2, 2, 0x0a], "want https://")]
+    #[case::nothing("http", b"", "want https://")]
+    #[case::no_tls("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "is it http://?")]
+    #[tokio::test]
+    async fn who_answers_and_is_no_etcd_is_told_from_nobody(
+        #[case] scheme: &str,
+        #[case] answer: &'static [u8],
+        #[case] told: &str,
+    ) {
+        let said = told_of(scheme, answer).await;
+        assert!(said.contains(told), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
     }
 
     #[test]
