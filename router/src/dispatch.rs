@@ -7,6 +7,7 @@ mod news;
 mod pin;
 mod placing;
 mod progress;
+mod remarks;
 mod rollout;
 mod setbacks;
 

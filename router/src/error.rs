@@ -122,17 +122,12 @@ impl RequestError {
     /// client libraries (litellm, LangChain, coding agents) know that the prompt has to be shortened.
     ///
     /// - `context`: tokens of the model's context.
-    /// - `input_most`: tokens that the prompt may have.
+    /// - `problem`: goes on after `the configured limit`, and says what to change.
     #[must_use]
-    pub fn context_length(
-        param: &'static str,
-        context: usize,
-        input_most: usize,
-        problem: &str,
-    ) -> Self {
+    pub fn context_length(param: &'static str, context: usize, problem: &str) -> Self {
         let message = format!(
             "This model's maximum context length is {context} tokens. Input tokens exceed the \
-             configured limit of {input_most} tokens: {problem}"
+             configured limit {problem}"
         );
         Self::ContextLength { param, message }
     }

@@ -255,9 +255,8 @@ impl Gateway {
             }
             let context = request.model.context_tokens_max;
             if count > limit {
-                let problem = format!("the prompt has {count}; shorten it");
-                let context = context as usize;
-                return Err(RequestError::context_length(param, context, limit, &problem));
+                let problem = format!("of {limit} tokens: the prompt has {count}; shorten it");
+                return Err(RequestError::context_length(param, context as usize, &problem));
             }
             Ok(Generation {
                 id: part_id(&request.id, index, prompts.len()),
@@ -305,8 +304,9 @@ fn read(
     let (model, param) = (Arc::clone(&request.model), prompt_param(&request));
     let context = model.context_tokens_max as usize;
     let too_long = || {
-        let problem = "the prompt has more; shorten it";
-        RequestError::context_length(param, context, effort.tokens_max, problem)
+        let most = effort.tokens_max;
+        let problem = format!("of {most} tokens: the prompt has more; shorten it");
+        RequestError::context_length(param, context, &problem)
     };
     let wrong = |error| match error {
         TokenizerError::TooLong(_) => too_long(),

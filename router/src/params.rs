@@ -230,25 +230,36 @@ impl CheckedParams {
         let wanted = self.max_tokens.map_or(1, |most| most.max(1)) as usize;
         if room == 0 {
             let problem = format!(
-                "the prompt has {prompt_tokens}, which leaves no room for an answer; shorten it"
+                "of {} tokens: the prompt has {prompt_tokens}, which leaves no room for an answer; shorten it",
+                context.saturating_sub(1)
             );
-            let input_most = context.saturating_sub(1);
-            return Err(RequestError::context_length(prompt_param, context, input_most, &problem));
+            return Err(RequestError::context_length(prompt_param, context, &problem));
         }
         if wanted > room {
-            let name = self.max_tokens_name;
-            let problem = format!(
-                "the prompt has {prompt_tokens}, and with the {wanted} of `{name}` that makes {}; \
-                 shorten one of them",
-                prompt_tokens + wanted
-            );
-            let input_most = context.saturating_sub(wanted);
-            return Err(RequestError::context_length(name, context, input_most, &problem));
+            let problem = self.too_many(wanted, prompt_tokens, context);
+            return Err(RequestError::context_length(self.max_tokens_name, context, &problem));
         }
         let most = self.max_tokens.map_or(room, |most| most.max(1) as usize);
         let max_tokens = u32::try_from(most).unwrap_or(u32::MAX);
         let min_tokens = self.stop.min_tokens.min(max_tokens);
         Ok(StopRules { max_tokens, min_tokens, ..self.stop.clone() })
+    }
+
+    /// What to change where prompt and answer are too long together.
+    fn too_many(&self, wanted: usize, prompt_tokens: usize, context: usize) -> String {
+        let (name, room) = (self.max_tokens_name, context - prompt_tokens);
+        match context.saturating_sub(wanted) {
+            // No prompt is short enough.
+            0 => format!(
+                "that `{name}` leaves: it is {wanted}; with this prompt of {prompt_tokens} give at most {room}, \
+                 or leave it out"
+            ),
+            input_most => format!(
+                "of {input_most} tokens: the prompt has {prompt_tokens}, and with the {wanted} of `{name}` that \
+                 makes {}; shorten it, or give at most {room}",
+                prompt_tokens + wanted
+            ),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Where requests go: the cluster as this router sees it, and what it has sent there itself.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,13 +23,10 @@ use tonic::transport::Channel;
 use super::admission::Admission;
 use super::dispatcher::DispatcherConfig;
 use super::rollout::Rollout;
-use super::{DispatchError, Readiness};
+use super::{DispatchError, Readiness, remarks};
 
 /// When to come back to a cluster that has no worker: about when a worker that restarts reports.
 const NO_WORKER_RETRY: Duration = Duration::from_secs(5);
-
-/// Of the models that workers serve and this router doesn't, so many are named.
-const NAMES_TOLD_MAX: usize = 4;
 
 /// The router's picture of the cluster, and its decisions.
 pub(super) struct Placing {
@@ -108,7 +104,7 @@ impl Placing {
     pub(super) fn foresee(&self, client: ClientId) -> Result<(), DispatchError> {
         let request = PlacementRequest::smallest(&self.model, self.next_turn());
         let request = self.admission.of(request, client);
-        let placement = self.choose(request, None).map_err(|refusal| self.refused(refusal))?;
+        let placement = self.choose(request, None).map_err(|refusal| self.refused(refusal, 1))?;
         self.admission.judge(&placement.forecast)
     }
 
@@ -122,7 +118,8 @@ impl Placing {
     ) -> Result<Placement, DispatchError> {
         let request = PlacementRequest::new(&self.model, generation, self.next_turn());
         let request = self.admission.of(request, generation.client).without(excluded);
-        let placement = self.choose(request, bound).map_err(|refusal| self.refused(refusal))?;
+        let refused = |refusal| self.refused(refusal, generation.choices.len());
+        let placement = self.choose(request, bound).map_err(refused)?;
         self.metrics.decided(&placement);
         Ok(placement)
     }
@@ -131,9 +128,16 @@ impl Placing {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn refused(&self, refusal: Refusal) -> DispatchError {
+    /// - `choices`: that the request wants at a time.
+    fn refused(&self, refusal: Refusal, choices: usize) -> DispatchError {
         self.metrics.refused(refusal);
-        refusal.into()
+        let error = DispatchError::from(refusal);
+        match refusal {
+            Refusal::TooLong { tokens, tokens_max } => {
+                DispatchError { message: too_long(tokens, tokens_max, choices), ..error }
+            }
+            _ => error,
+        }
     }
 
     fn choose(
@@ -197,7 +201,8 @@ impl Placing {
         let missing = workers.iter().filter(|(_, count)| *count == 0);
         let mut reasons: Vec<String> =
             missing.map(|(role, _)| format!("no {role} worker is serving")).collect();
-        reasons.extend(strangers(&snapshot, &self.model));
+        reasons.extend(remarks::unheard(&snapshot));
+        reasons.extend(remarks::strangers(&snapshot, &self.model));
         reasons.extend(self.rollout.remark(&fingerprints));
         if self.loads.stale_since().is_some() {
             reasons.push("etcd is away: workers are those known before (the log says why)".into());
@@ -214,19 +219,19 @@ impl Placing {
     }
 }
 
-/// What to tell of workers that serve something else than this router does.
-fn strangers(view: &ClusterSnapshot, model: &str) -> Option<String> {
-    let models = view.workers.iter().map(|worker| worker.info.fingerprint.model.as_str());
-    let others: Vec<&str> = models.filter(|other| *other != model).collect();
-    let names: BTreeSet<&str> = others.iter().copied().collect();
-    let names: Vec<&str> = names.into_iter().take(NAMES_TOLD_MAX).collect();
-    (!others.is_empty()).then(|| {
-        format!(
-            "{} workers serve {} and this router {model}: give all the same --served-model-name",
-            others.len(),
-            names.join(", ")
-        )
-    })
+/// What to change of a request that no worker could ever hold.
+fn too_long(tokens: u32, tokens_max: u32, choices: usize) -> String {
+    match choices {
+        0 | 1 => format!(
+            "prompt and answer may come to {tokens} tokens, and no worker holds more than {tokens_max}: \
+             shorten the prompt, or lower `max_tokens`"
+        ),
+        // Each would fit; together they may not.
+        _ => format!(
+            "{choices} answers of up to {tokens} tokens, prompt included, are more than a worker's KV cache \
+             holds at a time: ask for fewer (`n`), or lower `max_tokens`"
+        ),
+    }
 }
 
 // === impl Intent ===

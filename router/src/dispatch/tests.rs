@@ -375,3 +375,13 @@ async fn weights_that_nobody_has_are_not_replaced_by_others() {
     let readiness = scene.dispatcher.readiness();
     assert!(!readiness.ready, "{readiness:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_no_worker_could_hold_together_are_told_as_such() {
+    let scene = Scene::new();
+    let _peer = scene.peer("d0", 1, Act::Finish).await;
+    let refused = scene.start(1025, LONG).await.expect_err("1024 blocks are there");
+    assert_eq!((refused.code, refused.retry_after), (ErrorCode::InvalidRequest, None));
+    let told = refused.message;
+    assert!(told.contains("1025 answers of up to 15 tokens") && told.contains("(`n`)"), "{told}");
+}

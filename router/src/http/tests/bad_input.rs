@@ -92,6 +92,12 @@ fn chat_table() -> Vec<(Json, &'static str, &'static str)> {
         (json!({"max_tokens": 5, "min_tokens": 6}), "min_tokens", "more than"),
         (json!({"max_tokens": 10_000}), "max_tokens", "maximum context length is 256 tokens"),
         (
+            json!({"max_tokens": 10_000}),
+            "max_tokens",
+            "limit that `max_tokens` leaves: it is 10000;",
+        ),
+        (json!({"max_tokens": 256}), "max_tokens", "give at most 2"),
+        (
             json!({"max_completion_tokens": 10_000}),
             "max_completion_tokens",
             "maximum context length is 256 tokens",
