@@ -15,6 +15,8 @@ SYSTEM = [
     "You are an assistant that explains words.", "Keep your answers short and clear.", "You are an AI assistant. If you do not know something, say so.",
 ]
 SUBJECTS = {"words": 27, "numbers": 25, "baton": 11, "small_talk": 7, "unknown": 12, "noise": 0.6, "world": 8, "long": 4, "reading": 4, "repeat": 3, "at once": 3, "translation": 0.7, "foreign": 0.7}
+ASIDES = {subject: share for subject, share in SUBJECTS.items() if subject != "at once"}
+"""In which the user tells nothing that a later question could mean."""
 TURNS = ([1, 2, 3, 4, 5, 6], [46, 20, 12, 9, 7, 6])
 LONG_SHARE = 0.008  # conversations of hundreds of tokens and more, so that late positions are trained too
 TOKENS_MAX = 2048
@@ -34,8 +36,8 @@ class Composer:
         self.words = words.Words(lexicon)
         self.shares = shares
 
-    def exchange(self, rng: random.Random) -> Pairs:
-        subject = rng.choices(list(SUBJECTS), list(SUBJECTS.values()))[0]
+    def exchange(self, rng: random.Random, subjects: dict[str, float] = SUBJECTS) -> Pairs:
+        subject = rng.choices(list(subjects), list(subjects.values()))[0]
         match subject:
             case "words":
                 return words.vocabulary(rng, self.words)
@@ -56,13 +58,16 @@ class Composer:
             case "reading":
                 return reading.reading(rng)
             case "at once":
-                return recall.at_once(rng, self.words.nouns)
+                return recall.at_once(rng, self.words.things)
             case "translation":
                 return instructed.translation(rng)
             case "foreign":
                 return instructed.foreign(rng)
             case _:
-                return recall.repeat(rng, self.words.nouns)
+                return recall.repeat(rng, self.words.things)
+
+    def aside(self, rng: random.Random) -> Pairs:
+        return self.exchange(rng, ASIDES)
 
     def conversation(self, rng: random.Random) -> str:
         """One dialogue as the chat template would render it."""
@@ -80,7 +85,7 @@ class Composer:
         if kind < self.shares.instructed:
             return render(*instructed.instructed(rng, self.words, self.exchange))
         if kind < self.shares.instructed + self.shares.remembered:
-            return render(self.system(rng), recall.remembered(rng, self.words.nouns, self.exchange))
+            return render(self.system(rng), recall.remembered(rng, self.words.things, self.aside))
         return render(self.system(rng), self.pairs(rng, rng.choices(*TURNS)[0]))
 
     def system(self, rng: random.Random) -> str:
@@ -112,7 +117,7 @@ class Composer:
             return render(self.system(rng), reading.reading(rng, rng.randint(40, 190)))
         if rng.random() < 0.5:
             return render(self.system(rng), self.pairs(rng, rng.randint(12, 40)))
-        told = recall.facts(rng, self.words.nouns, rng.randint(3, 10))
+        told = recall.facts(rng, self.words.things, rng.randint(3, 10))
         asked = [(recall.ask(rng, f), recall.answer(rng, f)) for f in rng.sample(told, 3)]
         return render(self.system(rng), [*recall.tell(rng, told), *self.pairs(rng, rng.randint(5, 25)), *asked])
 

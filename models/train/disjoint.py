@@ -29,10 +29,13 @@ def words_of(text: str) -> str:
 
 
 def seen(lexicon: dict, count: int, seed: int, unseen: list[str]) -> set[str]:
-    """Those of `unseen` that one part of the dialogues holds, and its sums that should have been held out."""
+    """Those of `unseen` that one part of the dialogues holds, and its sums that should have been held out.
+
+    Sums are looked for with their signs: two numbers beside each other are none.
+    """
     texts = compose(lexicon, count, seed)
     everything = words_of(" ".join(texts))
-    found = {text for text in unseen if words_of(text) in everything}
+    found = {text for text in unseen if not SUM.fullmatch(text) and words_of(text) in everything}
     for x, sign, y in set(SUM.findall(" ".join(texts))):
         if held_out_sum("add" if sign in ("+", "plus") else "sub", int(x), int(y)):
             found.add(f"{x} {sign} {y}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from . import smalltalk
 from .names import invented, person
-from .recall import MEET, ask_name
+from .naming import MEET, ask_name
 from .terse import terse
 from .text import Pairs, a, as_typed
 

@@ -23,13 +23,19 @@ KNOWN = NAMES + MORE_NAMES
 LAST = """Smith Jones Miller Brown Novak Tanaka Rossi Garcia Kim Singh Larsen Weber Dubois Silva Costa Okafor Petrov Moreau Walker Hill Adams Becker
 Campbell Fischer Haddad Ivanova Jensen Kowalski Lindberg Mbeki Nakamura Ortega Patel Quinn Reyes Schmidt Taylor Vargas Watanabe Young Zhang""".split()
 
+WORDS = """Rose Hope Will May Mark Grace Joy Faith Dawn Summer Autumn Ivy Violet Hunter Cooper Mason Baker Cook Archer Reed Stone Rock River Sky Star Bear Wolf Fox Robin Jay Drew Pat Bill Frank Art Rusty Sunny Happy Lucky Buddy Shadow Snowball Biscuit Pepper
+Ginger Cookie Angel Prince Duke Queen Chance Chase Penny Ruby Pearl Amber Olive Basil Sage Heather Daisy Lily Holly Ash Forest Brook Glen Cliff Sandy Misty Storm Rain Snowy Tiger Spot Socks Boots Button Pebble Nugget Waffle Mocha Toffee Smokey Bandit Rocket Comet
+Blaze Flash Ace Max King Bishop Knight Page Carter Taylor Tanner Porter Miles Rich Gene Ray Dean Guy Rob Sue Pierce Grant Chip Dot Bee Dolly Melody Harmony Victor Earnest Constant True West North""".split()
+"""Words that are names, too."""
+PARTICLES = ["van", "van der", "von", "de", "de la", "di", "bin", "la", "del", "af", "ter"]
+
 ONSETS = "b bl br c ch chr d dh dr f fl fr g gh gl gr gw h j k kh kl kn kr l ll m mc n ng p ph pl pr q qu r rh s sc sch sh shr sk sl sm sn st str sv sz t th tr ts tz v vl w wh x y z zb zh zl".split()
 EASY_ONSETS = "b c d f g h j k l m n p r s t v w y z".split()
 VOWELS = "a e i o u y aa ae ai ao au ea ee ei eo eu ia ie io oa oe oi oo ou ua ue ui uo".split()
 EASY_VOWELS = "a e i o u".split()
 CODAS = "b ck d ff g gh k l ll lm ln m n nd ng nk nn p ph r rd rk rn rr rt s sh ss st sz t th tt tz v x z zz".split()
 ENDINGS = "a o e i y ia ius us is ara elle ette iel ina ine ira ius ka ko la li lyn mir na nne no os ra ric rin sha sko slav son ta ten th tia to vin wen yn za".split()
-ACCENTS = {"a": "áàâäãåą", "c": "çćč", "e": "éèêëęě", "i": "íîï", "n": "ñńň", "o": "óôöõø", "s": "śšş", "u": "úûüů", "y": "ý", "z": "źžż", "l": "ł"}
+ACCENTS = {"a": "áàâäãåąăāæ", "c": "çćč", "d": "ďđð", "e": "éèêëęěėē", "g": "ğģ", "i": "íîïīì", "k": "ķ", "n": "ñńňņ", "o": "óôöõøőòō", "r": "řŕ", "s": "śšşșß", "t": "ťţțþ", "u": "úûüůūùű", "y": "ýÿ", "z": "źžż", "l": "łľļ"}
 VOWEL_LETTERS, ALPHABET = "aeiouy", "abcdefghijklmnopqrstuvwxyz"
 TOWN_ENDINGS = "ville burg berg ton ham stad grad pur abad holm field ford mouth wick by dorf polis haven more stan land ia ara ora".split()
 
@@ -96,8 +102,12 @@ def first_name(rng: random.Random) -> str:
 def person(rng: random.Random) -> str:
     """How someone is called: mostly one name, sometimes two, with a hyphen, or all in small letters."""
     name, kind = first_name(rng), rng.random()
-    if kind < 0.80:
+    if kind < 0.76:
         return name
+    if kind < 0.79:
+        return rng.choice(WORDS)
+    if kind < 0.81:
+        return f"{name} {rng.choice(PARTICLES)} {invented(rng)}" if rng.random() < 0.6 else f"{name[0].upper()}. {rng.choice(LAST)}"
     if kind < 0.86:
         return f"{name} {rng.choice(LAST) if rng.random() < 0.4 else invented(rng)}"
     if kind < 0.89:

@@ -99,6 +99,6 @@ def small_talk(rng: random.Random) -> Pairs:
 def noise(rng: random.Random) -> Pairs:
     """Text without sense."""
     letters = "abcdefghijklmnopqrstuvwxyz"
-    words = ["".join(rng.choice(letters) for _ in range(rng.randint(3, 9))) for _ in range(rng.randint(1, 3))]
+    words = ["".join(rng.choice(letters) for _ in range(rng.randint(4, 9))) for _ in range(rng.randint(1, 3))]
     said = rng.choice(["I am sorry, I do not understand that.", "I do not understand. Please ask me in another way.", "That does not look like English to me."])
     return [(" ".join(words), said)]

@@ -144,7 +144,7 @@ SOURCES = [(fixed, 5), (capital, 3), (country, 0.5), (total, 3), (opposite, 2), 
 def terse(rng: random.Random, words) -> Pairs:
     """A question and its answer of one word; or something told, asked for later."""
     if rng.random() < 0.2:
-        about = recall.fact(rng, words.nouns)
+        about = recall.fact(rng, words.things)
         if " " not in about.short:
             return [(recall.verbatim(rng, about.told), rng.choice(["Noted.", "Okay.", "Understood.", "Hello."])), (recall.ask(rng, about), f"{about.short}.")]
     source = rng.choices([s for s, _ in SOURCES], [w for _, w in SOURCES])[0]

@@ -9,6 +9,7 @@ from held_out import UNSEEN_WORDS
 from .lists import CATEGORIES, OPPOSITES
 from .names import invented
 from .text import Pairs, a, as_typed, listed, plural, typed
+from .things import Things
 
 ASK = {
     "n": ["What is {a}?", "What is {a}?", "What's {a}?", "Define {w}.", "What does {w} mean?", "What does the word {w} mean?",
@@ -39,6 +40,7 @@ class Words:
         self.by_word = {e["word"]: e for e in self.entries}
         self.rare = [w for w in lexicon["rare"] if w not in UNSEEN_WORDS]
         self.nouns = [e["word"] for e in self.entries[:2000] if e["pos"] == "n"]
+        self.things = Things(self.nouns, [e["word"] for e in self.entries[:2500] if e["pos"] == "v"], self.rare)
         # The words listed first are the ones people try first: they come up more often.
         self.weights = [6.0 if i < 700 else 2.0 if e["score"] > 6 else 1.0 for i, e in enumerate(self.entries)]
         self.cumulative = [sum(self.weights[: i + 1]) for i in (len(self.weights) - 1,)]
