@@ -201,8 +201,8 @@ async fn long_prompts_of_one_client_keep_nobody_elses_short_ones_out() {
     let single = Single::start(&["--ttft-target-ms", "500"]).await;
     let client = single.node.client();
     client.chat(&long_prompt(0), 1).await.expect("an answer: nobody else is there");
-    let flood: Vec<_> =
-        (1..=LONG_PROMPTS).map(|it| tokio::spawn(flood(client.clone(), it))).collect();
+    let mut floods = JoinSet::new();
+    (1..=LONG_PROMPTS).for_each(|which| drop(floods.spawn(flood(client.clone(), which))));
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     let other = client.from_address([127, 0, 0, 2].into());
@@ -215,7 +215,7 @@ async fn long_prompts_of_one_client_keep_nobody_elses_short_ones_out() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(answered >= QUESTIONS / 2, "{answered} of {QUESTIONS} answered");
-    flood.iter().for_each(tokio::task::JoinHandle::abort);
+    floods.shutdown().await;
     single.assert_clean().await;
 }
 

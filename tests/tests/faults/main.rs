@@ -1,0 +1,4 @@
+//! What breaks, and that no answer does.
+
+mod chaos;
+mod failures;

@@ -1,0 +1,5 @@
+//! More than fits: too many requests, too large ones, and readers that don't read.
+
+mod crowds;
+mod overload;
+mod readers;
