@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use figment::Figment;
-use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::providers::{Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 mod complaint;
@@ -25,7 +25,7 @@ pub(crate) use groups::{
 };
 pub(crate) use security::{Door, Lock, Port};
 pub(crate) use valid::{Endpoints, Settings};
-use variables::Unknown;
+use variables::{Unknown, Variables};
 
 /// Every setting as somebody wrote it; absent ones take their defaults.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -55,19 +55,28 @@ impl Written {
     /// # Errors
     /// If the file can't be read, or holds something that is no setting; the message names it.
     pub(crate) fn merge(file: Option<&Path>, flags: &Self) -> Result<Self> {
-        let mut figment = Figment::new();
         if let Some(unknown) = unknown_variables().into_iter().find(|it| it.is_setting) {
             bail!("{}", unknown.remark());
         }
-        if let Some(path) = file {
-            complaint::check_toml(path).map_err(anyhow::Error::msg)?;
-            figment = figment.merge(Toml::file_exact(path));
+        let file = file.map(Self::of_file).transpose()?.unwrap_or_default();
+        let variables = Self::of_variables(Variables::among(environment()))?;
+        let mut figment = Figment::new();
+        for written in [&file, &variables, flags] {
+            figment = figment.merge(Serialized::defaults(written));
         }
-        figment
-            .merge(Env::prefixed("BATON_").filter(|key| key.as_str().contains("__")).split("__"))
-            .merge(Serialized::defaults(flags))
-            .extract()
-            .map_err(|error| anyhow::Error::msg(complaint::of(&error, file)))
+        Ok(figment.extract()?)
+    }
+
+    fn of_file(path: &Path) -> Result<Self> {
+        complaint::check_toml(path).map_err(anyhow::Error::msg)?;
+        let read = Figment::from(Toml::file_exact(path)).extract();
+        read.map_err(|error| anyhow::Error::msg(complaint::of(&error, Some(path))))
+    }
+
+    /// Whether a variable is text, a number or a list, its setting says.
+    fn of_variables(variables: Variables) -> Result<Self> {
+        let read = Figment::from(variables).extract_lossy();
+        read.map_err(|error| anyhow::Error::msg(complaint::of(&error, None)))
     }
 }
 
@@ -85,10 +94,13 @@ pub(crate) fn client_key() -> Option<String> {
 
 /// Variables that look as if they were Baton's, and are not.
 fn unknown_variables() -> Vec<Unknown> {
-    let all = std::env::vars_os();
-    Unknown::among(all.filter_map(|(name, value)| {
+    Unknown::among(environment())
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
-    }))
+    })
 }
 
 /// Where Hugging Face's own tools keep downloaded models.

@@ -47,6 +47,34 @@ fn what_is_wrong_is_said_and_the_status_tells(#[case] args: &[&str], #[case] sai
     assert!(error.contains(said), "no {said:?} in:\n{error}");
 }
 
+#[rstest]
+#[case::port(&["up", "--port", "abc"], "--port <PORT>': want a whole number from 0 to 65535")]
+#[case::large_port(&["up", "--port", "70000"], "want a whole number from 0 to 65535")]
+#[case::negative(&["up", "--port", "-1"], "'-1' for '--port <PORT>'")]
+#[case::count(&["decode-worker", "--kv-blocks", "1e3"], "want a whole number from 0 to 4294967295")]
+#[case::of_a_client(&["bench", "serve", "--clients", "x"], "want a whole number")]
+#[case::share(&["bench", "serve", "--failures-max", "101"], "want a number from 0 to 100")]
+fn what_is_no_number_is_told_with_what_is(#[case] args: &[&str], #[case] said: &str) {
+    let output = baton(args);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    assert!(error.contains(said), "no {said:?} in:\n{error}");
+}
+
+#[test]
+fn wrong_keys_are_told_before_anything_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys.toml");
+    std::fs::write(&file, "[[key]]\nname = \"alice\"\nsha256 = \"\"\n").unwrap();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/demo");
+    let keys = ["--api-keys-file", file.to_str().unwrap()];
+    let output =
+        baton(&[&["router", "--model", demo, "--port", "0", "--grpc", ":0"], &keys[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let (said, error) = (text(&output.stdout), text(&output.stderr));
+    assert!(!said.contains("listening") && error.contains("keys.toml"), "{said}{error}");
+}
+
 #[test]
 fn a_broken_model_is_an_error_that_names_the_file() {
     let dir = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use super::schema::{KNOWN, Known, PREFIX, nearest};
 /// # Errors
 /// Naming the file, and the line that is no TOML.
 pub(super) fn check_toml(path: &Path) -> Result<(), String> {
-    let file = path.display();
+    let file = format!("--config {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
     let Err(error) = text.parse::<Table>() else { return Ok(()) };
     let message = error.message().replace('\n', ", ");
@@ -27,7 +27,7 @@ pub(super) fn of(error: &figment::Error, file: Option<&Path>) -> String {
     let path: Vec<String> = error.path.iter().map(|part| part.to_lowercase()).collect();
     let name = match (from_variables, file) {
         (true, _) => format!("{PREFIX}{}", error.path.join("__").to_uppercase()),
-        (false, Some(file)) => format!("{}: {}", file.display(), path.join(".")),
+        (false, Some(file)) => format!("--config {}: {}", file.display(), path.join(".")),
         (false, None) => path.join("."),
     };
     match &error.kind {
@@ -68,7 +68,9 @@ fn shown(found: &Actual) -> String {
 
 fn plain(wanted: &str) -> &str {
     match wanted {
+        "u16" => "a whole number up to 65535",
         "u32" | "u64" | "usize" => "a whole number",
+        _ if wanted.starts_with("struct ") => "a table, [like this], with settings in it",
         "f32" => "a number",
         "bool" | "a boolean" => "true or false",
         "a string" | "path string" => "a text in quotes",

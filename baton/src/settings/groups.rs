@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_with::skip_serializing_none;
 
@@ -66,6 +67,7 @@ pub(crate) struct EngineArgs {
     /// Folders with CUDA's libraries (NVRTC, cuBLAS), comma separated. Default: where the toolkit
     /// and Python's packages put them.
     #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
     pub cuda_libraries: Option<Vec<PathBuf>>,
     /// KV blocks in the pool. Default: what --kv-memory-mib holds; on a GPU, what its memory holds.
     #[arg(long, value_name = "BLOCKS")]
@@ -253,6 +255,7 @@ pub(crate) struct WorkerArgs {
 pub(crate) struct EtcdArgs {
     /// etcd's endpoints, comma separated [default: http://127.0.0.1:2379]
     #[arg(long = "etcd", value_name = "URL", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
     pub endpoints: Option<Vec<String>>,
     /// Clusters under different namespaces don't see each other [default: default]
     #[arg(long, value_name = "NAME")]
@@ -352,4 +355,28 @@ fn word_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>,
         Either::Number(number) => number.to_string(),
         Either::Word(word) => word,
     }))
+}
+
+/// A list, or its parts in one text with commas between them, which is what a variable can hold.
+fn list<'de, D: Deserializer<'de>, T: From<String>>(value: D) -> Result<Option<Vec<T>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Many(Vec<String>),
+        One(String),
+    }
+    let wanted =
+        |_| D::Error::custom("want a text in quotes, or a list of them: [\"...\", \"...\"]");
+    let parts = match Either::deserialize(value).map_err(wanted)? {
+        Either::Many(parts) => parts,
+        Either::One(text) => parts_of(&text),
+    };
+    Ok(Some(parts.into_iter().map(T::from).collect()))
+}
+
+/// The parts of `a,b`, also where it is written as in the file: `["a", "b"]`.
+fn parts_of(text: &str) -> Vec<String> {
+    let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let parts = bare.split(',').map(|part| part.trim().trim_matches(['"', '\'']));
+    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }

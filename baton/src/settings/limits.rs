@@ -133,7 +133,20 @@ impl Settings {
             has_name(&self.written.model.served_model_name),
             "model.served_model_name is empty"
         );
-        ensure!(has_name(&self.written.gateway.api_key), "gateway.api_key is empty");
+        self.check_api_key()
+    }
+
+    /// A key that lets nobody in, or that no client can send.
+    fn check_api_key(&self) -> Result<()> {
+        let Some(key) = &self.written.gateway.api_key else { return Ok(()) };
+        ensure!(
+            !key.trim().is_empty(),
+            "gateway.api_key is empty: give a key (`baton keys new` makes them), or leave it out to let everybody in"
+        );
+        ensure!(
+            key.bytes().all(|byte| byte.is_ascii_graphic()),
+            "gateway.api_key has a space, or another character that can't be in a header"
+        );
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Taken from the flags, which are declared once, in `groups`.
 
+use std::any::TypeId;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use clap::{Arg, Args, Command};
@@ -52,9 +54,10 @@ impl Known {
     }
 }
 
-/// Says at each flag of `command`, and of its subcommands, by which variable and which key it is set, too.
+/// Says at each flag of `command`, and of its subcommands, by which variable and which key it is set, too; and
+/// which numbers it takes, where it was given none.
 pub(crate) fn teach(command: Command) -> Command {
-    command.mut_subcommands(teach).mut_args(|arg| match of(&arg) {
+    command.mut_subcommands(teach).mut_args(counting).mut_args(|arg| match of(&arg) {
         Some(known) => {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             let names = format!("[env: {}, file: {}]", known.variable(), known.path());
@@ -62,6 +65,33 @@ pub(crate) fn teach(command: Command) -> Command {
         }
         None => arg,
     })
+}
+
+/// A flag whose number is read by somebody who knows what to say of what is none.
+fn counting(arg: Arg) -> Arg {
+    let of = arg.get_value_parser().type_id();
+    let is = |id: TypeId| of == id;
+    let arg = if is(TypeId::of::<u16>()) {
+        arg.value_parser(whole_number::<u16>)
+    } else if is(TypeId::of::<u32>()) {
+        arg.value_parser(whole_number::<u32>)
+    } else if is(TypeId::of::<u64>()) {
+        arg.value_parser(whole_number::<u64>)
+    } else if is(TypeId::of::<usize>()) {
+        arg.value_parser(whole_number::<usize>)
+    } else {
+        return arg;
+    };
+    // So that -1 is a number that it can't be, rather than a flag that nobody knows.
+    arg.allow_negative_numbers(true)
+}
+
+fn whole_number<N: FromStr>(text: &str) -> Result<N, String> {
+    let wanted = |_| match u64::MAX >> (64 - 8 * size_of::<N>()) {
+        u64::MAX => "want a whole number".to_owned(),
+        most => format!("want a whole number from 0 to {most}"),
+    };
+    text.trim().parse().map_err(wanted)
 }
 
 /// The setting of a flag. Two groups have some keys in common; a flag is of the group under whose heading

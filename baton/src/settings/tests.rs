@@ -131,10 +131,15 @@ fn a_port_that_nothing_locks_is_on_this_machine(
     "engine.kv_blocks is \"many\": want a whole number"
 )]
 #[case::sign("[engine]\nkv_blocks = -3\n", "engine.kv_blocks is -3: want a whole number")]
+#[case::port("[gateway]\nport = 70000\n", "gateway.port is 70000: want a whole number up to 65535")]
+#[case::no_table("engine = 3\n", "engine is 3: want a table")]
+#[case::no_table_either("model = \"org/name\"\n", "model is \"org/name\": want a table")]
+#[case::no_list("[etcd]\nendpoints = 3\n", "etcd.endpoints: want a text in quotes, or a list")]
 #[case::syntax("[model]\n\n[engine\n", "line 3 is no TOML: ")]
 fn a_wrong_file_is_told_in_one_line_with_what_was_meant(#[case] text: &str, #[case] told: &str) {
     let error = format!("{:#}", from_file(text).unwrap_err());
-    assert!(error.contains("baton.toml: ") && error.contains(told), "{error}");
+    assert!(error.starts_with("--config ") && error.contains("baton.toml: "), "{error}");
+    assert!(error.contains(told), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
 }
 
@@ -172,6 +177,8 @@ fn addresses_are_what_was_meant(#[case] text: &str, #[case] http: &str, #[case] 
 #[case::same_port("[gateway]\nhttp = \":9\"\ngrpc = \":9\"\n", "a port of its own")]
 #[case::no_host("[gateway]\nhttp = \"no-such-host.invalid:1\"\n", "gateway.http: the host")]
 #[case::key("[gateway]\napi_key = \"\"\n", "gateway.api_key is empty")]
+#[case::blank_key("[gateway]\napi_key = \" \"\n", "gateway.api_key is empty")]
+#[case::unsendable_key("[gateway]\napi_key = \"a b\"\n", "can't be in a header")]
 #[case::traces("[telemetry]\notlp_endpoint = \"nonsense\"\n", "telemetry.otlp_endpoint")]
 #[case::lease("[etcd]\nlease_ttl_s = 0\n", "lease")]
 #[case::namespace("[etcd]\nnamespace = \"a/b\"\n", "namespace")]
@@ -182,10 +189,57 @@ fn what_can_not_be_is_said_at_the_start(#[case] text: &str, #[case] told: &str) 
     assert!(error.contains(told), "{error}");
 }
 
+#[rstest]
+#[case::a_list("[\"etcd:9\", \"http://b:1\"]", &["http://etcd:9", "http://b:1"])]
+#[case::one("\"http://etcd:2379\"", &["http://etcd:2379"])]
+#[case::one_of_several("\"a:1, b:2\"", &["http://a:1", "http://b:2"])]
+#[case::a_host("\"etcd\"", &["http://etcd:2379"])]
+fn endpoints_of_etcd_are_what_was_meant(#[case] written: &str, #[case] meant: &[&str]) {
+    let text = format!("[etcd]\nendpoints = {written}\n");
+    let settings = from_file(&text).unwrap().validate().unwrap();
+    assert_eq!(settings.etcd().unwrap().endpoints, meant);
+}
+
+fn from_variables(variables: &[(&str, &str)]) -> Result<Written> {
+    let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    Written::of_variables(Variables::among(variables))
+}
+
 #[test]
-fn an_endpoint_of_etcd_needs_no_scheme() {
-    let settings = from_file("[etcd]\nendpoints = [\"etcd:2379\"]\n").unwrap().validate().unwrap();
-    assert_eq!(settings.etcd().unwrap().endpoints, ["http://etcd:2379"]);
+fn variables_are_what_their_settings_are() {
+    let written = from_variables(&[
+        ("BATON_GATEWAY__API_KEY", "0012345"),
+        ("BATON_WORKER__ID", "7"),
+        ("BATON_ENGINE__KV_BLOCKS", "64"),
+        ("BATON_ENGINE__GPU_PARTITION", "40"),
+        ("BATON_ENGINE__GPU_MEMORY_UTILIZATION", "0.5"),
+        ("BATON_GATEWAY__CORS", "1"),
+        ("BATON_GATEWAY__HTTP", "9000"),
+        ("BATON_ETCD__ENDPOINTS", "http://a:1,http://b:2"),
+        ("BATON_ENGINE__CUDA_LIBRARIES", "[\"/x\", \"/y\"]"),
+        ("BATON_API_KEY", "another's"),
+    ])
+    .unwrap();
+    assert_eq!(written.gateway.api_key.as_deref(), Some("0012345"));
+    assert_eq!(written.worker.id.as_deref(), Some("7"));
+    assert_eq!(written.engine.kv_blocks, Some(64));
+    assert_eq!(written.engine.gpu_partition.as_deref(), Some("40"));
+    assert_eq!(written.engine.gpu_memory_utilization, Some(0.5));
+    assert_eq!(written.gateway.cors, Some(true));
+    assert_eq!(written.gateway.http.unwrap().port, Some(9000));
+    assert_eq!(written.etcd.endpoints.unwrap(), ["http://a:1", "http://b:2"]);
+    assert_eq!(written.engine.cuda_libraries.unwrap(), [Path::new("/x"), Path::new("/y")]);
+}
+
+#[rstest]
+#[case("BATON_ENGINE__KV_BLOCKS", "many", "is \"many\": want a whole number")]
+#[case("BATON_ENGINE__KV_BLOCKS", "", "is \"\": want a whole number")]
+#[case("BATON_GATEWAY__PORT", "-1", "is -1: want a whole number up to 65535")]
+#[case("BATON_SECURITY__INSECURE", "perhaps", "is \"perhaps\": want true or false")]
+#[case("BATON_GATEWAY__HTTP", "a b", "want HOST:PORT")]
+fn a_wrong_variable_is_named(#[case] name: &str, #[case] value: &str, #[case] told: &str) {
+    let error = from_variables(&[(name, value)]).unwrap_err().to_string();
+    assert!(error.starts_with(name) && error.contains(told), "{error}");
 }
 
 #[test]

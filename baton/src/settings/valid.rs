@@ -15,6 +15,7 @@ use engine::backend::cuda::{SmPartition, SmSplit};
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 use kv_cache::{KvDtype, KvLayout};
 use router::dispatch::AdmissionConfig;
+use router::keys::Keys;
 use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedModelConfig};
 use scheduler::{HandoffPolicy, PartitionTargets, Role, WorkerId};
 use worker::WorkerConfig;
@@ -30,6 +31,8 @@ const GRPC_PORT: u16 = 50051;
 /// So many connections are not divided among clients.
 const CONNECTIONS_FEW: usize = 64;
 const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
+/// Of its clients.
+const ETCD_PORT: u16 = 2379;
 /// A pool of one block could hold one prompt that fits it, and no token of an answer.
 pub(super) const KV_BLOCKS_MIN: u32 = 2;
 /// Enough for thousands of tokens of a small model; a large one wants to be told.
@@ -308,11 +311,15 @@ impl Settings {
             merge_system_messages: gateway.merge_system_messages.unwrap_or(false),
             control_tokens_as_text: gateway.control_tokens_as_text.unwrap_or(false),
         })?;
+        let api_keys: Vec<String> = gateway.api_key.iter().cloned().collect();
+        let api_keys_file = gateway.api_keys_file.clone();
+        // The gateway reads them itself; a mistake is told before anybody could call.
+        Keys::new(&api_keys, api_keys_file.clone())?;
         Ok(GatewayConfig {
             models: ModelCatalog::new(vec![Arc::new(served)])?,
             limits: self.limits()?,
-            api_keys: gateway.api_key.iter().cloned().collect(),
-            api_keys_file: gateway.api_keys_file.clone(),
+            api_keys,
+            api_keys_file,
             debug_headers: gateway.debug_headers.unwrap_or(false),
             insecure: self.is_insecure() && !self.has_api_keys(),
             cors: gateway.cors.unwrap_or(false),
@@ -367,9 +374,10 @@ impl Settings {
     fn etcd_endpoints(&self) -> Vec<String> {
         let written = self.written.etcd.endpoints.clone();
         let endpoints = written.unwrap_or_else(|| vec![DEFAULT_ETCD.to_owned()]);
-        let whole = |endpoint: String| match endpoint.contains("://") || endpoint.is_empty() {
-            true => endpoint,
-            false => format!("http://{endpoint}"),
+        let whole = |endpoint: String| match endpoint.as_str() {
+            whole if whole.contains("://") || whole.is_empty() => endpoint,
+            host if host.contains(':') => format!("http://{host}"),
+            host => format!("http://{host}:{ETCD_PORT}"),
         };
         endpoints.into_iter().map(whole).collect()
     }

@@ -1,9 +1,15 @@
-//! Variables that begin as Baton's do and are none.
+//! Variables that are settings, and those that begin as they do and are none.
+
+use figment::value::{Dict, Map};
+use figment::{Metadata, Profile, Provider};
 
 use super::schema::{KNOWN, Known, PREFIX, nearest};
 
 /// What clients (`baton chat`, `baton bench serve`) and the tests of this repository read.
 const OF_OTHERS: [&str; 3] = ["BATON_API_KEY", "BATON_TEST_", "BATON_BIN"];
+
+/// Variables that are settings, as text: one that looks like a number may be a name, or a key.
+pub(super) struct Variables(Dict);
 
 /// A variable that is no setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,16 +20,39 @@ pub(super) struct Unknown {
     pub is_setting: bool,
 }
 
+// === impl Variables ===
+
+impl Variables {
+    /// Those among the variables of `environment`.
+    pub(super) fn among(environment: impl Iterator<Item = (String, String)>) -> Self {
+        let mut groups = Map::<&str, Dict>::new();
+        for (name, value) in environment.filter(|(name, _)| name.starts_with(PREFIX)) {
+            if let Some(known) = known(&name) {
+                groups.entry(known.group).or_default().insert(known.key.clone(), value.into());
+            }
+        }
+        Self(groups.into_iter().map(|(group, keys)| (group.to_owned(), keys.into())).collect())
+    }
+}
+
+impl Provider for Variables {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment variables")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.0.clone()))
+    }
+}
+
 // === impl Unknown ===
 
 impl Unknown {
     /// Those among the variables of `environment`, in order.
     pub(super) fn among(environment: impl Iterator<Item = (String, String)>) -> Vec<Self> {
-        let is_known =
-            |name: &str| KNOWN.iter().any(|known| known.variable() == name.to_uppercase());
         let mut unknown: Vec<Self> = environment
             .filter(|(name, value)| name.starts_with(PREFIX) && !is_anothers(name, value))
-            .filter(|(name, _)| !is_known(name))
+            .filter(|(name, _)| known(name).is_none())
             .map(|(name, _)| Self { is_setting: name.contains("__"), name })
             .collect();
         unknown.sort_by(|one, other| one.name.cmp(&other.name));
@@ -40,6 +69,12 @@ impl Unknown {
             ),
         }
     }
+}
+
+/// The setting of a variable.
+fn known(name: &str) -> Option<&'static Known> {
+    let name = name.to_uppercase();
+    KNOWN.iter().find(|known| known.variable() == name)
 }
 
 /// The variable that somebody had in mind: by its flag, by its key, or spelled almost so.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use super::allowance::{Allowance, Limits};
-use super::{Digest, Key};
+use super::{Digest, Key, sha256};
 use crate::RouterError;
 
 /// More would rather be in a database; each request is compared with all of them.
@@ -107,6 +107,14 @@ impl WrittenKey {
         }
         let digest = digest(&self.sha256)
             .ok_or_else(|| format!("`{name}`: sha256 is not 64 hexadecimal digits"))?;
+        if digest == sha256(b"") {
+            return Err(format!(
+                "`{name}`: sha256 is that of an empty key; `baton keys new` makes one"
+            ));
+        }
+        if self.tenant.as_ref().is_some_and(String::is_empty) {
+            return Err(format!("`{name}`: the tenant is empty; leave it out, or name it"));
+        }
         let limits = Limits {
             concurrent: self.concurrent_max,
             requests_per_minute: self.requests_per_minute,
@@ -144,6 +152,9 @@ mod tests {
 
     const HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
+    /// Of no bytes.
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
     #[test]
     fn keys_are_read_and_mistakes_are_named() {
         let key = |more: &str| format!("[[key]]\nname = \"alice\"\nsha256 = \"{HASH}\"\n{more}");
@@ -156,6 +167,8 @@ mod tests {
             (key("concurrent_max = 0"), "lets nothing in"),
             (key(&key("")), "twice"),
             (key("").replace("alice", "a b"), "letters"),
+            (key("").replace(HASH, EMPTY), "of an empty key"),
+            (key("tenant = \"\""), "the tenant is empty"),
             (key("").replace("2bb8", "xxxx"), "64 hexadecimal"),
             (key("").replace("2bb8", ""), "64 hexadecimal"),
             ("[[key]]\nname = 1".into(), "line 2: invalid type: integer `1`, expected a string"),

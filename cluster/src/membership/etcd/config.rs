@@ -99,7 +99,7 @@ impl EtcdConfig {
     pub fn validate(&self) -> Result<(), ClusterError> {
         let refuse = |problem: String| Err(ClusterError::Config(problem));
         if self.endpoints.is_empty() {
-            return refuse("etcd: no endpoints".to_owned());
+            return refuse("etcd: no endpoints: want http://HOST:PORT of one or more".to_owned());
         }
         for endpoint in &self.endpoints {
             let scheme =
@@ -107,8 +107,16 @@ impl EtcdConfig {
             match scheme.as_deref() {
                 Some("https") => {}
                 Some("http") if self.tls.is_none() => {}
-                Some("http") => return refuse(format!("etcd: {endpoint} with TLS options")),
-                _ => return refuse(format!("etcd: {endpoint:?} is not http(s)://host:port")),
+                Some("http") => {
+                    return refuse(format!(
+                        "etcd: {endpoint} with certificates, or beside endpoints with https://: want one scheme for all"
+                    ));
+                }
+                _ => {
+                    return refuse(format!(
+                        "etcd: {endpoint:?} is no address of etcd: want http://HOST:PORT or https://HOST:PORT"
+                    ));
+                }
             }
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -200,8 +208,8 @@ mod tests {
 
     #[rstest]
     #[case::none(|c: &mut EtcdConfig| c.endpoints.clear(), "no endpoints")]
-    #[case::no_scheme(|c: &mut EtcdConfig| c.endpoints = vec!["etcd:2379".into()], "http(s)")]
-    #[case::tls_in_clear(|c: &mut EtcdConfig| c.tls = Some(EtcdTls::default()), "TLS")]
+    #[case::no_scheme(|c: &mut EtcdConfig| c.endpoints = vec!["etcd:2379".into()], "want http://")]
+    #[case::tls_in_clear(|c: &mut EtcdConfig| c.tls = Some(EtcdTls::default()), "one scheme for all")]
     #[case::slash(|c: &mut EtcdConfig| c.namespace = "a/b".into(), "namespace")]
     #[case::short(|c: &mut EtcdConfig| c.lease_ttl = Duration::from_millis(10), "lease")]
     fn settings_that_cannot_work_are_refused(
