@@ -12,6 +12,7 @@ use figment::providers::{Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 mod complaint;
+mod etcd;
 mod groups;
 mod limits;
 mod listen;

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cluster::connections::ConnectionLimits;
-use cluster::membership::etcd::Credentials;
+use cluster::node;
 use cluster::security::Security;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
-use cluster::{EtcdConfig, node};
 use engine::backend::cuda::{SmPartition, SmSplit};
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 use kv_cache::{KvDtype, KvLayout};
@@ -30,9 +29,6 @@ const HTTP_PORT: u16 = 8000;
 const GRPC_PORT: u16 = 50051;
 /// So many connections are not divided among clients.
 const CONNECTIONS_FEW: usize = 64;
-const DEFAULT_ETCD: &str = "http://127.0.0.1:2379";
-/// Of its clients.
-const ETCD_PORT: u16 = 2379;
 /// A pool of one block could hold one prompt that fits it, and no token of an answer.
 pub(super) const KV_BLOCKS_MIN: u32 = 2;
 /// Enough for thousands of tokens of a small model; a large one wants to be told.
@@ -368,43 +364,6 @@ impl Settings {
     /// The weights that an operator wants new requests to go to.
     pub(crate) fn fingerprint(&self) -> Option<String> {
         self.written.gateway.fingerprint.clone()
-    }
-
-    /// etcd's endpoints, with the scheme that is meant where none is written.
-    fn etcd_endpoints(&self) -> Vec<String> {
-        let written = self.written.etcd.endpoints.clone();
-        let endpoints = written.unwrap_or_else(|| vec![DEFAULT_ETCD.to_owned()]);
-        let whole = |endpoint: String| match endpoint.as_str() {
-            whole if whole.contains("://") || whole.is_empty() => endpoint,
-            host if host.contains(':') => format!("http://{host}"),
-            host => format!("http://{host}:{ETCD_PORT}"),
-        };
-        endpoints.into_iter().map(whole).collect()
-    }
-
-    /// The cluster's etcd.
-    ///
-    /// # Errors
-    /// If its certificates can't be read.
-    pub(crate) fn etcd(&self) -> Result<EtcdConfig> {
-        let etcd = &self.written.etcd;
-        let endpoints = self.etcd_endpoints();
-        let mut config = EtcdConfig::new(endpoints);
-        if let Some(namespace) = &etcd.namespace {
-            config.namespace.clone_from(namespace);
-        }
-        if let Some(seconds) = etcd.lease_ttl_s {
-            config.lease_ttl = Duration::from_secs(seconds);
-        }
-        ensure!(
-            etcd.user.is_some() == etcd.password.is_some(),
-            "etcd.user and etcd.password go together: give both, or none"
-        );
-        let user = etcd.user.clone().zip(etcd.password.clone());
-        config.credentials = user.map(|(user, password)| Credentials { user, password });
-        config.tls = self.etcd_tls()?;
-        config.validate()?;
-        Ok(config)
     }
 
     /// Logs and traces of a node.
