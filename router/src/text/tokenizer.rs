@@ -1,5 +1,6 @@
 //! A model's tokenizer: text to token ids.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,7 +99,7 @@ impl Tokenizer {
         // A prompt that doesn't fit is refused, never cut; nothing here is batched.
         inner.with_truncation(None).map_err(|error| load(error.to_string()))?;
         inner.with_padding(None);
-        Self::new(inner).map_err(load)
+        caught(|| Self::new(inner).map_err(Into::into)).map_err(load)
     }
 
     /// With those of `tokens` that it doesn't know yet, as transformers adds them: each gets the
@@ -107,18 +108,15 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Load`] if the library refuses one.
     pub fn with_added(self, tokens: &[AddedToken]) -> Result<Self, TokenizerError> {
+        let load = |reason| TokenizerError::Load { path: "tokenizer_config.json".into(), reason };
         let mut inner = self.inner;
         let vocabulary = inner.get_added_vocabulary().get_vocab();
         let is_new = |token: &&AddedToken| !vocabulary.contains_key(&token.content);
         let new: Vec<tokenizers::AddedToken> = tokens.iter().filter(is_new).map(added).collect();
         if !new.is_empty() {
-            inner.add_tokens(new).map_err(|error| TokenizerError::Load {
-                path: "tokenizer_config.json".into(),
-                reason: error.to_string(),
-            })?;
+            caught(|| inner.add_tokens(new)).map_err(load)?;
         }
-        let load = |reason| TokenizerError::Load { path: "tokenizer_config.json".into(), reason };
-        Self::new(inner).map_err(load)
+        caught(|| Self::new(inner).map_err(Into::into)).map_err(load)
     }
 
     /// Says what is wrong, where something is.
@@ -160,10 +158,9 @@ impl Tokenizer {
         text: &str,
         add_special_tokens: bool,
     ) -> Result<Vec<TokenId>, TokenizerError> {
-        self.inner
-            .encode_fast(text, add_special_tokens)
+        caught(|| self.inner.encode_fast(text, add_special_tokens))
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| TokenizerError::Encode(error.to_string()))
+            .map_err(TokenizerError::Encode)
     }
 
     /// Encodes a raw prompt: the same as [`Tokenizer::encode`] with special tokens, but piece by piece,
@@ -259,9 +256,7 @@ impl Tokenizer {
         tokens: &[TokenId],
         skip_special_tokens: bool,
     ) -> Result<String, TokenizerError> {
-        self.inner
-            .decode(tokens, skip_special_tokens)
-            .map_err(|error| TokenizerError::Encode(error.to_string()))
+        caught(|| self.inner.decode(tokens, skip_special_tokens)).map_err(TokenizerError::Encode)
     }
 
     /// One more than the highest token id.
@@ -287,7 +282,7 @@ impl Tokenizer {
     pub fn token_bytes(&self, token: TokenId) -> Vec<u8> {
         match &self.pieces {
             Some(pieces) => pieces.bytes(token).to_vec(),
-            None => self.inner.decode(&[token], false).unwrap_or_default().into_bytes(),
+            None => self.decode(&[token], false).unwrap_or_default().into_bytes(),
         }
     }
 
@@ -305,12 +300,18 @@ impl Tokenizer {
     }
 }
 
-/// Has the library read a file. It panics on some that are broken, where it should say what is wrong.
+/// Has the library read a file.
 fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| error.to_string())?;
-    let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes));
-    let parsed = parsed.map_err(|_| "is broken in a way that its library has no words for")?;
-    parsed.map_err(|error| error.to_string())
+    caught(|| tokenizers::Tokenizer::from_bytes(bytes))
+}
+
+/// What the library makes of a file, a text or tokens. With some broken files it panics, at once or later, where it
+/// should say what is wrong.
+fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    let done = done.map_err(|_| "is broken in a way that its library has no words for")?;
+    done.map_err(|error| error.to_string())
 }
 
 /// Whether work on a text goes on once it has so many tokens.
