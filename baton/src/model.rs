@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::settings;
 
+mod hub;
 mod look;
 
 /// The demo model's name as served.
@@ -68,7 +68,7 @@ impl ModelRequest {
     fn find_on_hub(&self, name: &str) -> Result<LocalModel> {
         let cache = Cache::new(settings::hub_cache().context("neither HF_HOME nor HOME is set")?);
         let repo = Repo::with_revision(name.to_owned(), RepoType::Model, self.revision.clone());
-        if let Some(dir) = complete_snapshot(&cache, &repo, self.is_dummy) {
+        if let Some(dir) = hub::complete_snapshot(&cache, &repo, self.is_dummy) {
             return Ok(LocalModel { dir, name: name.to_owned() });
         }
         if self.offline {
@@ -77,9 +77,8 @@ impl ModelRequest {
                 cache.path().display()
             );
         }
-        let dir = download(cache, repo, self.is_dummy).with_context(|| {
-            format!("{name} could not be downloaded; give a folder with --model DIR, or set HF_TOKEN if it is private")
-        })?;
+        let dir = hub::download(cache, repo, self.is_dummy)
+            .with_context(|| format!("{name} could not be downloaded"))?;
         Ok(LocalModel { dir, name: name.to_owned() })
     }
 
@@ -125,58 +124,6 @@ fn is_hub_name(source: &str) -> bool {
     };
     let mut parts = source.split('/');
     matches!((parts.next(), parts.next(), parts.next()), (Some(org), Some(name), None) if well_formed(org) && well_formed(name))
-}
-
-/// The snapshot's folder if everything the engine and the router need is in it.
-fn complete_snapshot(cache: &Cache, repo: &Repo, is_dummy: bool) -> Option<PathBuf> {
-    let config = cache.repo(repo.clone()).get("config.json")?;
-    let dir = config.parent()?.to_owned();
-    let has_weights = is_dummy || weights_are_complete(&dir);
-    (dir.join("tokenizer.json").exists() && has_weights).then_some(dir)
-}
-
-fn weights_are_complete(dir: &Path) -> bool {
-    let Ok(index) = std::fs::read(dir.join("model.safetensors.index.json")) else {
-        return dir.join("model.safetensors").exists();
-    };
-    let Ok(index) = serde_json::from_slice::<serde_json::Value>(&index) else { return false };
-    let files = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
-    files.filter_map(|file| file.as_str()).all(|file| dir.join(file).exists())
-}
-
-fn download(cache: Cache, repo: Repo, is_dummy: bool) -> Result<PathBuf> {
-    let mut builder = ApiBuilder::from_cache(cache).with_progress(true).with_retries(3);
-    if let Some(endpoint) = settings::foreign_variable("HF_ENDPOINT") {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(token) = settings::foreign_variable("HF_TOKEN") {
-        builder = builder.with_token(Some(token));
-    }
-    let api = builder.build()?.repo(repo);
-    let all: Vec<String> = api.info()?.siblings.into_iter().map(|file| file.rfilename).collect();
-    let files: Vec<&String> = all.iter().filter(|name| is_needed(name, is_dummy)).collect();
-    if !is_dummy && !files.iter().any(|name| name.ends_with(".safetensors")) {
-        bail!("it has no *.safetensors weights{}", other_format(&all));
-    }
-    let mut dir = None;
-    for file in files {
-        dir = api.get(file)?.parent().map(Path::to_owned);
-    }
-    dir.context("it has no files")
-}
-
-/// What weights it has instead.
-fn other_format(files: &[String]) -> String {
-    let ends = |end: &str| files.iter().find(|name| name.to_lowercase().ends_with(end));
-    let other = ends(".gguf").or_else(|| ends(".bin"));
-    other.map_or_else(String::new, |file| format!(", but {file}: {}", look::format_of(file)))
-}
-
-/// Files of a snapshot's top folder that Baton reads; the weights' other formats are not among them.
-fn is_needed(file: &str, is_dummy: bool) -> bool {
-    let ends = |ends: &[&str]| ends.iter().any(|end| file.ends_with(end));
-    let weights: &[&str] = if is_dummy { &[] } else { &[".safetensors"] };
-    !file.contains('/') && (ends(&[".json", ".jinja", ".model"]) || ends(weights))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use rstest::rstest;
 
+use super::hub::{complete_snapshot, is_needed, other_format};
 use super::*;
 
 fn request(source: &str) -> ModelRequest {

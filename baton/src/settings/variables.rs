@@ -7,6 +7,8 @@ use super::schema::{KNOWN, Known, PREFIX, nearest};
 
 /// What clients (`baton chat`, `baton bench serve`) and the tests of this repository read.
 const OF_OTHERS: [&str; 3] = ["BATON_API_KEY", "BATON_TEST_", "BATON_BIN"];
+/// What composing and deploying tools have names like, for purposes of their own.
+const OF_MANY: [&str; 2] = ["BATON_HOST", "BATON_PORT"];
 
 /// Variables that are settings, as text: one that looks like a number may be a name, or a key.
 pub(super) struct Variables(Dict);
@@ -16,7 +18,7 @@ pub(super) struct Variables(Dict);
 pub(super) struct Unknown {
     /// Its name.
     pub name: String,
-    /// Whether it can only be meant for Baton: it has a group and a name.
+    /// Whether it can only be meant for Baton: it has a group and a name, or the name of a flag.
     pub is_setting: bool,
 }
 
@@ -53,7 +55,7 @@ impl Unknown {
         let mut unknown: Vec<Self> = environment
             .filter(|(name, value)| name.starts_with(PREFIX) && !is_anothers(name, value))
             .filter(|(name, _)| known(name).is_none())
-            .map(|(name, _)| Self { is_setting: name.contains("__"), name })
+            .map(|(name, _)| Self { is_setting: name.contains("__") || is_a_flags(&name), name })
             .collect();
         unknown.sort_by(|one, other| one.name.cmp(&other.name));
         unknown
@@ -91,6 +93,12 @@ fn meant(name: &str) -> Option<String> {
     nearest(name, variables.iter().map(String::as_str)).map(str::to_owned)
 }
 
+/// Whether a variable has the name of a flag, and none that others give to theirs.
+fn is_a_flags(name: &str) -> bool {
+    let flag = name.trim_start_matches(PREFIX).to_lowercase().replace('_', "-");
+    !OF_MANY.contains(&name) && KNOWN.iter().any(|known| known.flag.as_deref() == Some(&flag))
+}
+
 /// Whether a variable is for somebody else: tests, or one of those that Kubernetes sets for a service
 /// that is called `baton`.
 fn is_anothers(name: &str, value: &str) -> bool {
@@ -124,7 +132,8 @@ mod tests {
         let unknown = Unknown::among(std::iter::once((name.to_owned(), "8000".to_owned())));
         let said = unknown[0].remark();
         assert!(said.starts_with(name) && said.contains(told), "{said}");
-        assert_eq!(unknown[0].is_setting, name.contains("__"));
+        let is_setting = name.contains("__") || ["BATON_MODEL", "BATON_LOG"].contains(&name);
+        assert_eq!(unknown[0].is_setting, is_setting);
     }
 
     #[rstest]

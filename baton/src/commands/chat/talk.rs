@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bench::server::Model;
 use bench::{Server, ServerError};
 use console::style;
@@ -59,6 +59,7 @@ impl Talk {
             Some(id) => known(&server, id).await,
             None => server.first_model().await.map_err(|error| trouble::told(error.into()))?,
         };
+        check_length(&model, args.max_tokens.map(u64::from))?;
         let half = model.context_tokens.map_or(u64::MAX, |context| (context / 2).max(1));
         Ok(Self {
             server,
@@ -180,6 +181,17 @@ impl Talk {
     }
 }
 
+/// Refuses answers that the model has no context for.
+fn check_length(model: &Model, max_tokens: Option<u64>) -> Result<()> {
+    let (Some(context), Some(wanted)) = (model.context_tokens, max_tokens) else { return Ok(()) };
+    ensure!(
+        wanted < context,
+        "--max-tokens is {wanted}, and {} has a context of {context} tokens, questions included: say less",
+        model.id
+    );
+    Ok(())
+}
+
 /// A model by its name, with what the server says of it; not every server lists its models.
 async fn known(server: &Server, id: &str) -> Model {
     let listed = server.models().await.unwrap_or_default();
@@ -200,5 +212,19 @@ fn note_left_out(turns: usize) {
              on; /clear begins anew"
         );
         out::note(style(note).for_stderr().dim());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_longer_than_the_context_is_refused_before_a_talk_begins() {
+        let model = |context_tokens| Model { id: "m".into(), context_tokens };
+        let error = check_length(&model(Some(64)), Some(64)).unwrap_err().to_string();
+        assert!(error.contains("--max-tokens is 64") && error.contains("64 tokens"), "{error}");
+        assert!(check_length(&model(Some(64)), Some(63)).is_ok());
+        assert!(check_length(&model(None), Some(64)).is_ok(), "nobody knows");
     }
 }
