@@ -463,5 +463,3 @@ def link(rng: random.Random, things: Things) -> Fact:
     hole = next(key for key in HOLES if f"{{{key}}}" in said and f"{{{key}}}" not in asks.split("|")[0])
     forms = [form.format(**slots) for form in asks.split("|") if f"{{{hole}}}" not in form]
     return Fact(told.format(**slots), forms, said.format(**slots), slots[hole], "You have not told me that.")
-
-
