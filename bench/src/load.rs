@@ -142,6 +142,10 @@ async fn drive(options: &LoadOptions, visitor: Arc<Visitor>, cancel: &Cancellati
             while running.len() >= options.arrivals.in_flight_max() {
                 running.join_next().await;
             }
+            // The hand may have become free at the end.
+            if options.time_max.is_some_and(is_late) {
+                break;
+            }
             // A closed client's next session is due when it has a free hand, not before.
             let planned = match (options.arrivals, session.at) {
                 (Arrivals::Closed { .. }, None) => Instant::now(),

@@ -70,21 +70,25 @@ impl Visitor {
                 Err(failure) => failure,
             };
             let after = failure.retry_after.map(|after| after.max(COME_BACK_MIN));
-            let Some(back) = after.and_then(|after| self.comes_back(first, after)) else {
+            if !self.waits(first, after).await {
                 return Err(Failed { why: failure.why, refusals });
-            };
+            }
             refusals += 1;
-            tokio::time::sleep_until(back.into()).await;
         }
     }
 
-    /// When a client that was refused comes back; `None` if it doesn't: it is not the kind, or that would be
-    /// too late.
-    fn comes_back(&self, first: Instant, after: Duration) -> Option<Instant> {
-        let Manners::ComeBack { until } = self.manners else { return None };
-        let back = Instant::now().checked_add(after)?;
-        let patience = first + self.endpoint.timeout();
-        (back < until.map_or(patience, |until| until.min(patience))).then_some(back)
+    /// Waits, as a client does that was refused; whether it comes back then.
+    async fn waits(&self, first: Instant, after: Option<Duration>) -> bool {
+        let (Manners::ComeBack { until }, Some(after)) = (self.manners, after) else {
+            return false;
+        };
+        let back = Instant::now() + after.min(self.endpoint.timeout());
+        if back >= first + self.endpoint.timeout() {
+            return false;
+        }
+        // At the end nobody comes back, and nobody asks for something else instead.
+        tokio::time::sleep_until(until.map_or(back, |until| until.min(back)).into()).await;
+        until.is_none_or(|until| back < until)
     }
 
     /// Route and body of a turn, after what was said so far.
