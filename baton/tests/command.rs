@@ -205,6 +205,23 @@ fn certificates_are_made_whoever_reads_what_is_said_of_them() {
     assert!(said.contains("--etcd https://etcd.example.org:2379"), "{said}");
 }
 
+#[rstest]
+#[case::gateway(&["gateway"], "certs issue router --hosts HOST")]
+#[case::role(&["prefil"], "want router, prefill, decode or etcd")]
+#[case::no_days(&["decode", "--days", "0"], "--days is 0: want 1 to 36500")]
+#[case::many_days(&["decode", "--days", "4000000000"], "want 1 to 36500")]
+#[case::etcd_of_no_host(&["etcd"], "--hosts HOST")]
+fn a_certificate_that_can_not_be_is_refused(#[case] args: &[&str], #[case] said: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().to_str().unwrap();
+    assert!(baton(&["certs", "init", "--dir", dir]).status.success());
+    let output = baton(&[&["certs", "issue", "--dir", dir], args].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains(said), "no {said:?} in:\n{error}");
+    assert!(baton(&["certs", "issue", "decode-worker", "--dir", dir]).status.success());
+}
+
 /// A server whose answers end after the first words; its address.
 fn one_that_goes_away() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -41,9 +41,6 @@ pub enum ClusterError {
     /// etcd can't be asked.
     #[error("etcd is away: {0}")]
     EtcdAway(String),
-    /// Something took longer than it may.
-    #[error("timed out: {0}")]
-    Timeout(&'static str),
     /// This node is leaving and takes no new work.
     #[error("the node is draining")]
     Draining,
@@ -83,7 +80,6 @@ impl ClusterError {
             | Self::EtcdAway(_)
             | Self::Draining
             | Self::Closed => ErrorCode::Unavailable,
-            Self::Timeout(_) => ErrorCode::Timeout,
             Self::Bind { .. } | Self::Serve(_) | Self::Telemetry(_) => ErrorCode::Internal,
         }
     }

@@ -76,7 +76,7 @@ struct ServeArgs {
     warm_up: usize,
     /// Stop sending after this many seconds.
     #[arg(long, value_name = "S")]
-    seconds: Option<u64>,
+    seconds: Option<u32>,
     /// For goodput: longest time to the first token, ms.
     #[arg(long, default_value_t = 1000)]
     slo_ttft_ms: u64,
@@ -155,7 +155,7 @@ impl ServeArgs {
             workload: self.workload()?,
             arrivals,
             warm_up: self.warm_up,
-            time_max: self.seconds.map(Duration::from_secs),
+            time_max: self.seconds.map(|seconds| Duration::from_secs(seconds.into())),
             request_timeout: Duration::from_secs(600),
             slo: Slo {
                 ttft: Duration::from_millis(self.slo_ttft_ms),

@@ -16,6 +16,8 @@ use crate::out;
 const DAYS: u32 = 90;
 /// An authority's: renewing it means visiting every node.
 const AUTHORITY_DAYS: u32 = 3650;
+/// Much more, and the year at its end has too many digits for a certificate.
+const DAYS_MAX: u32 = 100 * 365;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// `baton certs`.
@@ -81,10 +83,11 @@ pub(crate) fn run(args: &CertsArgs) -> Result<()> {
 }
 
 fn init(args: &InitArgs) -> Result<()> {
+    let life = life(args.days)?;
     let (cert, key) = authority_files(&args.dir);
     ensure!(!key.exists(), "{} is there already: all certificates come from it", key.display());
     std::fs::create_dir_all(&args.dir).with_context(|| args.dir.display().to_string())?;
-    let (_, issued) = Authority::create("Baton", DAY * args.days)?;
+    let (_, issued) = Authority::create("Baton", life)?;
     write(&key, &issued.key_pem, 0o600)?;
     write(&cert, &issued.cert_pem, 0o644)?;
     out::line(format_args!(
@@ -103,6 +106,7 @@ and, where etcd has none from elsewhere:
 }
 
 fn issue(args: &IssueArgs) -> Result<()> {
+    let life = life(args.days)?;
     let (cert, key) = authority_files(&args.dir);
     let read = |path: &Path| {
         let about =
@@ -110,13 +114,19 @@ fn issue(args: &IssueArgs) -> Result<()> {
         std::fs::read_to_string(path).with_context(about)
     };
     let authority = Issued { cert_pem: read(&cert)?, key_pem: read(&key)? };
-    let issued = Authority::open(&authority)?.issue(&args.subject()?, DAY * args.days)?;
+    let issued = Authority::open(&authority)?.issue(&args.subject()?, life)?;
     let (cert, key) = (args.file("pem"), args.file("key"));
     // The key first: a node that looks between the two finds two that don't fit, and looks again.
     write(&key, &issued.key_pem, 0o600)?;
     write(&cert, &issued.cert_pem, 0o644)?;
     out::line(format_args!("made {} and {} ({} days)", cert.display(), key.display(), args.days))?;
     out::line(args.next(&cert, &key))
+}
+
+/// A certificate's life.
+fn life(days: u32) -> Result<Duration> {
+    ensure!((1..=DAYS_MAX).contains(&days), "--days is {days}: want 1 to {DAYS_MAX}");
+    Ok(DAY * days)
 }
 
 /// 32 random bytes.
@@ -140,20 +150,29 @@ impl IssueArgs {
                 "--hosts: {host:?} is neither a name nor an address: leave out https:// and the port"
             );
         }
-        if self.role == "etcd" {
+        if self.role() == "etcd" {
             ensure!(!hosts.is_empty(), "etcd is called by its host: --hosts HOST,...");
             return Ok(Subject { node: None, hosts });
         }
-        let role: NodeRole = self.role.parse()?;
+        let role = self.role().parse::<NodeRole>().ok().with_context(|| {
+            let router =
+                "the gateway's is the router's: `baton certs issue router --hosts HOST,...`";
+            format!("{:?} is no role: want router, prefill, decode or etcd; {router}", self.role)
+        })?;
         // Read back as nodes will read it.
         let node: Identity = Identity::new(&self.cluster, role, &self.id).to_string().parse()?;
         Ok(Subject { node: Some(node), hosts })
     }
 
+    /// The role, also by the name of its command.
+    fn role(&self) -> &str {
+        self.role.strip_suffix("-worker").unwrap_or(&self.role)
+    }
+
     fn file(&self, extension: &str) -> PathBuf {
         let name = match self.id.as_str() {
-            "*" => self.role.clone(),
-            id => format!("{}-{id}", self.role),
+            "*" => self.role().to_owned(),
+            id => format!("{}-{id}", self.role()),
         };
         self.dir.join(format!("{name}.{extension}"))
     }
@@ -163,7 +182,7 @@ impl IssueArgs {
         let ca = authority_files(&self.dir).0;
         let (ca, cert, key) = (ca.display(), cert.display(), key.display());
         let tls = format!("--tls-ca {ca} --tls-cert {cert} --tls-key {key}");
-        let start = match self.role.as_str() {
+        let start = match self.role() {
             "etcd" => return format!(
                 "Next: etcd --cert-file {cert} --key-file {key} --client-cert-auth --trusted-ca-file {ca} \\
     --listen-client-urls https://0.0.0.0:2379 --advertise-client-urls https://{host}:2379

@@ -1,5 +1,7 @@
 //! Settings under which nothing could be served, or less than somebody may think.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use engine::config::WeightDtype;
 use engine::{HostDemand, LoadFormat, ModelConfig};
@@ -10,6 +12,8 @@ use super::valid::{Device, KV_BLOCKS_MIN, layout};
 use super::{Settings, unknown_variables};
 use crate::model::LocalModel;
 
+/// A year: whoever wants more wants no limit, and clocks overflow.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// More are none of any machine's.
 const THREADS_MAX: usize = 1024;
 
@@ -110,6 +114,32 @@ impl Settings {
         Ok(())
     }
 
+    /// Times that no clock can count to.
+    pub(super) fn check_times(&self) -> Result<()> {
+        let (gateway, worker) = (&self.written.gateway, &self.written.worker);
+        let seconds = [
+            ("gateway.request_timeout_s", gateway.request_timeout_s),
+            ("gateway.reader_timeout_s", gateway.reader_timeout_s),
+            ("gateway.greeting_timeout_s", gateway.greeting_timeout_s),
+            ("gateway.head_timeout_s", gateway.head_timeout_s),
+            ("gateway.body_timeout_s", gateway.body_timeout_s),
+            ("gateway.idle_timeout_s", gateway.idle_timeout_s),
+            ("worker.drain_deadline_s", worker.drain_deadline_s),
+            ("worker.deadline_max_s", worker.deadline_max_s),
+            ("etcd.lease_ttl_s", self.written.etcd.lease_ttl_s),
+        ];
+        let millis = [
+            ("gateway.ttft_target_ms", gateway.ttft_target_ms),
+            ("gateway.tpot_target_ms", gateway.tpot_target_ms),
+            ("worker.report_interval_ms", worker.report_interval_ms),
+        ];
+        seconds
+            .into_iter()
+            .try_for_each(|(name, value)| at_most(name, value, TIME_MAX.as_secs()))?;
+        let most = TIME_MAX.as_secs() * 1000;
+        millis.into_iter().try_for_each(|(name, value)| at_most(name, value, most))
+    }
+
     /// What a worker can't be called, or can't do.
     pub(super) fn check_worker(&self) -> Result<()> {
         let worker = &self.written.worker;
@@ -160,6 +190,12 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+fn at_most(name: &str, written: Option<u64>, most: u64) -> Result<()> {
+    let value = written.unwrap_or_default();
+    ensure!(value <= most, "{name} is {value}: want at most {most}, which is a year");
+    Ok(())
 }
 
 fn at_least<N: Copy + PartialOrd + std::fmt::Display>(

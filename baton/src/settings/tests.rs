@@ -169,6 +169,11 @@ fn addresses_are_what_was_meant(#[case] text: &str, #[case] http: &str, #[case] 
 #[case::many_threads("[engine]\nthreads = 100000\n", "at most 1024")]
 #[case::queue("[engine]\nqueue_max = 0\n", "engine.queue_max")]
 #[case::reports("[worker]\nreport_interval_ms = 0\n", "worker.report_interval_ms")]
+#[case::for_ever(
+    "[gateway]\nrequest_timeout_s = 9223372036854775807\n",
+    "gateway.request_timeout_s is 9223372036854775807: want at most"
+)]
+#[case::late("[gateway]\nttft_target_ms = 9223372036854775807\n", "want at most")]
 #[case::deadline("[worker]\ndeadline_max_s = 0\n", "worker.deadline_max_s")]
 #[case::line("[worker]\ncredit_queue_max = 0\n", "worker.credit_queue_max")]
 #[case::name("[worker]\nid = \"a/b\"\n", "worker id")]

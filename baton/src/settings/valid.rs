@@ -90,6 +90,7 @@ impl Written {
     /// Naming the setting at fault.
     pub(crate) fn validate(self) -> Result<Settings> {
         let settings = Settings { written: self };
+        settings.check_times()?;
         settings.load_format()?;
         settings.kv_dtype()?;
         settings.handoff(HandoffPolicy::Auto)?;
@@ -477,7 +478,7 @@ impl Settings {
         let gateway = &self.written.gateway;
         let mut limits = GatewayLimits::default();
         if let Some(kib) = gateway.body_kib_max {
-            limits.body_bytes = usize::try_from(kib)? << 10;
+            limits.body_bytes = usize::try_from(kib)?.saturating_mul(1 << 10);
         }
         limits.streams = gateway.streams_max.unwrap_or(limits.streams);
         limits.choices = gateway.choices_max.unwrap_or(limits.choices);
@@ -502,7 +503,7 @@ impl Settings {
     fn default_kv_blocks(&self, dir: &Path, block_tokens: u32, dtype: KvDtype) -> Result<u32> {
         let layout = layout(&ModelConfig::load(dir)?, block_tokens, dtype);
         let mib = self.written.engine.kv_memory_mib.unwrap_or(DEFAULT_KV_MEMORY_MIB);
-        let blocks = (mib << 20) / layout.block_bytes() as u64;
+        let blocks = mib.saturating_mul(1 << 20) / layout.block_bytes() as u64;
         ensure!(
             blocks > 0,
             "engine.kv_memory_mib is {mib}, but one KV block of this model takes {} bytes",

@@ -99,6 +99,33 @@ async fn a_router_whose_workers_serve_another_model_is_not_ready_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_does_not_report_is_named_by_the_router() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = TestModel::random(folder.path());
+    let etcd = Etcd::start(folder.path()).await;
+    let spec = |name: &str, role: &str| {
+        let mut args = args(role, &model, Some(&etcd.endpoint()));
+        let id = ["--id", name].map(str::to_owned);
+        args.extend(id.into_iter().filter(|_| role != "router"));
+        NodeSpec::new(name, folder.path(), args)
+    };
+    let mut worker = Node::start(spec("mute", "decode-worker")).await;
+    let mut router = Node::start(spec("router", "router")).await;
+    router.ready().await;
+    let client = Client::new(router.status_addr());
+    worker.process().freeze();
+    wait_until("its name", PATIENCE, || async {
+        let (_, text) = client.get("/ready").await;
+        let is_told = text.contains("no reports come from mute at http://");
+        if is_told { Ok(()) } else { Err(text) }
+    })
+    .await;
+    worker.process().thaw();
+    router.ready().await;
+    assert!(!client.get("/ready").await.1.contains("no reports"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_listens_everywhere_is_published_where_it_can_be_called() {
     let folder = tempfile::tempdir().unwrap();
     let model = TestModel::random(folder.path());

@@ -102,10 +102,7 @@ impl Registrar {
 
     /// Tells of what keeps the entry from standing. That etcd is away is the watcher's to tell.
     fn tell(&mut self, error: &ClusterError) {
-        let is_away = matches!(
-            error,
-            ClusterError::EtcdAway(_) | ClusterError::Timeout(_) | ClusterError::Closed
-        );
+        let is_away = matches!(error, ClusterError::EtcdAway(_) | ClusterError::Closed);
         if !is_away && self.troubles.is_news(error, clock::now()) {
             warn!(key = %self.key, %error, "this worker can't be registered: trying on");
         } else {

@@ -13,7 +13,7 @@ use tonic::Code;
 use tracing::warn;
 
 use super::config::EtcdConfig;
-use super::trouble::explain;
+use super::trouble::{explain, late};
 use crate::ClusterError;
 use crate::membership::entry;
 use crate::rpc::channels;
@@ -84,7 +84,7 @@ impl Store {
             // What the client makes of an answer with a time to live of 0.
             Ok(Err(Error::LeaseKeepAliveError(_))) => Ok(false),
             Ok(Err(error)) => Err(explain(&error)),
-            Err(_) => Err(ClusterError::Timeout("renewing a lease")),
+            Err(_) => Err(late(self.request_timeout, "renewing a lease")),
         }
     }
 
@@ -141,7 +141,7 @@ impl Store {
                     return Ok(Written::LeaseEnded);
                 }
                 Ok(Err(error)) => return Err(explain(&error)),
-                Err(_) => return Err(ClusterError::Timeout("writing an entry")),
+                Err(_) => return Err(late(self.request_timeout, "writing an entry")),
             }
         }
         Err(ClusterError::Etcd(format!("{key} changes faster than it can be written")))
@@ -230,6 +230,6 @@ async fn within<T>(
 ) -> Result<T, ClusterError> {
     match timeout(limit, request).await {
         Ok(answer) => answer.map_err(|error| explain(&error)),
-        Err(_) => Err(ClusterError::Timeout(what)),
+        Err(_) => Err(late(limit, what)),
     }
 }

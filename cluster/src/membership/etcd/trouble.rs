@@ -56,6 +56,11 @@ pub(super) fn explain(error: &Error) -> ClusterError {
     if is_away { ClusterError::EtcdAway(told) } else { ClusterError::Etcd(told) }
 }
 
+/// That an answer did not come in time.
+pub(super) fn late(limit: Duration, what: &str) -> ClusterError {
+    ClusterError::EtcdAway(format!("no answer within {limit:?}, {what}: {SILENT}"))
+}
+
 /// Whether etcd could not be asked, rather than refused.
 fn is_away(error: &Error) -> bool {
     match error {
@@ -136,6 +141,7 @@ fn encrypting(error: &rustls::Error) -> &'static str {
     }
 }
 
+const SILENT: &str = "is that the port for etcd's clients (2379 is usual), and has that etcd a majority of its members?";
 const REACH: &str = "is etcd running there, and is --etcd right?";
 const NOT_ETCD: &str = "does etcd run there, at the port for its clients (2379 is usual), and does it want https:// or \
                         http://?";
@@ -152,6 +158,7 @@ mod tests {
     use tonic::Status;
 
     use crate::EtcdConfig;
+    use crate::membership::etcd::store::Store;
 
     use super::*;
 
@@ -238,6 +245,17 @@ mod tests {
         let said = told_of(scheme, answer).await;
         assert!(said.contains(told), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
+    }
+
+    #[tokio::test]
+    async fn who_listens_and_says_nothing_is_told_after_a_time() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let mut config = EtcdConfig::new([endpoint]);
+        config.request_timeout = Duration::from_millis(50);
+        let asked = async { Store::connect(&config, 0).await?.grant(5).await };
+        let said = asked.await.err().unwrap().to_string();
+        assert!(said.contains("no answer within 50ms") && said.contains("2379"), "{said}");
     }
 
     #[test]
