@@ -52,6 +52,7 @@ fn what_is_wrong_is_said_and_the_status_tells(#[case] args: &[&str], #[case] sai
 #[case::large_port(&["up", "--port", "70000"], "want a whole number from 0 to 65535")]
 #[case::negative(&["up", "--port", "-1"], "'-1' for '--port <PORT>'")]
 #[case::count(&["decode-worker", "--kv-blocks", "1e3"], "want a whole number from 0 to 4294967295")]
+#[case::no_share(&["up", "--gpu-memory-utilization", "half"], "want a number")]
 #[case::of_a_client(&["bench", "serve", "--clients", "x"], "want a whole number")]
 #[case::share(&["bench", "serve", "--failures-max", "101"], "want a number from 0 to 100")]
 fn what_is_no_number_is_told_with_what_is(#[case] args: &[&str], #[case] said: &str) {

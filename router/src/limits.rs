@@ -96,6 +96,9 @@ impl Default for GatewayLimits {
 }
 
 impl GatewayLimits {
+    /// The most choices of a request that workers take.
+    pub const CHOICES_MAX: usize = proto::convert::generation::CHOICES_MAX;
+
     /// Refuses limits under which nothing could be served.
     ///
     /// # Errors
@@ -127,9 +130,8 @@ impl GatewayLimits {
         if let Some((field, _)) = zero {
             return Err(RouterError::Config { field, problem: "must be at least 1".into() });
         }
-        let wire_max = proto::convert::generation::CHOICES_MAX;
-        if self.choices as usize > wire_max {
-            let problem = format!("must be at most {wire_max}");
+        if self.choices as usize > Self::CHOICES_MAX {
+            let problem = format!("must be at most {}", Self::CHOICES_MAX);
             return Err(RouterError::Config { field: "limits.choices", problem });
         }
         Ok(())

@@ -1,11 +1,13 @@
 //! Settings under which nothing could be served, or less than somebody may think.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use engine::config::WeightDtype;
 use engine::{HostDemand, LoadFormat, ModelConfig};
 use kv_cache::KvDtype;
+use router::GatewayLimits;
 use scheduler::{Role, WorkerId};
 
 use super::valid::{Device, KV_BLOCKS_MIN, layout};
@@ -14,6 +16,10 @@ use crate::model::LocalModel;
 
 /// A year: whoever wants more wants no limit, and clocks overflow.
 const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Sequences at a time: many times what the largest GPU runs at once.
+const SEQUENCES_MAX: u32 = 1 << 16;
+/// Requests in a line: a line so long never moves.
+const QUEUE_MAX: u32 = 1 << 20;
 /// More are none of any machine's.
 const THREADS_MAX: usize = 1024;
 
@@ -43,6 +49,10 @@ impl Settings {
                      refused; raise --kv-blocks or --kv-memory-mib, or say --context-tokens-max {slots}"
                 ));
             }
+        }
+        let source = self.written.model.source.as_deref();
+        if self.written.model.revision.is_some() && source.is_none_or(|it| Path::new(it).is_dir()) {
+            remarks.push("model.revision has no effect: the model is a folder".to_owned());
         }
         if engine.model.cuda.is_none() && self.written.engine.gpu_partition.is_some() {
             remarks.push("engine.gpu_partition has no effect: no GPU is used".to_owned());
@@ -97,6 +107,8 @@ impl Settings {
         at_least("engine.kv_blocks", engine.kv_blocks, KV_BLOCKS_MIN)?;
         at_least("engine.layer_group", engine.layer_group, 1)?;
         at_least("engine.queue_max", engine.queue_max, 1)?;
+        at_most("engine.queue_max", engine.queue_max, QUEUE_MAX)?;
+        at_most("engine.sequences_max", engine.sequences_max, SEQUENCES_MAX)?;
         // A token to begin with, and one to answer.
         at_least("engine.context_tokens_max", engine.context_tokens_max, 2)?;
         at_least("engine.threads", engine.threads, 1)?;
@@ -133,11 +145,34 @@ impl Settings {
             ("gateway.tpot_target_ms", gateway.tpot_target_ms),
             ("worker.report_interval_ms", worker.report_interval_ms),
         ];
-        seconds
-            .into_iter()
-            .try_for_each(|(name, value)| at_most(name, value, TIME_MAX.as_secs()))?;
-        let most = TIME_MAX.as_secs() * 1000;
-        millis.into_iter().try_for_each(|(name, value)| at_most(name, value, most))
+        let year = TIME_MAX.as_secs();
+        seconds.into_iter().try_for_each(|(name, value)| at_most(name, value, year))?;
+        millis.into_iter().try_for_each(|(name, value)| at_most(name, value, year * 1000))
+    }
+
+    /// Counts and times of the gateway that are none.
+    pub(super) fn check_gateway(&self) -> Result<()> {
+        let gateway = &self.written.gateway;
+        let counts = [
+            ("gateway.streams_max", gateway.streams_max),
+            ("gateway.connections_max", gateway.connections_max),
+            ("gateway.connections_per_client_max", gateway.connections_per_client_max),
+        ];
+        counts.into_iter().try_for_each(|(name, value)| at_least(name, value, 1))?;
+        let sizes = [
+            ("gateway.body_kib_max", gateway.body_kib_max),
+            ("gateway.ttft_target_ms", gateway.ttft_target_ms),
+            ("gateway.tpot_target_ms", gateway.tpot_target_ms),
+            ("gateway.reader_timeout_s", gateway.reader_timeout_s),
+            ("gateway.request_timeout_s", gateway.request_timeout_s),
+            ("gateway.greeting_timeout_s", gateway.greeting_timeout_s),
+            ("gateway.head_timeout_s", gateway.head_timeout_s),
+            ("gateway.body_timeout_s", gateway.body_timeout_s),
+            ("gateway.idle_timeout_s", gateway.idle_timeout_s),
+        ];
+        sizes.into_iter().try_for_each(|(name, value)| at_least(name, value, 1))?;
+        at_least("gateway.choices_max", gateway.choices_max, 1)?;
+        at_most("gateway.choices_max", gateway.choices_max, GatewayLimits::CHOICES_MAX as u32)
     }
 
     /// What a worker can't be called, or can't do.
@@ -157,6 +192,7 @@ impl Settings {
         at_least("worker.report_interval_ms", worker.report_interval_ms, 1)?;
         at_least("worker.deadline_max_s", worker.deadline_max_s, 1)?;
         at_least("worker.credit_queue_max", worker.credit_queue_max, 1)?;
+        at_most("worker.credit_queue_max", worker.credit_queue_max, QUEUE_MAX as usize)?;
         at_least("worker.connections_max", worker.connections_max, 1)?;
         let has_name = |name: &Option<String>| name.as_ref().is_none_or(|name| !name.is_empty());
         ensure!(
@@ -192,9 +228,14 @@ impl Settings {
     }
 }
 
-fn at_most(name: &str, written: Option<u64>, most: u64) -> Result<()> {
-    let value = written.unwrap_or_default();
-    ensure!(value <= most, "{name} is {value}: want at most {most}, which is a year");
+fn at_most<N: Copy + PartialOrd + std::fmt::Display>(
+    name: &str,
+    written: Option<N>,
+    most: N,
+) -> Result<()> {
+    if let Some(value) = written {
+        ensure!(value <= most, "{name} is {value}: want at most {most}");
+    }
     Ok(())
 }
 

@@ -79,11 +79,17 @@ fn counting(arg: Arg) -> Arg {
         arg.value_parser(whole_number::<u64>)
     } else if is(TypeId::of::<usize>()) {
         arg.value_parser(whole_number::<usize>)
+    } else if is(TypeId::of::<f32>()) {
+        arg.value_parser(number)
     } else {
         return arg;
     };
     // So that -1 is a number that it can't be, rather than a flag that nobody knows.
     arg.allow_negative_numbers(true)
+}
+
+fn number(text: &str) -> Result<f32, String> {
+    text.trim().parse().map_err(|_| "want a number".to_owned())
 }
 
 fn whole_number<N: FromStr>(text: &str) -> Result<N, String> {

@@ -167,6 +167,18 @@ fn addresses_are_what_was_meant(#[case] text: &str, #[case] http: &str, #[case] 
 )]
 #[case::threads("[engine]\nthreads = 0\n", "engine.threads is 0")]
 #[case::many_threads("[engine]\nthreads = 100000\n", "at most 1024")]
+#[case::many_sequences("[engine]\nsequences_max = 4294967295\n", "want at most 65536")]
+#[case::many_queued(
+    "[engine]\nqueue_max = 4294967295\n",
+    "engine.queue_max is 4294967295: want at most"
+)]
+#[case::no_connections("[gateway]\nconnections_max = 0\n", "gateway.connections_max is 0: want")]
+#[case::no_body("[gateway]\nbody_kib_max = 0\n", "gateway.body_kib_max is 0: want at least 1")]
+#[case::choices("[gateway]\nchoices_max = 1000\n", "gateway.choices_max is 1000: want at most 256")]
+#[case::no_time(
+    "[gateway]\nrequest_timeout_s = 0\n",
+    "gateway.request_timeout_s is 0: want at least 1"
+)]
 #[case::queue("[engine]\nqueue_max = 0\n", "engine.queue_max")]
 #[case::reports("[worker]\nreport_interval_ms = 0\n", "worker.report_interval_ms")]
 #[case::for_ever(
@@ -277,6 +289,8 @@ fn what_the_model_can_not_do_is_said() {
     let of = |text: &str| from_file(text).unwrap().validate().unwrap().remarks_on(&model);
     let error = of("[engine]\ncontext_tokens_max = 1000000\n").unwrap_err().to_string();
     assert!(error.contains("demo reads at most"), "{error}");
+    let remarks = of("[model]\nrevision = \"main\"\n[engine]\ndevice = \"cpu\"\n").unwrap();
+    assert!(remarks[0].contains("model.revision has no effect"), "{remarks:?}");
     let remarks = of("[engine]\ndevice = \"cpu\"\nkv_blocks = 4\n").unwrap();
     assert!(remarks[0].contains("the KV pool holds 64 tokens"), "{remarks:?}");
     assert!(of("[engine]\ndevice = \"cpu\"\n").unwrap().is_empty());

@@ -91,6 +91,7 @@ impl Written {
     pub(crate) fn validate(self) -> Result<Settings> {
         let settings = Settings { written: self };
         settings.check_times()?;
+        settings.check_gateway()?;
         settings.load_format()?;
         settings.kv_dtype()?;
         settings.handoff(HandoffPolicy::Auto)?;
@@ -333,11 +334,9 @@ impl Settings {
         let gateway = &self.written.gateway;
         let mut config = AdmissionConfig::default();
         if let Some(ms) = gateway.ttft_target_ms {
-            ensure!(ms > 0, "gateway.ttft_target_ms must be at least 1");
             config.targets.ttft = Duration::from_millis(ms);
         }
         if let Some(ms) = gateway.tpot_target_ms {
-            ensure!(ms > 0, "gateway.tpot_target_ms must be at least 1");
             config.targets.tpot = Duration::from_millis(ms);
         }
         Ok(config)
@@ -493,7 +492,6 @@ impl Settings {
         limits.connections.idle_timeout = idle.or(limits.connections.idle_timeout);
         let (most, per_client) = (gateway.connections_max, gateway.connections_per_client_max);
         limits.connections = connections(most, per_client, &limits.connections);
-        ensure!(gateway.reader_timeout_s != Some(0), "gateway.reader_timeout_s must be at least 1");
         let reader = gateway.reader_timeout_s.map(Duration::from_secs);
         limits.connections.reader_timeout = reader.or(limits.connections.reader_timeout);
         limits.validate().context("a setting is wrong")?;
