@@ -8,8 +8,8 @@ use baton_tests::Single;
 use baton_tests::model::NAME;
 use tokio::process::Command;
 
-/// It repeats 46 of 50 where 48 are wanted; what it has learned it may not forget.
-const RECALL: &str = "recall=45";
+/// Two less than it repeats: another machine's rounding may turn a case.
+const RECALL: &str = "recall=46";
 
 /// 300 short conversations on a slow machine that computes them without a release build.
 const PATIENCE: Duration = Duration::from_secs(900);
