@@ -39,6 +39,7 @@ fn help_teaches(#[case] args: &[&str], #[case] taught: &[&str]) {
 #[case::unreachable(&["chat", "--url", "http://127.0.0.1:1", "Hello"], "start one with `baton up`")]
 #[case::no_address(&["chat", "--url", "ftp://127.0.0.1", "Hello"], "want HOST:PORT, http://HOST:PORT")]
 #[case::no_authority(&["chat", "--url", "https://127.0.0.1:1", "--ca", "/no/ca.pem", "Hello"], "/no/ca.pem")]
+#[case::no_folder(&["bench", "serve", "--json", "/no/such/report.json"], "--json: there is no folder")]
 #[case::nobody_to_measure(&["bench", "serve", "--url", "127.0.0.1:1"], "http://127.0.0.1:1")]
 fn what_is_wrong_is_said_and_the_status_tells(#[case] args: &[&str], #[case] said: &str) {
     let output = baton(args);
@@ -52,6 +53,7 @@ fn what_is_wrong_is_said_and_the_status_tells(#[case] args: &[&str], #[case] sai
 #[case::large_port(&["up", "--port", "70000"], "want a whole number from 0 to 65535")]
 #[case::negative(&["up", "--port", "-1"], "'-1' for '--port <PORT>'")]
 #[case::count(&["decode-worker", "--kv-blocks", "1e3"], "want a whole number from 0 to 4294967295")]
+#[case::temperature(&["bench", "serve", "--temperature", "warm"], "want a number from 0 to 2")]
 #[case::no_share(&["up", "--gpu-memory-utilization", "half"], "want a number")]
 #[case::of_a_client(&["bench", "serve", "--clients", "x"], "want a whole number")]
 #[case::share(&["bench", "serve", "--failures-max", "101"], "want a number from 0 to 100")]

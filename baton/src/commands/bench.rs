@@ -5,10 +5,10 @@ mod engine;
 mod kernels;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bench::{Arrivals, Conversation, Fixed, LoadOptions, Slo, Spread, Trace, Workload};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -84,7 +84,7 @@ struct ServeArgs {
     #[arg(long, default_value_t = 50)]
     slo_tpot_ms: u64,
     /// 0 is greedy.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     temperature: f64,
     /// Same seed, same requests, which a second run finds in the cache. Default: a fresh one, which the
     /// report tells.
@@ -121,6 +121,10 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
 }
 
 async fn serve(args: &ServeArgs) -> Result<()> {
+    if let Some(folder) = args.json.as_deref().and_then(Path::parent) {
+        let is_there = folder.as_os_str().is_empty() || folder.is_dir();
+        ensure!(is_there, "--json: there is no folder {}", folder.display());
+    }
     let cancel = cluster::shutdown_signal()?;
     let report = bench::load::run(args.options()?, cancel).await?;
     // Whoever reads only its beginning has what he wants.
@@ -189,6 +193,13 @@ impl ServeArgs {
                 Workload::Trace(Trace::read(path, self.requests.get())?)
             }
         })
+    }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(temperature) if (0.0..=2.0).contains(&temperature) => Ok(temperature),
+        _ => Err("want a number from 0 to 2".into()),
     }
 }
 

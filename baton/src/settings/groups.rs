@@ -231,7 +231,7 @@ pub(crate) struct WorkerArgs {
     /// How long a leaving node lets its work finish, seconds [default: 30]
     #[arg(long, value_name = "S")]
     pub drain_deadline_s: Option<u64>,
-    /// Time between two load reports, milliseconds [default: 100]
+    /// Time between two load reports, milliseconds, at most 500 [default: 100]
     #[arg(long, value_name = "MS")]
     pub report_interval_ms: Option<u64>,
     /// Longest time of one request, whatever its caller says, seconds [default: 3600]

@@ -18,6 +18,8 @@ use crate::model::LocalModel;
 const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Sequences at a time: many times what the largest GPU runs at once.
 const SEQUENCES_MAX: u32 = 1 << 16;
+/// Routers give up a worker that has said nothing for a second; one report may be lost.
+const REPORT_INTERVAL_MS_MAX: u64 = 500;
 /// Requests in a line: a line so long never moves.
 const QUEUE_MAX: u32 = 1 << 20;
 /// More are none of any machine's.
@@ -143,7 +145,6 @@ impl Settings {
         let millis = [
             ("gateway.ttft_target_ms", gateway.ttft_target_ms),
             ("gateway.tpot_target_ms", gateway.tpot_target_ms),
-            ("worker.report_interval_ms", worker.report_interval_ms),
         ];
         let year = TIME_MAX.as_secs();
         seconds.into_iter().try_for_each(|(name, value)| at_most(name, value, year))?;
@@ -190,6 +191,7 @@ impl Settings {
             );
         }
         at_least("worker.report_interval_ms", worker.report_interval_ms, 1)?;
+        at_most("worker.report_interval_ms", worker.report_interval_ms, REPORT_INTERVAL_MS_MAX)?;
         at_least("worker.deadline_max_s", worker.deadline_max_s, 1)?;
         at_least("worker.credit_queue_max", worker.credit_queue_max, 1)?;
         at_most("worker.credit_queue_max", worker.credit_queue_max, QUEUE_MAX as usize)?;

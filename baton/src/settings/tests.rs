@@ -167,6 +167,10 @@ fn addresses_are_what_was_meant(#[case] text: &str, #[case] http: &str, #[case] 
 )]
 #[case::threads("[engine]\nthreads = 0\n", "engine.threads is 0")]
 #[case::many_threads("[engine]\nthreads = 100000\n", "at most 1024")]
+#[case::silence(
+    "[worker]\nreport_interval_ms = 1000\n",
+    "worker.report_interval_ms is 1000: want at most 500"
+)]
 #[case::many_sequences("[engine]\nsequences_max = 4294967295\n", "want at most 65536")]
 #[case::many_queued(
     "[engine]\nqueue_max = 4294967295\n",

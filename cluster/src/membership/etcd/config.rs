@@ -121,7 +121,10 @@ impl EtcdConfig {
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.namespace.is_empty() || !self.namespace.chars().all(plain) {
-            return refuse(format!("etcd: namespace {:?}", self.namespace));
+            return refuse(format!(
+                "etcd: the namespace is {:?}: want letters, digits, `-`, `_` and `.`",
+                self.namespace
+            ));
         }
         if self.lease_ttl < Duration::from_secs(1) {
             return refuse("etcd: a lease lives for 1 s at least".to_owned());
