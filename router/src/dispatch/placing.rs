@@ -204,8 +204,12 @@ impl Placing {
         reasons.extend(remarks::unheard(&snapshot));
         reasons.extend(remarks::strangers(&snapshot, &self.model));
         reasons.extend(self.rollout.remark(&fingerprints));
-        if self.loads.stale_since().is_some() {
-            reasons.push("etcd is away: workers are those known before (the log says why)".into());
+        match self.loads.stale_since() {
+            Some(_) => {
+                reasons
+                    .push("etcd is away: workers are those known before (the log says why)".into());
+            }
+            None => reasons.extend(remarks::nobody(&snapshot).map(str::to_owned)),
         }
         let ready = fingerprints.iter().any(|edition| edition.takes_new);
         Readiness { ready, workers: workers.into(), reasons, fingerprints }

@@ -7,6 +7,13 @@ use scheduler::{ClusterSnapshot, NodeState, WorkerView};
 /// Of workers, and of models, so many are named.
 const NAMES_TOLD_MAX: usize = 4;
 
+/// What to tell of a cluster without members.
+pub(super) fn nobody(view: &ClusterSnapshot) -> Option<&'static str> {
+    view.workers.is_empty().then_some(
+        "no worker is registered: those of a cluster have the --etcd and the --namespace of their routers",
+    )
+}
+
 /// What to tell of members that don't report to this router.
 pub(super) fn unheard(view: &ClusterSnapshot) -> Option<String> {
     let is_silent = |worker: &&WorkerView| !worker.healthy && worker.info.state != NodeState::Gone;
@@ -70,6 +77,12 @@ mod tests {
         let said = unheard(&view(silent));
         assert_eq!(said.is_some(), told.is_some(), "{said:?}");
         assert!(said.unwrap_or_default().contains(told.unwrap_or_default()));
+    }
+
+    #[test]
+    fn a_cluster_without_members_is_told_where_they_would_be() {
+        assert!(nobody(&ClusterSnapshot::default()).unwrap().contains("--namespace"));
+        assert_eq!(nobody(&view(&["d0"])), None);
     }
 
     #[test]
