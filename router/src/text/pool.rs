@@ -8,6 +8,7 @@ use scheduler::ClientId;
 use tokio::sync::oneshot;
 
 use super::effort::Cancelled;
+use super::template;
 use queue::Queue;
 
 mod queue;
@@ -15,6 +16,9 @@ mod queue;
 /// Texts up to this size have a thread of their own: tokenized in 50 ms, they don't wait for those
 /// that take a second.
 const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// Stack of a thread: what a template may need, and what the thread does before.
+const STACK_BYTES: usize = template::STACK_BYTES + (2 << 20);
 
 /// Runs tokenizing and rendering away from the async threads.
 ///
@@ -77,7 +81,7 @@ impl TextPool {
             let shared = Arc::clone(&shared);
             let bytes_max = if index == 0 { SMALL_BYTES_MAX } else { usize::MAX };
             let thread = std::thread::Builder::new().name(format!("router-text-{index}"));
-            thread.spawn(move || shared.work(bytes_max))?;
+            thread.stack_size(STACK_BYTES).spawn(move || shared.work(bytes_max))?;
         }
         Ok(pool)
     }

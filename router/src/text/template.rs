@@ -23,9 +23,13 @@ pub use load::TemplateLoadError;
 /// Marks where a continued message ends in the rendered text.
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
-/// Steps that a template may take: some seconds' worth. A conversation of 4,096 messages takes templates of
-/// well-known models a tenth of it.
-const FUEL: u64 = 20_000_000;
+/// Steps that a template may take: a second's worth. A conversation of 4,096 messages takes templates of
+/// well-known models half of it.
+const FUEL: u64 = 4_000_000;
+
+/// Stack for values that lie in each other as deep as a template can put them in so many steps, as they are dropped
+/// one in the other. Only what is used of it takes memory.
+pub(super) const STACK_BYTES: usize = 512 << 20;
 
 /// A model's chat template: a conversation in, a prompt out.
 pub struct ChatTemplate {
@@ -225,7 +229,12 @@ impl ChatTemplate {
         cut_at_tag(rendered)
     }
 
-    fn run(&self, chat: &ChatRender, mut paper: Paper) -> Result<String, TemplateError> {
+    fn run(&self, chat: &ChatRender, paper: Paper) -> Result<String, TemplateError> {
+        // The text threads have as much from the start.
+        stacker::maybe_grow(STACK_BYTES, STACK_BYTES, || self.run_here(chat, paper))
+    }
+
+    fn run_here(&self, chat: &ChatRender, mut paper: Paper) -> Result<String, TemplateError> {
         let with_tools = chat.tools.is_some() && self.has_tool_template;
         let name = if with_tools { "tool_use" } else { "default" };
         let template = self.env.get_template(name).map_err(|error| failed(&error))?;

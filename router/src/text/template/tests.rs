@@ -262,3 +262,15 @@ fn check(golden: Golden, special_tokens: SpecialTokens, now: SystemTime) -> Opti
         }
     }
 }
+
+/// Dropped, it takes stack for each level; one that is built until the steps are over has the most.
+#[test]
+fn values_however_deep_cost_a_router_nothing_but_the_request() {
+    let nest = "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% for j in range(9999) %}\
+                {% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+    for source in [nest.to_owned(), nest.replace("[ns.x]", "{'a': ns.x}")] {
+        let template = ChatTemplate::from_source(&source, SpecialTokens::default()).unwrap();
+        let error = template.render(ChatRender::default()).unwrap_err().to_string();
+        assert!(error.contains("fuel"), "{error}");
+    }
+}
