@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::throttled::Throttled;
+
 mod activity;
 mod calls;
 mod guarded;
@@ -25,8 +27,6 @@ pub use calls::{Caller, CountCalls, CountCallsService, Counted};
 pub use guarded::Guarded;
 pub use readers::Streams;
 
-/// Between two log lines about the same trouble.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Idle connections closed when an accept fails for want of descriptors.
 const ROOM_CONNECTIONS: usize = 8;
 
@@ -74,13 +74,6 @@ struct Open {
     refused: Throttled,
     failed: Throttled,
     unread: Throttled,
-}
-
-/// Counts what happened since it was last logged.
-#[derive(Debug, Default)]
-struct Throttled {
-    count: u64,
-    logged: Option<Instant>,
 }
 
 // === impl ConnectionLimits ===
@@ -227,20 +220,6 @@ impl Open {
             }
         }
         Some(activity)
-    }
-}
-
-// === impl Throttled ===
-
-impl Throttled {
-    /// Counts one; when it is time for a log line, how many there were since the last.
-    fn note(&mut self) -> Option<u64> {
-        self.count += 1;
-        if self.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
-            return None;
-        }
-        self.logged = Some(Instant::now());
-        Some(std::mem::take(&mut self.count))
     }
 }
 

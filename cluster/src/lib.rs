@@ -22,6 +22,7 @@ pub mod security;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod throttled;
 
 pub use error::ClusterError;
 pub use error_code::ErrorCode;

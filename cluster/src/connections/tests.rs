@@ -104,12 +104,3 @@ fn all_addresses_of_a_network_of_ipv6_are_one_client() {
     let mapped = IpAddr::V6(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped());
     assert_eq!(ClientAddress::from(mapped), ClientAddress::from(client(1)));
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_trouble_is_logged_at_once_and_then_with_its_count() {
-    let mut throttled = Throttled::default();
-    assert_eq!(throttled.note(), Some(1));
-    assert_eq!((throttled.note(), throttled.note()), (None, None));
-    tokio::time::advance(LOG_INTERVAL).await;
-    assert_eq!(throttled.note(), Some(3));
-}

@@ -17,6 +17,9 @@ pub enum EntryError {
     /// It isn't what was written.
     #[error("its seal is missing or of another entry")]
     Damaged,
+    /// It is another worker's than its key says.
+    #[error("it is of another worker")]
+    Misplaced,
     /// It is no worker in JSON.
     #[error(transparent)]
     Format(#[from] serde_json::Error),

@@ -27,7 +27,7 @@ mod trouble;
 mod watcher;
 
 pub use config::{Credentials, EtcdConfig, EtcdTls, IdentityFiles};
-pub use store::worker_of;
+pub use store::{Odd, worker_of};
 
 use registrar::{Registrar, Wish};
 use watcher::Watcher;

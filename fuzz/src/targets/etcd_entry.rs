@@ -18,7 +18,7 @@ fn run(input: &[u8]) {
     let Ok(info) = serde_json::from_slice::<WorkerInfo>(value) else { return };
     let sealed = entry::write(&info).expect("a worker in JSON");
     assert_eq!(entry::read(&sealed).as_ref().ok(), Some(&info));
-    let Some((key, taken)) = worker_of(key, &sealed) else { return };
+    let Ok((key, taken)) = worker_of(key, &sealed) else { return };
     assert!(key.ends_with(&format!("/{}/{}", taken.role, taken.address.worker)), "{key}");
     assert_eq!(taken, info);
 }

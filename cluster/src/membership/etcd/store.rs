@@ -4,18 +4,24 @@ use std::future::Future;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, LeaseGrantResponse, PutOptions,
-    Txn, TxnOp, WatchOptions, WatchStream,
+    BalancedChannelBuilder, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions,
+    LeaseGrantResponse, PutOptions, Txn, TxnOp, WatchOptions, WatchStream,
 };
+use http::Uri;
+use proto::Readable;
 use scheduler::{Incarnation, WorkerInfo};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Code;
-use tracing::warn;
+use tonic::transport::channel::Change;
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
 
 use super::config::EtcdConfig;
 use super::trouble::{explain, late};
 use crate::ClusterError;
-use crate::membership::entry;
+use crate::membership::entry::{self, EntryError};
 use crate::rpc::channels;
 
 /// Tries at a write that others keep changing under us. Two lives of one worker are two writers.
@@ -23,6 +29,9 @@ const WRITE_ATTEMPTS: usize = 8;
 
 /// Room for a snapshot of tens of thousands of workers, where the client's default ends at 4 MiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Of a key, in the log.
+const KEY_CHARS_MAX: usize = 128;
 
 /// A connection to etcd. Dropped after any error: the next one starts clean.
 pub(super) struct Store {
@@ -45,12 +54,23 @@ pub(super) enum Written {
     LeaseEnded,
 }
 
+/// Makes channels by which answers can be read, whatever they are.
+struct Careful;
+
 /// The workers at one revision.
 pub(super) struct Snapshot {
     pub(super) revision: i64,
     pub(super) entries: Vec<(String, WorkerInfo)>,
-    /// Whether every entry there was one.
-    pub(super) is_whole: bool,
+    /// One that is none, if there is any.
+    pub(super) odd: Option<Odd>,
+}
+
+/// Why something in the store is not a worker's entry.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", echo(key))]
+pub struct Odd {
+    key: String,
+    why: EntryError,
 }
 
 // === impl Store ===
@@ -161,10 +181,14 @@ impl Store {
         let all = kv.get(prefix, Some(GetOptions::new().with_prefix()));
         let answer = within(self.request_timeout, "reading the members", all).await?;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-        let entries: Vec<_> =
-            answer.kvs().iter().filter_map(|kv| worker_of(kv.key(), kv.value())).collect();
-        let is_whole = entries.len() == answer.kvs().len();
-        Ok(Snapshot { revision, entries, is_whole })
+        let mut snapshot = Snapshot { revision, entries: Vec::new(), odd: None };
+        for kv in answer.kvs() {
+            match worker_of(kv.key(), kv.value()) {
+                Ok(entry) => snapshot.entries.push(entry),
+                Err(odd) => snapshot.odd = Some(odd),
+            }
+        }
+        Ok(snapshot)
     }
 
     /// Changes under the prefix from a revision on.
@@ -184,7 +208,8 @@ impl Store {
         let answer =
             within(self.request_timeout, "reading an entry", self.client.get(key, None)).await?;
         let Some(kv) = answer.kvs().first() else { return Ok((0, None)) };
-        let info = worker_of(kv.key(), kv.value());
+        // What is none is overwritten.
+        let info = worker_of(kv.key(), kv.value()).ok();
         Ok((kv.mod_revision(), info.map(|(_, info)| info.address.incarnation)))
     }
 }
@@ -195,32 +220,56 @@ async fn client(
     endpoint: &str,
 ) -> Result<Client, Error> {
     let options = Some(options);
-    let Some(dial) = &config.dial else { return Client::connect([endpoint], options).await };
-    let channel = channels::over(dial.clone(), endpoint);
-    Client::from_channel(etcd_client::Channel::Tonic(channel), options).await
+    match &config.dial {
+        Some(dial) => {
+            Client::from_channel(readable(channels::over(dial.clone(), endpoint)), options).await
+        }
+        None => Client::connect_with_balanced_channel([endpoint], options, Careful).await,
+    }
+}
+
+/// A channel whose answers end no task, whatever is in them.
+fn readable(channel: Channel) -> etcd_client::Channel {
+    let readable = Readable::of(channel).map_err(Into::into);
+    etcd_client::Channel::Custom(BoxCloneSyncService::new(readable))
+}
+
+// === impl Careful ===
+
+impl BalancedChannelBuilder for Careful {
+    type Error = Error;
+
+    fn balanced_channel(
+        self,
+        buffer_size: usize,
+    ) -> Result<(etcd_client::Channel, mpsc::Sender<Change<Uri, Endpoint>>), Error> {
+        let (channel, endpoints) = Channel::balance_channel(buffer_size);
+        Ok((readable(channel), endpoints))
+    }
 }
 
 fn encode(info: &WorkerInfo) -> Result<Vec<u8>, ClusterError> {
     entry::write(info).map_err(|error| ClusterError::Etcd(error.to_string()))
 }
 
-/// A key and its value as a worker, if that is what they are.
-#[must_use]
-pub fn worker_of(key: &[u8], value: &[u8]) -> Option<(String, WorkerInfo)> {
+/// A key and its value as a worker.
+///
+/// # Errors
+/// [`Odd`] if that is not what they are.
+pub fn worker_of(key: &[u8], value: &[u8]) -> Result<(String, WorkerInfo), Odd> {
     let key = String::from_utf8_lossy(key).into_owned();
     match entry::read(value) {
         Ok(info) if key.ends_with(&format!("/{}/{}", info.role, info.address.worker)) => {
-            Some((key, info))
+            Ok((key, info))
         }
-        Ok(info) => {
-            warn!(%key, worker = %info.address.worker, "passed over an entry under another's key");
-            None
-        }
-        Err(error) => {
-            warn!(%key, %error, "passed over an entry that is not a worker");
-            None
-        }
+        Ok(_) => Err(Odd { key, why: EntryError::Misplaced }),
+        Err(why) => Err(Odd { key, why }),
     }
+}
+
+/// The beginning of a key, which may be as long as a request.
+fn echo(key: &str) -> String {
+    key.chars().take(KEY_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 
 async fn within<T>(
@@ -231,5 +280,63 @@ async fn within<T>(
     match timeout(limit, request).await {
         Ok(answer) => answer.map_err(|error| explain(&error)),
         Err(_) => Err(late(limit, what)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::{HeaderMap, HeaderValue};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::connections::{ConnectionLimits, Connections};
+    use crate::security::Security;
+    use crate::{HttpServer, Protocol};
+
+    /// Whatever is asked: full, with details that are none.
+    async fn odd_answer() -> HeaderMap {
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("grpc-status", "8"),
+            ("grpc-message", "full"),
+            ("grpc-status-details-bin", "no, none!"),
+        ];
+        let header = |(name, value)| {
+            (axum::http::HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        headers.into_iter().map(header).collect()
+    }
+
+    #[tokio::test]
+    async fn a_status_that_can_not_be_read_is_an_error_and_no_end_of_the_task() {
+        let listener = HttpServer::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = HttpServer {
+            listener,
+            connections: Connections::new(ConnectionLimits::default()),
+            doorkeeper: Security::open().doorkeeper(),
+            head_timeout: Duration::from_secs(10),
+            protocol: Protocol::Grpc,
+        };
+        let stopped = CancellationToken::new();
+        let serve = server.serve(Router::new().fallback(odd_answer), &stopped);
+        let ask = async {
+            let mut store = Store::connect(&EtcdConfig::new([endpoint]), 0).await?;
+            store.snapshot("/").await
+        };
+        let asked = tokio::select! {
+            asked = ask => asked,
+            () = serve => unreachable!("serves until it is stopped"),
+        };
+        let refused = asked.map(|snapshot| snapshot.revision).unwrap_err().to_string();
+        assert!(refused.contains("full"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_of_a_stranger_is_told_in_short() {
+        let key = "/x\n".repeat(100_000);
+        let odd = worker_of(key.as_bytes(), b"{}").unwrap_err().to_string();
+        assert!(odd.len() < 400 && !odd.contains('\n'), "{odd}");
     }
 }

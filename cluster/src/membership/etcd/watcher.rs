@@ -9,13 +9,14 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::config::EtcdConfig;
-use super::store::{Snapshot, Store, worker_of};
+use super::store::{Odd, Snapshot, Store, worker_of};
 use super::trouble::{Troubles, explain};
 use crate::ClusterError;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::membership::Members;
 use crate::membership::view::View;
+use crate::throttled::Throttled;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// All members are read so often, whatever changes were told: a damaged word of the store's own (a revision, a
@@ -33,6 +34,8 @@ pub(super) struct Watcher {
     /// When all members are read again.
     look_again: Instant,
     troubles: Troubles,
+    /// Entries that are none: whoever can write to the store can write many.
+    oddities: Throttled,
 }
 
 /// Why a watch ended without an error.
@@ -57,8 +60,8 @@ impl Watcher {
         let view = View::new(config.grace, now);
         let attempt = Backoff::seed() as usize >> 1;
         let (prefix, troubles) = (config.workers_prefix(), Troubles::default());
-        let look_again = now + LOOK_AGAIN;
-        Self { prefix, config, view, publish, attempt, look_again, troubles }
+        let (look_again, oddities) = (now + LOOK_AGAIN, Throttled::default());
+        Self { prefix, config, view, publish, attempt, look_again, troubles, oddities }
     }
 
     /// Runs until dropped.
@@ -66,8 +69,11 @@ impl Watcher {
         let mut backoff = Backoff::new(FIRST_RETRY, self.config.retry_limit, Backoff::seed());
         loop {
             match self.session(&mut backoff).await {
-                // The present is read instead.
-                Ok(why) => debug!(?why, "taking a new snapshot"),
+                Ok(why) => {
+                    // The present is read instead; not as often as somebody spoils it.
+                    debug!(?why, "taking a new snapshot");
+                    tokio::time::sleep(FIRST_RETRY).await;
+                }
                 Err(error) => {
                     if self.view.lost(clock::now()) {
                         self.publish();
@@ -113,7 +119,9 @@ impl Watcher {
     /// Takes a whole snapshot. One with an entry that can't be read says nothing of who isn't there, and is
     /// repeated when that entry's owner has had the time to write it again.
     fn take(&mut self, snapshot: Snapshot, now: Instant) {
-        let Snapshot { revision, entries, is_whole } = snapshot;
+        let Snapshot { revision, entries, odd } = snapshot;
+        let is_whole = odd.is_none();
+        odd.iter().for_each(|odd| self.pass_over(odd));
         self.view.rebuild(revision, entries, is_whole, now);
         self.look_again = now + if is_whole { LOOK_AGAIN } else { self.config.lease_ttl };
         self.publish();
@@ -190,16 +198,25 @@ impl Watcher {
     fn apply_event(&mut self, revision: i64, event: &Event) -> bool {
         let Some(kv) = event.kv() else { return false };
         match event.event_type() {
-            EventType::Put => {
-                let Some((key, info)) = worker_of(kv.key(), kv.value()) else { return false };
-                self.view.put(revision, key, info, clock::now());
-            }
+            EventType::Put => match worker_of(kv.key(), kv.value()) {
+                Ok((key, info)) => self.view.put(revision, key, info, clock::now()),
+                Err(odd) => {
+                    self.pass_over(&odd);
+                    return false;
+                }
+            },
             EventType::Delete => {
                 let key = String::from_utf8_lossy(kv.key());
                 self.view.delete(revision, &key, clock::now());
             }
         }
         true
+    }
+
+    fn pass_over(&mut self, odd: &Odd) {
+        if let Some(times) = self.oddities.note() {
+            warn!(times, %odd, "passed over what is no worker's entry in etcd");
+        }
     }
 
     fn expire(&mut self) {
