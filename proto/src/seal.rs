@@ -13,6 +13,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{WireError, v1};
 
+/// Encoded without an allocation: a token with a handful of alternatives. There is one of these a token, at each end.
+const SMALL_BYTES: usize = 128;
+
 /// A message with a seal.
 pub trait Sealed: Message + Sized {
     /// Where its seal is.
@@ -55,7 +58,15 @@ pub struct SealChain {
 
 /// Of a message whose seal is 0, which on the wire is none; so none comes to 0.
 fn digest(message: &impl Message, key: u64) -> u64 {
-    xxh3_64_with_seed(&message.encode_to_vec(), key).max(1)
+    let (mut small, bytes) = ([0; SMALL_BYTES], message.encoded_len());
+    let hash = match small.get_mut(..bytes) {
+        Some(mut encoded) => {
+            message.encode_raw(&mut encoded);
+            xxh3_64_with_seed(&small[..bytes], key)
+        }
+        None => xxh3_64_with_seed(&message.encode_to_vec(), key),
+    };
+    hash.max(1)
 }
 
 // === impl SealChain ===

@@ -11,6 +11,8 @@ pub(super) struct Rollout {
     model: String,
     wanted: Option<String>,
     state: Mutex<State>,
+    /// Whose name was asked for last, and that name: it is a digest, and each request asks for it.
+    named: Mutex<Option<(Fingerprint, String)>>,
 }
 
 #[derive(Default)]
@@ -26,7 +28,7 @@ impl Rollout {
     /// - `wanted`: the beginning of a weights' digest or of a fingerprint's name, if an operator
     ///   says where requests go.
     pub(super) fn new(model: String, wanted: Option<String>) -> Self {
-        Self { model, wanted, state: Mutex::default() }
+        Self { model, wanted, state: Mutex::default(), named: Mutex::default() }
     }
 
     /// Where new requests go; `None` while nobody takes work.
@@ -44,6 +46,15 @@ impl Rollout {
                 state.note(&editions, chosen);
                 Ok(state.present.clone())
             }
+        }
+    }
+
+    /// What `fingerprint` is called.
+    pub(super) fn name_of(&self, fingerprint: &Fingerprint) -> String {
+        let mut named = self.named.lock();
+        match &*named {
+            Some((known, name)) if known == fingerprint => name.clone(),
+            _ => named.insert((fingerprint.clone(), fingerprint.name())).1.clone(),
         }
     }
 

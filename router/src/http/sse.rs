@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
 use super::error::HttpError;
 use super::fields::StreamUsage;
@@ -50,6 +50,8 @@ struct SseWriter<S> {
     opened: Vec<bool>,
     out: Vec<u8>,
     done: bool,
+    /// The call's, which lasts as long as its answer. Not entered for each piece: nothing here logs.
+    _span: Span,
 }
 
 #[derive(Serialize)]
@@ -71,14 +73,9 @@ pub(super) fn respond<S: Shape>(
     let mut route = http::HeaderMap::new();
     headers::add_route(&mut route, &stream);
     let writer = SseWriter::new(shape, envelope, stream, report);
-    // The call's span lasts as long as its answer.
-    let span = Span::current();
-    let frames = futures::stream::unfold(writer, move |mut writer| {
-        async move {
-            let frame = writer.frame().await?;
-            Some((Ok::<_, Infallible>(frame), writer))
-        }
-        .instrument(span.clone())
+    let frames = futures::stream::unfold(writer, async |mut writer| {
+        let frame = writer.frame().await?;
+        Some((Ok::<_, Infallible>(frame), writer))
     });
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
@@ -106,6 +103,7 @@ impl<S: Shape> SseWriter<S> {
             keep_alive,
             out: Vec::new(),
             done: false,
+            _span: Span::current(),
         }
     }
 
