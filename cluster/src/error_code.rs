@@ -127,6 +127,11 @@ impl ErrorCode {
         Status::with_metadata(self.grpc(), message, metadata)
     }
 
+    /// Whether these are of a status that a node of ours has said.
+    pub(crate) fn is_marked(headers: &http::HeaderMap) -> bool {
+        headers.contains_key(MARK)
+    }
+
     /// What a node said, if one did. A word that doesn't go with its code was damaged on its way.
     fn marked(status: &Status) -> Option<Self> {
         let mark = status.metadata().get(MARK)?;

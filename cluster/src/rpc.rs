@@ -12,6 +12,7 @@ pub mod channels;
 mod clients;
 mod dial;
 pub mod net;
+mod nonsense;
 pub mod server;
 
 pub use channels::{Channels, Purpose};

@@ -212,6 +212,16 @@ impl Input {
             Self::Tokens(_) => 0,
         }
     }
+
+    /// How many prompts there are.
+    #[must_use]
+    pub fn prompts(&self) -> usize {
+        match self {
+            Self::Chat(_) => 1,
+            Self::Texts(texts) => texts.len(),
+            Self::Tokens(prompts) => prompts.len(),
+        }
+    }
 }
 
 /// The bytes of all texts in a JSON value.
@@ -237,6 +247,12 @@ impl TextRequest {
     #[must_use]
     pub fn of(self, client: ClientId) -> Self {
         Self { client, ..self }
+    }
+
+    /// Those it asks for: each choice for each prompt.
+    #[must_use]
+    pub fn sequences(&self) -> u32 {
+        self.params.n.saturating_mul(u32::try_from(self.input.prompts()).unwrap_or(u32::MAX))
     }
 
     /// Whether the prompt's own tokens have to be scored.
@@ -468,9 +484,8 @@ impl TextStream {
 
 /// A dispatcher that lets go of a stream owes it an error; that one got lost.
 fn ended_early() -> DispatchError {
-    DispatchError {
-        code: cluster::ErrorCode::Internal,
-        message: "the tokens ended before the last choice was finished".into(),
-        retry_after: None,
-    }
+    DispatchError::new(
+        cluster::ErrorCode::Internal,
+        "the tokens ended before the last choice was finished",
+    )
 }

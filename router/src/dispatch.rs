@@ -93,6 +93,8 @@ pub struct DispatchError {
     pub message: String,
     /// For [`ErrorCode::Busy`] and [`ErrorCode::Unavailable`]: when to come back.
     pub retry_after: Option<Duration>,
+    /// For [`ErrorCode::InvalidRequest`]: the field at fault, where one is.
+    pub param: Option<&'static str>,
 }
 
 /// A request under way. Dropping it cancels the work on every worker.
@@ -102,6 +104,16 @@ pub struct GenerationStream {
     /// An error that comes after all events: there may be no room for it among them.
     last_words: Arc<OnceLock<DispatchError>>,
     has_ended: bool,
+}
+
+// === impl DispatchError ===
+
+impl DispatchError {
+    /// An error that says neither when to come back nor which field is at fault.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None, param: None }
+    }
 }
 
 // === impl GenerationStream ===

@@ -135,10 +135,10 @@ impl RequestError {
     /// The router takes no new work, or can't finish what it has.
     #[must_use]
     pub fn stopping() -> Self {
+        let message = "this server is stopping; another one may answer";
         Self::Dispatch(DispatchError {
-            code: ErrorCode::Unavailable,
-            message: "this server is stopping; another one may answer".into(),
             retry_after: Some(Duration::from_secs(1)),
+            ..DispatchError::new(ErrorCode::Unavailable, message)
         })
     }
 
@@ -167,6 +167,18 @@ impl RequestError {
         }
     }
 
+    /// The field at fault, as a path, where one is.
+    #[must_use]
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { param, .. } => param.as_deref(),
+            Self::ContextLength { param, .. } => Some(param),
+            Self::UnknownModel(_) => Some("model"),
+            Self::Dispatch(error) => error.param,
+            _ => None,
+        }
+    }
+
     /// Whether the message may hold words of the client.
     #[must_use]
     pub(crate) fn quotes(&self) -> bool {
@@ -187,7 +199,7 @@ impl RequestError {
             return tonic::Status::unauthenticated(*message);
         }
         let mut message = bounded(&self.to_string()).into_owned();
-        if let Self::Invalid { param: Some(param), .. } = self {
+        if let Some(param) = self.param() {
             message = format!("{}: {message}", echo(param));
         }
         cluster::retry::status(self.code(), message, self.retry_after())

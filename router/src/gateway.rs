@@ -160,8 +160,9 @@ impl Gateway {
         mut request: TextRequest,
         received: in_flight::Bytes,
     ) -> Result<TextStream, RequestError> {
-        let key = self.keys.of(request.client);
-        let turn = key.as_ref().map(|key| key.allowance.begin()).transpose()?;
+        let key = self.keys.still_of(request.client)?;
+        let width = request.sequences();
+        let turn = key.as_ref().map(|key| key.allowance.begin(width)).transpose()?;
         if let Some(key) = &key {
             request.salt = key.salt(request.salt);
         }
@@ -233,11 +234,10 @@ impl Gateway {
         match stream.next().await {
             Some(Ok(GenerationEvent::Started(route))) => Ok((stream, route)),
             Some(Err(error)) => Err(error),
-            other => Err(DispatchError {
-                code: cluster::ErrorCode::Internal,
-                message: format!("the dispatcher began with {other:?}"),
-                retry_after: None,
-            }),
+            other => Err(DispatchError::new(
+                cluster::ErrorCode::Internal,
+                format!("the dispatcher began with {other:?}"),
+            )),
         }
     }
 

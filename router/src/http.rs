@@ -25,6 +25,7 @@ mod completions;
 mod cors;
 mod error;
 mod fields;
+mod head;
 mod headers;
 mod ignored;
 mod integer;
@@ -91,7 +92,10 @@ async fn name_call(
     propagate::adopt(&span, request.headers());
     let (name, call) = (ids.name.clone(), ids.call.clone());
     request.extensions_mut().insert(ids);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = match head::ambiguity(&request) {
+        None => next.run(request).instrument(span.clone()).await,
+        Some(problem) => head::refuse(problem),
+    };
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
     call.answered(Status::Http(status));

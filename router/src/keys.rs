@@ -110,7 +110,19 @@ impl Keys {
             if same { Some(key) } else { found }
         });
         let known = found.map(Arc::clone);
-        known.map(Some).ok_or(RequestError::Unauthorized("this API key is not known"))
+        known.map(Some).ok_or_else(unknown)
+    }
+
+    /// The key of a client, if it came with one and where one is wanted: a request that waited while its key was
+    /// taken out of the file has none any more.
+    ///
+    /// # Errors
+    /// [`RequestError::Unauthorized`] then.
+    pub fn still_of(&self, client: ClientId) -> Result<Option<Arc<Key>>, RequestError> {
+        match self.of(client) {
+            None if self.are_wanted() => Err(unknown()),
+            key => Ok(key),
+        }
     }
 
     /// The key of a client, if it came with one.
@@ -223,6 +235,10 @@ pub fn generate() -> Result<String, RouterError> {
     })?;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sk-baton-{hex}"))
+}
+
+fn unknown() -> RequestError {
+    RequestError::Unauthorized("this API key is not known")
 }
 
 async fn hung_up(hangups: &mut Option<watch::Receiver<u64>>) {

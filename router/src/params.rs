@@ -1,5 +1,6 @@
 //! What a client may say about sampling and stopping, checked once for HTTP and gRPC.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -227,7 +228,12 @@ impl CheckedParams {
     ) -> Result<StopRules, RequestError> {
         let context = context_tokens_max as usize;
         let room = context.saturating_sub(prompt_tokens);
-        let wanted = self.max_tokens.map_or(1, |most| most.max(1)) as usize;
+        // Without an upper limit the context is one, and the lower may be beyond it.
+        let (name, wanted) = match self.max_tokens {
+            Some(most) => (self.max_tokens_name, most),
+            None => ("min_tokens", self.stop.min_tokens),
+        };
+        let wanted = wanted.max(1) as usize;
         if room == 0 {
             let problem = format!(
                 "of {} tokens: the prompt has {prompt_tokens}, which leaves no room for an answer; shorten it",
@@ -236,30 +242,29 @@ impl CheckedParams {
             return Err(RequestError::context_length(prompt_param, context, &problem));
         }
         if wanted > room {
-            let problem = self.too_many(wanted, prompt_tokens, context);
-            return Err(RequestError::context_length(self.max_tokens_name, context, &problem));
+            let problem = too_many(name, wanted, prompt_tokens, context);
+            return Err(RequestError::context_length(name, context, &problem));
         }
         let most = self.max_tokens.map_or(room, |most| most.max(1) as usize);
         let max_tokens = u32::try_from(most).unwrap_or(u32::MAX);
-        let min_tokens = self.stop.min_tokens.min(max_tokens);
-        Ok(StopRules { max_tokens, min_tokens, ..self.stop.clone() })
+        Ok(StopRules { max_tokens, ..self.stop.clone() })
     }
+}
 
-    /// What to change where prompt and answer are too long together.
-    fn too_many(&self, wanted: usize, prompt_tokens: usize, context: usize) -> String {
-        let (name, room) = (self.max_tokens_name, context - prompt_tokens);
-        match context.saturating_sub(wanted) {
-            // No prompt is short enough.
-            0 => format!(
-                "that `{name}` leaves: it is {wanted}; with this prompt of {prompt_tokens} give at most {room}, \
-                 or leave it out"
-            ),
-            input_most => format!(
-                "of {input_most} tokens: the prompt has {prompt_tokens}, and with the {wanted} of `{name}` that \
-                 makes {}; shorten it, or give at most {room}",
-                prompt_tokens + wanted
-            ),
-        }
+/// What to change where a prompt and the `wanted` tokens of `name` are too long together.
+fn too_many(name: &str, wanted: usize, prompt_tokens: usize, context: usize) -> String {
+    let room = context - prompt_tokens;
+    match context.saturating_sub(wanted) {
+        // No prompt is short enough.
+        0 => format!(
+            "that `{name}` leaves: it is {wanted}; with this prompt of {prompt_tokens} give at most {room}, \
+             or leave it out"
+        ),
+        input_most => format!(
+            "of {input_most} tokens: the prompt has {prompt_tokens}, and with the {wanted} of `{name}` that \
+             makes {}; shorten it, or give at most {room}",
+            prompt_tokens + wanted
+        ),
     }
 }
 
@@ -267,11 +272,15 @@ impl CheckedParams {
 ///
 /// # Errors
 /// [`RequestError::Invalid`] naming `param` if it isn't.
-pub fn check_token(param: &str, token: i64, model: &ServedModel) -> Result<TokenId, RequestError> {
+pub fn check_token(
+    param: impl fmt::Display,
+    token: i64,
+    model: &ServedModel,
+) -> Result<TokenId, RequestError> {
     let highest = model.vocab_tokens.saturating_sub(1);
     u32::try_from(token).ok().filter(|id| *id <= highest).ok_or_else(|| {
         let message = format!("token id {token} is outside of this model's 0 to {highest}");
-        RequestError::invalid(param, message)
+        RequestError::invalid(param.to_string(), message)
     })
 }
 

@@ -14,6 +14,8 @@ use model_folder::SpecialTokens;
 use parking_lot::Mutex;
 use scheduler::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
 use serde_json::{Value as Json, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -205,7 +207,7 @@ pub(crate) fn says(words: &str) -> Vec<Step> {
 
 pub(crate) fn failure(code: ErrorCode) -> DispatchError {
     let retry_after = (code == ErrorCode::Busy).then(|| Duration::from_millis(2500));
-    DispatchError { code, message: "as scripted".into(), retry_after }
+    DispatchError { retry_after, ..DispatchError::new(code, "as scripted") }
 }
 
 // === impl ScriptedPeer ===
@@ -406,6 +408,18 @@ impl TestRouter {
         Answer::read(self.client.get(self.at(path)).send().await.unwrap()).await
     }
 
+    /// What comes back on a connection of its own for bytes of HTTP/1.
+    pub(crate) async fn exchange(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = async {
+            while !is_whole(&answer) && stream.read_buf(&mut answer).await.unwrap() > 0 {}
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer");
+        String::from_utf8(answer).unwrap()
+    }
+
     /// What the operators' address says.
     pub(crate) async fn ask(&self, path: &str) -> Answer {
         let answer = self.client.get(format!("{}{path}", self.admin_url)).send();
@@ -415,6 +429,14 @@ impl TestRouter {
     pub(crate) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
+}
+
+/// Whether these bytes are a head and as much of a body as it announces.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let mut lengths = head.lines().filter_map(|line| line.strip_prefix("content-length: "));
+    lengths.next().is_none_or(|length| body.len() >= length.parse().unwrap())
 }
 
 // === impl Answer ===

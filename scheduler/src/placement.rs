@@ -159,7 +159,7 @@ pub enum Rejection {
     Unhealthy,
     /// It has just failed this request.
     Excluded,
-    /// The request is longer than it can ever hold.
+    /// The request is longer, or of more sequences, than it can ever hold.
     TooSmall,
     /// It runs and queues all it may.
     Full,
@@ -192,6 +192,18 @@ pub enum Refusal {
         tokens: u32,
         /// The most that any worker holds.
         tokens_max: u32,
+    },
+    /// No worker could ever run so many sequences of the request's length at once.
+    #[error(
+        "{sequences} sequences of this length are more than the {sequences_max} that a worker can run at once"
+    )]
+    TooWide {
+        /// Sequences of the request.
+        sequences: u32,
+        /// The most of its length that any worker runs.
+        sequences_max: u32,
+        /// Tokens of each sequence, prompt and output.
+        tokens: u32,
     },
 }
 

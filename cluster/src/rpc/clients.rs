@@ -6,6 +6,7 @@ use axum::response::Response;
 use tonic::service::Routes;
 use tracing::{Instrument as _, info};
 
+use super::nonsense::blame_callers;
 use super::server::{report_health, span, with_reflection};
 use crate::{ClusterError, HttpServer, Lifecycle};
 
@@ -19,8 +20,8 @@ pub async fn serve_clients(
     node: &Lifecycle,
 ) -> Result<(), ClusterError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let routes = with_reflection(routes.add_service(health_service))?;
-    let app = routes.prepare().into_axum_router().layer(middleware::from_fn(trace));
+    let routes = blame_callers(with_reflection(routes.add_service(health_service))?);
+    let app = routes.into_axum_router().layer(middleware::from_fn(trace));
     info!(scheme = server.doorkeeper.scheme(), "serving gRPC to clients");
     tokio::select! {
         () = server.serve(app, node.stopped()) => {}

@@ -14,6 +14,7 @@ use tracing::{Span, field, info, info_span};
 
 use super::accept::{Incoming, Source};
 use super::net::Accept;
+use super::nonsense::blame_callers;
 use crate::connections::{ConnectionLimits, Connections, CountCalls};
 use crate::security::{Doorkeeper, Guard, Security};
 use crate::telemetry::propagate;
@@ -138,7 +139,7 @@ impl Server {
         let Self { listener, node, connections } = self;
         let Listener { source, addr, doorkeeper, guard } = listener;
         let (health, health_service) = tonic_health::server::health_reporter();
-        let routes = with_reflection(routes.add_service(health_service))?;
+        let routes = blame_callers(with_reflection(routes.add_service(health_service))?);
         let cut = CancellationToken::new();
         // Whoever drops this future, as a test that kills a node does, closes its connections too.
         let _cut = cut.clone().drop_guard();

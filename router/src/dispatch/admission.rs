@@ -88,7 +88,8 @@ impl Admission {
             "the cluster is busy: {missed}; try again in {:.1} s",
             retry_after.as_secs_f64()
         );
-        Err(DispatchError { code: ErrorCode::Busy, message, retry_after: Some(retry_after) })
+        let retry_after = Some(retry_after);
+        Err(DispatchError { retry_after, ..DispatchError::new(ErrorCode::Busy, message) })
     }
 
     /// Until work on a request with this forecast has to begin.

@@ -64,10 +64,9 @@ impl Dispatcher {
 #[async_trait]
 impl Generate for Dispatcher {
     async fn generate(&self, request: DispatchRequest) -> Result<GenerationStream, DispatchError> {
-        let permit = self.life.gate().enter().map_err(|error| DispatchError {
-            code: error.code(),
-            message: "this router is leaving; another one will serve the request".into(),
-            retry_after: None,
+        let permit = self.life.gate().enter().map_err(|error| {
+            let message = "this router is leaving; another one will serve the request";
+            DispatchError::new(error.code(), message)
         })?;
         let admit = |bound: Option<&Fingerprint>| self.placing.admit(&request.generation, bound);
         let placement = request.pin.place(admit)?;
@@ -87,11 +86,8 @@ impl Generate for Dispatcher {
         let task = async move {
             let cut = permit.cancelled().clone();
             if cut.run_until_cancelled(flight.run(placement)).await.is_none() {
-                let _ = last_words.set(DispatchError {
-                    code: ErrorCode::Unavailable,
-                    message: "this router left before the request was done".into(),
-                    retry_after: None,
-                });
+                let message = "this router left before the request was done";
+                let _ = last_words.set(DispatchError::new(ErrorCode::Unavailable, message));
             }
             drop(permit);
         };

@@ -311,7 +311,7 @@ impl Flight {
             decode: placement.decode.worker.clone(),
             prefill: handoff.then(|| WorkerId(started.prefill_worker_id.into())),
             cached_tokens: started.cached_tokens,
-            fingerprint: placement.fingerprint.name(),
+            fingerprint: self.placing.name_of(&placement.fingerprint),
         };
         self.turn.reach(Stage::Computes);
         // A client that has no token yet may still be answered by others.
@@ -349,7 +349,7 @@ fn lost_or_refused(loss: Loss) -> Result<LegEnd, DispatchError> {
 fn failed(status: &Status) -> DispatchError {
     let code = ErrorCode::from(status);
     let retry_after = cluster::retry::after(status);
-    DispatchError { code, message: told(code, status), retry_after }
+    DispatchError { retry_after, ..DispatchError::new(code, told(code, status)) }
 }
 
 /// What a client gets to hear of a worker's failure. A worker's own words name workers, addresses and
@@ -370,25 +370,23 @@ fn told(code: ErrorCode, status: &Status) -> String {
 }
 
 fn gone() -> Cut {
-    let message = "the client went away".into();
-    Cut::Client(DispatchError { code: ErrorCode::Cancelled, message, retry_after: None })
+    Cut::Client(DispatchError::new(ErrorCode::Cancelled, "the client went away"))
 }
 
 /// What a worker sent can't be right: it is not passed on, and another worker is asked.
 fn broken(nonsense: &Nonsense) -> Cut {
-    let message = nonsense.to_string();
-    Cut::Worker(DispatchError { code: ErrorCode::Corrupt, message, retry_after: None })
+    Cut::Worker(DispatchError::new(ErrorCode::Corrupt, nonsense.to_string()))
 }
 
 /// The deadline came while no worker could take the request over.
 fn waited_in_vain(refused: &DispatchError) -> DispatchError {
     let message =
         format!("the request lost its worker and waited for another until its deadline: {refused}");
-    DispatchError { code: ErrorCode::Timeout, message, retry_after: None }
+    DispatchError::new(ErrorCode::Timeout, message)
 }
 
 fn timed_out() -> DispatchError {
     let message =
         "the request's deadline passed before it was done; ask for fewer tokens or allow more time";
-    DispatchError { code: ErrorCode::Timeout, message: message.into(), retry_after: None }
+    DispatchError::new(ErrorCode::Timeout, message)
 }

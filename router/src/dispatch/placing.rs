@@ -104,7 +104,7 @@ impl Placing {
     pub(super) fn foresee(&self, client: ClientId) -> Result<(), DispatchError> {
         let request = PlacementRequest::smallest(&self.model, self.next_turn());
         let request = self.admission.of(request, client);
-        let placement = self.choose(request, None).map_err(|refusal| self.refused(refusal, 1))?;
+        let placement = self.choose(request, None).map_err(|refusal| self.refused(refusal))?;
         self.admission.judge(&placement.forecast)
     }
 
@@ -118,8 +118,7 @@ impl Placing {
     ) -> Result<Placement, DispatchError> {
         let request = PlacementRequest::new(&self.model, generation, self.next_turn());
         let request = self.admission.of(request, generation.client).without(excluded);
-        let refused = |refusal| self.refused(refusal, generation.choices.len());
-        let placement = self.choose(request, bound).map_err(refused)?;
+        let placement = self.choose(request, bound).map_err(|refusal| self.refused(refusal))?;
         self.metrics.decided(&placement);
         Ok(placement)
     }
@@ -128,16 +127,9 @@ impl Placing {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// - `choices`: that the request wants at a time.
-    fn refused(&self, refusal: Refusal, choices: usize) -> DispatchError {
+    fn refused(&self, refusal: Refusal) -> DispatchError {
         self.metrics.refused(refusal);
-        let error = DispatchError::from(refusal);
-        match refusal {
-            Refusal::TooLong { tokens, tokens_max } => {
-                DispatchError { message: too_long(tokens, tokens_max, choices), ..error }
-            }
-            _ => error,
-        }
+        refusal.into()
     }
 
     fn choose(
@@ -178,6 +170,11 @@ impl Placing {
     /// A worker failed a request.
     pub(super) fn lost(&self, code: ErrorCode) {
         self.metrics.workers_lost.get_or_create(&LostLabels { code: format!("{code:?}") }).inc();
+    }
+
+    /// The name that clients know `fingerprint` by.
+    pub(super) fn name_of(&self, fingerprint: &Fingerprint) -> String {
+        self.rollout.name_of(fingerprint)
     }
 
     pub(super) fn channel(&self, address: &Address) -> Channel {
@@ -223,18 +220,18 @@ impl Placing {
     }
 }
 
-/// What to change of a request that no worker could ever hold.
-fn too_long(tokens: u32, tokens_max: u32, choices: usize) -> String {
-    match choices {
-        0 | 1 => format!(
+/// What a client is told; of a request that no worker could ever hold, what to change of it.
+fn told(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::TooLong { tokens, tokens_max } => format!(
             "prompt and answer may come to {tokens} tokens, and no worker holds more than {tokens_max}: \
              shorten the prompt, or lower `max_tokens`"
         ),
-        // Each would fit; together they may not.
-        _ => format!(
-            "{choices} answers of up to {tokens} tokens, prompt included, are more than a worker's KV cache \
-             holds at a time: ask for fewer (`n`), or lower `max_tokens`"
+        Refusal::TooWide { sequences, sequences_max, tokens } => format!(
+            "{sequences} answers of up to {tokens} tokens, prompt included, are more than the {sequences_max} that a \
+             worker runs at a time: ask for fewer (`n`), or lower `max_tokens`"
         ),
+        refusal => refusal.to_string(),
     }
 }
 
@@ -277,6 +274,7 @@ impl PlacingMetrics {
             Refusal::WeightsMissing => "weights-missing",
             Refusal::Busy { .. } => "busy",
             Refusal::TooLong { .. } => "too-long",
+            Refusal::TooWide { .. } => "too-wide",
         };
         self.refusals.get_or_create(&RefusalLabels { reason }).inc();
     }
@@ -291,8 +289,9 @@ impl From<Refusal> for DispatchError {
                 (ErrorCode::Unavailable, Some(NO_WORKER_RETRY))
             }
             Refusal::Busy { retry_after } => (ErrorCode::Busy, Some(retry_after)),
-            Refusal::TooLong { .. } => (ErrorCode::InvalidRequest, None),
+            Refusal::TooLong { .. } | Refusal::TooWide { .. } => (ErrorCode::InvalidRequest, None),
         };
-        Self { code, message: refusal.to_string(), retry_after }
+        let param = matches!(refusal, Refusal::TooWide { .. }).then_some("n");
+        Self { param, retry_after, ..Self::new(code, told(refusal)) }
     }
 }

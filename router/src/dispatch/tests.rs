@@ -384,4 +384,5 @@ async fn answers_that_no_worker_could_hold_together_are_told_as_such() {
     assert_eq!((refused.code, refused.retry_after), (ErrorCode::InvalidRequest, None));
     let told = refused.message;
     assert!(told.contains("1025 answers of up to 15 tokens") && told.contains("(`n`)"), "{told}");
+    assert_eq!(refused.param, Some("n"));
 }

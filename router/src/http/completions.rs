@@ -1,5 +1,6 @@
 //! `POST /v1/completions`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -155,7 +156,7 @@ fn read_prompt(
         Some(_) => {
             let each = prompts.into_iter().enumerate().map(|(index, prompt)| match prompt {
                 Json::String(text) => Ok(text),
-                other => Err(mixed(&format!("prompt[{index}]"), &other, "texts")),
+                other => Err(mixed(format_args!("prompt[{index}]"), &other, "texts")),
             });
             each.collect::<Result<_, _>>().map(Input::Texts)
         }
@@ -166,24 +167,23 @@ fn tokens(ids: &[Json], at: &str, model: &ServedModel) -> Result<Vec<TokenId>, R
     if ids.is_empty() {
         return Err(RequestError::invalid(at, format!("`{at}` is an empty array")));
     }
-    let token = |(index, id): (usize, &Json)| {
-        let at = format!("{at}[{index}]");
-        let id = Integer::of(id).ok_or_else(|| mixed(&at, id, "token ids"))?;
-        check_token(&at, id, model)
+    // A place is named only where something is wrong: prompts have thousands of tokens.
+    let token = |(index, id): (usize, &Json)| match Integer::of(id) {
+        Some(number) => check_token(format_args!("{at}[{index}]"), number, model),
+        None => Err(mixed(format_args!("{at}[{index}]"), id, "token ids")),
     };
     ids.iter().enumerate().map(token).collect()
 }
 
-fn mixed(at: &str, found: &Json, others: &str) -> RequestError {
-    RequestError::invalid(at, format!("`{at}` is {}, among {others}", body::kind(found)))
+fn mixed(at: impl fmt::Display, found: &Json, others: &str) -> RequestError {
+    RequestError::invalid(
+        at.to_string(),
+        format!("`{at}` is {}, among {others}", body::kind(found)),
+    )
 }
 
 fn check_choices(input: &Input, n: u32, limits: &GatewayLimits) -> Result<(), RequestError> {
-    let prompts = match input {
-        Input::Texts(texts) => texts.len(),
-        Input::Tokens(prompts) => prompts.len(),
-        Input::Chat(_) => 1,
-    };
+    let prompts = input.prompts();
     if prompts * n as usize <= limits.choices as usize {
         return Ok(());
     }

@@ -99,12 +99,7 @@ impl From<RequestError> for HttpError {
             (_, ErrorCode::Corrupt) => (code.http(), "server_error", Some("bad_gateway")),
             _ => (code.http(), "server_error", Some("internal_error")),
         };
-        let param = match &error {
-            RequestError::Invalid { param, .. } => param.as_deref().map(|p| echo(p).into_owned()),
-            RequestError::ContextLength { param, .. } => Some((*param).to_owned()),
-            RequestError::UnknownModel(_) => Some("model".to_owned()),
-            _ => None,
-        };
+        let param = error.param().map(|param| echo(param).into_owned());
         let error_body = Body { message, kind, param, code: name };
         let (retry_after, quotes) = (error.retry_after(), error.quotes());
         Self { status, code, retry_after, quotes, error: error_body }

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use crate::RequestError;
 
 const MINUTE_S: f64 = 60.0;
-/// When to come back where all of a key's requests are running: nobody knows when one ends.
+/// When to come back where all that a key may have is running: nobody knows when something ends.
 const CONCURRENT_RETRY: Duration = Duration::from_secs(1);
 
 /// Limits of one key; `None`: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests at a time.
+    /// Sequences at a time: each choice for each prompt of a request is one, as for workers.
     pub concurrent: Option<u32>,
     /// Requests begun within a minute.
     pub requests_per_minute: Option<u32>,
@@ -45,7 +45,11 @@ pub struct Standing {
 
 /// A request that runs, until dropped.
 #[derive(Debug)]
-pub struct Turn(Arc<AtomicU32>);
+pub struct Turn {
+    running: Arc<AtomicU32>,
+    /// Its sequences.
+    width: u32,
+}
 
 #[derive(Debug, Default)]
 struct Spent {
@@ -75,11 +79,12 @@ impl Allowance {
         self.spent = Arc::clone(&earlier.spent);
     }
 
-    /// Begins a request.
+    /// Begins a request of `width` sequences.
     ///
     /// # Errors
-    /// [`RequestError::Busy`] if that is more than is allowed, with the time when it isn't.
-    pub fn begin(&self) -> Result<Turn, RequestError> {
+    /// [`RequestError::Busy`] if that is more than is allowed, with the time when it isn't;
+    /// [`RequestError::Invalid`] if it will always be.
+    pub fn begin(&self, width: u32) -> Result<Turn, RequestError> {
         let now = Instant::now();
         let mut spent = self.spent.lock();
         if let Some(limit) = self.limits.tokens_per_minute {
@@ -92,7 +97,7 @@ impl Allowance {
                 .wait_for(limit, 1.0, now)
                 .map_err(|wait| over("requests", limit, wait))?;
         }
-        let turn = self.turn()?;
+        let turn = self.turn(width)?;
         if let Some(limit) = self.limits.requests_per_minute {
             spent.requests.take(limit, 1.0, now);
         }
@@ -120,19 +125,28 @@ impl Allowance {
         Some(self.spent.lock().tokens.standing(limit, Instant::now()))
     }
 
-    fn turn(&self) -> Result<Turn, RequestError> {
-        let running = self.running.fetch_add(1, Ordering::Relaxed);
-        let turn = Turn(Arc::clone(&self.running));
+    fn turn(&self, width: u32) -> Result<Turn, RequestError> {
+        let before = self.running.fetch_add(width, Ordering::Relaxed);
+        let turn = Turn { running: Arc::clone(&self.running), width };
         match self.limits.concurrent {
-            Some(limit) if running >= limit => {
-                let message = format!(
-                    "Rate limit reached: this API key has {limit} requests running, as many as it may"
-                );
-                Err(RequestError::Busy { message, retry_after: CONCURRENT_RETRY })
-            }
+            Some(limit) if width > limit => Err(too_wide(width, limit)),
+            Some(limit) if before.saturating_add(width) > limit => Err(all_running(before, limit)),
             _ => Ok(turn),
         }
     }
+}
+
+fn too_wide(width: u32, limit: u32) -> RequestError {
+    let message =
+        format!("{width} sequences are more than the {limit} that this API key may have running");
+    RequestError::invalid("n", message)
+}
+
+fn all_running(running: u32, limit: u32) -> RequestError {
+    let message = format!(
+        "Rate limit reached: this API key has {running} of the {limit} sequences running that it may"
+    );
+    RequestError::Busy { message, retry_after: CONCURRENT_RETRY }
 }
 
 fn over(what: &str, limit: u32, wait: Duration) -> RequestError {
@@ -184,7 +198,7 @@ impl Bucket {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.running.fetch_sub(self.width, Ordering::Relaxed);
     }
 }
 
@@ -208,32 +222,44 @@ mod tests {
     async fn requests_and_tokens_come_back_evenly() {
         let allowance = allowance(100, 6, 600);
         for _ in 0..6 {
-            allowance.begin().unwrap();
+            allowance.begin(1).unwrap();
         }
-        assert!((wait_s(allowance.begin()) - 10.0).abs() < 0.01);
+        assert!((wait_s(allowance.begin(1)) - 10.0).abs() < 0.01);
         let standing = allowance.requests().unwrap();
         assert_eq!((standing.limit, standing.remaining, standing.reset.as_secs()), (6, 0, 60));
         tokio::time::advance(Duration::from_secs(11)).await;
-        allowance.begin().unwrap();
+        allowance.begin(1).unwrap();
         allowance.spend_tokens(700);
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(wait_s(allowance.begin()) > 0.05, "100 tokens in debt, and just paid");
+        assert!(wait_s(allowance.begin(1)) > 0.05, "100 tokens in debt, and just paid");
         tokio::time::advance(Duration::from_secs(10)).await;
-        allowance.begin().unwrap();
+        allowance.begin(1).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn so_many_at_a_time_and_the_next_when_one_ends() {
         let allowance = allowance(2, 100, 100);
-        let (one, _two) = (allowance.begin().unwrap(), allowance.begin().unwrap());
-        assert!(allowance.begin().is_err());
+        let (one, _two) = (allowance.begin(1).unwrap(), allowance.begin(1).unwrap());
+        assert!(allowance.begin(1).is_err());
         drop(one);
-        let again = allowance.begin().unwrap();
+        let again = allowance.begin(1).unwrap();
         // A file that is read again changes the limits, not what is running.
         let mut later = self::allowance(1, 100, 100);
         later.go_on_from(&allowance);
         drop(again);
-        assert!(later.begin().is_err());
+        assert!(later.begin(1).is_err());
         assert_eq!(later.requests().unwrap().remaining, 97, "and those refused count nothing");
+    }
+
+    #[test]
+    fn each_choice_of_a_request_is_one_that_runs() {
+        let allowance = allowance(4, 100, 100);
+        let three = allowance.begin(3).unwrap();
+        assert!(matches!(allowance.begin(2), Err(RequestError::Busy { .. })));
+        let _one = allowance.begin(1).unwrap();
+        drop(three);
+        let _three = allowance.begin(3).unwrap();
+        let never = allowance.begin(5).unwrap_err();
+        assert_eq!(never.param(), Some("n"), "no time makes it fit: {never}");
     }
 }

@@ -69,7 +69,7 @@ async fn a_file_that_changes_is_read_again_and_one_that_breaks_changes_nothing()
     write(table("alice", "a", "requests_per_minute = 1"));
     let keys = Keys::new(&["configured".into()], Some(path.clone())).unwrap();
     assert_eq!(owner(&keys, "a").as_deref(), Some("alice"));
-    let turn = keys.check(&with("api-key", "a")).unwrap().unwrap().allowance.begin();
+    let turn = keys.check(&with("api-key", "a")).unwrap().unwrap().allowance.begin(1);
     drop(turn.unwrap());
 
     let later = || tokio::time::timeout(LOOK_INTERVAL * 2, keys.follow(None));
@@ -82,7 +82,7 @@ async fn a_file_that_changes_is_read_again_and_one_that_breaks_changes_nothing()
     assert_eq!((owner(&keys, "a"), owner(&keys, "b").as_deref()), (None, Some("bob")));
     assert_eq!(owner(&keys, "configured").as_deref(), Some("default"));
     let alice = keys.check(&with("api-key", "new")).unwrap().unwrap();
-    assert!(alice.allowance.begin().is_err(), "what she has spent is spent");
+    assert!(alice.allowance.begin(1).is_err(), "what she has spent is spent");
     assert!(Keys::new(&[], Some(folder.path().join("none"))).is_err());
 }
 

@@ -103,7 +103,7 @@ impl Placer for LeastLoad {
         match best {
             Some(plan) => Ok(decision.placement(&plan)),
             // No wait would help: the only workers left for a part are too small for it.
-            None if room_in_s == f64::INFINITY => Err(decision.too_long(view)),
+            None if room_in_s == f64::INFINITY => Err(decision.too_large(view)),
             None => Err(Refusal::Busy { retry_after: retry_after(room_in_s, request.turn) }),
         }
     }
@@ -141,7 +141,7 @@ impl<'a> Decision<'a> {
     /// Why there is nobody to ask.
     fn refusal(&self, view: &ClusterSnapshot) -> Refusal {
         if view.workers.iter().any(|worker| worker.standing(self.request).is_ok()) {
-            return self.too_long(view);
+            return self.too_large(view);
         }
         let has_model = |worker: &WorkerView| worker.info.fingerprint.model == self.request.model;
         if !view.workers.is_empty() && !view.workers.iter().any(has_model) {
@@ -156,10 +156,16 @@ impl<'a> Decision<'a> {
         }
     }
 
-    fn too_long(&self, view: &ClusterSnapshot) -> Refusal {
-        let willing = view.workers.iter().filter(|worker| worker.standing(self.request).is_ok());
-        let tokens_max = willing.map(WorkerView::tokens_max).max().unwrap_or(0);
-        Refusal::TooLong { tokens: self.request.total_tokens_max, tokens_max }
+    /// Which of its sizes keeps the request from all workers.
+    fn too_large(&self, view: &ClusterSnapshot) -> Refusal {
+        let willing = || view.workers.iter().filter(|it| it.standing(self.request).is_ok());
+        let tokens_max = willing().map(WorkerView::tokens_max).max().unwrap_or(0);
+        let PlacementRequest { total_tokens_max: tokens, sequences, .. } = *self.request;
+        if tokens > tokens_max {
+            return Refusal::TooLong { tokens, tokens_max };
+        }
+        let widths = willing().map(|worker| worker.sequences_max(self.request));
+        Refusal::TooWide { sequences, sequences_max: widths.max().unwrap_or(0), tokens }
     }
 
     fn plan<'g>(&mut self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{Assigned, Part, PlacementRequest, Rejection, WorkerView};
-use crate::Role;
 use crate::cost::prior::OUTPUT_TOKENS;
 use crate::cost::{Estimates, Rates, Terms};
+use crate::{Capacity, Role};
 
 /// The longest that a backlog is thought to have shrunk since its report. A worker that has gone
 /// silent must not look idle before its health says that it is gone.
@@ -74,10 +74,28 @@ impl WorkerView {
         if part == Part::Prefill {
             return prompt;
         }
-        // Sequences share the prompt's full blocks; each has its own from the first partial one on.
+        let (shared, each) = self.blocks_of_sequences(request);
+        shared.saturating_add(each.saturating_mul(request.sequences)).max(prompt)
+    }
+
+    /// The blocks that the request's sequences share, the prompt's full ones, and those that each has for itself, from
+    /// the first partial one on.
+    fn blocks_of_sequences(&self, request: &PlacementRequest<'_>) -> (u32, u32) {
+        let block_tokens = self.info.capacity.block_tokens.max(1);
         let shared = request.context_tokens / block_tokens;
         let each = request.total_tokens_max.div_ceil(block_tokens).saturating_sub(shared);
-        shared.saturating_add(each.saturating_mul(request.sequences)).max(prompt)
+        (shared, each)
+    }
+
+    /// The most sequences of the request's length that the worker could run if it were idle.
+    pub(super) fn sequences_max(&self, request: &PlacementRequest<'_>) -> u32 {
+        let Capacity { kv_blocks, sequences_max, .. } = self.info.capacity;
+        if request.total_tokens_max > self.tokens_max() {
+            return 0;
+        }
+        let (shared, each) = self.blocks_of_sequences(request);
+        let by_blocks = kv_blocks.saturating_sub(shared) / each.max(1);
+        if sequences_max == 0 { by_blocks } else { by_blocks.min(sequences_max) }
     }
 
     /// The longest sequence the worker could hold if it were idle.
@@ -91,7 +109,11 @@ impl WorkerView {
     pub(super) fn could_hold(&self, request: &PlacementRequest<'_>, part: Part) -> bool {
         let tokens =
             if part == Part::Prefill { request.context_tokens } else { request.total_tokens_max };
-        tokens <= self.tokens_max()
+        let sequences_max = self.info.capacity.sequences_max;
+        let fits_at_once =
+            part == Part::Prefill || sequences_max == 0 || request.sequences <= sequences_max;
+        fits_at_once
+            && tokens <= self.tokens_max()
             && self.blocks_for(request, part) <= self.info.capacity.kv_blocks
     }
 
@@ -208,7 +230,7 @@ impl<'a> Seat<'a> {
     fn is_full(self, request: &PlacementRequest<'_>) -> bool {
         let capacity = &self.view.info.capacity;
         let limit = capacity.sequences_max.saturating_add(capacity.queue_max);
-        // A request of more sequences than ever fit at once still runs, alone, in turns.
+        // For a prompt that is computed for somebody else the number of sequences is no matter.
         let asked = request.sequences.min(capacity.sequences_max.max(1));
         capacity.sequences_max > 0 && self.view.ahead(request).saturating_add(asked) > limit
     }

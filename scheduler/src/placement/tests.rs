@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use self::table::{cluster, decide, decide_only, life, request};
+use self::table::{cluster, decide, decide_only, decide_wide, life, request};
 use super::*;
 use crate::{Load, NodeState, Role};
 
@@ -128,6 +128,19 @@ pub(super) mod table;
 )]
 fn decisions(#[case] workers: &str, #[case] tokens: u32, #[case] policy: &str, #[case] want: &str) {
     assert_eq!(decide(workers, tokens, policy), want);
+}
+
+/// Each case: the workers, the sequences of a prompt of 1,000 tokens, and the decision.
+#[rstest]
+#[case::as_many_as_run_at_once("d1[places=8]", 8, "d1: prefill-pool-empty")]
+#[case::one_more("d1[places=8]", 9, "too wide: 9 of 8")]
+#[case::a_wider_worker("d1[places=8] d2[places=16]", 9, "d2: prefill-pool-empty")]
+#[case::a_wider_one_that_is_down("d1[places=8] d2[places=16 down]", 9, "too wide: 9 of 8")]
+#[case::prompts_have_no_width("p1[places=1] d1", 9, "p1 -> d1: handoff-cheaper")]
+#[case::as_many_as_there_are_blocks_for("d1[places=2000]", 1_161, "d1: prefill-pool-empty")]
+#[case::more_than_there_are_blocks_for("d1[places=2000]", 1_162, "too wide: 1162 of 1161")]
+fn wide_requests(#[case] workers: &str, #[case] sequences: u32, #[case] want: &str) {
+    assert_eq!(decide_wide(workers, sequences), want);
 }
 
 #[test]

@@ -71,8 +71,7 @@ impl<G: Generate> Generate for Garbled<G> {
         }
         match self.bug {
             Bug::NeedlessFailure => {
-                let (code, message) = (ErrorCode::Internal, "planted".to_owned());
-                return Err(DispatchError { code, message, retry_after: None });
+                return Err(DispatchError::new(ErrorCode::Internal, "planted"));
             }
             Bug::Starvation => tokio::time::sleep(WAIT).await,
             _ => {}

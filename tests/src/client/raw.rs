@@ -9,6 +9,7 @@ use h2::client::SendRequest;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tonic::Status;
 
 /// A stream of HTTP/2 of which nothing is read.
 #[derive(Debug)]
@@ -53,6 +54,28 @@ pub async fn post_http2(addr: SocketAddr, path: &str, content_type: &str, body: 
     let response = response.await.expect("an answer");
     assert_eq!(response.status(), 200);
     Unread { body: response.into_body(), _requests: requests, _driven: driven }
+}
+
+/// Posts bytes to a method of gRPC, and reads how the call ended.
+///
+/// # Panics
+/// If it can't be sent, or is answered with a message.
+pub async fn post_grpc(addr: SocketAddr, path: &str, body: Bytes) -> Status {
+    let stream = TcpStream::connect(addr).await.expect("a connection");
+    let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let mut driven = JoinSet::new();
+    driven.spawn(async move { drop(connection.await) });
+    let request = http::Request::post(format!("http://{addr}{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("a request");
+    let mut ready = requests.ready().await.expect("room for a stream");
+    let (response, mut upload) = ready.send_request(request, false).expect("a stream");
+    // What is refused already takes no more.
+    drop(upload.send_data(body, true));
+    let response = response.await.expect("an answer");
+    Status::from_header_map(response.headers()).expect("a status before any message")
 }
 
 /// A message as gRPC frames it.

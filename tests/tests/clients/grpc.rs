@@ -1,8 +1,12 @@
 //! The gRPC service: text, token ids or a conversation in; text and token ids out.
 
-use baton_tests::Single;
 use baton_tests::client::grpc::token_request;
+use baton_tests::client::http::chat_body;
+use baton_tests::client::raw::{grpc_message, post_grpc};
 use baton_tests::model::NAME;
+use baton_tests::node::Node;
+use baton_tests::{Cluster, Single};
+use bytes::Bytes;
 use proto::v1;
 use proto::v1::inference_request::Input;
 use tonic::Code;
@@ -85,6 +89,43 @@ async fn bad_requests_are_refused_and_name_the_field() {
         ("logprobs", v1::InferenceRequest { logprobs: Some(10_000), ..valid.clone() }),
         ("n", v1::InferenceRequest { n: 100_000, ..valid.clone() }),
         ("stop", v1::InferenceRequest { stop: vec![String::new()], ..valid.clone() }),
+        ("n", v1::InferenceRequest { n: u32::MAX, ..valid.clone() }),
+        ("max_tokens", v1::InferenceRequest { max_tokens: Some(0), ..valid.clone() }),
+        ("max_tokens", v1::InferenceRequest { max_tokens: Some(u32::MAX), ..valid.clone() }),
+        ("min_tokens", v1::InferenceRequest { min_tokens: u32::MAX, ..valid.clone() }),
+        (
+            "min_tokens",
+            v1::InferenceRequest { max_tokens: None, min_tokens: u32::MAX, ..valid.clone() },
+        ),
+        ("temperature", v1::InferenceRequest { temperature: Some(f32::INFINITY), ..valid.clone() }),
+        ("top_p", v1::InferenceRequest { top_p: Some(f32::NAN), ..valid.clone() }),
+        ("min_p", v1::InferenceRequest { min_p: Some(f32::MAX), ..valid.clone() }),
+        (
+            "repetition_penalty",
+            v1::InferenceRequest { repetition_penalty: Some(f32::INFINITY), ..valid.clone() },
+        ),
+        (
+            "presence_penalty",
+            v1::InferenceRequest { presence_penalty: Some(f32::MIN), ..valid.clone() },
+        ),
+        ("logprobs", v1::InferenceRequest { logprobs: Some(u32::MAX), ..valid.clone() }),
+        (
+            "stop_token_ids",
+            v1::InferenceRequest { stop_token_ids: vec![u32::MAX], ..valid.clone() },
+        ),
+        (
+            "logit_bias",
+            v1::InferenceRequest { logit_bias: vec![bias(u32::MAX, 1.0)], ..valid.clone() },
+        ),
+        (
+            "logit_bias",
+            v1::InferenceRequest { logit_bias: vec![bias(5, f32::NAN)], ..valid.clone() },
+        ),
+        (
+            "logit_bias",
+            v1::InferenceRequest { logit_bias: vec![bias(5, 1.0); 100_000], ..valid.clone() },
+        ),
+        ("token_ids", token_request(&[u32::MAX], 4)),
     ];
     for (field, request) in cases {
         let shown = format!("{request:?}").chars().take(200).collect::<String>();
@@ -152,6 +193,62 @@ async fn services(grpc: &baton_tests::Grpc) -> Vec<ServiceResponse> {
         Some(MessageResponse::ListServicesResponse(list)) => list.service,
         other => panic!("{other:?}"),
     }
+}
+
+/// Messages that are none: what the library under the services calls its own fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_message_is_the_callers_mistake() {
+    let mut cluster = Cluster::builder().prefill(0).decode(1).start().await;
+    let port = |node: &Node| node.ports().grpc.expect("a gRPC port");
+    let (router, worker) = (port(&cluster.router), port(&cluster.decode[0]));
+    let broken = [
+        grpc_message(b"no protobuf"),
+        grpc_message(&[0x0a, 0xff, 0xff, 0xff, 0x0f]),
+        Bytes::from_static(b"no frame, either"),
+        Bytes::from_static(&[0, 0, 0, 0, 9, 1]),
+        Bytes::new(),
+    ];
+    for (addr, path) in [
+        (router, "/baton.v1.Inference/Generate"),
+        (router, "/baton.v1.Inference/ListModels"),
+        (router, "/grpc.health.v1.Health/Check"),
+        (worker, "/baton.v1.Decode/Generate"),
+        (worker, "/baton.v1.Worker/Report"),
+    ] {
+        for body in &broken {
+            let status = post_grpc(addr, path, body.clone()).await;
+            assert_eq!(status.code(), Code::InvalidArgument, "{path} {body:?}: {status:?}");
+        }
+    }
+    let grpc = cluster.grpc().await;
+    grpc.generate(token_request(&[20, 21], 4)).await.expect("all go on serving");
+    cluster.assert_clean().await;
+}
+
+/// More sequences than a worker runs at once: known from what workers publish, before anything is sent to one.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_choices_than_a_worker_runs_are_refused_by_the_router() {
+    let builder = Cluster::builder().prefill(0).decode(1);
+    let mut cluster = builder.worker_args(&["--sequences-max", "4"]).start().await;
+    let grpc = cluster.grpc().await;
+    let wide = |n: u32| v1::InferenceRequest { n, ..token_request(&[20, 21], 4) };
+    grpc.generate(wide(4)).await.expect("as many as run");
+
+    let status = grpc.generate(wide(5)).await.expect_err("one more");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(status.message().starts_with("n: 5 answers"), "{status:?}");
+    let mut body = chat_body("Hello", 4);
+    body["n"] = 5.into();
+    let (code, _, answer) = cluster.client().post("/v1/chat/completions", &body).await;
+    assert_eq!((code.as_u16(), &answer["error"]["param"]), (400, &"n".into()), "{answer}");
+    let metrics = cluster.router.metrics().await;
+    let refused = metrics.require("baton_placement_refusals_total", &[("reason", "too-wide")]);
+    assert_eq!(refused, 2.0, "neither got past the router");
+    cluster.assert_clean().await;
+}
+
+fn bias(token: u32, bias: f32) -> v1::LogitBias {
+    v1::LogitBias { token, bias }
 }
 
 fn request(input: Input) -> v1::InferenceRequest {

@@ -6,7 +6,7 @@ fn loss(worker: &str, incarnation: u64, code: ErrorCode) -> Loss {
     Loss {
         life: Life { worker: worker.into(), incarnation: Incarnation(incarnation) },
         taken: true,
-        error: DispatchError { code, message: "no".into(), retry_after: None },
+        error: DispatchError::new(code, "no"),
     }
 }
 

@@ -91,6 +91,8 @@ fn chat_table() -> Vec<(Json, &'static str, &'static str)> {
         (json!({"max_completion_tokens": -5}), "max_completion_tokens", "minimum"),
         (json!({"max_tokens": 5, "min_tokens": 6}), "min_tokens", "more than"),
         (json!({"max_tokens": 10_000}), "max_tokens", "maximum context length is 256 tokens"),
+        (json!({"min_tokens": 10_000}), "min_tokens", "maximum context length is 256 tokens"),
+        (json!({"min_tokens": u32::MAX}), "min_tokens", "maximum context length is 256 tokens"),
         (
             json!({"max_tokens": 10_000}),
             "max_tokens",
@@ -377,4 +379,40 @@ async fn a_template_that_refuses_is_the_clients_mistake() {
     }
     let unnamed = router.post(CHAT, &json!({"messages": [{"role": "user", "content": "x"}]})).await;
     assert_eq!((unnamed.status, &unnamed.json()["error"]["param"]), (400, &json!("model")));
+}
+
+/// Heads that a proxy and a server could read in two ways: what is written after `POST ... HTTP/1.1`, and what is
+/// wrong with it.
+#[tokio::test]
+async fn heads_that_could_mean_two_things_are_refused() {
+    let router = TestRouter::playing(vec![says("x"); 3]).await;
+    let body = completion(json!({})).to_string();
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let length = format!("content-length: {}\r\n", body.len());
+    let (chunks, whole) = (
+        |head: &str| format!("{head}\r\n{chunked}"),
+        |head: &str| format!("{head}{length}\r\n{body}"),
+    );
+    for (request, problem) in [
+        (whole("host: x\r\n"), ""),
+        (whole("host:\r\n"), ""),
+        (chunks("host: x\r\ntransfer-encoding: chunked\r\n"), ""),
+        (whole(""), "Host header is missing"),
+        (whole("host: x\r\nhost: x\r\n"), "more than one Host"),
+        (whole("host: x, y\r\n"), "no host"),
+        (whole("host: a@x\r\n"), "no host"),
+        (chunks("host: x\r\ntransfer-encoding: gzip, chunked\r\n"), "can only be `chunked`"),
+        (chunks("host: x\r\ntransfer-encoding: chunked, chunked\r\n"), "can only be `chunked`"),
+        (
+            chunks("host: x\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n"),
+            "can only be `chunked`",
+        ),
+    ] {
+        let answer = router.exchange(&format!("POST {COMPLETIONS} HTTP/1.1\r\n{request}")).await;
+        let (status, fault) =
+            if problem.is_empty() { ("200 OK", "x") } else { ("400 Bad", problem) };
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        assert!(answer.contains(fault), "{request}: {answer}");
+        assert_eq!(answer.contains("connection: close"), !problem.is_empty(), "{answer}");
+    }
 }

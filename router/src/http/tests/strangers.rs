@@ -157,6 +157,45 @@ async fn a_key_has_limits_and_says_how_it_stands() {
 }
 
 #[tokio::test]
+async fn each_choice_counts_as_one_that_a_key_has_running() {
+    let (router, _folder) = with_keys(&[("alice", "concurrent_max = 4")]).await;
+    let ask = async |fields: Json| {
+        let request = router.client.post(router.at(CHAT)).header("api-key", "sk-alice");
+        request.json(&chat(fields)).send().await.unwrap()
+    };
+    let three = ask(json!({"n": 3, "stream": true})).await;
+    assert_eq!(three.status(), 200);
+    assert_eq!(ask(json!({"n": 2})).await.status(), 429, "three and two are more than four");
+    assert_eq!(ask(json!({"stream": true})).await.status(), 200);
+    let never = Answer::read(ask(json!({"n": 5})).await).await;
+    assert_eq!((never.status, &never.json()["error"]["param"]), (400, &json!("n")));
+}
+
+/// A key that is taken out of the file while it is at work.
+#[tokio::test]
+async fn a_key_taken_away_starts_nothing_more_and_ends_what_it_began() {
+    let (router, folder) = with_keys(&[("alice", "")]).await;
+    let request = router.client.post(router.at(CHAT)).header("api-key", "sk-alice");
+    let running = request.json(&chat(json!({"stream": true}))).send().await.unwrap();
+    assert_eq!(running.status(), 200);
+
+    std::fs::write(folder.path().join("keys.toml"), "# nobody").unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let known = async || {
+        let models = router.client.get(router.at("/v1/models")).header("api-key", "sk-alice");
+        models.send().await.unwrap().status() == 200
+    };
+    while known().await {
+        assert!(std::time::Instant::now() < deadline, "the file is read again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(ask_as(&router, "alice").await.status, 401);
+    router.peer.go_on();
+    let answer = Answer::read(running).await;
+    assert!(answer.body.ends_with("data: [DONE]\n\n"), "{}", answer.body);
+}
+
+#[tokio::test]
 async fn tenants_have_prefix_caches_of_their_own() {
     let (router, _folder) = with_keys(&[
         ("one", "tenant = \"red\""),

@@ -97,6 +97,7 @@ proptest! {
             Ok(_) => prop_assert!(willing().next().is_some()),
             Err(Refusal::NoWorkers | Refusal::ModelMissing) => prop_assert_eq!(willing().count(), 0),
             Err(Refusal::WeightsMissing) => prop_assert!(false, "no weights were asked for"),
+            Err(Refusal::TooWide { .. }) => prop_assert!(false, "one sequence is not too wide"),
             Err(Refusal::TooLong { .. }) => {
                 let fits = |view: &&WorkerView| view.could_hold(&request, Part::Both);
                 let decode_fits = willing().filter(fits).any(|view| view.info.role == Role::Decode);

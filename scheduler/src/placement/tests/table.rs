@@ -2,7 +2,7 @@
 //!
 //! A cluster is a list of workers: a letter for the role and a number, then what is unusual about it
 //! in brackets: `run`, `wait`, `queue` (prompt tokens), `free` (blocks), `rate` (tokens per second),
-//! `step` (ms), `sent` (by this router: prompt tokens to a prefill worker, sequences to a decode
+//! `step` (ms), `places` (sequences at once), `sent` (by this router: prompt tokens to a prefill worker, sequences to a decode
 //! worker), `v` (version of the weights), `life` (incarnation), `model`, and the words `new`, `down`, `excluded`, `reborn`
 //! (its life before this one is excluded), `tiny`, `starting`, `draining`.
 
@@ -57,6 +57,13 @@ pub(super) fn decide(workers: &str, tokens: u32, policy: &str) -> String {
     describe(LeastLoad { handoff }.place(&cluster(workers, now), &request, now))
 }
 
+/// As [`decide`] by policy `auto`, for a prompt of 1,000 tokens with so many sequences.
+pub(super) fn decide_wide(workers: &str, sequences: u32) -> String {
+    let now = Instant::now();
+    let request = PlacementRequest { sequences, ..request(1_000) };
+    describe(LeastLoad::default().place(&cluster(workers, now), &request, now))
+}
+
 /// As [`decide`], only on workers with this version of the weights.
 pub(super) fn decide_only(workers: &str, version: &str) -> String {
     let now = Instant::now();
@@ -81,6 +88,9 @@ fn describe(decision: Result<Placement, Refusal>) -> String {
         Err(Refusal::Busy { retry_after }) => format!("busy {}ms", retry_after.as_millis()),
         Err(Refusal::TooLong { tokens, tokens_max }) => {
             format!("too long: {tokens} of {tokens_max}")
+        }
+        Err(Refusal::TooWide { sequences, sequences_max, .. }) => {
+            format!("too wide: {sequences} of {sequences_max}")
         }
     }
 }
@@ -131,7 +141,7 @@ fn worker(name: &str, traits: &str, now: Instant) -> WorkerView {
         capacity: Capacity {
             kv_blocks: if is("tiny") { 64 } else { KV_BLOCKS },
             block_tokens: 16,
-            sequences_max: 64,
+            sequences_max: number("places", 64.0) as u32,
             queue_max: 32,
             context_tokens_max: 0,
         },
