@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::ErrorCode;
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use engine::{EventStream, Mode, Submission};
 use futures::TryStreamExt as _;
@@ -164,11 +165,16 @@ impl Handoff<'_> {
         };
         let request = request.sealed(0);
         let seals = SealChain::after(request.seal);
-        let response = PrefillClient::new(Readable::of(channel))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .prefill(cluster::rpc::request(request, self.deadline))
-            .await
-            .map_err(|status| WorkerError::peer(&self.peer.worker, &status))?;
+        let mut client =
+            PrefillClient::new(Readable::of(channel)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let call = client.prefill(cluster::rpc::request(request, self.deadline));
+        let response = cluster::rpc::begun(call).await.map_err(|status| {
+            if ErrorCode::from(&status) == ErrorCode::Unavailable {
+                // It may be the connection rather than the peer: the next call makes another.
+                self.node.channels.evict(&self.peer.uri);
+            }
+            WorkerError::peer(&self.peer.worker, &status)
+        })?;
         let integrity = &self.node.integrity;
         Ok(Answers { integrity, stream: response.into_inner(), seals })
     }

@@ -233,7 +233,8 @@ impl Flight {
         let request = cluster::rpc::request(request, self.request.deadline);
         let mut client = DecodeClient::new(Readable::of(self.placing.channel(&placement.decode)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Leg { stream: client.generate(request).await?.into_inner(), seals })
+        let answer = cluster::rpc::begun(client.generate(request)).await?;
+        Ok(Leg { stream: answer.into_inner(), seals })
     }
 
     /// Until work has to begin; 0 where it has, or may whenever it does.

@@ -224,6 +224,19 @@ async fn a_worker_that_comes_and_goes_costs_no_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_answers_pings_and_nothing_else_is_given_up_long_before_the_deadline() {
+    let scene = Scene::new();
+    let mute = scene.peer("d0", 1, Act::Mute).await;
+    let mut stream = scene.start(1, 2 * LONG).await.unwrap();
+    let called = || async { !mute.calls.lock().is_empty() };
+    cluster::testing::wait_until("the call", called).await;
+    let _other = scene.peer("d1", 1, Act::Finish).await;
+    let mut told = Told::default();
+    tokio::time::timeout(LONG, finish(&mut stream, &mut told)).await.expect("goes elsewhere");
+    assert_whole(&told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn choices_that_lost_their_worker_go_on_one_by_one() {
     let scene = Scene::new();
     let first = scene.peer("d", 1, Act::Tokens(5)).await;

@@ -34,6 +34,8 @@ pub(super) enum Act {
     Gap,
     /// Refuses.
     Refuse(tonic::Code),
+    /// Says nothing at all: its connection answers pings, as HTTP/2 does by itself.
+    Mute,
 }
 
 /// A decode worker in one of its lives.
@@ -119,6 +121,7 @@ impl Decode for Script {
         let from = work.generated.len() as u32;
         let events = match self.act {
             Act::Refuse(code) => return Err(Status::new(code, "as told")),
+            Act::Mute => std::future::pending().await,
             Act::Tokens(count) => tokens(&work, from..from + count),
             Act::Gap => tokens(&work, from + 1..from + 2),
             Act::Finish => {
