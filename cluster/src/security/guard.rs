@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::{Either, Ready, ready};
+use parking_lot::Mutex;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -15,19 +16,24 @@ use tracing::warn;
 use super::access;
 use super::stream::Shown;
 use crate::connections::Caller;
+use crate::throttled::Throttled;
+
+/// Of a path, in a log line.
+const PATH_CHARS_MAX: usize = 100;
 
 /// The layer: guards the calls of a server.
 #[derive(Clone, Debug)]
 pub struct Guard {
     /// The cluster whose nodes are let in; `None`: nobody is asked.
     cluster: Option<Arc<str>>,
+    refused: Arc<Mutex<Throttled>>,
 }
 
 /// The service that guards.
 #[derive(Clone, Debug)]
 pub struct GuardedCalls<S> {
     inner: S,
-    cluster: Option<Arc<str>>,
+    guard: Guard,
 }
 
 // === impl Guard ===
@@ -35,7 +41,7 @@ pub struct GuardedCalls<S> {
 impl Guard {
     /// Lets in whom the table admits, of `cluster`; everyone, if there is none.
     pub(super) fn new(cluster: Option<&str>) -> Self {
-        Self { cluster: cluster.map(Arc::from) }
+        Self { cluster: cluster.map(Arc::from), refused: Arc::default() }
     }
 }
 
@@ -43,7 +49,7 @@ impl<S> Layer<S> for Guard {
     type Service = GuardedCalls<S>;
 
     fn layer(&self, inner: S) -> GuardedCalls<S> {
-        GuardedCalls { inner, cluster: self.cluster.clone() }
+        GuardedCalls { inner, guard: self.clone() }
     }
 }
 
@@ -52,7 +58,7 @@ impl<S> Layer<S> for Guard {
 impl<S> GuardedCalls<S> {
     /// Who makes the call, if it may.
     fn admit(&self, call: &http::Request<Body>) -> Result<Shown, Status> {
-        let Some(cluster) = &self.cluster else { return Ok(Shown::default()) };
+        let Some(cluster) = &self.guard.cluster else { return Ok(Shown::default()) };
         let caller = call.extensions().get::<Caller>();
         let shown = caller.and_then(|caller| caller.shown.identity());
         let member = shown.filter(|identity| *identity.cluster == **cluster);
@@ -63,7 +69,10 @@ impl<S> GuardedCalls<S> {
         }
         let name = shown.map_or_else(|| "a stranger".to_owned(), ToString::to_string);
         let addr = caller.and_then(|caller| caller.tcp.remote_addr);
-        warn!(path, caller = %name, ?addr, "refused a call");
+        if let Some(count) = self.guard.refused.lock().note() {
+            let path: String = path.chars().take(PATH_CHARS_MAX).collect();
+            warn!(path, caller = %name, ?addr, count, "refused calls");
+        }
         Err(Status::permission_denied(format!("{name} may not call {path} here")))
     }
 }
