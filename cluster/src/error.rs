@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use scheduler::{Incarnation, WorkerId};
 
-use crate::ErrorCode;
+use self::code::ErrorCode;
+
+pub mod code;
 
 /// An error of the machinery that nodes share.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,9 @@
 
 #![forbid(unsafe_code)]
 
-pub mod backoff;
 pub mod clock;
 pub mod connections;
 pub mod error;
-pub mod error_code;
 pub mod http_server;
 pub mod load;
 pub mod membership;
@@ -25,7 +23,7 @@ pub mod testing;
 mod throttled;
 
 pub use error::ClusterError;
-pub use error_code::ErrorCode;
+pub use error::code::ErrorCode;
 pub use http_server::{HttpServer, Protocol};
 pub use load::LoadWatcher;
 pub use membership::etcd::{EtcdConfig, EtcdMembership};

@@ -1,4 +1,5 @@
-//! "Come back later" on the wire: `google.rpc.RetryInfo` among a status's details.
+//! When to try again: as told by who refused (`google.rpc.RetryInfo` among a status's details), or after waits that
+//! grow ([`backoff`]).
 
 use std::time::Duration;
 
@@ -6,6 +7,8 @@ use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::ErrorCode;
+
+pub mod backoff;
 
 /// A status that says when to come back, if that is known.
 #[must_use]

@@ -2,43 +2,28 @@
 
 use crate::Target;
 
-mod certificate;
-mod chat;
-mod completions;
-mod etcd_entry;
-mod generation;
-mod http_call;
-mod inference;
-mod keys_file;
-mod model_folder;
-mod push;
-mod push_reply;
-mod status;
-mod template;
-mod text;
-mod tokenizer;
-mod weights;
-mod worker_answer;
-mod worker_report;
+mod calls;
+mod files;
+mod nodes;
 
 /// Every target.
 pub const ALL: &[Target] = &[
-    certificate::TARGET,
-    chat::TARGET,
-    completions::TARGET,
-    etcd_entry::TARGET,
-    generation::TARGET,
-    http_call::TARGET,
-    inference::TARGET,
-    keys_file::TARGET,
-    model_folder::TARGET,
-    push::TARGET,
-    push_reply::TARGET,
-    status::TARGET,
-    template::TARGET,
-    text::TARGET,
-    tokenizer::TARGET,
-    weights::TARGET,
-    worker_answer::TARGET,
-    worker_report::TARGET,
+    files::certificate::TARGET,
+    calls::chat::TARGET,
+    calls::completions::TARGET,
+    nodes::etcd_entry::TARGET,
+    nodes::generation::TARGET,
+    calls::http_call::TARGET,
+    calls::inference::TARGET,
+    files::keys_file::TARGET,
+    files::model_folder::TARGET,
+    nodes::push::TARGET,
+    nodes::push_reply::TARGET,
+    nodes::status::TARGET,
+    files::template::TARGET,
+    calls::text::TARGET,
+    files::tokenizer::TARGET,
+    files::weights::TARGET,
+    nodes::worker_answer::TARGET,
+    nodes::worker_report::TARGET,
 ];

@@ -16,9 +16,9 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::RequestError;
-use crate::access::Call;
+use crate::callers::access::Call;
+use crate::callers::keys::Turn;
 use crate::dispatch::{DispatchError, GenerationEvent, GenerationStream, Route, StreamPlace};
-use crate::keys::Turn;
 use crate::metrics::{Endpoint, Outcome, RequestClock};
 use crate::params::CheckedParams;
 use crate::served_model::ServedModel;

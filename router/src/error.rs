@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster::ErrorCode;
 
-use crate::access::Reason;
+use crate::callers::access::Reason;
 use crate::dispatch::DispatchError;
 use crate::served_model::ModelLoadError;
 use crate::text::{PoolFull, TemplateError};

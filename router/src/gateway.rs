@@ -11,14 +11,14 @@ use kv_cache::TokenId;
 use scheduler::{ClientId, Generation, RequestId, StreamLimits, Streams};
 use tokio::time::timeout_at;
 
-use crate::access::AccessLog;
+use crate::callers::access::AccessLog;
+use crate::callers::in_flight::{self, InFlight};
+use crate::callers::keys::Keys;
 use crate::completion::{Input, Permits, Prompt, Started, TextRequest, TextStream};
 use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
     Route, StreamPlace,
 };
-use crate::in_flight::{self, InFlight};
-use crate::keys::Keys;
 use crate::metrics::Endpoint;
 use crate::served_model::ServedModel;
 use crate::text::{Cancelled, Detokenizer, Effort, TemplateError, TextPool, TokenizerError};

@@ -18,14 +18,15 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response};
 use uuid::Uuid;
 
-use crate::access::{Call, Status};
+use crate::callers::access::{Call, Status};
+use crate::callers::client;
 use crate::completion::{Finish, Input, TextEvent, TextRequest, TextStream};
 use crate::http::{Ignored, MessageRules};
 use crate::metrics::Endpoint;
 use crate::params::{Params, check_token};
 use crate::served_model::ServedModel;
 use crate::text::ChatRender;
-use crate::{Gateway, RequestError, client};
+use crate::{Gateway, RequestError};
 use intake::Received;
 
 mod intake;

@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument as _, field, info_span};
 
 use crate::Gateway;
-use crate::access::{Reason, Status};
+use crate::callers::access::{Reason, Status};
 use error::HttpError;
 use headers::CallIds;
 
@@ -27,16 +27,13 @@ mod error;
 mod fields;
 mod head;
 mod headers;
-mod ignored;
-mod integer;
 mod logprobs;
 mod messages;
 mod probes;
 mod shapes;
 mod sse;
-mod surrogates;
 
-pub(crate) use ignored::Ignored;
+pub(crate) use fields::ignored::Ignored;
 pub(crate) use messages::MessageRules;
 
 /// All routes, to be served on the public address.

@@ -2,23 +2,19 @@
 //!
 //! The only crate that knows text and the only one that places requests. A request's way through
 //! it: [`http`] or [`grpc`] reads it into a [`completion::TextRequest`]; [`Gateway`] renders and
-//! tokenizes it ([`text`]), checks it against the model and the [`limits`], and hands it to
+//! tokenizes it ([`text`]), checks it against the model and the [`limits`](callers::limits), and hands it to
 //! [`dispatch`]; the tokens that come back become text, cut at stop strings, in a
 //! [`completion::TextStream`] that the gateway writes in its own shape.
 
 #![forbid(unsafe_code)]
 
-pub mod access;
-mod client;
+pub mod callers;
 pub mod completion;
 pub mod dispatch;
 pub mod error;
 pub mod gateway;
 pub mod grpc;
 pub mod http;
-mod in_flight;
-pub mod keys;
-pub mod limits;
 pub mod metrics;
 pub mod params;
 pub mod served_model;
@@ -27,9 +23,9 @@ pub mod server;
 pub(crate) mod testing;
 pub mod text;
 
+pub use callers::limits::GatewayLimits;
 pub use error::{RequestError, RouterError};
 pub use gateway::{Gateway, GatewayConfig};
-pub use limits::GatewayLimits;
 pub use metrics::RouterMetrics;
 pub use served_model::{ModelCatalog, ServedModel, ServedModelConfig};
 pub use server::{RouterConfig, serve};

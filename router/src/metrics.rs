@@ -15,10 +15,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::RequestError;
-use crate::access::{Call, Reason, Work};
+use crate::callers::access::{Call, Reason, Work};
+use crate::callers::keys::Key;
 use crate::completion::TextRequest;
 use crate::dispatch::Route;
-use crate::keys::Key;
 
 /// The router's metrics. A clone counts into the same ones.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::AccessLog;
+use crate::callers::access::AccessLog;
 use crate::dispatch::Generate;
 use crate::grpc::InferenceService;
 use crate::{Gateway, GatewayConfig, RouterError, http};

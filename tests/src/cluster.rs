@@ -11,11 +11,11 @@ use tempfile::TempDir;
 use crate::client::grpc::Grpc;
 use crate::client::http::Client;
 use crate::etcd::{Etcd, free_port};
-use crate::metrics::Metrics;
 use crate::model::TestModel;
 use crate::node::{Node, NodeSpec};
 use crate::security::{Keyring, Lock};
 use crate::wait::wait_until;
+use crate::watch::metrics::Metrics;
 
 /// How long a cluster may take to come to rest after its last request.
 const REST_PATIENCE: Duration = Duration::from_secs(15);

@@ -14,29 +14,26 @@
 )]
 #![allow(clippy::print_stderr, reason = "what a failed test shows")]
 
-pub mod alone;
 pub mod chaos;
 pub mod client;
 pub mod cluster;
-pub mod collector;
 pub mod etcd;
 pub mod load;
-pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod oracle;
 pub mod process;
 pub mod security;
-pub mod terminal;
 pub mod wait;
+pub mod watch;
 
 pub use client::grpc::{Generated, Grpc};
 pub use client::http::{Answer, Client, Stream};
 pub use cluster::{Cluster, ClusterBuilder, Single};
 pub use etcd::Etcd;
 pub use load::{Load, Report};
-pub use metrics::Metrics;
 pub use model::TestModel;
 pub use node::{Listening, Node, NodeSpec};
 pub use process::Process;
 pub use wait::{seconds_from_env, wait_until};
+pub use watch::metrics::Metrics;

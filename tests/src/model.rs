@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+pub mod alone;
+
 /// A model folder, and how to load it.
 #[derive(Clone, Debug)]
 pub struct TestModel {

@@ -12,9 +12,9 @@ use serde::Deserialize;
 
 use crate::client::grpc::Grpc;
 use crate::client::http::Client;
-use crate::metrics::Metrics;
 use crate::process::{self, Process};
 use crate::wait::wait_until;
+use crate::watch::metrics::Metrics;
 
 /// From the start of a process to bound ports and a loaded model, on a slow machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);

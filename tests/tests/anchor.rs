@@ -5,7 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 
-use baton_tests::alone::{Alone, Outputs};
+use baton_tests::model::alone::{Alone, Outputs};
 use baton_tests::security::Lock;
 use baton_tests::{Cluster, ClusterBuilder, Generated, Grpc, TestModel};
 use model_folder::ModelFolder;

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
-use router::keys;
+use router::callers::keys;
 
 use crate::out;
 

@@ -15,8 +15,8 @@ use tracing::{debug, warn};
 
 use super::LoadConfig;
 use super::attention::Attention;
-use crate::backoff::Backoff;
 use crate::error::innermost;
+use crate::retry::backoff::Backoff;
 use crate::rpc::Channels;
 use crate::{ErrorCode, rpc};
 

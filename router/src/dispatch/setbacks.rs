@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cluster::ErrorCode;
-use cluster::backoff::Backoff;
+use cluster::retry::backoff::Backoff;
 use scheduler::{Life, Placement, PlacementReason, WorkerId};
 
 use super::DispatchError;

@@ -17,7 +17,8 @@ use scheduler::ClientId;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use crate::{Gateway, client, in_flight};
+use crate::Gateway;
+use crate::callers::{client, in_flight};
 
 /// A decoded message takes a multiple of its bytes: token ids four times, short messages more.
 const DECODED_FACTOR: usize = 4;

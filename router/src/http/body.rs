@@ -12,9 +12,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
-use super::surrogates;
+use crate::callers::in_flight;
 use crate::text::Cancelled;
-use crate::{Gateway, GatewayLimits, RequestError, in_flight};
+use crate::{Gateway, GatewayLimits, RequestError};
+
+mod surrogates;
 
 /// What is read of a body that is too large, so that its sender hears why: as much as a generous
 /// limit would allow.

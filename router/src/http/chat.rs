@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
+use super::fields::ignored::Ignored;
+use super::fields::integer::Integer;
 use super::fields::{self, CommonFields, StreamUsage};
 use super::headers::{self, CallIds};
-use super::ignored::Ignored;
-use super::integer::Integer;
 use super::messages::MessageRules;
 use super::shapes::{self, ChatShape, Envelope};
 use super::{body, sse};

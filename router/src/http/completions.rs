@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::HttpError;
+use super::fields::ignored::Ignored;
+use super::fields::integer::Integer;
 use super::fields::{self, CommonFields, StreamUsage};
 use super::headers::{self, CallIds};
-use super::ignored::Ignored;
-use super::integer::Integer;
 use super::shapes::{self, CompletionShape, Envelope};
 use super::{body, sse};
 use crate::completion::{Input, TextRequest};

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::headers;
 use crate::RequestError;
-use crate::access::Reason;
+use crate::callers::access::Reason;
 use crate::error::{bounded, echo};
 
 /// An answer that says what went wrong.

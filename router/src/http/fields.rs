@@ -8,10 +8,13 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::ignored::Ignored;
-use super::integer::Integer;
+use self::ignored::Ignored;
+use self::integer::Integer;
 use crate::RequestError;
 use crate::params::Params;
+
+pub(super) mod ignored;
+pub(super) mod integer;
 
 /// Fields that both endpoints read.
 const COMMON: &[&str] = &[

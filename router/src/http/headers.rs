@@ -9,11 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use scheduler::{ClientId, RequestId};
 use uuid::Uuid;
 
-use super::ignored::Ignored;
-use crate::access::{AccessLog, Call};
+use super::fields::ignored::Ignored;
+use crate::RequestError;
+use crate::callers::access::{AccessLog, Call};
+use crate::callers::client;
+use crate::callers::keys::{Allowance, Standing};
 use crate::completion::TextStream;
-use crate::keys::{Allowance, Standing};
-use crate::{RequestError, client};
 
 /// The request's name in the client's words; made up where the client has none.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::body::kind;
-use super::ignored::Ignored;
+use super::fields::ignored::Ignored;
 use crate::RequestError;
 use crate::text::ChatTemplate;
 

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use scheduler::{Sampling, StopRules};
 use serde_json::{Value, json};
 
-use crate::alone::{Alone, Outputs};
+use crate::model::alone::{Alone, Outputs};
 use crate::model::{BYTES, NAME, TestModel, chat_tokens};
 
 /// Around the borders of blocks (16) and of steps, and long.

@@ -7,8 +7,8 @@ use proto::v1::inference_response::Event;
 use serde_json::Value;
 
 use super::case::Case;
-use crate::alone::Output;
 use crate::model::BYTES;
+use crate::model::alone::Output;
 
 /// JSON has no infinity; the gateway writes this for it.
 const LOGPROB_MIN: f32 = -9999.0;

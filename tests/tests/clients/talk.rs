@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use baton_tests::oracle::{Oracle, Reply};
 use baton_tests::security::{Keyring, Lock};
-use baton_tests::terminal::Terminal;
+use baton_tests::watch::terminal::Terminal;
 use baton_tests::{Single, process, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_tests::collector::Collector;
+use baton_tests::watch::collector::Collector;
 use baton_tests::{Cluster, wait_until};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,9 +13,9 @@ use super::config::EtcdConfig;
 use super::store::{Lease, Store, Written};
 use super::trouble::Troubles;
 use crate::ClusterError;
-use crate::backoff::Backoff;
 use crate::clock;
 use crate::membership::Standing;
+use crate::retry::backoff::Backoff;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 

@@ -12,10 +12,10 @@ use super::config::EtcdConfig;
 use super::store::{Odd, Snapshot, Store, worker_of};
 use super::trouble::{Troubles, explain};
 use crate::ClusterError;
-use crate::backoff::Backoff;
 use crate::clock;
 use crate::membership::Members;
 use crate::membership::view::View;
+use crate::retry::backoff::Backoff;
 use crate::throttled::Throttled;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);

@@ -151,7 +151,7 @@ async fn a_client_is_its_key_or_else_its_address() {
     let request = InferenceRequest { input, ..InferenceRequest::default() };
     drop(grpc.generate(request).await.unwrap());
     let clients: Vec<_> = open.peer.requests().iter().map(|it| it.generation.client).collect();
-    assert_eq!(clients, [crate::client::of_address([127, 0, 0, 1].into()); 3]);
+    assert_eq!(clients, [crate::callers::client::of_address([127, 0, 0, 1].into()); 3]);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use proto::v1::inference_request::Input;
 use proto::v1::inference_response::Event;
 use serde_json::{Value as Json, json};
 
-use crate::keys;
+use crate::callers::keys;
 use crate::testing::*;
 
 const CHAT: &str = "/v1/chat/completions";

@@ -16,7 +16,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use scheduler::{ClientId, TenantSalt};
 use tokio::sync::watch;
 
-use crate::{RequestError, RouterError, client};
+use crate::callers::client;
+use crate::{RequestError, RouterError};
 
 mod allowance;
 mod file;

@@ -9,7 +9,7 @@ use crate::Target;
 use crate::fixtures::cluster::WORKER;
 use crate::fixtures::gateway::OPEN;
 
-pub(super) const TARGET: Target = Target::new("inference", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("inference", run).with_seeds(seeds);
 
 /// Statuses stay below what a client takes for headers by default.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;

@@ -14,7 +14,7 @@ use crate::Target;
 use crate::fixtures::worker::worker;
 use crate::words::{joined, messages};
 
-pub(super) const TARGET: Target = Target::new("worker_report", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("worker_report", run).with_seeds(seeds);
 
 /// Takes reports as on the wire, each of a worker of its own, or of the last one that said who it is.
 fn run(input: &[u8]) {

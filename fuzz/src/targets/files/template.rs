@@ -11,7 +11,7 @@ use crate::{Cost, Target};
 /// What nobody could serve as a prompt.
 const PROMPT_BYTES_MAX: usize = 1 << 20;
 
-pub(super) const TARGET: Target = Target::new("template", run).with_cost(Cost {
+pub(in crate::targets) const TARGET: Target = Target::new("template", run).with_cost(Cost {
     cpu_max: std::time::Duration::from_secs(5),
     memory_bytes_max: 64 << 20,
     ..Cost::USUAL

@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::chat::{check, post};
 use crate::Target;
 
-pub(super) const TARGET: Target = Target::new("completions", run);
+pub(in crate::targets) const TARGET: Target = Target::new("completions", run);
 
 fn run(body: &[u8]) {
     let answer = post("/v1/completions", body);

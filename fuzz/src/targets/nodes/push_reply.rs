@@ -21,7 +21,7 @@ use crate::Target;
 use crate::fixtures::receiving::{BLOCK_TOKENS, BLOCKS, LAYOUT};
 use crate::words::{joined, messages};
 
-pub(super) const TARGET: Target = Target::new("push_reply", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("push_reply", run).with_seeds(seeds);
 
 /// Its clock goes on when nothing else does.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::Target;
 use crate::fixtures::gateway::{Answer, OPEN};
 
-pub(super) const TARGET: Target = Target::new("chat", run);
+pub(in crate::targets) const TARGET: Target = Target::new("chat", run);
 
 fn run(body: &[u8]) {
     let answer = post("/v1/chat/completions", body);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::words::sections;
 use crate::{Cost, Target};
 
-pub(super) const TARGET: Target = Target::new("weights", run)
+pub(in crate::targets) const TARGET: Target = Target::new("weights", run)
     .with_seeds(seeds)
     .with_cost(Cost { bytes_max: 8 << 10, ..Cost::USUAL });
 

@@ -22,7 +22,7 @@ use crate::Target;
 use crate::fixtures::receiving::{BLOCK_TOKENS, BLOCKS, CONTEXT, LAYOUT, Side};
 use crate::words::{joined, messages};
 
-pub(super) const TARGET: Target = Target::new("push", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("push", run).with_seeds(seeds);
 
 /// Of the first byte: seal each message, send it for the hand-off that is open, cut the body in pieces.
 const SEALED: u8 = 1;

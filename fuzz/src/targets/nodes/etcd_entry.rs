@@ -7,7 +7,7 @@ use scheduler::{Role, WorkerInfo};
 use crate::Target;
 use crate::fixtures::worker::worker;
 
-pub(super) const TARGET: Target = Target::new("etcd_entry", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("etcd_entry", run).with_seeds(seeds);
 
 /// Takes a key on the first line, and a value behind it.
 fn run(input: &[u8]) {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::words::sections;
 use crate::{Cost, Target};
 
-pub(super) const TARGET: Target = Target::new("model_folder", run).with_cost(Cost {
+pub(in crate::targets) const TARGET: Target = Target::new("model_folder", run).with_cost(Cost {
     bytes_max: 8 << 10,
     memory_bytes_max: 64 << 20,
     ..Cost::USUAL

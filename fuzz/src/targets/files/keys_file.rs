@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use http::HeaderMap;
-use router::keys::Keys;
+use router::callers::keys::Keys;
 use tempfile::TempDir;
 
 use crate::Target;
 
-pub(super) const TARGET: Target = Target::new("keys_file", run);
+pub(in crate::targets) const TARGET: Target = Target::new("keys_file", run);
 
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().expect("a temporary folder"));
 

@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use crate::Target;
 
-pub(super) const TARGET: Target = Target::new("certificate", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("certificate", run).with_seeds(seeds);
 
 fn run(input: &[u8]) {
     let named = Identity::of_certificate(&CertificateDer::from(input));

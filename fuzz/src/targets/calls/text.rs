@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::fixtures::demo_model;
 use crate::{Cost, Target};
 
-pub(super) const TARGET: Target =
+pub(in crate::targets) const TARGET: Target =
     Target::new("text", run).with_cost(Cost { cpu_max: Duration::from_secs(2), ..Cost::USUAL });
 
 /// Texts from here on are cut into pieces that are tokenized one by one.

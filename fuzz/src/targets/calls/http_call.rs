@@ -6,7 +6,7 @@ use http::Request;
 use crate::Target;
 use crate::fixtures::gateway::STRICT;
 
-pub(super) const TARGET: Target = Target::new("http_call", run);
+pub(in crate::targets) const TARGET: Target = Target::new("http_call", run);
 
 /// Takes a request as HTTP/1 would write it; what is none to the library that reads those, is none here.
 fn run(input: &[u8]) {

@@ -6,7 +6,7 @@ use tonic::Status;
 
 use crate::Target;
 
-pub(super) const TARGET: Target = Target::new("status", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("status", run).with_seeds(seeds);
 
 fn run(input: &[u8]) {
     let mut headers: HeaderMap = input.split(|&byte| byte == b'\n').filter_map(header).collect();

@@ -10,7 +10,7 @@ use crate::{Cost, Target};
 /// Far more than a text of some KiB has.
 const TOKENS_MAX: usize = 16 << 10;
 
-pub(super) const TARGET: Target = Target::new("tokenizer", run).with_cost(Cost {
+pub(in crate::targets) const TARGET: Target = Target::new("tokenizer", run).with_cost(Cost {
     bytes_max: 8 << 10,
     memory_bytes_max: 64 << 20,
     ..Cost::USUAL

@@ -11,7 +11,7 @@ use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRul
 use crate::Target;
 use crate::words::{joined, messages};
 
-pub(super) const TARGET: Target = Target::new("worker_answer", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("worker_answer", run).with_seeds(seeds);
 
 const TOKENS_MAX: u32 = 4;
 const PROMPT: [u32; 3] = [1, 2, 3];

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use scheduler::RequestId;
 use tonic::Code;
 
-use crate::keys::Key;
+use crate::callers::keys::Key;
 use quota::Quota;
 
 mod line;

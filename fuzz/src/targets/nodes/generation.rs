@@ -15,7 +15,7 @@ use worker::Ask;
 use crate::Target;
 use crate::fixtures::engine::{Driven, VOCAB};
 
-pub(super) const TARGET: Target = Target::new("generation", run).with_seeds(seeds);
+pub(in crate::targets) const TARGET: Target = Target::new("generation", run).with_seeds(seeds);
 
 /// The engine's turns for one request. It may have all of the context to generate, a token a step.
 const TURNS_MAX: usize = 512;
