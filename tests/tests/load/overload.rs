@@ -79,7 +79,7 @@ async fn under_ten_times_the_load_who_is_let_in_is_served_in_time() {
     assert!(refused > served, "{served} answered, {refused} refused");
     // The crowd runs on the same two cores, in a build for tests; the machine's other work comes and goes.
     let least = capacity(&client).await.min(before);
-    assert!(served / took.as_secs_f64() > least / 2.0, "{served} in {took:?}, of {least}/s");
+    assert!(served / took.as_secs_f64() > least / 3.0, "{served} in {took:?}, of {least}/s");
     // A decode worker that is full is not taken for one that is away.
     let local = single.node.metrics().await.get("baton_requests_by_path", &[("path", "local")]);
     assert_eq!(local.unwrap_or(0.0), 0.0, "prompts computed by a prefill worker for itself");
