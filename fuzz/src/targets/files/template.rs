@@ -13,7 +13,8 @@ const PROMPT_BYTES_MAX: usize = 1 << 20;
 
 pub(in crate::targets) const TARGET: Target = Target::new("template", run).with_cost(Cost {
     cpu_max: std::time::Duration::from_secs(5),
-    memory_bytes_max: 64 << 20,
+    // A value for each of its steps.
+    memory_bytes_max: 512 << 20,
     ..Cost::USUAL
 });
 
