@@ -18,13 +18,7 @@ libfuzzer_sys::fuzz_target!(init: prepare(), |input: &[u8]| {
 
 /// Takes the target from the end of the command line.
 fn prepare() {
-    let ends = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        // Production catches this library's. If it doesn't, the fuzzer does.
-        if !panic.location().is_some_and(|at| at.file().contains("/tokenizers-")) {
-            ends(panic);
-        }
-    }));
+    baton_fuzz::hush_caught_panics();
     let mut args = std::env::args().rev();
     let (folder, name) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
     let target = Target::named(&name).unwrap_or_else(|| panic!("{name:?} is no target"));
