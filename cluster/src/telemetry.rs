@@ -35,6 +35,9 @@ const LINES_MAX: usize = 16_384;
 const EXPORTED: &str = "info,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,opentelemetry=off,\
                         opentelemetry_sdk=off,opentelemetry_otlp=off";
 
+/// Libraries that warn of what any stranger can do as often as it likes.
+const HUSHED: &str = "h2=error";
+
 /// How a node logs and traces.
 #[derive(Clone, Debug)]
 pub struct TelemetryConfig {
@@ -122,7 +125,8 @@ fn filter(text: &str) -> Result<EnvFilter, ClusterError> {
             "{word:?} is no level (error, warn, info, debug, trace, off) and no TARGET=LEVEL"
         )));
     }
-    EnvFilter::try_new(text).map_err(|error| bad(error.to_string()))
+    // What is said of the same target later counts.
+    EnvFilter::try_new(format!("{HUSHED},{text}")).map_err(|error| bad(error.to_string()))
 }
 
 fn log_layer<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>

@@ -40,8 +40,13 @@ pub enum RequestError {
         message: String,
     },
     /// No model of that name is served.
-    #[error("the model `{0}` does not exist; GET /v1/models lists those that do")]
-    UnknownModel(String),
+    #[error("the model `{name}` does not exist; served here: {served} (GET /v1/models)")]
+    UnknownModel {
+        /// What was asked for, cut.
+        name: String,
+        /// Some that are served.
+        served: String,
+    },
     /// No valid API key came with the request.
     #[error("{0}")]
     Unauthorized(&'static str),
@@ -149,7 +154,7 @@ impl RequestError {
             Self::Invalid { .. } | Self::ContextLength { .. } | Self::Unauthorized(_) => {
                 ErrorCode::InvalidRequest
             }
-            Self::UnknownModel(_) => ErrorCode::NotFound,
+            Self::UnknownModel { .. } => ErrorCode::NotFound,
             Self::Busy { .. } => ErrorCode::Busy,
             Self::Timeout { .. } => ErrorCode::Timeout,
             Self::Dispatch(error) => error.code,
@@ -173,7 +178,7 @@ impl RequestError {
         match self {
             Self::Invalid { param, .. } => param.as_deref(),
             Self::ContextLength { param, .. } => Some(param),
-            Self::UnknownModel(_) => Some("model"),
+            Self::UnknownModel { .. } => Some("model"),
             Self::Dispatch(error) => error.param,
             _ => None,
         }
@@ -182,7 +187,7 @@ impl RequestError {
     /// Whether the message may hold words of the client.
     #[must_use]
     pub(crate) fn quotes(&self) -> bool {
-        matches!(self, Self::Invalid { .. } | Self::UnknownModel(_))
+        matches!(self, Self::Invalid { .. } | Self::UnknownModel { .. })
     }
 
     /// What the access log may know of it.

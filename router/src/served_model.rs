@@ -14,6 +14,9 @@ use crate::text::template::TemplateLoadError;
 use crate::text::{ChatTemplate, ControlTokens, Tokenizer, TokenizerError};
 use crate::{RequestError, RouterError};
 
+/// Models named to who asks for one that is none.
+const SHOWN_MAX: usize = 4;
+
 /// Which model to serve, and under which names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedModelConfig {
@@ -154,7 +157,12 @@ impl ModelCatalog {
     /// # Errors
     /// [`RequestError::UnknownModel`].
     pub fn get(&self, name: &str) -> Result<&Arc<ServedModel>, RequestError> {
-        self.by_name.get(name).ok_or_else(|| RequestError::UnknownModel(echo(name).into_owned()))
+        self.by_name.get(name).ok_or_else(|| {
+            let names: Vec<String> =
+                self.models.iter().take(SHOWN_MAX).map(|it| format!("`{}`", it.name)).collect();
+            let (name, served) = (echo(name).into_owned(), names.join(", "));
+            RequestError::UnknownModel { name, served }
+        })
     }
 
     /// The model that a request names; the only one served, where it names none.

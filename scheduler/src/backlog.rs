@@ -64,7 +64,7 @@ impl Backlog {
         self.total
     }
 
-    /// Tokens computed before `tokens` more of `client` are: its own, those of clients that want less, and as many of
+    /// Tokens computed before `tokens` more of `client` are: its own, those of clients that want no more, and as many of
     /// the oldest prompt, if that is of one that wants more.
     #[must_use]
     pub fn ahead_of(&self, client: ClientId, tokens: u64) -> u64 {
@@ -73,7 +73,7 @@ impl Backlog {
         let others = self.clients.iter().filter(|(id, _)| **id != client).map(|(_, count)| *count);
         let (mut less, mut eldest) = (0, 0);
         for count in others {
-            if count < wanted {
+            if count <= wanted {
                 less += count;
             } else {
                 eldest = wanted;
@@ -177,6 +177,7 @@ mod tests {
     #[case::its_own("b:70", 70)]
     #[case::a_long_one_is_met_half_way("a:2000", 50)]
     #[case::many_long_ones_as_one("a:2000 c:3000 d:4000", 50)]
+    #[case::as_long_ones_came_before("a:50 c:50 d:4000", 150)]
     #[case::shorter_ones_whole("a:10 c:20 d:4000", 80)]
     #[case::behind_its_own("a:100 b:70", 190 - 20)]
     fn whoever_wants_least_comes_first(#[case] waiting: &str, #[case] ahead: u64) {

@@ -4,12 +4,12 @@ mod device;
 mod engine;
 mod kernels;
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bench::{Arrivals, Conversation, Fixed, LoadOptions, Slo, Spread, Trace, Workload};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::reach::ReachArgs;
@@ -44,8 +44,8 @@ struct ServeArgs {
     #[arg(long, value_enum, default_value_t = Kind::Fixed)]
     workload: Kind,
     /// Requests (fixed), chats (conversation), or lines of the trace at most.
-    #[arg(long, default_value_t = NonZeroUsize::new(100).expect("not 0"))]
-    requests: NonZeroUsize,
+    #[arg(long, default_value_t = 100, value_parser = at_least_one())]
+    requests: usize,
     /// Tokens of a prompt; words of a chat's first message.
     #[arg(long, default_value_t = 1024)]
     input: u32,
@@ -69,7 +69,7 @@ struct ServeArgs {
     rate: Option<f64>,
     /// Sessions at a time. A request that is refused for a time (Retry-After) is sent again after it; with --rate
     /// it has failed.
-    #[arg(long, default_value_t = 8, conflicts_with = "rate")]
+    #[arg(long, default_value_t = 8, conflicts_with = "rate", value_parser = at_least_one())]
     clients: usize,
     /// Sessions before the clock starts.
     #[arg(long, default_value_t = 4)]
@@ -145,6 +145,11 @@ fn fresh_seed() -> u64 {
     since.as_micros() as u64 % 1_000_000_000_000
 }
 
+/// Reads a count that can't be none.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
 // === impl ServeArgs ===
 
 impl ServeArgs {
@@ -178,10 +183,10 @@ impl ServeArgs {
                 output_tokens: self.output,
                 shared_tokens: self.shared,
                 spread: Spread(self.spread),
-                requests: self.requests.get(),
+                requests: self.requests,
             }),
             (Kind::Conversation, _) => Workload::Conversation(Conversation {
-                sessions: self.requests.get(),
+                sessions: self.requests,
                 turns: self.turns,
                 first_words: self.input as usize,
                 turn_words: 32,
@@ -190,7 +195,7 @@ impl ServeArgs {
             }),
             (Kind::Trace, trace) => {
                 let path = trace.as_ref().context("--trace FILE is missing")?;
-                Workload::Trace(Trace::read(path, self.requests.get())?)
+                Workload::Trace(Trace::read(path, self.requests)?)
             }
         })
     }

@@ -38,7 +38,8 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     let mut telemetry = settings.telemetry("baton", "up")?;
     if !settings.log_is_set() {
         // The welcome says what there is to say, and then each request has its line.
-        telemetry.filter = "warn,access=info,cluster::node::signal=info".to_owned();
+        telemetry.filter =
+            "warn,access=info,cluster::node::signal=info,router::callers::keys=info".to_owned();
     }
     let begun = Begun::new(&settings, &telemetry)?;
     let ran = serve(&settings, &begun, args.node.ports_file.as_deref()).await;
@@ -49,6 +50,9 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
 async fn serve(settings: &Settings, begun: &Begun, ports_file: Option<&Path>) -> Result<()> {
     let Some(model) = begun.model(settings).await? else { return Ok(()) };
     settings.remarks_on(&model)?.iter().for_each(|remark| warn!("{remark}"));
+    if settings.security(NodeRole::Router, "*")?.is_locked() {
+        warn!("certificates and secrets between nodes have no effect: `up` is one process");
+    }
     let binding = House::bind(settings, &model, begun.hangups.clone());
     let Some(house) = begun.unless_leaving(binding).await? else { return Ok(()) };
     house.ports.announce_quietly(ports_file)?;

@@ -31,7 +31,10 @@ pub(super) fn folder(dir: &Path, is_dummy: bool) -> Option<String> {
     if let Some(file) = ends(".gguf") {
         return Some(format!("{here}/{file}: {}", format_of(file)));
     }
-    let inner = names.iter().find(|name| dir.join(name).join("config.json").is_file());
+    let inner = names
+        .iter()
+        .filter(|name| !name.starts_with('.'))
+        .find(|name| dir.join(name).join("config.json").is_file());
     let advice = match inner {
         Some(inner) => format!("did you mean {here}/{inner}?"),
         None => {

@@ -173,6 +173,9 @@ impl Shard {
     }
 }
 
+/// What a clone without Git LFS has in a file's place.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Says what is wrong with a file; for one that was cut short, which tensor it ends in.
 fn damaged(file: &Path, bytes: &[u8], error: &SafeTensorError) -> EngineError {
     match (error, first_cut_tensor(bytes)) {
@@ -183,6 +186,12 @@ fn damaged(file: &Path, bytes: &[u8], error: &SafeTensorError) -> EngineError {
                 "lies beyond the file's end at {} bytes: the file is truncated: copy or download it again",
                 bytes.len()
             ),
+        ),
+        _ if bytes.starts_with(LFS_POINTER) => EngineError::weights(
+            file,
+            "*",
+            "is a pointer of Git LFS, not the file: `git lfs pull` in its repository gets it"
+                .to_owned(),
         ),
         _ => EngineError::weights(
             file,

@@ -109,6 +109,15 @@ fn a_file_cut_short_names_what_is_gone(
 }
 
 #[test]
+fn a_pointer_of_git_lfs_is_told_as_such() {
+    let dir = checkpoint();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    std::fs::write(dir.path().join("model.safetensors"), pointer).unwrap();
+    let (_, _, reason) = complaint(&dir, &TensorSpec::matrix("a", 2, 3));
+    assert!(reason.contains("git lfs pull"), "{reason}");
+}
+
+#[test]
 fn a_folder_without_weights_says_what_it_lacks() {
     let dir = tempfile::tempdir().unwrap();
     let (_, tensor, reason) = complaint(&dir, &TensorSpec::vector("a", 1));

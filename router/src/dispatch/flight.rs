@@ -366,7 +366,12 @@ fn told(code: ErrorCode, status: &Status) -> String {
         }
         _ => "internal error; the server's log has the details under the request's id",
     };
-    tracing::info!(?code, detail = status.message(), "a worker refused or failed");
+    // That a request was refused has its line in the access log.
+    if code == ErrorCode::Busy {
+        tracing::debug!(detail = status.message(), "a worker is busy");
+    } else {
+        tracing::info!(?code, detail = status.message(), "a worker refused or failed");
+    }
     public.to_owned()
 }
 

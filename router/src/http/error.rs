@@ -81,7 +81,7 @@ impl From<RequestError> for HttpError {
             (RequestError::Unauthorized(_), _) => {
                 (StatusCode::UNAUTHORIZED, "invalid_request_error", Some("invalid_api_key"))
             }
-            (RequestError::UnknownModel(_), _) => {
+            (RequestError::UnknownModel { .. }, _) => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"))
             }
             (RequestError::ContextLength { .. }, _) => {

@@ -45,6 +45,9 @@ pub(super) fn value_of(json: &serde_json::Value) -> Value {
 /// The widest that text is padded to: templates take widths from requests.
 const PAD_MAX: usize = 4096;
 
+/// Of one value as JSON: more than any prompt has.
+const JSON_BYTES_MAX: usize = 16 << 20;
+
 /// How `json.dumps` was asked to write.
 struct JsonStyle {
     indent: Option<String>,
@@ -227,6 +230,11 @@ fn write_json(
     depth: usize,
     json: &mut String,
 ) -> Result<(), Error> {
+    // A list that holds another twice, which holds another twice, takes few steps to make and no end to write.
+    if json.len() > JSON_BYTES_MAX {
+        let message = format!("more than {JSON_BYTES_MAX} bytes of JSON");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     match value.kind() {
         ValueKind::None => json.push_str("null"),
         ValueKind::Bool => json.push_str(if value.is_true() { "true" } else { "false" }),

@@ -2,8 +2,9 @@
 //!
 //! A worker has places (sequences that run at once) and KV blocks. A request enters with what it may need of
 //! both, to its last token: what entered can then run to its end without pushing others out. Who holds least goes first,
-//! so clients share a worker equally however many requests each sends; the requests of one client keep
-//! their order, and a small one doesn't overtake a large one, which would never start.
+//! and of those who waits for least, so clients share a worker equally however many requests each sends, and a small one
+//! isn't held up by large ones; the requests of one client keep their order, and nobody is passed by more than it needs
+//! itself, or a large one would never start.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -44,6 +45,8 @@ struct Waiting {
     ticket: u64,
     client: ClientId,
     need: Need,
+    /// What has entered before it that came after it, as a share of the room.
+    passed: f64,
 }
 
 // === impl Need ===
@@ -118,7 +121,7 @@ impl Line {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiting.push_back(Waiting { ticket, client, need });
+        self.waiting.push_back(Waiting { ticket, client, need, passed: 0.0 });
         Ok(ticket)
     }
 
@@ -136,6 +139,9 @@ impl Line {
         if !self.has_room(&next, dormant) {
             return None;
         }
+        let entering = next.need.share_of(self.room);
+        let before = self.waiting.iter_mut().take_while(|waiting| waiting.ticket < next.ticket);
+        before.for_each(|waiting| waiting.passed += entering);
         self.leave(next.ticket);
         self.inside.add(next.need);
         self.holders.entry(next.client).or_default().add(next.need);
@@ -177,7 +183,7 @@ impl Line {
     #[must_use]
     pub fn must_end(&self, client: ClientId, need: Need, dormant: f64) -> f64 {
         let active = self.inside.without(dormant);
-        let asked = Waiting { ticket: self.next_ticket, client, need };
+        let asked = Waiting { ticket: self.next_ticket, client, need, passed: 0.0 };
         let ahead = self.ahead(client);
         if ahead == Need::default() && self.has_room(&asked, dormant) {
             return 0.0;
@@ -208,12 +214,31 @@ impl Line {
         sum
     }
 
-    /// Of each client's first in line, the one whose client holds least; the longest in line among equals.
+    /// Of each client's first in line, the one whose client holds least, and among equals the one whose client waits
+    /// for least; the longest in line where that is equal, too. Among equals nobody is passed by more than it needs.
     fn first(&self) -> Option<&Waiting> {
         let mut seen = HashSet::new();
-        let firsts = self.waiting.iter().filter(|waiting| seen.insert(waiting.client));
+        let firsts: Vec<&Waiting> =
+            self.waiting.iter().filter(|waiting| seen.insert(waiting.client)).collect();
+        let held = firsts.iter().map(|of| self.held(of.client)).min_by(f64::total_cmp)?;
+        let mut equals = firsts.into_iter().filter(|of| self.held(of.client) <= held);
+        let first = equals.next()?;
+        if first.passed > 0.0 && first.passed >= first.need.share_of(self.room) {
+            return Some(first);
+        }
+        let wanted = self.wanted_by_client();
         // The first of equals is returned, and they come in order.
-        firsts.min_by(|one, other| self.held(one.client).total_cmp(&self.held(other.client)))
+        std::iter::once(first)
+            .chain(equals)
+            .min_by(|one, other| wanted[&one.client].total_cmp(&wanted[&other.client]))
+    }
+
+    fn wanted_by_client(&self) -> HashMap<ClientId, f64> {
+        let mut wanted: HashMap<ClientId, f64> = HashMap::new();
+        for waiting in &self.waiting {
+            *wanted.entry(waiting.client).or_default() += waiting.need.share_of(self.room);
+        }
+        wanted
     }
 
     fn held(&self, client: ClientId) -> f64 {

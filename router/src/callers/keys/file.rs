@@ -74,14 +74,29 @@ pub(super) fn parse(text: &str) -> Result<Vec<Key>, String> {
     if written.key.len() > KEYS_MAX {
         return Err(format!("has {} keys, at most {KEYS_MAX}", written.key.len()));
     }
-    let mut names = BTreeSet::new();
+    let (mut names, mut digests) = (BTreeSet::new(), BTreeSet::new());
     let key = |written: WrittenKey| {
         if !names.insert(written.name.clone()) {
             return Err(format!("has the name `{}` twice", written.name));
         }
-        written.check()
+        if is_configured(&written.name) {
+            return Err(format!("has the name `{}`, which keys from flags have", written.name));
+        }
+        let key = written.check()?;
+        if !digests.insert(key.digest) {
+            return Err(format!("has the key of `{}` twice", key.name));
+        }
+        Ok(key)
     };
     written.key.into_iter().map(key).collect()
+}
+
+/// Whether a key that is given in a flag or variable may have that name.
+fn is_configured(name: &str) -> bool {
+    let rest = name.strip_prefix(super::CONFIGURED_NAME);
+    let numbered =
+        |rest: &str| rest.strip_prefix('-').is_some_and(|it| it.parse::<usize>().is_ok());
+    rest.is_some_and(|rest| rest.is_empty() || numbered(rest))
 }
 
 /// What is wrong, and in which line, in one.
@@ -165,7 +180,9 @@ mod tests {
         for (text, word) in [
             (key("limit = 1"), "unknown field `limit`"),
             (key("concurrent_max = 0"), "lets nothing in"),
-            (key(&key("")), "twice"),
+            (key(&key("")), "the name `alice` twice"),
+            (key(&key("").replace("alice", "bob")), "the key of `bob` twice"),
+            (key("").replace("alice", "default-1"), "keys from flags"),
             (key("").replace("alice", "a b"), "letters"),
             (key("").replace(HASH, EMPTY), "of an empty key"),
             (key("tenant = \"\""), "the tenant is empty"),

@@ -22,10 +22,10 @@ fn enter_all(line: &mut Line, dormant: f64) -> Vec<u64> {
 /// as those before them end.
 #[rstest]
 #[case::one_client_in_order("a1 a2 a3", "0 1 2")]
-#[case::clients_take_turns("a1 a1 a1 b1 b1", "0 3 1 4 2")]
+#[case::clients_take_turns("a1 a1 a1 b1 b1", "3 0 1 4 2")]
 #[case::a_small_one_waits_behind_its_clients_large_one("a90 a90 a1", "0 1 2")]
-#[case::who_holds_little_goes_first("a50 a50 a50 b10 b10 b10", "0 3 4 1 5 2")]
-#[case::larger_than_the_room("a200 b1", "0 1")]
+#[case::who_holds_little_goes_first("a50 a50 a50 b10 b10 b10", "3 0 4 5 1 2")]
+#[case::larger_than_the_room("a200 b1", "1 0")]
 fn requests_enter(#[case] asked: &str, #[case] want: &str) {
     let mut line = Line::new(ROOM, 99);
     let asked: Vec<(ClientId, Need)> = asked
@@ -74,8 +74,22 @@ fn a_newcomer_does_not_wait_for_a_crowd_that_holds_all_places() {
 fn a_short_prompt_does_not_wait_for_a_long_one_to_end() {
     let mut line = Line::new(ROOM, 99).with_spare_blocks(100);
     (0..2).for_each(|_| assert!(line.join(id('a'), need(1, 90)).is_ok()));
+    assert_eq!(enter_all(&mut line, 0.0), [0]);
     line.join(id('b'), need(1, 20)).unwrap();
-    assert_eq!(enter_all(&mut line, 0.0), [0, 2], "a's other one waits for the room that is left");
+    assert_eq!(enter_all(&mut line, 0.0), [2], "a's other one waits for the room that is left");
+}
+
+#[test]
+fn short_prompts_of_others_pass_long_ones_that_wait_but_not_for_ever() {
+    let mut line = Line::new(ROOM, 99).with_spare_blocks(100);
+    "abc".chars().for_each(|name| assert!(line.join(id(name), need(1, 90)).is_ok()));
+    "defghi".chars().for_each(|name| assert!(line.join(id(name), need(0, 20)).is_ok()));
+    // Once 100 blocks have passed a's 90, a is next, also where it has to wait for room.
+    assert_eq!(enter_all(&mut line, 0.0), [3, 4, 5, 6, 7]);
+    "defg".chars().for_each(|name| line.end(id(name), need(0, 20)));
+    assert_eq!(enter_all(&mut line, 0.0), []);
+    line.end(id('h'), need(0, 20));
+    assert_eq!(enter_all(&mut line, 0.0), [0], "and b, which has been passed as often, before i");
 }
 
 #[test]
