@@ -1,8 +1,10 @@
 //! Loading a model's chat template.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use model_folder::{FolderError, ModelFolder};
+use model_folder::{FolderError, ModelFolder, NamedTemplate, SpecialTokens};
 
 use super::ChatTemplate;
 
@@ -22,7 +24,20 @@ pub enum TemplateLoadError {
         /// The model's folder, if it is from one.
         folder: Option<PathBuf>,
     },
+    /// The conversations that it is asked to render at first, of a few words each, take too long.
+    #[error(
+        "{}the chat template takes more than {LOAD_MAX:?} for a conversation of a few words",
+        within(folder)
+    )]
+    Endless {
+        /// The model's folder.
+        folder: Option<PathBuf>,
+    },
 }
+
+/// Some thousand times what templates take on a slow machine. One operation on values that hold each other many times may
+/// take for ever, whatever the number of its steps.
+const LOAD_MAX: Duration = Duration::from_secs(20);
 
 // === impl TemplateLoadError ===
 
@@ -33,6 +48,7 @@ impl TemplateLoadError {
             Self::Syntax { name, reason, .. } => {
                 Self::Syntax { name, reason, folder: Some(dir.to_owned()) }
             }
+            Self::Endless { .. } => Self::Endless { folder: Some(dir.to_owned()) },
             other @ Self::Folder(_) => other,
         }
     }
@@ -47,8 +63,24 @@ pub(super) fn from_folder(folder: &ModelFolder) -> Result<Option<ChatTemplate>, 
     if templates.is_empty() {
         return Ok(None);
     }
-    let loaded = ChatTemplate::from_named(&templates, folder.special_tokens());
+    let loaded = in_time(templates, folder.special_tokens(), LOAD_MAX);
     loaded.map(Some).map_err(|error| error.of(folder.dir()))
+}
+
+/// Loads on a thread of its own, which is left behind if it doesn't end in time: the node then doesn't start.
+fn in_time(
+    templates: Vec<NamedTemplate>,
+    special_tokens: SpecialTokens,
+    time: Duration,
+) -> Result<ChatTemplate, TemplateLoadError> {
+    let (sender, loaded) = mpsc::sync_channel(1);
+    let load = move || drop(sender.send(ChatTemplate::from_named(&templates, special_tokens)));
+    let thread = std::thread::Builder::new().name("chat-template".into()).spawn(load);
+    let endless = TemplateLoadError::Endless { folder: None };
+    match thread.map(|_| loaded.recv_timeout(time)) {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(_)) | Err(_) => Err(endless),
+    }
 }
 
 /// Replaces `{% generation %}` blocks, which mark the assistant's tokens for training, by blocks
@@ -81,4 +113,24 @@ fn tag_parts(inside: &str) -> (&str, &str, &str) {
     let (open, inside) = inside.split_at(usize::from(inside.starts_with(['-', '+'])));
     let (inside, close) = inside.split_at(inside.len() - usize::from(inside.ends_with(['-', '+'])));
     (open, inside.trim(), close)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_that_does_not_end_is_told_as_such() {
+        let grow = |name: &str| {
+            format!(
+                "{{% set {name} = namespace(x=['x']) %}}{{% for i in range(40) %}}\
+                 {{% set {name}.x = [{name}.x, {name}.x] %}}{{% endfor %}}"
+            )
+        };
+        let source = format!("{}{}{{{{ a.x == b.x }}}}", grow("a"), grow("b"));
+        let templates = vec![NamedTemplate::new("default", &source)];
+        let refused = in_time(templates, SpecialTokens::default(), Duration::from_millis(300));
+        let error = refused.unwrap_err();
+        assert!(matches!(error, TemplateLoadError::Endless { .. }), "{error}");
+    }
 }
