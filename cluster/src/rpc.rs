@@ -1,13 +1,11 @@
 //! gRPC between nodes: servers, channels, deadlines.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
-use tonic::{Request, Status, metadata::MetadataMap};
+use tonic::{Request, metadata::MetadataMap};
 
+use crate::clock;
 use crate::telemetry::propagate;
-use crate::{ErrorCode, clock};
 
 mod accept;
 pub mod channels;
@@ -25,10 +23,6 @@ pub use server::{Listener, Server};
 /// room for a prompt of a million tokens. Set on each generated client and server:
 /// `.max_decoding_message_size(MESSAGE_BYTES_MAX)`.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
-
-/// Until a call whose answer is a stream is heard of at all: nodes take a call before they do anything for it, so
-/// all that takes time is the largest message on a slow network.
-const BEGIN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The point in time `deadline_ms` from now, as the wire says it.
 #[must_use]
@@ -60,16 +54,6 @@ pub fn request_without_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     propagate::inject_metadata(request.metadata_mut());
     request
-}
-
-/// A call whose answer is a stream, once the peer has taken it. A connection may answer pings and nothing else, for
-/// ever; then another peer, or another connection, is asked long before the request's own deadline.
-///
-/// # Errors
-/// The call's own, or [`ErrorCode::Unavailable`] if nothing is heard of it.
-pub async fn begun<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let silent = || ErrorCode::Unavailable.status("nothing was heard of a call");
-    timeout(BEGIN_PATIENCE, call).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// The time the caller gives for an answer (`grpc-timeout`), if it says.
@@ -107,15 +91,6 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert("grpc-timeout", value.parse().unwrap());
         assert_eq!(timeout_of(&metadata), want);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_nothing_is_heard_of_is_tried_elsewhere() {
-        let start = tokio::time::Instant::now();
-        let silent = begun(std::future::pending::<Result<(), Status>>()).await.unwrap_err();
-        assert!(ErrorCode::from(&silent).retryable(), "{silent}");
-        assert_eq!(start.elapsed(), BEGIN_PATIENCE);
-        assert!(begun(std::future::ready(Ok(()))).await.is_ok());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::ErrorCode;
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use engine::{EventStream, Mode, Submission};
 use futures::TryStreamExt as _;
@@ -168,13 +167,8 @@ impl Handoff<'_> {
         let mut client =
             PrefillClient::new(Readable::of(channel)).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let call = client.prefill(cluster::rpc::request(request, self.deadline));
-        let response = cluster::rpc::begun(call).await.map_err(|status| {
-            if ErrorCode::from(&status) == ErrorCode::Unavailable {
-                // It may be the connection rather than the peer: the next call makes another.
-                self.node.channels.evict(&self.peer.uri);
-            }
-            WorkerError::peer(&self.peer.worker, &status)
-        })?;
+        let begun = self.node.channels.begun(self.peer, call).await;
+        let response = begun.map_err(|status| WorkerError::peer(&self.peer.worker, &status))?;
         let integrity = &self.node.integrity;
         Ok(Answers { integrity, stream: response.into_inner(), seals })
     }

@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use scheduler::{Address, Role, WorkerId};
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::dial::Dialler;
@@ -20,9 +22,12 @@ use super::server::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES,
 };
 use crate::security::Security;
-use crate::{ClusterError, Members};
+use crate::{ClusterError, ErrorCode, Members};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Until a call whose answer is a stream is heard of at all: nodes take a call before they do anything for it, so
+/// all that takes time is the largest message on a slow network.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(15);
 /// Of one answer, what is on its way to a caller who doesn't read: a few hundred tokens, behind which the worker
 /// pauses. Enough for 3 MB/s at 10 ms.
 const ANSWER_WINDOW_BYTES: u32 = 32 << 10;
@@ -127,6 +132,28 @@ impl Channels {
             }
             Err(error) => nowhere(&error),
         }
+    }
+
+    /// A call to `address` whose answer is a stream, once the peer has taken it.
+    ///
+    /// If nothing is heard of it, or its connection won't carry it, the next call makes another: one bit that was flipped on
+    /// its way may leave a connection that answers pings and nothing else, or header tables that are unlike at
+    /// its two ends, for as long as it lasts.
+    ///
+    /// # Errors
+    /// The call's own, or [`ErrorCode::Unavailable`] if nothing is heard of it.
+    pub async fn begun<T>(
+        &self,
+        address: &Address,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let silent = || ErrorCode::Unavailable.status("nothing was heard of a call");
+        let begun = timeout(BEGIN_PATIENCE, call).await.unwrap_or_else(|_| Err(silent()));
+        begun.inspect_err(|status| {
+            if ErrorCode::from(status) == ErrorCode::Unavailable {
+                self.evict(&address.uri);
+            }
+        })
     }
 
     /// Forgets the channels to `uri`. Calls that hold one go on; it closes after the last.
@@ -247,5 +274,44 @@ fn tune(endpoint: Endpoint, purpose: Purpose) -> Endpoint {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scheduler::Incarnation;
+
+    use super::*;
+
+    fn address() -> Address {
+        let uri = "http://127.0.0.1:1".to_owned();
+        Address { worker: WorkerId("w".into()), incarnation: Incarnation(1), uri }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_nothing_is_heard_of_is_tried_elsewhere() {
+        let (channels, start) = (Channels::new(), tokio::time::Instant::now());
+        let _ = channels.get(&address(), Role::Decode);
+        let silence = std::future::pending::<Result<(), Status>>();
+        let silent = channels.begun(&address(), silence).await.unwrap_err();
+        assert!(ErrorCode::from(&silent).retryable(), "{silent}");
+        assert_eq!(start.elapsed(), BEGIN_PATIENCE);
+        assert!(channels.is_empty(), "the next call makes another connection");
+        assert!(channels.begun(&address(), std::future::ready(Ok(()))).await.is_ok());
+    }
+
+    /// One flipped bit in a header, and no request is understood any more, as long as the connection lasts.
+    #[tokio::test]
+    async fn a_connection_that_carries_no_call_is_given_up_and_a_refusal_is_no_reason() {
+        let channels = Channels::new();
+        for (status, kept) in [
+            (Status::unavailable("a stream was reset"), false),
+            (ErrorCode::Busy.status("busy"), true),
+        ] {
+            let _ = channels.get(&address(), Role::Decode);
+            let failed = std::future::ready(Err::<(), _>(status));
+            channels.begun(&address(), failed).await.unwrap_err();
+            assert_eq!(!channels.is_empty(), kept);
+        }
     }
 }

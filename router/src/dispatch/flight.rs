@@ -233,7 +233,7 @@ impl Flight {
         let request = cluster::rpc::request(request, self.request.deadline);
         let mut client = DecodeClient::new(Readable::of(self.placing.channel(&placement.decode)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let answer = cluster::rpc::begun(client.generate(request)).await?;
+        let answer = self.placing.begun(&placement.decode, client.generate(request)).await?;
         Ok(Leg { stream: answer.into_inner(), seals })
     }
 

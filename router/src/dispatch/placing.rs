@@ -18,6 +18,7 @@ use scheduler::{
     Address, ClientId, ClusterSnapshot, Fingerprint, Generation, Ledger, Life, Placement,
     PlacementRequest, Placer, Refusal, Role,
 };
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::admission::Admission;
@@ -179,6 +180,15 @@ impl Placing {
 
     pub(super) fn channel(&self, address: &Address) -> Channel {
         self.channels.get(address, self.role_of(address))
+    }
+
+    /// See [`Channels::begun`].
+    pub(super) async fn begun<T>(
+        &self,
+        address: &Address,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        self.channels.begun(address, call).await
     }
 
     /// What the worker is named for; as membership had it when the request was placed there.
