@@ -32,6 +32,14 @@ fn fresh_seeds_pass() {
     holds(&["--seeds", &FRESH.to_string()]);
 }
 
+/// Each found something once.
+#[rstest]
+#[case::a_flipped_bit_in_a_header(7381)]
+#[case::blocks_on_their_way(1_796_023_811_000_003)]
+fn what_seeds_have_found_stays_mended(#[case] seed: u64) {
+    holds(&["--seed", &seed.to_string()]);
+}
+
 #[rstest]
 #[case::open(3)]
 #[case::flipping(8)]
