@@ -14,7 +14,6 @@ use tokio::time::timeout_at;
 use crate::callers::access::AccessLog;
 use crate::callers::in_flight::{self, InFlight};
 use crate::callers::keys::Keys;
-use crate::completion::{Input, Permits, Prompt, Started, TextRequest, TextStream};
 use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
     Route, StreamPlace,
@@ -23,6 +22,15 @@ use crate::metrics::Endpoint;
 use crate::served_model::ServedModel;
 use crate::text::{Cancelled, Detokenizer, Effort, TemplateError, TextPool, TokenizerError};
 use crate::{GatewayLimits, ModelCatalog, RequestError, RouterError, RouterMetrics};
+
+mod choice;
+pub mod params;
+mod stream;
+
+pub use stream::{
+    Delta, Finish, Input, Prompt, TextEvent, TextRequest, TextStream, TextToken, Usage,
+};
+pub(crate) use stream::{Permits, Started};
 
 /// A rendered conversation, of a model with which nothing bounds the text of its context.
 const RENDERED_BYTES_MAX: usize = 64 << 20;

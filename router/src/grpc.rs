@@ -18,12 +18,12 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response};
 use uuid::Uuid;
 
+use crate::api::openai::{Ignored, MessageRules};
 use crate::callers::access::{Call, Status};
 use crate::callers::client;
-use crate::completion::{Finish, Input, TextEvent, TextRequest, TextStream};
-use crate::http::{Ignored, MessageRules};
+use crate::gateway::params::{Params, check_token};
+use crate::gateway::{Finish, Input, TextEvent, TextRequest, TextStream};
 use crate::metrics::Endpoint;
-use crate::params::{Params, check_token};
 use crate::served_model::ServedModel;
 use crate::text::ChatRender;
 use crate::{Gateway, RequestError};

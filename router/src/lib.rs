@@ -1,22 +1,21 @@
 //! Text in, text out: HTTP and gRPC gateways, tokenizer, dispatch.
 //!
 //! The only crate that knows text and the only one that places requests. A request's way through
-//! it: [`http`] or [`grpc`] reads it into a [`completion::TextRequest`]; [`Gateway`] renders and
+//! it: [`server`] takes it in, an API or [`grpc`] reads it into a [`gateway::TextRequest`]; [`Gateway`] renders and
 //! tokenizes it ([`text`]), checks it against the model and the [`limits`](callers::limits), and hands it to
 //! [`dispatch`]; the tokens that come back become text, cut at stop strings, in a
-//! [`completion::TextStream`] that the gateway writes in its own shape.
+//! [`gateway::TextStream`] that the API writes in its own shape.
 
 #![forbid(unsafe_code)]
 
+mod api;
 pub mod callers;
-pub mod completion;
 pub mod dispatch;
 pub mod error;
 pub mod gateway;
 pub mod grpc;
-pub mod http;
+mod http;
 pub mod metrics;
-pub mod params;
 pub mod served_model;
 pub mod server;
 #[cfg(test)]

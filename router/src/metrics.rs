@@ -17,8 +17,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::RequestError;
 use crate::callers::access::{Call, Reason, Work};
 use crate::callers::keys::Key;
-use crate::completion::TextRequest;
 use crate::dispatch::Route;
+use crate::gateway::TextRequest;
 
 /// The router's metrics. A clone counts into the same ones.
 #[derive(Clone, Debug)]

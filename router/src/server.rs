@@ -14,7 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::callers::access::AccessLog;
 use crate::dispatch::Generate;
 use crate::grpc::InferenceService;
-use crate::{Gateway, GatewayConfig, RouterError, http};
+use crate::{Gateway, GatewayConfig, RouterError};
+
+mod about;
+mod app;
+mod cors;
+mod probes;
+
+pub use app::{admin, app};
 
 /// A router, ready to serve.
 #[derive(Debug)]
@@ -54,9 +61,9 @@ pub async fn serve(
     let connections = Connections::new(limits.connections.clone()).counting(readers_cut);
     let head_timeout = limits.head_timeout;
     let gateway = Gateway::new(config.gateway, generate, &metrics, node.clone())?;
-    let app = http::app(Arc::clone(&gateway));
+    let app = app(Arc::clone(&gateway));
     if let Some(admin) = config.admin {
-        let app = http::admin(Arc::clone(&gateway), metrics);
+        let app = app::admin(Arc::clone(&gateway), metrics);
         let stopped = node.stopped().clone();
         node.tasks().spawn(async move { admin.serve_app(app, &stopped).await });
     }
@@ -86,3 +93,6 @@ async fn tell(access: Arc<AccessLog>, stopped: CancellationToken) {
     stopped.run_until_cancelled(access.follow()).await;
     access.report();
 }
+
+#[cfg(test)]
+mod tests;

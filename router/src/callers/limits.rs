@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster::connections::ConnectionLimits;
 
 use crate::RouterError;
-use crate::params::LOGPROBS_MAX;
+use crate::gateway::params::LOGPROBS_MAX;
 
 /// The gateway's limits, for HTTP and gRPC alike. What goes over is refused with 4xx or 429.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
 
 /// A body, read: an object, and its bytes, which count as in flight.
-pub(super) type Received = (Map<String, Json>, in_flight::Bytes);
+pub(crate) type Received = (Map<String, Json>, in_flight::Bytes);
 
 /// Why a body was not read to its end.
 enum Unread {
@@ -37,7 +37,7 @@ enum Unread {
 }
 
 /// Reads the body as a JSON object.
-pub(super) async fn read_object(
+pub(crate) async fn read_object(
     request: Request,
     gateway: &Gateway,
     client: ClientId,
@@ -167,7 +167,7 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Json>, HttpError> {
 }
 
 /// Reads the fields that `T` knows out of an object; others are none of its business.
-pub(super) fn fields<'de, T: Deserialize<'de>>(object: &'de Json) -> Result<T, RequestError> {
+pub(crate) fn fields<'de, T: Deserialize<'de>>(object: &'de Json) -> Result<T, RequestError> {
     serde_path_to_error::deserialize(object).map_err(|error| {
         let path = error.path().to_string();
         let param = Some(path).filter(|path| path != ".");
@@ -180,7 +180,7 @@ pub(super) fn fields<'de, T: Deserialize<'de>>(object: &'de Json) -> Result<T, R
 }
 
 /// JSON's name for a value's kind, with its article.
-pub(super) fn kind(value: &Json) -> &'static str {
+pub(crate) fn kind(value: &Json) -> &'static str {
     match value {
         Json::Null => "null",
         Json::Bool(_) => "a boolean",

@@ -16,11 +16,11 @@ use crate::error::{bounded, echo};
 
 /// An answer that says what went wrong.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct HttpError {
+pub(crate) struct HttpError {
     #[serde(skip)]
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
     #[serde(skip)]
-    pub(super) code: ErrorCode,
+    pub(crate) code: ErrorCode,
     #[serde(skip)]
     retry_after: Option<Duration>,
     /// Whether the message may hold words of the client.
@@ -42,7 +42,7 @@ struct Body {
 
 impl HttpError {
     /// A request that is wrong as a whole.
-    pub(super) fn bad(
+    pub(crate) fn bad(
         status: StatusCode,
         code: Option<&'static str>,
         message: impl Into<String>,
@@ -53,17 +53,17 @@ impl HttpError {
         Self { status, code: ErrorCode::InvalidRequest, retry_after: None, quotes: true, error }
     }
 
-    pub(super) fn unknown_route(method: &Method, path: &str) -> Self {
+    pub(crate) fn unknown_route(method: &Method, path: &str) -> Self {
         let message = format!("unknown request URL: {method} {path}; see /v1/models to begin with");
         Self::bad(StatusCode::NOT_FOUND, Some("unknown_url"), message)
     }
 
-    pub(super) fn wrong_method(method: &Method, path: &str) -> Self {
+    pub(crate) fn wrong_method(method: &Method, path: &str) -> Self {
         let message = format!("{path} can't be called with {method}; the Allow header says how");
         Self::bad(StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed"), message)
     }
 
-    pub(super) fn panicked() -> Self {
+    pub(crate) fn panicked() -> Self {
         RequestError::Internal("the request could not be handled".into()).into()
     }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use super::error::HttpError;
 
 /// Why a request of HTTP/1 is not read: its head could mean two things. HTTP/2 has frames, and one authority.
-pub(super) fn ambiguity(request: &Request) -> Option<&'static str> {
+pub(crate) fn ambiguity(request: &Request) -> Option<&'static str> {
     if request.version() > Version::HTTP_11 {
         return None;
     }
@@ -18,7 +18,7 @@ pub(super) fn ambiguity(request: &Request) -> Option<&'static str> {
 }
 
 /// Answers such a request, and closes: what follows on the connection may be anything.
-pub(super) fn refuse(problem: &'static str) -> Response {
+pub(crate) fn refuse(problem: &'static str) -> Response {
     let mut answer = HttpError::bad(StatusCode::BAD_REQUEST, None, problem).into_response();
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer

@@ -9,15 +9,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use scheduler::{ClientId, RequestId};
 use uuid::Uuid;
 
-use super::fields::ignored::Ignored;
 use crate::RequestError;
+use crate::api::openai::Ignored;
 use crate::callers::access::{AccessLog, Call};
 use crate::callers::client;
 use crate::callers::keys::{Allowance, Standing};
-use crate::completion::TextStream;
+use crate::gateway::TextStream;
 
 /// The request's name in the client's words; made up where the client has none.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The client's patience in milliseconds.
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-baton-timeout-ms");
 /// The worker that generates.
@@ -27,7 +27,7 @@ const PREFILL_WORKER: HeaderName = HeaderName::from_static("x-baton-prefill-work
 /// `handoff` or `local`.
 const PATH: HeaderName = HeaderName::from_static("x-baton-path");
 /// When to come back, finer than HTTP's own header; OpenAI's clients read it.
-pub(super) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Prompt tokens found in a cache.
 const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens");
 
@@ -35,7 +35,7 @@ const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens
 const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-baton-ignored-fields");
 
 /// What pages of other origins may read.
-pub(super) const EXPOSED: [HeaderName; 8] = [
+pub(crate) const EXPOSED: [HeaderName; 8] = [
     REQUEST_ID,
     DECODE_WORKER,
     PREFILL_WORKER,
@@ -51,24 +51,24 @@ const NAME_BYTES_MAX: usize = 128;
 
 /// One call's names, and when it came in.
 #[derive(Clone, Debug)]
-pub(super) struct CallIds {
+pub(crate) struct CallIds {
     /// For the client: its own, if it sent a sane one.
-    pub(super) name: HeaderValue,
+    pub(crate) name: HeaderValue,
     /// For the house: unique, whatever clients send.
-    pub(super) request: RequestId,
+    pub(crate) request: RequestId,
     /// When the call came in.
-    pub(super) received: Instant,
+    pub(crate) received: Instant,
     /// Whose it is.
-    pub(super) client: ClientId,
+    pub(crate) client: ClientId,
     /// What the access log will tell of it.
-    pub(super) call: Call,
+    pub(crate) call: Call,
 }
 
 // === impl CallIds ===
 
 impl CallIds {
     /// The names of a call that has just come in.
-    pub(super) fn new(request: &Request, access: &Arc<AccessLog>) -> Self {
+    pub(crate) fn new(request: &Request, access: &Arc<AccessLog>) -> Self {
         let (name, id) = names(request.headers());
         let peer = request.extensions().get::<ClientAddress>().map(|peer| peer.0);
         let client = peer.map(client::of_address).unwrap_or_default();
@@ -96,7 +96,7 @@ fn is_sane(name: &[u8]) -> bool {
 }
 
 /// The client's patience: what it says, at most what the server allows.
-pub(super) fn timeout(headers: &HeaderMap, most: Duration) -> Result<Duration, RequestError> {
+pub(crate) fn timeout(headers: &HeaderMap, most: Duration) -> Result<Duration, RequestError> {
     let Some(value) = headers.get(TIMEOUT_MS) else { return Ok(most) };
     let asked = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     match asked {
@@ -109,7 +109,7 @@ pub(super) fn timeout(headers: &HeaderMap, most: Duration) -> Result<Duration, R
 }
 
 /// Says where a request went.
-pub(super) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
+pub(crate) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
     let route = stream.route();
     let mut add = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
@@ -125,20 +125,20 @@ pub(super) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
 }
 
 /// Says which fields had no effect, if any.
-pub(super) fn add_ignored(headers: &mut HeaderMap, ignored: &Ignored) {
+pub(crate) fn add_ignored(headers: &mut HeaderMap, ignored: &Ignored) {
     if let Some(names) = ignored.header() {
         headers.insert(IGNORED_FIELDS, names);
     }
 }
 
 /// Takes out which workers served a request: strangers need not know their names.
-pub(super) fn hide_workers(headers: &mut HeaderMap) {
+pub(crate) fn hide_workers(headers: &mut HeaderMap) {
     headers.remove(DECODE_WORKER);
     headers.remove(PREFILL_WORKER);
 }
 
 /// Says how a key stands, in OpenAI's headers.
-pub(super) fn add_standing(headers: &mut HeaderMap, allowance: &Allowance) {
+pub(crate) fn add_standing(headers: &mut HeaderMap, allowance: &Allowance) {
     for (what, standing) in [("requests", allowance.requests()), ("tokens", allowance.tokens())] {
         let Some(Standing { limit, remaining, reset }) = standing else { continue };
         let reset = format!("{:.3}s", reset.as_secs_f64());

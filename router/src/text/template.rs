@@ -8,7 +8,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 use model_folder::{ModelFolder, NamedTemplate, SpecialTokens};
 use serde_json::{Map, Value as Json};
 
-use super::{Cancelled, python};
+use super::Cancelled;
 use content::ContentHabits;
 use paper::Paper;
 use system::SystemPlace;
@@ -16,6 +16,7 @@ use system::SystemPlace;
 mod content;
 mod load;
 mod paper;
+mod python;
 mod system;
 
 pub use load::TemplateLoadError;

@@ -7,11 +7,16 @@ use std::sync::Arc;
 use kv_cache::TokenId;
 use model_folder::{AddedToken, FolderError};
 
-use super::bound::Bound;
-use super::cuts::Cuts;
 use super::effort::Effort;
-use super::pieces::Pieces;
-use super::segments::Segments;
+use bound::Bound;
+use cuts::Cuts;
+use pieces::Pieces;
+use segments::Segments;
+
+mod bound;
+mod cuts;
+pub mod pieces;
+mod segments;
 
 /// A text without a place where it may be cut is tokenized in one go, which nothing can stop. So much takes a
 /// few seconds at most; no word of any language is a thousandth of it.

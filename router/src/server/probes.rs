@@ -13,9 +13,9 @@ use http::header::CONTENT_TYPE;
 use scheduler::Role;
 use serde::Serialize;
 
-use super::error::HttpError;
 use crate::Gateway;
 use crate::dispatch::{EditionReadiness, Readiness};
+use crate::http::error::HttpError;
 use crate::served_model::ServedModel;
 
 #[derive(Serialize)]

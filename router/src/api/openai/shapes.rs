@@ -7,25 +7,25 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::error::HttpError;
-use super::headers;
 use super::logprobs::{ChatLogprobs, CompletionLogprobs};
 use crate::RequestError;
-use crate::completion::{Delta, Finish, TextEvent, TextRequest, TextStream, Usage};
+use crate::gateway::{Delta, Finish, TextEvent, TextRequest, TextStream, Usage};
+use crate::http::error::HttpError;
+use crate::http::headers;
 use crate::served_model::ServedModel;
 
 /// What every answer, or every chunk of it, begins with.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Envelope {
-    pub(super) id: String,
-    pub(super) object: &'static str,
-    pub(super) created: u64,
-    pub(super) model: String,
-    pub(super) system_fingerprint: String,
+pub(crate) struct Envelope {
+    pub(crate) id: String,
+    pub(crate) object: &'static str,
+    pub(crate) created: u64,
+    pub(crate) model: String,
+    pub(crate) system_fingerprint: String,
 }
 
 /// How an endpoint writes choices: whole ones, and pieces of them.
-pub(super) trait Shape: Send + 'static {
+pub(crate) trait Shape: Send + 'static {
     /// A choice that is being put together.
     type Choice: Default + Send;
 
@@ -41,33 +41,33 @@ pub(super) trait Shape: Send + 'static {
 }
 
 /// Something that can be written as JSON, without knowing what it is.
-pub(super) trait Piece {
+pub(crate) trait Piece {
     /// Writes it.
     fn write(&self, out: &mut Vec<u8>);
 }
 
 /// `/v1/chat/completions`.
-pub(super) struct ChatShape {
-    pub(super) model: Arc<ServedModel>,
-    pub(super) logprobs: bool,
+pub(crate) struct ChatShape {
+    pub(crate) model: Arc<ServedModel>,
+    pub(crate) logprobs: bool,
 }
 
 /// `/v1/completions`.
-pub(super) struct CompletionShape {
-    pub(super) model: Arc<ServedModel>,
-    pub(super) logprobs: bool,
+pub(crate) struct CompletionShape {
+    pub(crate) model: Arc<ServedModel>,
+    pub(crate) logprobs: bool,
 }
 
 /// A chat choice so far.
 #[derive(Default)]
-pub(super) struct ChatSoFar {
+pub(crate) struct ChatSoFar {
     content: String,
     logprobs: ChatLogprobs,
 }
 
 /// A completion choice so far.
 #[derive(Default)]
-pub(super) struct CompletionSoFar {
+pub(crate) struct CompletionSoFar {
     text: String,
     logprobs: CompletionLogprobs,
 }
@@ -98,7 +98,7 @@ struct CompletionChunk<'a> {
 
 /// Tokens, in OpenAI's words.
 #[derive(Serialize)]
-pub(super) struct UsageShape {
+pub(crate) struct UsageShape {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
@@ -121,7 +121,7 @@ struct Whole {
 // === impl Envelope ===
 
 impl Envelope {
-    pub(super) fn new(prefix: &str, object: &'static str, request: &TextRequest) -> Self {
+    pub(crate) fn new(prefix: &str, object: &'static str, request: &TextRequest) -> Self {
         Self {
             id: format!("{prefix}-{}", request.id),
             object,
@@ -132,7 +132,7 @@ impl Envelope {
     }
 
     /// Says whose answer it is, once that is certain: with the first piece.
-    pub(super) fn answered_by(&mut self, stream: &TextStream) {
+    pub(crate) fn answered_by(&mut self, stream: &TextStream) {
         self.system_fingerprint.clone_from(&stream.route().fingerprint);
     }
 }
@@ -257,7 +257,7 @@ impl Shape for CompletionShape {
 }
 
 /// Waits for every choice to end and answers with them all, or with the error that ended them.
-pub(super) async fn respond<S: Shape>(
+pub(crate) async fn respond<S: Shape>(
     shape: &S,
     envelope: Envelope,
     stream: TextStream,

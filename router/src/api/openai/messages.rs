@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::body::kind;
 use super::fields::ignored::Ignored;
 use crate::RequestError;
+use crate::http::body::kind;
 use crate::text::ChatTemplate;
 
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kv_cache::TokenId;
 
-use super::Tokenizer;
+use crate::text::Tokenizer;
 
 /// Context tokens that are decoded with the first new ones, where a decoder looks across tokens.
 const CONTEXT_TOKENS: usize = 6;

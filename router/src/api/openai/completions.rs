@@ -11,16 +11,17 @@ use kv_cache::TokenId;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::error::HttpError;
 use super::fields::ignored::Ignored;
 use super::fields::integer::Integer;
 use super::fields::{self, CommonFields, StreamUsage};
-use super::headers::{self, CallIds};
 use super::shapes::{self, CompletionShape, Envelope};
-use super::{body, sse};
-use crate::completion::{Input, TextRequest};
+use crate::api::sse;
+use crate::gateway::params::check_token;
+use crate::gateway::{Input, TextRequest};
+use crate::http::body;
+use crate::http::error::HttpError;
+use crate::http::headers::{self, CallIds};
 use crate::metrics::Endpoint;
-use crate::params::check_token;
 use crate::served_model::ServedModel;
 use crate::{Gateway, GatewayLimits, RequestError};
 

@@ -6,7 +6,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 
-use super::error::HttpError;
+use crate::http::error::HttpError;
 
 /// A path that is served.
 #[derive(Serialize)]

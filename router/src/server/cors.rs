@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, Uri};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, AllowPrivateNetwork, CorsLayer};
 
-use super::headers;
+use crate::http::headers;
 
 /// How long a browser may go by an answer: as long as the most patient one does.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);

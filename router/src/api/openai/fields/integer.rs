@@ -9,7 +9,7 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) struct Integer(i128);
+pub(crate) struct Integer(i128);
 
 struct IntegerVisitor;
 
@@ -17,18 +17,18 @@ struct IntegerVisitor;
 
 impl Integer {
     /// The number; one beyond 64 bits as the nearest that fits, which every range check refuses.
-    pub(in crate::http) fn get(self) -> i64 {
+    pub(crate) fn get(self) -> i64 {
         let nearest = self.0.clamp(i64::MIN.into(), i64::MAX.into());
         i64::try_from(nearest).unwrap_or_default()
     }
 
     /// The number, signed or unsigned.
-    pub(in crate::http) fn wide(self) -> i128 {
+    pub(crate) fn wide(self) -> i128 {
         self.0
     }
 
     /// The whole number that a JSON value is, if it is one.
-    pub(in crate::http) fn of(value: &serde_json::Value) -> Option<i64> {
+    pub(crate) fn of(value: &serde_json::Value) -> Option<i64> {
         Self::deserialize(value).ok().map(Self::get)
     }
 }

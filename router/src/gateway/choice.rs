@@ -7,8 +7,8 @@ use std::time::Instant;
 use scheduler::{FinishReason, PromptLogprob, SampledToken};
 
 use super::{Delta, Finish, Prompt, TextEvent, TextRequest, TextToken};
+use crate::gateway::params::CheckedParams;
 use crate::metrics::{ChoiceClock, RequestClock};
-use crate::params::CheckedParams;
 use crate::served_model::ServedModel;
 use crate::text::{Detokenizer, StopMatcher};
 

@@ -11,9 +11,9 @@ use serde_json::{Map, Value as Json};
 use self::ignored::Ignored;
 use self::integer::Integer;
 use crate::RequestError;
-use crate::params::Params;
+use crate::gateway::params::Params;
 
-pub(super) mod ignored;
+pub(crate) mod ignored;
 pub(super) mod integer;
 
 /// Fields that both endpoints read.
@@ -126,11 +126,11 @@ struct StreamOptions {
 
 /// Where a stream tells of the tokens used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StreamUsage {
+pub(crate) struct StreamUsage {
     /// In a chunk of its own, at the end.
-    pub(super) last: bool,
+    pub(crate) last: bool,
     /// In every chunk, so far.
-    pub(super) running: bool,
+    pub(crate) running: bool,
 }
 
 /// Notes fields that are not in `own`, not common and not harmless.

@@ -21,7 +21,7 @@ pub(crate) struct Ignored {
 // === impl Ignored ===
 
 impl Ignored {
-    pub(in crate::http) fn new(strict: bool) -> Self {
+    pub(crate) fn new(strict: bool) -> Self {
         Self { strict, ..Self::default() }
     }
 
@@ -29,7 +29,7 @@ impl Ignored {
     ///
     /// # Errors
     /// [`RequestError::Invalid`], in OpenAI's words, where unknown fields are refused.
-    pub(in crate::http) fn note(&mut self, at: &str, name: &str) -> Result<(), RequestError> {
+    pub(crate) fn note(&mut self, at: &str, name: &str) -> Result<(), RequestError> {
         if self.strict {
             let path = path(at, &shortened(name));
             let message = format!("Unrecognized request argument supplied: {path}");
@@ -48,7 +48,7 @@ impl Ignored {
     ///
     /// # Errors
     /// As [`Ignored::note`].
-    pub(in crate::http) fn note_all_but(
+    pub(crate) fn note_all_but(
         &mut self,
         at: &str,
         object: &Map<String, Json>,
@@ -59,7 +59,7 @@ impl Ignored {
     }
 
     /// The names, as a header's value; `None` if every field is read.
-    pub(in crate::http) fn header(&self) -> Option<HeaderValue> {
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
         if self.names.is_empty() {
             return None;
         }

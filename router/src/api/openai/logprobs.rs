@@ -5,7 +5,7 @@ use kv_cache::TokenId;
 use scheduler::TokenLogprob;
 use serde::Serialize;
 
-use crate::completion::TextToken;
+use crate::gateway::TextToken;
 use crate::text::Tokenizer;
 
 /// JSON knows no infinity; OpenAI writes this for tokens that can't be.

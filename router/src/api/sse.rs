@@ -11,12 +11,12 @@ use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use tracing::Span;
 
-use super::error::HttpError;
-use super::fields::StreamUsage;
-use super::headers;
-use super::shapes::{Envelope, Piece, Shape, UsageShape};
+use super::openai::fields::StreamUsage;
+use super::openai::shapes::{Envelope, Piece, Shape, UsageShape};
 use crate::RequestError;
-use crate::completion::{TextEvent, TextStream, Usage};
+use crate::gateway::{TextEvent, TextStream, Usage};
+use crate::http::error::HttpError;
+use crate::http::headers;
 
 /// A sign of life. No empty line follows: to old clients that would be an event without data.
 const SIGN_OF_LIFE: &[u8] = b": keep-alive\n";
@@ -30,10 +30,10 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 
 /// What a stream tells beside the answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Report {
-    pub(super) usage: StreamUsage,
+pub(crate) struct Report {
+    pub(crate) usage: StreamUsage,
     /// Between signs of life.
-    pub(super) keep_alive: Duration,
+    pub(crate) keep_alive: Duration,
 }
 
 /// Writes a stream as events.
@@ -64,7 +64,7 @@ struct UsageChunk<'a> {
 
 /// Answers with the stream, headers at once. Dropping the body, as the server does when the client
 /// goes away, drops the stream and cancels the work.
-pub(super) fn respond<S: Shape>(
+pub(crate) fn respond<S: Shape>(
     shape: S,
     envelope: Envelope,
     stream: TextStream,

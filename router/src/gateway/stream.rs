@@ -15,17 +15,15 @@ use scheduler::{ClientId, PromptLogprob, RequestId, TenantSalt, TokenLogprob};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::choice::Choice;
 use crate::RequestError;
 use crate::callers::access::Call;
 use crate::callers::keys::Turn;
 use crate::dispatch::{DispatchError, GenerationEvent, GenerationStream, Route, StreamPlace};
+use crate::gateway::params::CheckedParams;
 use crate::metrics::{Endpoint, Outcome, RequestClock};
-use crate::params::CheckedParams;
 use crate::served_model::ServedModel;
 use crate::text::ChatRender;
-use choice::Choice;
-
-mod choice;
 
 /// A request whose fields have been checked, but whose text has not been read.
 #[derive(Clone, Debug)]

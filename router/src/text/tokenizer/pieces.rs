@@ -15,19 +15,19 @@ pub struct Pieces {
     bytes: Vec<u8>,
     /// `offsets[id]..offsets[id + 1]` are the token's bytes.
     offsets: Vec<u32>,
-    pub(super) rules: Rules,
+    pub(in crate::text) rules: Rules,
     /// Metaspace only: how tokens read as the first of a text, where that differs.
     first: HashMap<TokenId, Box<[u8]>>,
 }
 
 /// What a decoder does beyond concatenating.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rules {
+pub(in crate::text) struct Rules {
     /// Spaces cut from the start of the text.
-    pub(super) strip_leading: usize,
+    pub(in crate::text) strip_leading: usize,
     /// Each broken byte becomes its own U+FFFD (SentencePiece's byte fallback), rather than each
     /// broken sequence (byte-level BPE).
-    pub(super) replace_each_byte: bool,
+    pub(in crate::text) replace_each_byte: bool,
 }
 
 /// A decoder, taken apart.
@@ -51,7 +51,10 @@ struct Metaspace {
 
 impl Pieces {
     /// The pieces of a tokenizer whose decoder works token by token; `None` for others.
-    pub(super) fn of(tokenizer: &tokenizers::Tokenizer, vocab_tokens: u32) -> Option<Self> {
+    pub(in crate::text) fn of(
+        tokenizer: &tokenizers::Tokenizer,
+        vocab_tokens: u32,
+    ) -> Option<Self> {
         let decoder = serde_json::to_value(tokenizer.get_decoder()?).ok()?;
         let plan = Plan::of(&decoder)?;
         let byte_of = byte_level_alphabet();
@@ -82,7 +85,7 @@ impl Pieces {
     }
 
     /// The token's bytes in the middle of a text; none for an id outside of the vocabulary.
-    pub(super) fn bytes(&self, token: TokenId) -> &[u8] {
+    pub(in crate::text) fn bytes(&self, token: TokenId) -> &[u8] {
         let index = token as usize;
         match (self.offsets.get(index), self.offsets.get(index + 1)) {
             (Some(&begin), Some(&end)) => &self.bytes[begin as usize..end as usize],
@@ -91,7 +94,7 @@ impl Pieces {
     }
 
     /// The token's bytes at the start of a text.
-    pub(super) fn first_bytes(&self, token: TokenId) -> &[u8] {
+    pub(in crate::text) fn first_bytes(&self, token: TokenId) -> &[u8] {
         self.first.get(&token).map_or(self.bytes(token), |bytes| &**bytes)
     }
 }
