@@ -1,6 +1,6 @@
-//! Two engines of one process on one GPU, each with a part of it. Where there is no GPU nothing is
-//! tested, and each test says so.
-#![allow(clippy::print_stdout, reason = "what was measured, and why nothing was")]
+//! Two engines of one process on one GPU, each with a part of it. Ignored unless asked for, as
+//! `cargo xtask test` does where there is a GPU.
+#![allow(clippy::print_stdout, reason = "what was measured")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,14 +58,11 @@ struct Setting {
 // === impl Setting ===
 
 impl Setting {
-    fn new() -> Option<Self> {
-        let Some(ordinal) = engine::cuda::first_usable() else {
-            println!("skipped: no GPU that the kernels run on");
-            return None;
-        };
+    fn new() -> Self {
+        let ordinal = usable_gpu();
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(dir.path().join("config.json"), CONFIG).expect("a file in it");
-        Some(Self { dir, ordinal })
+        Self { dir, ordinal }
     }
 
     fn start(&self, seat: Option<PartitionSeat>) -> Result<EngineHandle, EngineError> {
@@ -77,6 +74,10 @@ impl Setting {
         };
         Engine::start(&config(self.dir.path(), cuda), &mut |_| ())
     }
+}
+
+fn usable_gpu() -> usize {
+    engine::cuda::first_usable().expect("a GPU that the kernels run on")
 }
 
 fn config(dir: &Path, cuda: CudaOptions) -> EngineConfig {
@@ -216,8 +217,9 @@ fn alone<T>(work: impl Future<Output = T>) -> T {
 #[case::a_quarter(SmSplit::Decode(32), true)]
 #[case::as_the_load_wants(SmSplit::Auto, true)]
 #[case::by_priority(SmSplit::Off, false)]
+#[ignore = "needs a GPU"]
 fn two_engines_answer_as_one_alone(#[case] split: SmSplit, #[case] is_parted: bool) {
-    let Some(setting) = Setting::new() else { return };
+    let setting = Setting::new();
     let alone = setting.start(None).unwrap();
     let expected = answers(&alone);
     assert!(expected.iter().all(|answer| answer.len() == ANSWER as usize));
@@ -258,8 +260,9 @@ fn two_engines_answer_as_one_alone(#[case] split: SmSplit, #[case] is_parted: bo
 #[rstest]
 #[case::everywhere(SmSplit::Off)]
 #[case::in_parts(SmSplit::Auto)]
+#[ignore = "needs a GPU"]
 fn prompts_handed_over_on_the_device_are_answered_as_by_one_engine(#[case] split: SmSplit) {
-    let Some(setting) = Setting::new() else { return };
+    let setting = Setting::new();
     let single = setting.start(None).unwrap();
     let expected = answers(&single);
     drop(single);
@@ -284,8 +287,9 @@ fn prompts_handed_over_on_the_device_are_answered_as_by_one_engine(#[case] split
 /// Whatever the steps were: what arrives is what was computed, and it is gone on with alike whether it
 /// came on the device or by way of the host.
 #[test]
+#[ignore = "needs a GPU"]
 fn prompts_handed_over_at_the_same_time_keep_apart() {
-    let Some(setting) = Setting::new() else { return };
+    let setting = Setting::new();
     let partition = SmPartition::new(SmSplit::Off, PartitionTargets::default());
     let [prefill, decode] = [Role::Prefill, Role::Decode]
         .map(|role| setting.start(Some(partition.seat(role))).unwrap());
@@ -330,10 +334,10 @@ fn wait_until_free(engine: &EngineHandle) {
 /// A prompt of 1,024 tokens of Llama-3.1-8B between two pools: how long it takes, all layers at once
 /// and in groups of four as a hand-off does it, and that the other blocks stay as they were.
 #[test]
+#[ignore = "needs a GPU"]
 fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
     const BLOCKS: u32 = 512;
-    let Some(ordinal) = engine::cuda::first_usable() else { return };
-    let device = Device::open(ordinal, &[]).unwrap();
+    let device = Device::open(usable_gpu(), &[]).unwrap();
     let stream = Stream::new(&device, Priority::High).unwrap();
     let compiler = Compiler::new(&device, None).unwrap();
     let layout =
@@ -391,8 +395,9 @@ fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn a_part_that_is_too_large_is_refused() {
-    let Some(setting) = Setting::new() else { return };
+    let setting = Setting::new();
     let partition = SmPartition::new(SmSplit::Decode(4096), PartitionTargets::default());
     let refused = setting.start(Some(partition.seat(Role::Decode)));
     let error = refused.expect_err("no GPU has as many").to_string();

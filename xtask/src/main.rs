@@ -15,6 +15,7 @@ mod bench;
 mod chaos;
 mod check;
 mod fuzz;
+mod gpu;
 mod process;
 mod python;
 mod sim;
@@ -37,6 +38,7 @@ Examples:
   cargo xtask up -- --help              what `baton up` can be told
   cargo xtask test                      everything, as CI runs it
   cargo xtask test -- anchor            tests with `anchor` in their names
+  cargo xtask test --gpu                those that need a GPU, which must be there
   cargo xtask check                     format, lints, dependencies, docs
   cargo xtask sim --seeds 1000          clusters in virtual time, on a network that fails
   cargo xtask chaos --minutes 30        a real cluster whose processes are killed, stopped, cut off
@@ -54,7 +56,8 @@ enum Verb {
     /// Runs every test, those with real processes, etcd and the OpenAI client included.
     ///
     /// Installs `protoc` and `etcd` from the system's packages and the OpenAI client into
-    /// `target/python`, then runs `cargo test --workspace`.
+    /// `target/python`, then runs `cargo test --workspace`. Tests that need a GPU count as skipped where
+    /// there is none; `--gpu` insists on them.
     Test(test::Args),
     /// Checks what tests don't: format, lints, licenses and sources of dependencies, docs.
     ///

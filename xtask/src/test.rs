@@ -1,14 +1,14 @@
 //! `cargo xtask test`: set-up, then every test there is.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use console::style;
 
 use crate::process::{announce, cargo, shown_time, timed};
-use crate::{python, tools};
+use crate::{gpu, python, tools};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,10 @@ pub(crate) struct Args {
     /// Install what the tests need, and run none.
     #[arg(long, conflicts_with = "skip_setup")]
     setup_only: bool,
+    /// Only the tests that need a GPU, which fail where there is none. Without this they are run where there
+    /// is one, and else count as skipped.
+    #[arg(long, conflicts_with = "package")]
+    gpu: bool,
     /// Test this package only; may be given more than once.
     #[arg(long, short, value_name = "NAME")]
     package: Vec<String>,
@@ -60,11 +64,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs `cargo test`, passing its output through while counting.
-///
+/// Runs all programs, and then those whose tests are ignored for want of a GPU, where there is one.
+fn run_tests(args: &Args) -> Result<(bool, Tally)> {
+    let mut tally = Tally::default();
+    let mut succeeded = true;
+    if !args.gpu {
+        succeeded &= follow(&mut everything(args), &mut tally)?;
+    }
+    let wants_engine = args.package.is_empty() || args.package.iter().any(|name| name == "engine");
+    if args.gpu || wants_engine && gpu::is_there() {
+        announce("running the tests that need a GPU");
+        succeeded &= follow(&mut on_a_gpu(args), &mut tally)?;
+    }
+    Ok((succeeded, tally))
+}
+
 /// One invocation for the whole workspace, so that everything is compiled once: the end-to-end
 /// tests start the `baton` binary that this very build makes (it does so for `baton/tests`).
-fn run_tests(args: &Args) -> Result<(bool, Tally)> {
+fn everything(args: &Args) -> Command {
     let mut command = cargo(["test", "--no-fail-fast"]);
     if args.package.is_empty() {
         command.arg("--workspace");
@@ -72,26 +89,43 @@ fn run_tests(args: &Args) -> Result<(bool, Tally)> {
         // The end-to-end tests need the command's binary as well.
         command.args(args.package.iter().flat_map(|name| ["--package", name]));
     }
-    command.arg("--").args(&args.args);
+    command.arg("--");
+    with_args(command, args)
+}
+
+/// Of the whole workspace too, for the same features of every dependency. Nothing in these programs runs
+/// without a GPU, so what is ignored there is all.
+fn on_a_gpu(args: &Args) -> Command {
+    let mut command = cargo(["test", "--no-fail-fast", "--workspace", "--test", "cuda*"]);
+    command.args(["--", "--ignored"]);
+    with_args(command, args)
+}
+
+fn with_args(mut command: Command, args: &Args) -> Command {
+    command.args(&args.args);
     if console::colors_enabled() {
         command.args(["--color", "always"]);
     }
+    command
+}
+
+/// Runs `cargo test`, passing its output through while counting. Returns whether it succeeded.
+fn follow(command: &mut Command, tally: &mut Tally) -> Result<bool> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start `cargo test`")?;
     let output = child.stdout.take().context("`cargo test` has no output")?;
-    let tally = relay(BufReader::new(output), &mut std::io::stdout().lock())?;
+    relay(BufReader::new(output), &mut std::io::stdout().lock(), tally)?;
     let status = child.wait().context("cannot wait for `cargo test`")?;
-    Ok((status.success(), tally))
+    Ok(status.success())
 }
 
 /// Copies lines as they come and adds up the closing ones.
-fn relay(mut from: impl BufRead, to: &mut impl Write) -> Result<Tally> {
-    let mut tally = Tally::default();
+fn relay(mut from: impl BufRead, to: &mut impl Write, tally: &mut Tally) -> Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
         // By bytes: a test may print what is not UTF-8.
         if from.read_until(b'\n', &mut line)? == 0 {
-            return Ok(tally);
+            return Ok(());
         }
         to.write_all(&line)?;
         to.flush()?;
@@ -153,8 +187,8 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; fini
 
     #[test]
     fn closing_lines_add_up() {
-        let mut copied = Vec::new();
-        let tally = relay(OUTPUT.as_bytes(), &mut copied).expect("reading from memory");
+        let (mut copied, mut tally) = (Vec::new(), Tally::default());
+        relay(OUTPUT.as_bytes(), &mut copied, &mut tally).expect("reading from memory");
         assert_eq!(copied, OUTPUT.as_bytes(), "everything is passed through");
         let want = Tally {
             programs: 2,
@@ -169,7 +203,8 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; fini
     #[test]
     fn colours_do_not_hide_a_result() {
         let line = "test result: \u{1b}[32mok\u{1b}[m. 7 passed; 0 failed; 0 ignored; 0 measured\n";
-        let tally = relay(line.as_bytes(), &mut Vec::new()).expect("reading from memory");
+        let mut tally = Tally::default();
+        relay(line.as_bytes(), &mut Vec::new(), &mut tally).expect("reading from memory");
         assert_eq!((tally.programs, tally.passed), (1, 7));
     }
 }

@@ -118,16 +118,18 @@ fn assert_same(got: &[f32], want: &[f32], what: &str) {
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn chunks_beside_decode_rows(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     for seed in 0..2 {
         mixed(&narrow_llama(), &cuda, &[1, 6, 33, 200, 517, 1200], seed);
     }
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn of_other_shapes(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let even = other_shapes().into_iter().filter(|source| !source.name.contains("odd"));
     each(even, |source| mixed(&source.in_halves(), &cuda, &[1, 6, 33, 200, 417], 0));
 }
@@ -159,11 +161,12 @@ fn prefill(model: &mut Model<CudaBackend>, sequences: &[Sequence]) {
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn recorded_steps_give_the_bits_of_live_ones(
     #[values(false, true)] portable: bool,
     #[values(1, 3, 8, 16, 17, 50)] count: usize,
 ) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let source = narrow_llama();
     let kv_blocks = 400;
     let (sequences, lengths) = decode_step(count, 1, kv_blocks);
@@ -195,8 +198,9 @@ fn recorded_steps_give_the_bits_of_live_ones(
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn tokens_go_from_step_to_step_on_the_device(#[values(1, 5, 16)] count: usize) {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let source = narrow_llama();
     let kv_blocks = 400;
     let steps = 40;
@@ -284,8 +288,9 @@ fn append(
 
 /// More rows than are recorded, and more than logits are computed of at once.
 #[rstest]
+#[ignore = "needs a GPU"]
 fn many_decode_rows(#[values(300, 600)] count: usize) {
-    let Some(mut cuda) = gpu(false) else { return };
+    let mut cuda = gpu(false);
     cuda.sequences_max = 640;
     let source = narrow_llama().in_halves();
     let kv_blocks = 4000;

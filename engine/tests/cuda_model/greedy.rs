@@ -69,8 +69,9 @@ fn compare(
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn of_every_golden(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     each(goldens().iter().map(|golden| Source::stored(&golden.dir)), |source| {
         let config = source.on_cpu(KV_BLOCKS).config().clone();
         let prompt = some_tokens(4, 7, config.vocab_size);
@@ -81,7 +82,8 @@ fn of_every_golden(#[values(false, true)] portable: bool) {
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn of_a_narrow_llama(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     compare(&narrow_llama(), KvDtype::Bf16, &cuda, (&some_tokens(3, 100, 1000), 256));
 }

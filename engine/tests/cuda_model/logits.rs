@@ -30,58 +30,66 @@ fn compare(source: &Source, cuda: &CudaOptions, tokens: usize, ends: &[usize]) {
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn one_token(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     compare(&narrow_llama(), &cuda, 1, &[1]);
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn a_prompt(#[values(false, true)] portable: bool, #[values(2, 17, 200, 2000)] tokens: usize) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     compare(&narrow_llama(), &cuda, tokens, &[tokens]);
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn one_token_after_another(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let ends: Vec<usize> = (1..=70).collect();
     compare(&narrow_llama(), &cuda, 70, &ends);
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn a_prompt_in_chunks(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     compare(&narrow_llama(), &cuda, 1500, &[1, 2, 40, 41, 300, 301, 302, 1000, 1064, 1499, 1500]);
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn of_other_shapes(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     each(other_shapes(), |source| {
         compare(&source.in_halves(), &cuda, 91, &[60, 61, 62, 63, 90, 91]);
     });
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn with_halves(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let steps = [1, 2, 3, 900, 901, 902, 903, 2000];
     compare(&narrow_llama().in_halves(), &cuda, 2000, &steps);
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn a_long_context(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let ends = [2000, 4000, 6000, 7990, 7991, 7992, 7993, 7994, 8000];
     compare(&narrow_llama().in_halves(), &cuda, 8000, &ends);
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn in_blocks_of_other_sizes(
     #[values(32, 64)] block_tokens: u32,
     #[values(false, true)] portable: bool,
 ) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let windows = other_shapes().into_iter().filter(|source| source.name == "d128-window");
     each(windows.chain([narrow_llama()]), |source| {
         let mut source = source.in_halves();

@@ -1,10 +1,10 @@
 //! Whole models on a GPU: against the CPU, against transformers, against themselves.
 //!
-//! Where there is no GPU nothing is tested, and each test says so. A GPU computes with 16-bit
+//! Ignored unless asked for, as `cargo xtask test` does where there is a GPU. A GPU computes with 16-bit
 //! activations, so its logits are compared by relative error, `|out - reference| / |reference|` of a
 //! row, and its tokens are equal but for ties: where the reference's logits of the two tokens are
 //! nearer to each other than the two computations are.
-#![allow(clippy::print_stdout, reason = "what was measured, and why nothing was")]
+#![allow(clippy::print_stdout, reason = "what was measured")]
 
 mod batches;
 mod compare;

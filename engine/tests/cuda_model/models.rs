@@ -12,22 +12,18 @@ use serde_json::{Value, json};
 
 pub(crate) const BLOCK_TOKENS: u32 = 16;
 
-/// How to open the GPU of these tests, if there is one.
+/// How to open the GPU of these tests.
 ///
 /// - `portable`: with the kernels for any GPU.
-pub(crate) fn gpu(portable: bool) -> Option<CudaOptions> {
-    let Some(ordinal) = engine::cuda::first_usable() else {
-        println!("skipped: no GPU that the kernels run on");
-        return None;
-    };
-    Some(CudaOptions {
-        ordinal,
+pub(crate) fn gpu(portable: bool) -> CudaOptions {
+    CudaOptions {
+        ordinal: engine::cuda::first_usable().expect("a GPU that the kernels run on"),
         portable,
         kernel_cache: Some(std::env::temp_dir().join("baton-test-kernels")),
         step_rows_max: 2048,
         sequences_max: 64,
         ..CudaOptions::default()
-    })
+    }
 }
 
 /// A model's folder, and what its weights are.

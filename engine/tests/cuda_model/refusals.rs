@@ -24,16 +24,18 @@ fn assert_says(text: &str, words: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn more_kv_than_there_is_memory_for() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let source = narrow_llama();
     let text = refusal(&source, &source.options(100_000_000), &cuda);
     assert_says(&text, &["not enough GPU memory", "GiB", "free"]);
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn no_memory_left_of_the_share() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let source = narrow_llama();
     let options = ModelOptions { kv_blocks: None, ..source.options(0) };
     let text = refusal(&source, &options, &CudaOptions { memory_share: 0.001, ..cuda.clone() });
@@ -46,8 +48,9 @@ fn no_memory_left_of_the_share() {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn heads_of_an_odd_size() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     for head_dim in [12, 20, 264, 512] {
         let source = Source::random(
             &format!("heads of {head_dim}"),
@@ -70,8 +73,9 @@ fn heads_of_an_odd_size() {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn kv_of_32_bits() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let source = narrow_llama();
     let options = ModelOptions { kv_dtype: Some(KvDtype::F32), ..source.options(20) };
     let error = Model::load_cuda(&source.dir, &options, &cuda, &mut |_| ()).err();
@@ -82,16 +86,18 @@ fn kv_of_32_bits() {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn blocks_of_an_odd_size() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let source = narrow_llama();
     let text = refusal(&source, &ModelOptions { block_tokens: 5, ..source.options(20) }, &cuda);
     assert_says(&text, &["block", "multiple of 16"]);
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn a_gpu_that_is_not_there() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let source = narrow_llama();
     let text = refusal(&source, &source.options(20), &CudaOptions { ordinal: 99, ..cuda });
     assert_says(&text, &["99"]);

@@ -104,8 +104,9 @@ fn compare(source: &Source, cuda: &CudaOptions, ends: &[usize]) {
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn pages_hold_what_the_cpus_hold(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let all = other_shapes().into_iter().chain([narrow_llama()]);
     each(all, |source| compare(source, &cuda, &[40, 41, 42, 43, 77]));
 }
@@ -116,8 +117,9 @@ fn some_bytes(seed: u32, count: usize) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn what_is_scattered_is_gathered() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let model = narrow_llama().on_gpu(&cuda, 2000);
     let region = model.region();
     let page = region.layout().page_bytes();
@@ -137,8 +139,9 @@ fn what_is_scattered_is_gathered() {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn copies_at_the_same_time_keep_apart() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let model = narrow_llama().on_gpu(&cuda, 2000);
     let region = model.region();
     let page = region.layout().page_bytes();
@@ -158,8 +161,9 @@ fn copies_at_the_same_time_keep_apart() {
 }
 
 #[rstest]
+#[ignore = "needs a GPU"]
 fn pages_are_final_behind_their_fences(#[values(false, true)] portable: bool) {
-    let Some(cuda) = gpu(portable) else { return };
+    let cuda = gpu(portable);
     let mut model = narrow_llama().on_gpu(&cuda, KV_BLOCKS);
     let region = model.region();
     let tokens = some_tokens(7, 2000, 1000);
@@ -190,8 +194,9 @@ fn pages_are_final_behind_their_fences(#[values(false, true)] portable: bool) {
 }
 
 #[test]
+#[ignore = "needs a GPU"]
 fn a_sequence_goes_on_over_copied_and_carried_pages() {
-    let Some(cuda) = gpu(false) else { return };
+    let cuda = gpu(false);
     let source = narrow_llama();
     let (mut model, mut other) = (source.on_gpu(&cuda, KV_BLOCKS), source.on_gpu(&cuda, KV_BLOCKS));
     let tokens = some_tokens(8, 300, 1000);
