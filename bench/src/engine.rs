@@ -21,7 +21,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
-use engine::backend::cuda::device::Device;
+use engine::backend::cuda::driver::device::Device;
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 
 pub use self::ceilings::Ceilings;

@@ -15,7 +15,7 @@ mod rows;
 mod sampling;
 
 use anyhow::{Result, ensure};
-use engine::backend::cuda::device::Device;
+use engine::backend::cuda::driver::device::Device;
 use engine::{CudaOptions, ModelConfig};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;

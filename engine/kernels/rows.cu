@@ -19,7 +19,7 @@
 //
 // -DHIDDEN, -DNORM_THREADS: elements of a hidden row; threads of add_norm.
 // -DHEADS, -DKV_HEADS, -DHEAD_DIM, -DBLOCK_TOKENS: the attention's shape, for rope_and_cache.
-#include "common.cuh"
+#include "common/common.cuh"
 
 #ifndef HIDDEN
 #define HIDDEN 4096

@@ -7,7 +7,7 @@
 // The filters keep every token at or above one value. The choice is argmax(logit / temperature +
 // noise), the noise being a function of (seed, choice, index, token). `greedy` reads logits once and
 // is bound by that; `choose` reads them once into shared memory and passes over them there.
-#include "sampling.cuh"
+#include "sampling/sampling.cuh"
 
 // What a request wants of its row of logits.
 enum Mode : u32 { GREEDY = 0, CHOOSE = 1, SCORE = 2 };

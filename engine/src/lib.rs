@@ -7,7 +7,6 @@ pub mod backend;
 pub mod batch;
 mod clock;
 pub mod config;
-pub mod cuda;
 pub mod engine;
 pub mod error;
 mod fingerprint;
@@ -24,6 +23,7 @@ pub mod weights;
 mod testing;
 
 pub use backend::cpu::CpuBackend;
+pub use backend::cuda;
 pub use backend::cuda::CudaOptions;
 pub use batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
 pub use config::ModelConfig;

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::backend::cuda::compiler::Compiler;
-use engine::backend::cuda::device::{Device, Priority, Stream};
-use engine::backend::cuda::pages::CudaKv;
+use engine::backend::cuda::driver::compiler::Compiler;
+use engine::backend::cuda::driver::device::{Device, Priority, Stream};
+use engine::backend::cuda::kv::CudaKv;
 use engine::backend::cuda::{PartitionSeat, SmPartition, SmSplit};
 use engine::{
     CudaOptions, Engine, EngineConfig, EngineError, EngineHandle, Event, EventStream, FilledPages,

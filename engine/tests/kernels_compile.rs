@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use engine::backend::cuda::compiler::{self, Defines};
-use engine::backend::cuda::library::Libraries;
-use engine::backend::cuda::nvrtc::Nvrtc;
-use engine::backend::cuda::sources::{HEADERS, SOURCES, VARIANTS, Variant};
+use engine::backend::cuda::driver::compiler::{self, Defines};
+use engine::backend::cuda::driver::library::Libraries;
+use engine::backend::cuda::driver::nvrtc::Nvrtc;
+use engine::backend::cuda::driver::sources::{HEADERS, SOURCES, VARIANTS, Variant};
 
 /// The oldest GPUs that kernels run on, and those they are tuned for.
 const ARCHITECTURES: [&str; 2] = ["sm_80", "sm_90a"];
@@ -16,10 +16,7 @@ const ARCHITECTURES: [&str; 2] = ["sm_80", "sm_90a"];
 #[test]
 fn every_kernel_is_embedded_and_checked() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let files: BTreeSet<String> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let files = files_below(&folder, "");
     let embedded = SOURCES.iter().chain(HEADERS).map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, embedded, "engine/kernels and sources.rs");
     for (name, _) in SOURCES {
@@ -87,6 +84,20 @@ fn run_all<T: Sync>(jobs: &[T], job: impl Fn(&T) -> Result<(), String> + Sync) -
         }
     });
     failures.into_inner().unwrap()
+}
+
+/// Files in a folder and in those in it, as they are called from there.
+fn files_below(folder: &Path, prefix: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries
+        .flat_map(|entry| {
+            let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+            match entry.file_type().unwrap().is_dir() {
+                true => files_below(&entry.path(), &format!("{name}/")),
+                false => BTreeSet::from([name]),
+            }
+        })
+        .collect()
 }
 
 /// The Python environment that `cargo xtask test` made, if it did: this program is in

@@ -4,13 +4,13 @@ use std::fmt;
 
 use anyhow::Result;
 use engine::CudaOptions;
-use engine::backend::cuda::bandwidth::ReadBandwidth;
-use engine::backend::cuda::compiler::Compiler;
-use engine::backend::cuda::device::{Device, Priority, Stream};
-use engine::backend::cuda::element::ElementType;
-use engine::backend::cuda::matmul::{Matmul, Product, Tuning};
-use engine::backend::cuda::memory::DeviceMemory;
-use engine::backend::cuda::random::RandomFill;
+use engine::backend::cuda::driver::compiler::Compiler;
+use engine::backend::cuda::driver::device::{Device, Priority, Stream};
+use engine::backend::cuda::driver::element::ElementType;
+use engine::backend::cuda::driver::memory::DeviceMemory;
+use engine::backend::cuda::gemm::library::{Matmul, Product, Tuning};
+use engine::backend::cuda::measure::bandwidth::ReadBandwidth;
+use engine::backend::cuda::weights::random::RandomFill;
 use serde::{Deserialize, Serialize};
 
 /// Far more than any cache holds.

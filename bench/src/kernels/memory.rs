@@ -5,10 +5,10 @@ use std::time::Instant;
 use anyhow::Result;
 use engine::ModelConfig;
 use engine::backend::Backend as _;
-use engine::backend::cuda::compiler::{Compiler, Defines};
-use engine::backend::cuda::device::{Device, Priority, Stream};
-use engine::backend::cuda::kernel::{ArgumentRef, Launch};
-use engine::backend::cuda::memory::DeviceMemory;
+use engine::backend::cuda::driver::compiler::{Compiler, Defines};
+use engine::backend::cuda::driver::device::{Device, Priority, Stream};
+use engine::backend::cuda::driver::kernel::{ArgumentRef, Launch};
+use engine::backend::cuda::driver::memory::DeviceMemory;
 use kv_cache::{BlockId, BlockRef, Generation, PageRange};
 use rand::{Rng as _, RngExt as _};
 
@@ -144,7 +144,7 @@ fn softmax_of(row: &[f32]) -> Vec<f32> {
 
 /// The kernel with its memory.
 pub(crate) struct Softmax {
-    kernel: engine::backend::cuda::kernel::Kernel,
+    kernel: engine::backend::cuda::driver::kernel::Kernel,
     rows: usize,
     x: DeviceMemory,
     out: DeviceMemory,
@@ -156,7 +156,7 @@ impl Softmax {
     }
 
     fn with_rows(device: &Device, compiler: &Compiler, rows: usize) -> Result<Self> {
-        let module = compiler.module("softmax.cu", &Defines::new())?;
+        let module = compiler.module("measure/softmax.cu", &Defines::new())?;
         let memory = || DeviceMemory::new(device, rows * COLS * 4);
         Ok(Self { kernel: module.kernel("softmax_rows")?, rows, x: memory()?, out: memory()? })
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use engine::ModelConfig;
 use engine::backend::cuda::CudaBackend;
-use engine::backend::cuda::element::ElementType;
+use engine::backend::cuda::driver::element::ElementType;
 use engine::backend::{Backend, Linear};
 use engine::{CudaOptions, EngineError};
 

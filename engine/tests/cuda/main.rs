@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use engine::EngineError;
-use engine::backend::cuda::compiler::{Compiler, Defines};
-use engine::backend::cuda::device::{Device, Priority, Stream};
-use engine::backend::cuda::kernel::{ArgumentRef, Launch};
-use engine::backend::cuda::memory::{DeviceMemory, PinnedMemory};
-use engine::backend::cuda::random::RandomFill;
-use engine::backend::cuda::tensor_map::{ElementType, TensorMap};
-use engine::backend::cuda::upload::Uploader;
+use engine::backend::cuda::driver::compiler::{Compiler, Defines};
+use engine::backend::cuda::driver::device::{Device, Priority, Stream};
+use engine::backend::cuda::driver::kernel::{ArgumentRef, Launch};
+use engine::backend::cuda::driver::memory::{DeviceMemory, PinnedMemory};
+use engine::backend::cuda::driver::tensor_map::{ElementType, TensorMap};
+use engine::backend::cuda::weights::random::RandomFill;
+use engine::backend::cuda::weights::upload::Uploader;
 use engine::config::WeightDtype;
 use engine::sampler::philox::Philox;
 use half::{bf16, f16};
@@ -150,10 +150,10 @@ fn host_random(key: u64, count: usize, (center, spread): (f32, f32)) -> impl Ite
 #[ignore = "needs a GPU"]
 fn launches_are_checked_against_the_kernel() {
     let gpu = Gpu::open();
-    let module = gpu.compiler.module("random.cu", &Defines::new()).unwrap();
+    let module = gpu.compiler.module("weights/random.cu", &Defines::new()).unwrap();
     let kernel = module.kernel("fill_random").unwrap();
     let why = message(module.kernel("no_such").unwrap_err());
-    assert!(why.contains("`no_such` in random.cu"), "{why}");
+    assert!(why.contains("`no_such` in weights/random.cu"), "{why}");
 
     let memory = gpu.memory(1024);
     let launch = Launch { grid: [1; 3], block: 64, shared_bytes: 0, cluster: 1, overlaps: true };
@@ -188,7 +188,7 @@ fn a_kept_kernel_needs_no_compiler() {
     let load = || {
         let start = Instant::now();
         let compiler = Compiler::new(&gpu.device, Some(folder.path().to_owned())).unwrap();
-        let units = ["random.cu", "sampling.cu"].map(|file| (file, Defines::new()));
+        let units = ["weights/random.cu", "sampling.cu"].map(|file| (file, Defines::new()));
         assert_eq!(compiler.modules(&units).unwrap().len(), 2);
         start.elapsed()
     };

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use engine::backend::cuda::matmul::{Matmul, Product, Tuning};
-use engine::backend::cuda::memory::DeviceMemory;
-use engine::backend::cuda::tensor_map::ElementType;
-use engine::backend::cuda::tiled_matmul::{TiledKind, TiledMatmul, TiledProduct, TiledShape};
+use engine::backend::cuda::driver::memory::DeviceMemory;
+use engine::backend::cuda::driver::tensor_map::ElementType;
+use engine::backend::cuda::gemm::library::{Matmul, Product, Tuning};
+use engine::backend::cuda::gemm::tiled::{TiledKind, TiledMatmul, TiledProduct, TiledShape};
 
 use crate::Gpu;
 

@@ -1,18 +1,22 @@
 //! Attention of a step: decode rows by one kernel, prompt chunks by another, which depends on the
 //! GPU and the model.
 
+mod decode;
+mod portable;
+mod prefill;
+
 use std::sync::Arc;
 
-use super::batch::{self, Chunk, CudaBatch, DecodeRows, KeptRows, PrefillRows};
-use super::compiler::Compiler;
-use super::decode_attention::{DecodeAttention, DecodeRead, DecodeShape};
-use super::device::Stream;
-use super::load;
+use self::decode::{DecodeAttention, DecodeRead, DecodeShape};
+use self::portable::{PortableAttention, PortableShape, PrefillRead};
+use self::prefill::{PagePool, PrefillAttention, PrefillShape, TiledRead};
+use super::driver::compiler::Compiler;
+use super::driver::device::Stream;
+use super::kv::CudaKv;
 use super::options::CudaOptions;
-use super::pages::CudaKv;
-use super::portable_attention::{PortableAttention, PortableShape, PrefillRead};
-use super::prefill_attention::{PagePool, PrefillAttention, PrefillShape, TiledRead};
+use super::step::batch::{self, Chunk, CudaBatch, DecodeRows, KeptRows, PrefillRows};
 use super::tensor::CudaBuffer;
+use super::weights::load;
 use crate::config::HeadShape;
 use crate::error::EngineError;
 use kv_cache::KvRegion as _;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::partition::PartitionSeat;
+use super::step::partition::PartitionSeat;
 
 /// Which GPU, and how much of it.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,10 +3,10 @@
 //! Buffers are device addresses; rows are contiguous. Operations on activations are launched with
 //! programmatic overlap: weights are read while the operation before still runs.
 
-use super::compiler::{Compiler, Defines};
-use super::device::Stream;
-use super::element::ElementType;
-use super::kernel::{Kernel, Launch, args};
+use super::driver::compiler::{Compiler, Defines};
+use super::driver::device::Stream;
+use super::driver::element::ElementType;
+use super::driver::kernel::{Kernel, Launch, args};
 use crate::config::HeadShape;
 use crate::error::EngineError;
 

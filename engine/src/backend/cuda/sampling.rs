@@ -7,10 +7,10 @@ mod request;
 
 use scheduler::TokenLogprob;
 
-use super::compiler::{Compiler, Defines};
-use super::device::{Device, Event, Stream};
-use super::kernel::{Kernel, Launch, args};
-use super::memory::{DeviceMemory, PinnedMemory};
+use super::driver::compiler::{Compiler, Defines};
+use super::driver::device::{Device, Event, Stream};
+use super::driver::kernel::{Kernel, Launch, args};
+use super::driver::memory::{DeviceMemory, PinnedMemory};
 use crate::error::{EngineError, LogitsFault};
 use request::Choice;
 pub use request::{Answer, Requests};

@@ -1,8 +1,8 @@
 //! Weights and activations in device memory.
 
-use super::device::Device;
-use super::element::ElementType;
-use super::memory::DeviceMemory;
+use super::driver::device::Device;
+use super::driver::element::ElementType;
+use super::driver::memory::DeviceMemory;
 use crate::error::EngineError;
 
 /// A weight matrix, `[rows, cols]` elements, contiguous.
