@@ -1,24 +1,22 @@
 //! `cargo xtask check`: what tests don't see.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use console::style;
 
-use crate::process::{self, announce, cargo, shown_time, succeeds, timed};
-use crate::{tools, workspace};
+use crate::process::{self, announce, cargo, shown_time, timed};
+use crate::{deny, tools};
 
 /// Arguments of `cargo xtask check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also look dependencies up in the list of known vulnerabilities (needs the network).
-    #[arg(long)]
-    advisories: bool,
     /// Format the code instead of checking its format.
     #[arg(long)]
     fix: bool,
+    /// Only what takes seconds: the format, and the rules of the repository, which else are among the tests.
+    #[arg(long, conflicts_with = "skip")]
+    quick: bool,
     /// Leave out the step with this name; may be given more than once.
     #[arg(long, value_name = "STEP", value_parser = ["format", "lints", "dependencies", "docs"])]
     skip: Vec<String>,
@@ -37,15 +35,11 @@ struct Outcome {
     time: Duration,
 }
 
-/// The version that is known to read our `deny.toml`.
-const CARGO_DENY: &str = "0.20.2";
-
 /// Runs every step and prints how each went.
 ///
 /// # Errors
 /// If any step failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    tools::require(&[&tools::PROTOC])?;
     let outcomes: Vec<Outcome> = steps(args)
         .into_iter()
         .filter(|step| !args.skip.iter().any(|skipped| skipped == step.name))
@@ -55,11 +49,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn steps(args: &Args) -> Vec<Step> {
-    let (fix, advisories) = (args.fix, args.advisories);
+    let fix = args.fix;
+    let format = Step::new("format", move || format(fix));
+    if args.quick {
+        return vec![format, Step::new("rules", rules)];
+    }
     vec![
-        Step::new("format", move || format(fix)),
+        format,
         Step::new("lints", lints),
-        Step::new("dependencies", move || dependencies(advisories)),
+        Step::new("dependencies", dependencies),
         Step::new("docs", docs),
     ]
 }
@@ -73,41 +71,22 @@ fn format(fix: bool) -> Result<()> {
 }
 
 fn lints() -> Result<()> {
+    tools::require(&[&tools::PROTOC])?;
     process::run(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
-fn dependencies(advisories: bool) -> Result<()> {
-    let mut command = Command::new(cargo_deny()?);
-    command.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
-    if advisories {
-        command.arg("advisories");
-    }
-    process::run(command.current_dir(workspace::root()))
+fn dependencies() -> Result<()> {
+    deny::check(&["bans", "licenses", "sources"])
+}
+
+/// With the features that a build of everything gives its dependencies: the tests have compiled them.
+fn rules() -> Result<()> {
+    process::run(&mut cargo(["test", "--workspace", "--quiet", "--test", "architecture"]))
 }
 
 fn docs() -> Result<()> {
+    tools::require(&[&tools::PROTOC])?;
     process::run(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
-}
-
-/// The `cargo-deny` that is installed, or else our own in `target/tools`.
-fn cargo_deny() -> Result<PathBuf> {
-    if succeeds("cargo-deny", &["--version"]) {
-        return Ok("cargo-deny".into());
-    }
-    let folder = workspace::target().join("tools");
-    let program = folder.join("bin/cargo-deny");
-    if !succeeds(&program, &["--version"]) {
-        announce("installing cargo-deny into target/tools (once; one or two minutes)");
-        // Unoptimised: it compiles in half the time and still checks us in a second.
-        process::run(
-            cargo(["install", "cargo-deny", "--locked", "--debug", "--version", CARGO_DENY])
-                .arg("--root")
-                .arg(&folder)
-                .arg("--target-dir")
-                .arg(folder.join("build")),
-        )?;
-    }
-    Ok(program)
 }
 
 fn summarise(outcomes: &[Outcome]) -> Result<()> {

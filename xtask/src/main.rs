@@ -11,11 +11,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod audit;
 mod bench;
 mod chaos;
 mod check;
+mod deny;
 mod fuzz;
 mod gpu;
+mod hooks;
 mod process;
 mod python;
 mod sim;
@@ -63,6 +66,10 @@ enum Verb {
     ///
     /// Goes through every step, also after one has failed, and ends with a table of them.
     Check(check::Args),
+    /// Looks dependencies up in the list of known vulnerabilities; needs the network.
+    Audit,
+    /// Has git run `check --quick` before every commit of this clone.
+    Hooks(hooks::Args),
     /// Simulates clusters in virtual time, on a network that fails by a seed.
     ///
     /// Runs the real router, workers and membership with a scripted model. A seed that fails is printed
@@ -91,6 +98,8 @@ fn main() -> ExitCode {
         Verb::Up(args) => up::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Audit => audit::run(),
+        Verb::Hooks(args) => hooks::run(&args),
         Verb::Sim(args) => sim::run(&args),
         Verb::Chaos(args) => chaos::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
