@@ -16,7 +16,7 @@ mod settings;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use scheduler::Role;
+use words::Role;
 
 use crate::cli::{Cli, Command};
 

@@ -9,10 +9,10 @@ use std::hint::black_box;
 use cluster::rpc::net::Connection;
 use cluster::security::{Doorkeeper, Identity, NodeRole, Security, access};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use scheduler::{Role, WorkerId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use words::{Role, WorkerId};
 
 const BYTES: usize = 256 << 20;
 /// A frame of a hand-off.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use scheduler::{Incarnation, WorkerId};
+use words::{Incarnation, WorkerId};
 
 use self::code::ErrorCode;
 

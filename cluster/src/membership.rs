@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use http::Uri;
-use scheduler::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 use tokio::sync::watch;
+use words::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 
 use crate::ClusterError;
 use crate::rpc::channels::check_uri;

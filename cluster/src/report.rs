@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use proto::v1;
 use proto::v1::worker_server::{Worker, WorkerServer};
-use scheduler::{Incarnation, Load, NodeState, WorkerInfo};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
+use words::{Incarnation, Load, NodeState, WorkerInfo};
 
 use crate::{ErrorCode, Lifecycle};
 

@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 
 use rustls_pki_types::{DnsName, ServerName};
-use scheduler::{Role, WorkerId};
 use tokio_rustls::TlsConnector;
+use words::{Role, WorkerId};
 
 use self::authority::Issued;
 use crate::ClusterError;

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use scheduler::{
-    Address, Capacity, Fingerprint, Incarnation, NodeState, Role, WorkerId, WorkerInfo,
-};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use words::{Address, Capacity, Fingerprint, Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 
 mod etcd;
 mod proxy;

@@ -9,8 +9,8 @@ use cluster::security::authority::{self, Subject};
 use cluster::testing::{Etcd, wait_for, worker};
 use cluster::{EtcdConfig, EtcdMembership, Membership, Standing};
 use etcd_client::{Client, Permission, PermissionType};
-use scheduler::Role;
 use tempfile::TempDir;
+use words::Role;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

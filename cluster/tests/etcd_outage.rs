@@ -10,9 +10,9 @@ use cluster::testing::{DEADLINE, Etcd, wait_for, wait_until, worker};
 use cluster::{EtcdConfig, EtcdMembership, Members, Membership, Registration, Standing};
 use etcd_client::{Client, PutOptions};
 use rstest::rstest;
-use scheduler::{Incarnation, NodeState, Role, WorkerId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use words::{Incarnation, NodeState, Role, WorkerId};
 
 /// Two workers and a watcher, each with a connection of its own.
 struct Cluster {

@@ -10,8 +10,9 @@ use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
 use cluster::testing::{Etcd, wait_for};
 use cluster::{EtcdMembership, LoadWatcher, Membership as _, Standing};
-use scheduler::{ClusterSnapshot, Incarnation};
+use scheduler::ClusterSnapshot;
 use support::{REPORT_INTERVAL, Worker};
+use words::Incarnation;
 
 const HOUR_US: u64 = 3_600_000_000;
 const NOON: u64 = 1_800_000_000_000_000;

@@ -16,9 +16,10 @@ use proto::v1;
 use proto::v1::worker_client::WorkerClient;
 use proto::v1::worker_server::WorkerServer;
 use rstest::rstest;
-use scheduler::{ClusterSnapshot, Incarnation, NodeState, Role, WorkerView};
+use scheduler::{ClusterSnapshot, WorkerView};
 use support::{REPORT_INTERVAL, Worker};
 use tonic::transport::server::TcpIncoming;
+use words::{Incarnation, NodeState, Role};
 
 struct Watched {
     store: MemoryMembership,

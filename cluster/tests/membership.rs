@@ -10,8 +10,8 @@ use cluster::{
     ClusterError, EtcdMembership, Members, Membership, MemoryMembership, Registration, Standing,
 };
 use rstest::rstest;
-use scheduler::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 use tokio::sync::watch;
+use words::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 
 /// A store that nodes can connect to.
 enum Store {

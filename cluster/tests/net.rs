@@ -17,7 +17,6 @@ use futures::future::BoxFuture;
 use http::Uri;
 use proto::v1;
 use proto::v1::worker_client::WorkerClient;
-use scheduler::{Load, Role, WorkerInfo};
 use support::REPORT_INTERVAL;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -25,6 +24,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Code, Status, Streaming};
+use words::{Load, Role, WorkerInfo};
 
 /// Room on the way of a connection.
 const PIPE_BYTES: usize = 64 << 10;

@@ -18,7 +18,6 @@ use proto::v1::decode_client::DecodeClient;
 use proto::v1::decode_server::{Decode, DecodeServer};
 use proto::v1::worker_client::WorkerClient;
 use rstest::rstest;
-use scheduler::{Address, Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 use support::Worker;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,6 +31,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use words::{Address, Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 
 async fn reports(channel: Channel, incarnation: u64) -> Result<Streaming<v1::LoadReport>, Status> {
     let request = rpc::request_without_deadline(v1::ReportRequest { incarnation });

@@ -13,12 +13,12 @@ use proto::v1::generate_response as to_router;
 use proto::v1::prefill_client::PrefillClient;
 use proto::v1::prefill_response as from_peer;
 use proto::{Readable, SealChain, Sealed as _, v1};
-use scheduler::{Address, Generation, Role, SampledToken};
 use tonic::Streaming;
+use words::{Address, Generation, Role, SampledToken};
 use worker::call::Responses;
 use worker::{Integrity, Node, WorkerError};
 
-use crate::shared::Shared;
+use crate::inbound::Inbound;
 
 /// When to come back to a worker that has as many hand-offs open as it may: about what one takes.
 const HANDOFFS_RETRY: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const HANDOFFS_RETRY: Duration = Duration::from_secs(1);
 /// One attempt with one prefill worker.
 pub(crate) struct Handoff<'a> {
     pub(crate) node: &'a Node,
-    pub(crate) shared: &'a Shared,
+    pub(crate) inbound: &'a Inbound,
     pub(crate) work: &'a Arc<Generation>,
     /// The router's, for the peer.
     pub(crate) work_seal: u64,
@@ -102,7 +102,7 @@ impl Handoff<'_> {
             duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             attempts: self.attempt,
         };
-        self.shared.stats.handed_over(took, done.bytes);
+        self.inbound.stats.handed_over(took, done.bytes);
         responses.send(response(to_router::Event::HandoffDone(done))).await?;
         Ok(HandedOver::Resumed(events))
     }
@@ -118,11 +118,11 @@ impl Handoff<'_> {
         let name = name.ok_or_else(|| WorkerError::Invalid("the prompt is empty".into()))?;
         let held = self.held_blocks(&context, &hashes);
         let blocks = engine.info().layout.blocks_for(context.len()) - held.blocks().len();
-        let reservation = self.shared.credits.take(engine, blocks as u32).await?;
+        let reservation = self.inbound.credits.take(engine, blocks as u32).await?;
         let tokens = context.len() as u32;
         let deadline = self.deadline;
         let expected = Expected { reservation, held, tokens, context: name, deadline };
-        let pending = self.shared.receiver.expect(expected).map_err(|error| match error {
+        let pending = self.inbound.receiver.expect(expected).map_err(|error| match error {
             TransferError::TooManyHandoffs { .. } => {
                 WorkerError::Busy { message: error.to_string(), retry_after: HANDOFFS_RETRY }
             }
@@ -155,7 +155,7 @@ impl Handoff<'_> {
             target: Some(v1::HandoffTarget {
                 handoff_id: pending.id().to_vec(),
                 address: Some((&self.node.address).into()),
-                transports: self.shared.transports.clone(),
+                transports: self.inbound.transports.clone(),
                 held_blocks: pending.held_blocks(),
                 kv_layout: self.node.fingerprint.kv_layout.clone(),
             }),

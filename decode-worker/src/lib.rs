@@ -4,8 +4,8 @@
 
 mod credit;
 mod handoff;
+mod inbound;
 mod service;
-mod shared;
 mod stats;
 
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use worker::node::BoundWorker;
 use worker::{Node, NodeServices, WorkerError};
 
 use crate::credit::Credits;
+use crate::inbound::Inbound;
 use crate::service::DecodeService;
-use crate::shared::Shared;
 use crate::stats::HandoffStats;
 
 /// Runs a bound decode worker until `leave` resolves and its work is done.
@@ -62,16 +62,16 @@ fn services(node: &Node, metrics: &Metrics, local: Option<LocalReceivers>) -> No
         local.register(node.address.uri.clone(), receiver.clone())
     });
     let stats = HandoffStats::new(metrics);
-    let shared = Arc::new(Shared {
+    let inbound = Arc::new(Inbound {
         receiver: receiver.clone(),
         credits: Credits::default(),
         stats,
         transports: transports.clone(),
         _local: registration,
     });
-    let decode = DecodeServer::new(DecodeService::new(node.clone(), shared.clone()))
+    let decode = DecodeServer::new(DecodeService::new(node.clone(), inbound.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let transfer = KvTransferService::server(receiver);
     let routes = Routes::new(decode).add_service(transfer);
-    NodeServices { routes, holdings: shared, transports }
+    NodeServices { routes, holdings: inbound, transports }
 }

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use cluster::ErrorCode;
 use proto::v1;
-use scheduler::{Address, Generation};
 use tonic::{Request, Response, Status};
+use words::{Address, Generation};
 use worker::call::{Call, ResponseStream, Responses};
 use worker::entrance::step_max;
 use worker::local::relay;
 use worker::{Ask, Node, WorkerError};
 
 use crate::handoff::{HandedOver, Handoff};
-use crate::shared::Shared;
+use crate::inbound::Inbound;
 
 /// Prefill workers tried for one request: beyond that, computing the prompt here is sooner done.
 const PEERS_MAX: usize = 16;
@@ -22,13 +22,13 @@ const PEERS_MAX: usize = 16;
 /// Generates for the router.
 pub(crate) struct DecodeService {
     node: Node,
-    shared: Arc<Shared>,
+    inbound: Arc<Inbound>,
 }
 
 /// One request.
 struct Session {
     node: Node,
-    shared: Arc<Shared>,
+    inbound: Arc<Inbound>,
     work: Arc<Generation>,
     /// As the work came with it; the peers check it, too.
     work_seal: u64,
@@ -41,8 +41,8 @@ struct Session {
 // === impl DecodeService ===
 
 impl DecodeService {
-    pub(crate) fn new(node: Node, shared: Arc<Shared>) -> Self {
-        Self { node, shared }
+    pub(crate) fn new(node: Node, inbound: Arc<Inbound>) -> Self {
+        Self { node, inbound }
     }
 }
 
@@ -67,7 +67,7 @@ impl v1::decode_server::Decode for DecodeService {
         let peers = request.prefill_peers.into_iter().take(PEERS_MAX).map(TryInto::try_into);
         let session = Session {
             node: self.node.clone(),
-            shared: self.shared.clone(),
+            inbound: self.inbound.clone(),
             work: Arc::new(self.node.integrity.generation(request.generation)?),
             work_seal,
             peers: peers.collect::<Result<_, _>>().map_err(WorkerError::from)?,
@@ -111,7 +111,7 @@ impl Session {
             let mut delivered = Vec::new();
             let handoff = Handoff {
                 node: &self.node,
-                shared: &self.shared,
+                inbound: &self.inbound,
                 work: &self.work,
                 work_seal: self.work_seal,
                 peer,
@@ -126,7 +126,7 @@ impl Session {
                 Err(error) if error.code().retryable_once() && miscomputed => return Err(error),
                 Err(error) => {
                     miscomputed |= error.code().retryable_once();
-                    self.shared.stats.attempt_failed();
+                    self.inbound.stats.attempt_failed();
                     log(peer, &error);
                     refusal = Some(error).filter(|error| error.code() == ErrorCode::Busy);
                 }
@@ -141,7 +141,7 @@ impl Session {
             return Err(refusal);
         }
         if !self.peers.is_empty() {
-            self.shared.stats.fell_back_to_local();
+            self.inbound.stats.fell_back_to_local();
         }
         worker::local::generate(&self.node.engine, self.work, self.deadline, &responses).await
     }

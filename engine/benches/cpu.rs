@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{CpuBackend, LoadFormat, Model, ModelOptions, SampleRow, SequenceRows, StepBatch};
 use kv_cache::BlockId;
-use scheduler::Sampling;
+use words::Sampling;
 
 const BLOCK_TOKENS: u32 = 16;
 const VOCAB: u32 = 16_384;

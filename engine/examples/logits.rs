@@ -15,7 +15,7 @@ use std::time::Instant;
 use engine::backend::Backend;
 use engine::{CudaOptions, Model, ModelOptions, SampleRow, SequenceRows, StepBatch};
 use kv_cache::{BlockId, TokenId};
-use scheduler::Sampling;
+use words::Sampling;
 
 const BLOCK_TOKENS: u32 = 16;
 

@@ -11,7 +11,7 @@ pub mod cuda;
 use std::sync::Arc;
 
 use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
-use scheduler::TokenLogprob;
+use words::TokenLogprob;
 
 use crate::batch::{SampleRow, Sampled, ScoreRow, StepBatch};
 use crate::config::{HeadShape, ModelConfig};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use kv_cache::{BlockId, TokenId};
-use scheduler::{Sampling, TokenLogprob};
+use words::{Sampling, TokenLogprob};
 
 use crate::error::LogitsFault;
 

@@ -27,7 +27,7 @@ use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::CudaOptions;
 use crate::batch::{StepBatch, StepOutput};
 use crate::error::EngineError;
-use crate::handle::{Command, EngineHandle, EngineInfo, SequenceError, Shared};
+use crate::handle::{Command, EngineHandle, EngineInfo, Exchange, SequenceError};
 use crate::model::{Model, ModelOptions, OnLayers, PendingStep};
 use crate::stats::Meter;
 use crate::weights::LoadProgress;
@@ -210,27 +210,27 @@ fn spawn(
     let step_events_max = step_events_max(&info, config);
     let (commands, received) = sync_channel(commands_max(&info));
     let (alive, stopped) = watch::channel(());
-    let shared = Arc::new(Shared::new(info, region, step_events_max));
+    let exchange = Arc::new(Exchange::new(info, region, step_events_max));
     if let Some(seat) = config.model.cuda.as_ref().and_then(|cuda| cuda.partition.as_ref()) {
         // The partition may outlive the engine, and must not keep its memory.
-        let shared = Arc::downgrade(&shared);
+        let exchange = Arc::downgrade(&exchange);
         seat.attend(move || {
-            shared.upgrade().map_or(Duration::ZERO, |shared| shared.stats().prefill_wait())
+            exchange.upgrade().map_or(Duration::ZERO, |exchange| exchange.stats().prefill_wait())
         });
     }
-    let limits = config.limits(shared.info.total_blocks);
-    let core = Core::new(model, Arc::clone(&shared), limits).measured(meter);
+    let limits = config.limits(exchange.info.total_blocks);
+    let core = Core::new(model, Arc::clone(&exchange), limits).measured(meter);
     let thread = std::thread::Builder::new()
         .name("baton-engine".to_owned())
         .spawn({
-            let shared = Arc::clone(&shared);
+            let exchange = Arc::clone(&exchange);
             move || {
-                run(core, &shared, &received);
+                run(core, &exchange, &received);
                 drop(alive);
             }
         })
         .map_err(|error| EngineError::Device(format!("no thread for the engine: {error}")))?;
-    Ok(EngineHandle::new(shared, commands, stopped, thread))
+    Ok(EngineHandle::new(exchange, commands, stopped, thread))
 }
 
 /// Events of one step besides its tokens: started, cached pages, pages of each layer group, scores.
@@ -244,9 +244,9 @@ fn commands_max(info: &EngineInfo) -> usize {
 }
 
 /// The thread's whole life. Whatever ends it, nobody is left waiting.
-fn run<M: StepModel>(mut core: Core<M>, shared: &Shared, commands: &Receiver<Command>) {
+fn run<M: StepModel>(mut core: Core<M>, exchange: &Exchange, commands: &Receiver<Command>) {
     let result = catch_unwind(AssertUnwindSafe(|| core.run(commands)));
-    shared.healthy.store(false, Ordering::Release);
+    exchange.healthy.store(false, Ordering::Release);
     let failure = match result {
         Ok(()) => SequenceError::ShuttingDown,
         Err(panic) => {

@@ -17,9 +17,9 @@ use kv_cache::{
     BlockHash, BlockId, BlockPool, BlockTable, ChainHasher, KvLayout, KvRegion, TokenId,
 };
 use parking_lot::Mutex;
-use scheduler::TenantSalt;
 use scheduler::batching::SequenceKey;
 use tokio::sync::{Notify, watch};
+use words::TenantSalt;
 
 pub use self::events::{Event, EventStream, FilledPages, SequenceError};
 pub(crate) use self::events::{EventSender, event_channel};
@@ -65,7 +65,7 @@ pub struct EngineInfo {
 }
 
 /// What handles and the engine's thread both see.
-pub(crate) struct Shared {
+pub(crate) struct Exchange {
     pub(crate) info: EngineInfo,
     pub(crate) pool: BlockPool,
     pub(crate) live: LiveBlocks,
@@ -102,7 +102,7 @@ pub(crate) struct Accepted {
 }
 
 struct Inner {
-    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
     commands: Option<SyncSender<Command>>,
     /// Told of each command, where there is no thread that waits for them.
     arrived: Option<Arc<Notify>>,
@@ -115,49 +115,49 @@ struct Inner {
 
 impl EngineHandle {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        exchange: Arc<Exchange>,
         commands: SyncSender<Command>,
         stopped: watch::Receiver<()>,
         thread: JoinHandle<()>,
     ) -> Self {
         let (commands, thread) = (Some(commands), Some(thread));
-        Self(Arc::new(Inner { shared, commands, arrived: None, stopped, thread }))
+        Self(Arc::new(Inner { exchange, commands, arrived: None, stopped, thread }))
     }
 
     /// A handle to an engine without a thread.
     pub(crate) fn driven(
-        shared: Arc<Shared>,
+        exchange: Arc<Exchange>,
         commands: SyncSender<Command>,
         stopped: watch::Receiver<()>,
         arrived: Arc<Notify>,
     ) -> Self {
         let (commands, arrived) = (Some(commands), Some(arrived));
-        Self(Arc::new(Inner { shared, commands, arrived, stopped, thread: None }))
+        Self(Arc::new(Inner { exchange, commands, arrived, stopped, thread: None }))
     }
 
     /// What is fixed about the engine.
     #[must_use]
     pub fn info(&self) -> &EngineInfo {
-        &self.0.shared.info
+        &self.0.exchange.info
     }
 
     /// Its blocks, to reserve some for a hand-off.
     #[must_use]
     pub fn pool(&self) -> &BlockPool {
-        &self.0.shared.pool
+        &self.0.exchange.pool
     }
 
     /// Its KV memory, to copy pages to and from while it runs.
     #[must_use]
     pub fn region(&self) -> Arc<dyn KvRegion> {
-        Arc::clone(&self.0.shared.region)
+        Arc::clone(&self.0.exchange.region)
     }
 
     /// Names the blocks of a tenant's sequences as this engine does.
     #[must_use]
     pub fn hasher(&self, salt: &TenantSalt) -> ChainHasher {
         let EngineInfo { fingerprint, layout, .. } = self.info();
-        scheduler::worker::chain_hasher(fingerprint, &layout.to_string(), salt)
+        words::chain_hasher(fingerprint, &layout.to_string(), salt)
     }
 
     /// Hands in work. Never waits; hashes the context, about 100 ns a block, on the caller's thread.
@@ -165,24 +165,25 @@ impl EngineHandle {
     /// # Errors
     /// See [`SubmitError`]. A table in the submission is dropped with it.
     pub fn submit(&self, submission: Submission) -> Result<EventStream, SubmitError> {
-        let shared = &self.0.shared;
-        if !self.is_healthy() || shared.stop_at().is_some() {
+        let exchange = &self.0.exchange;
+        if !self.is_healthy() || exchange.stop_at().is_some() {
             return Err(SubmitError::ShuttingDown);
         }
-        submission.validate(&shared.info)?;
+        submission.validate(&exchange.info)?;
         let place = self.take_place(&submission)?;
         let (choices, request) =
-            (submission.work.choices.len(), shared.next_request.fetch_add(1, Ordering::Relaxed));
-        let step_events_max = shared.step_events_max + 2 * choices;
-        let (events, stream) = event_channel(&shared.outbox, choices, step_events_max);
+            (submission.work.choices.len(), exchange.next_request.fetch_add(1, Ordering::Relaxed));
+        let step_events_max = exchange.step_events_max + 2 * choices;
+        let (events, stream) = event_channel(&exchange.outbox, choices, step_events_max);
         let hasher = self.hasher(&submission.work.salt);
         let hashes = self.hash(&hasher, &submission);
         let key = SequenceKey { request, choice: submission.work.choices[0] };
         if let Mode::Resume { table, .. } = &submission.mode {
-            shared.live.set(key, table);
+            exchange.live.set(key, table);
         }
         let accepted = Accepted { request, submission, hasher, hashes, events, place };
-        self.send(Command::Submit(Box::new(accepted))).inspect_err(|_| shared.live.remove(key))?;
+        self.send(Command::Submit(Box::new(accepted)))
+            .inspect_err(|_| exchange.live.remove(key))?;
         Ok(stream)
     }
 
@@ -202,27 +203,27 @@ impl EngineHandle {
     /// A snapshot of how busy it is; cheap.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        self.0.shared.stats()
+        self.0.exchange.stats()
     }
 
     /// Says how many blocks whoever is next in line for a hand-off wants to see free; 0 once it has them.
     ///
     /// Sequences whose readers have stalled give theirs, from the next step on.
     pub fn want_blocks(&self, blocks: u32) {
-        self.0.shared.wanted_blocks.store(blocks, Ordering::Relaxed);
+        self.0.exchange.wanted_blocks.store(blocks, Ordering::Relaxed);
     }
 
     /// Every block held by a sequence the engine knows, each once: for
     /// [`BlockPool::orphans`], together with those of open hand-offs.
     #[must_use]
     pub fn live_blocks(&self) -> Vec<BlockId> {
-        self.0.shared.live.blocks()
+        self.0.exchange.live.blocks()
     }
 
     /// Whether its thread works; once it doesn't, it never will again.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.0.shared.healthy.load(Ordering::Acquire)
+        self.0.exchange.healthy.load(Ordering::Acquire)
     }
 
     /// Takes no new work from now on, lets what is there finish until `deadline`, fails the rest
@@ -230,7 +231,7 @@ impl EngineHandle {
     ///
     /// Says whether it has ended; `false` means that the device hangs in a step.
     pub async fn shutdown(&self, deadline: Instant) -> bool {
-        self.0.shared.stop(deadline);
+        self.0.exchange.stop(deadline);
         // A full channel will wake the thread as well.
         drop(self.send(Command::Wake));
         let mut stopped = self.0.stopped.clone();
@@ -249,10 +250,10 @@ impl EngineHandle {
                 tokens: submission.work.context_tokens() as u64,
             },
         };
-        let shared = &self.0.shared;
-        shared
+        let exchange = &self.0.exchange;
+        exchange
             .queue
-            .enter(part, shared.info.queue_max)
+            .enter(part, exchange.info.queue_max)
             .ok_or_else(|| SubmitError::QueueFull { retry_after: self.retry_after() })
     }
 
@@ -296,9 +297,9 @@ impl fmt::Debug for EngineHandle {
     }
 }
 
-// === impl Shared ===
+// === impl Exchange ===
 
-impl Shared {
+impl Exchange {
     pub(crate) fn new(info: EngineInfo, region: Arc<dyn KvRegion>, step_events_max: usize) -> Self {
         let pool = BlockPool::new(info.total_blocks, info.block_tokens)
             .with_prefix_cache(info.prefix_cache);

@@ -10,7 +10,7 @@ mod filter;
 pub mod philox;
 
 use kv_cache::TokenId;
-use scheduler::{Sampling, TokenLogprob};
+use words::{Sampling, TokenLogprob};
 
 use crate::batch::{SampleRow, Sampled, ScoreRow};
 use crate::error::LogitsFault;

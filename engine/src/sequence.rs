@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use kv_cache::{BlockHash, BlockPool, BlockTable, ChainHasher, TokenId};
-use scheduler::Generation;
 use scheduler::batching::{SequenceKey, SequenceView, Standing};
+use words::Generation;
 
 /// A sequence in the engine: what it has generated, and which of its tokens have KV.
 ///

@@ -19,11 +19,9 @@ use kv_cache::{
     PeerPages, TokenId,
 };
 use rstest::rstest;
-use scheduler::{
-    ClientId, Generation, PartitionTargets, RequestId, Role, SampledToken, Sampling, StopRules,
-    TenantSalt,
-};
+use scheduler::PartitionTargets;
 use tempfile::TempDir;
+use words::{ClientId, Generation, RequestId, Role, SampledToken, Sampling, StopRules, TenantSalt};
 
 const VOCAB: u32 = 1000;
 
@@ -344,9 +342,9 @@ fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
         KvLayout { layers: 32, kv_heads: 8, head_dim: 128, block_tokens: 16, dtype: KvDtype::Bf16 };
     let [from, to] = [BLOCKS, BLOCKS / 2]
         .map(|blocks| CudaKv::new(&compiler, &stream, &layout, blocks).unwrap());
-    let generation = kv_cache::Generation(0);
+    let version = kv_cache::BlockVersion(0);
     let list = |step: u32, blocks: u32| -> Vec<BlockRef> {
-        (0..64).map(|at| BlockRef { block: BlockId(at * step % blocks), generation }).collect()
+        (0..64).map(|at| BlockRef { block: BlockId(at * step % blocks), version }).collect()
     };
     let (source, target) = (list(37, BLOCKS), list(3, BLOCKS / 2));
     let whole = PageRange { layers: 0..layout.layers, blocks: &source };
@@ -386,7 +384,7 @@ fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
     let used: Vec<u32> = target.iter().map(|block| block.block.0).collect();
     let others: Vec<BlockRef> = (0..BLOCKS / 2)
         .filter(|block| !used.contains(block))
-        .map(|block| BlockRef { block: BlockId(block), generation })
+        .map(|block| BlockRef { block: BlockId(block), version })
         .collect();
     let rest = PageRange { layers: 0..layout.layers, blocks: &others };
     let mut bytes = vec![1; rest.pages() * layout.page_bytes()];

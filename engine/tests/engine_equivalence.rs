@@ -6,7 +6,7 @@ use engine::{EngineHandle, Mode};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rstest::rstest;
-use scheduler::{Generation, Sampling};
+use words::{Generation, Sampling};
 
 use support::{
     Answers, Sizes, answers, assert_idle, generate, prompt, seeded, start, start_reference, submit,

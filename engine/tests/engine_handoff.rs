@@ -6,7 +6,7 @@ mod support;
 
 use engine::Mode;
 use rstest::rstest;
-use scheduler::{Generation, Sampling};
+use words::{Generation, Sampling};
 
 use handoff::{HandedOff, disaggregated, hand_off};
 use support::{Answers, Sizes, assert_idle, prompt, seeded, start, start_reference, submit, work};

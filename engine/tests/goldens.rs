@@ -8,7 +8,7 @@ mod files;
 
 use engine::{CpuBackend, Model, ModelOptions, SampleRow, SequenceRows, StepBatch};
 use kv_cache::{BlockId, KvDtype};
-use scheduler::Sampling;
+use words::Sampling;
 
 use files::{Golden, goldens};
 

@@ -11,10 +11,10 @@ pub struct BlockId(pub u32);
 
 /// How often a physical block has been given out.
 ///
-/// A block's generation grows by one each time the block returns to the free list, so a reference
+/// A block's version grows by one each time the block returns to the free list, so a reference
 /// that outlived its owner can be told from a live one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Generation(pub u32);
+pub struct BlockVersion(pub u32);
 
 /// A physical block as its owner knew it; stale once the block has been freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub struct BlockRef {
     /// Which block.
     pub block: BlockId,
     /// Whose turn with it.
-    pub generation: Generation,
+    pub version: BlockVersion,
 }
 
 // === impl BlockId ===
@@ -45,6 +45,6 @@ impl fmt::Display for BlockId {
 
 impl fmt::Display for BlockRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.block, self.generation.0)
+        write!(f, "{}@{}", self.block, self.version.0)
     }
 }

@@ -16,7 +16,7 @@ pub mod table;
 
 pub use handoff::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
-pub use ids::{BlockId, BlockRef, Generation, TokenId};
+pub use ids::{BlockId, BlockRef, BlockVersion, TokenId};
 pub use layout::{KvDtype, KvLayout, PageRange};
 pub use pool::{
     BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt, Sealed,

@@ -24,7 +24,7 @@ use crate::{BlockHash, BlockId, BlockRef, NoCapacity, Reservation, TokenId};
 /// Blocks are promised first ([`BlockPool::reserve`]), bound when they are needed and given back by
 /// dropping: the pool has no call to free anything, so nothing can be freed twice or forgotten.
 #[derive(Clone)]
-pub struct BlockPool(Arc<Shared>);
+pub struct BlockPool(Arc<LockedPool>);
 
 /// Where a pool's blocks are. `free + active + cached` is the whole pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum Corrupt {
     Names,
 }
 
-struct Shared {
+struct LockedPool {
     state: Mutex<PoolState>,
     total_blocks: u32,
     block_tokens: u32,
@@ -84,7 +84,7 @@ impl BlockPool {
         assert!(block_tokens > 0, "a block has at least one token slot");
         assert!(blocks < u32::MAX, "the largest index is taken");
         let state = Mutex::new(PoolState::new(blocks, block_tokens, true));
-        Self(Arc::new(Shared { state, total_blocks: blocks, block_tokens }))
+        Self(Arc::new(LockedPool { state, total_blocks: blocks, block_tokens }))
     }
 
     /// The same pool with its prefix cache on or off, as [`BlockPool::set_caching`].

@@ -19,7 +19,7 @@ const GRAIN_BYTES: usize = 4096;
 /// them is dropped; they are reused without being cleared.
 #[derive(Clone, Debug)]
 pub struct Buffers {
-    shared: Arc<Shared>,
+    stock: Arc<Stock>,
     grains_max: usize,
 }
 
@@ -31,7 +31,7 @@ pub struct Buffer {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Stock {
     idle: Mutex<Vec<Vec<u8>>>,
     /// Buffers of exactly this size are kept.
     standard_bytes: usize,
@@ -55,7 +55,7 @@ struct Waiting {
 /// The right to some memory, for as long as it lives.
 #[derive(Debug)]
 struct Grains {
-    shared: Arc<Shared>,
+    stock: Arc<Stock>,
     count: usize,
 }
 
@@ -68,7 +68,7 @@ impl Buffers {
         let grains_max = bytes_max.max(standard_bytes).div_ceil(GRAIN_BYTES);
         let room = Room { free: grains_max, waiting: BTreeMap::new(), came: 0 };
         let (idle, room) = (Mutex::default(), Mutex::new(room));
-        Self { shared: Arc::new(Shared { idle, standard_bytes, room }), grains_max }
+        Self { stock: Arc::new(Stock { idle, standard_bytes, room }), grains_max }
     }
 
     /// A buffer of `bytes`, with undefined contents, as soon as there is room.
@@ -78,9 +78,9 @@ impl Buffers {
     /// - `turn`: among those who wait, the lowest is served first.
     pub async fn take(&self, turn: u64, bytes: usize) -> Buffer {
         // Whatever is kept idle is of standard size, so that is what a small one costs too.
-        let size = bytes.max(self.shared.standard_bytes);
+        let size = bytes.max(self.stock.standard_bytes);
         let grains = self.grains(turn, size.div_ceil(GRAIN_BYTES).min(self.grains_max)).await;
-        let idle = self.shared.idle.lock().pop();
+        let idle = self.stock.idle.lock().pop();
         let mut memory = idle.unwrap_or_default();
         memory.resize(size, 0);
         Buffer { memory, grains }
@@ -88,10 +88,10 @@ impl Buffers {
 
     async fn grains(&self, turn: u64, count: usize) -> Grains {
         let granted = {
-            let mut room = self.shared.room.lock();
+            let mut room = self.stock.room.lock();
             if room.free >= count && room.waiting.is_empty() {
                 room.free -= count;
-                return Grains { shared: self.shared.clone(), count };
+                return Grains { stock: self.stock.clone(), count };
             }
             let (grant, granted) = oneshot::channel();
             room.came += 1;
@@ -126,13 +126,13 @@ impl Room {
 
 impl Drop for Grains {
     fn drop(&mut self) {
-        let mut room = self.shared.room.lock();
+        let mut room = self.stock.room.lock();
         room.free += self.count;
         let served: Vec<_> = std::iter::from_fn(|| room.next()).collect();
         drop(room);
         for Waiting { grains, grant } in served {
             // If nobody waits for them any more, they go back from here, and on to the next.
-            let _ = grant.send(Self { shared: self.shared.clone(), count: grains });
+            let _ = grant.send(Self { stock: self.stock.clone(), count: grains });
         }
     }
 }
@@ -167,9 +167,9 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
-        let shared = &self.grains.shared;
-        if memory.len() == shared.standard_bytes {
-            shared.idle.lock().push(memory);
+        let stock = &self.grains.stock;
+        if memory.len() == stock.standard_bytes {
+            stock.idle.lock().push(memory);
         }
     }
 }

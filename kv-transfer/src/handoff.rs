@@ -18,13 +18,13 @@ pub fn page_digest(layer: u32, block: u32, page: &[u8]) -> u64 {
 }
 
 /// The digest of a page that is copied from memory to memory, bound to where it is and where it
-/// goes: xxh3-64 of the sender's block and its generation, seeded as [`page_digest`].
+/// goes: xxh3-64 of the sender's block and its version, seeded as [`page_digest`].
 ///
 /// There is no wire on which bits could change, so nothing reads the page to hash it; what can go
 /// wrong is that another page is copied, or that one is left out. That is what this digest is of.
 #[must_use]
 pub fn place_digest(layer: u32, block: u32, source: BlockRef) -> u64 {
-    let source = u64::from(source.block.0) << 32 | u64::from(source.generation.0);
+    let source = u64::from(source.block.0) << 32 | u64::from(source.version.0);
     page_digest(layer, block, &source.to_le_bytes())
 }
 

@@ -37,7 +37,7 @@ pub use pending::PendingHandoff;
 /// A clone is another handle. Nothing runs in it by itself: streams are driven by whoever serves
 /// them, and a hand-off ends with its [`PendingHandoff`] at the latest.
 #[derive(Clone)]
-pub struct Receiver(Arc<Shared>);
+pub struct Receiver(Arc<Destination>);
 
 /// A receiver's identity and limits.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub struct Expected {
     pub deadline: Instant,
 }
 
-struct Shared {
+struct Destination {
     config: ReceiverConfig,
     pool: BlockPool,
     region: Arc<dyn KvRegion>,
@@ -88,7 +88,7 @@ impl Receiver {
         assert_eq!(pool.block_tokens(), region.layout().block_tokens, "one pool, one region");
         let table = Table::new(config.handoffs_max);
         let stats = Arc::new(TransferStats::default());
-        Self(Arc::new(Shared { config, pool, region, table, stats }))
+        Self(Arc::new(Destination { config, pool, region, table, stats }))
     }
 
     /// Opens a hand-off. From here on, whoever knows its id may write until it ends.

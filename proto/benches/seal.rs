@@ -10,7 +10,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use proto::v1::generate_response::{Event, Tokens};
 use proto::{SealChain, Sealed as _, v1};
-use scheduler::{
+use words::{
     ClientId, Generation, RequestId, SampledToken, Sampling, StopRules, TenantSalt, TokenLogprob,
 };
 

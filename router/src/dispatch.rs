@@ -20,11 +20,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use cluster::ErrorCode;
 use parking_lot::Mutex;
-use scheduler::{
-    ClientId, FinishReason, Generation, PromptLogprob, Role, SampledToken, StreamPermit, WorkerId,
-};
+use scheduler::StreamPermit;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use words::{ClientId, FinishReason, Generation, PromptLogprob, Role, SampledToken, WorkerId};
 
 pub use self::admission::AdmissionConfig;
 pub use self::dispatcher::{Dispatcher, DispatcherConfig};

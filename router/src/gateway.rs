@@ -8,8 +8,9 @@ use cluster::Lifecycle;
 use cluster::telemetry::Metrics;
 use futures::future::try_join_all;
 use kv_cache::TokenId;
-use scheduler::{ClientId, Generation, RequestId, StreamLimits, Streams};
+use scheduler::{StreamLimits, Streams};
 use tokio::time::timeout_at;
+use words::{ClientId, Generation, RequestId};
 
 use crate::callers::access::AccessLog;
 use crate::callers::in_flight::{self, InFlight};

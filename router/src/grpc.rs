@@ -12,11 +12,11 @@ use proto::v1;
 use proto::v1::inference_request::Input as WireInput;
 use proto::v1::inference_response::{ChoiceFinished, Delta, Event, Started, Usage};
 use proto::v1::inference_server::{Inference, InferenceServer};
-use scheduler::{ClientId, RequestId, TenantSalt, TokenLogprob, WorkerId};
 use serde_json::json;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response};
 use uuid::Uuid;
+use words::{ClientId, RequestId, TenantSalt, TokenLogprob, WorkerId};
 
 use crate::api::openai::{Ignored, MessageRules};
 use crate::callers::access::{Call, Status};

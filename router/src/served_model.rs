@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kv_cache::TokenId;
 use model_folder::{Fields, FolderError, ModelFolder};
-use scheduler::Sampling;
+use words::Sampling;
 
 use crate::error::echo;
 use crate::text::template::TemplateLoadError;

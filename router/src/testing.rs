@@ -12,12 +12,12 @@ use cluster::{ErrorCode, HttpServer, Lifecycle};
 use kv_cache::TokenId;
 use model_folder::SpecialTokens;
 use parking_lot::Mutex;
-use scheduler::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
+use words::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
 
 use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Readiness, Route,

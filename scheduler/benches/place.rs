@@ -11,10 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use scheduler::{
-    Address, Capacity, ClusterSnapshot, Fingerprint, Incarnation, LeastLoad, Ledger, Load,
-    NodeState, PlacementRequest, Placer, Role, WorkerInfo, WorkerView,
-};
+use scheduler::{ClusterSnapshot, LeastLoad, Ledger, PlacementRequest, Placer, WorkerView};
+use words::{Address, Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerInfo};
 
 fn worker(index: u32, now: Instant) -> WorkerView {
     let role = if index.is_multiple_of(2) { Role::Prefill } else { Role::Decode };

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::ClientId;
+use words::ClientId;
 
 /// The part of a step's prompt tokens that is the oldest prompt's.
 const ELDEST_SHARE: u32 = 2;

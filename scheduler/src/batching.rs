@@ -27,8 +27,9 @@
 
 mod planner;
 
+use words::ClientId;
+
 use self::planner::Planner;
-use crate::ClientId;
 
 /// A sequence's name in its engine; the order is the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

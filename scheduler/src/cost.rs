@@ -12,8 +12,7 @@ pub mod prior;
 
 pub use fit::{Line, LineFit, MeanFit};
 pub use output::OutputLengths;
-
-use crate::Load;
+use words::Load;
 
 /// Seconds a prompt token takes before anything was measured.
 const PREFILL_S_PER_TOKEN_PRIOR: f64 = 1.0 / prior::PREFILL_TOKENS_PER_S;

@@ -1,4 +1,4 @@
-//! Every decision, and the words it is made in.
+//! Every decision: who is let in, where a request goes, who runs in the next step, and what things cost.
 //!
 //! Pure: time is an argument, nothing here owns a task, a socket or a device. The same code runs in
 //! the router, in the engine and under the simulator's virtual clock.
@@ -11,9 +11,7 @@ pub mod batching;
 pub mod cost;
 pub mod partition;
 pub mod placement;
-pub mod request;
 pub mod slo;
-pub mod worker;
 
 pub use admission::{Forecast, Need, StreamLimits, StreamPermit, Streams, Turns};
 pub use backlog::Backlog;
@@ -22,11 +20,4 @@ pub use placement::{
     Assigned, Candidate, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Path, Placement,
     PlacementReason, PlacementRequest, Placer, Refusal, WorkerView,
 };
-pub use request::{
-    ClientId, FinishReason, Generation, PromptLogprob, RequestId, SampledToken, Sampling,
-    StopRules, TenantSalt, TokenLogprob,
-};
 pub use slo::{Goodput, SloTargets, SloWindow};
-pub use worker::{
-    Address, Capacity, Fingerprint, Incarnation, Life, Load, NodeState, Role, WorkerId, WorkerInfo,
-};

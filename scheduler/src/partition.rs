@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Role;
+use words::Role;
 
 /// How long after its latest step decode still counts as at work: two slow steps. Between two of them
 /// it is idle for a moment, and a prefill step that took that moment for the end of all decoding

@@ -13,6 +13,7 @@ mod snapshot;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
+use words::{Address, ClientId, Fingerprint, Generation, Life, WorkerId};
 
 pub use editions::{Edition, choose, editions};
 pub use least_load::{HandoffPolicy, LeastLoad};
@@ -20,7 +21,7 @@ pub use ledger::{Entry, Ledger};
 pub use snapshot::{Assigned, ClusterSnapshot, WorkerView};
 
 use crate::cost::Terms;
-use crate::{Address, ClientId, Fingerprint, Forecast, Generation, Life, Turns, WorkerId};
+use crate::{Forecast, Turns};
 
 /// Chooses workers.
 pub trait Placer: Send + Sync {
@@ -39,7 +40,7 @@ pub trait Placer: Send + Sync {
 /// What a decision depends on, of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct PlacementRequest<'a> {
-    /// The model's name, as in [`crate::Fingerprint::model`].
+    /// The model's name, as in [`words::Fingerprint::model`].
     pub model: &'a str,
     /// Tokens to compute before the first new one: the prompt, and output of an earlier attempt.
     pub context_tokens: u32,

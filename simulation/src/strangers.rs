@@ -7,7 +7,7 @@ mod impostor;
 use std::time::Duration;
 
 use cluster::Membership as _;
-use scheduler::WorkerInfo;
+use words::WorkerInfo;
 
 use self::calls::{Call, was_served};
 use self::disguise::Disguise;

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use caller::{Caller, Door, Shared};
+use caller::{Caller, Campaign, Door};
 use house::House;
 use vitals::Pulse;
 
@@ -101,14 +101,14 @@ pub async fn run(config: &Config, tally: Arc<Tally>) -> Report {
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     let cases = case::answered(config.cases, &mut rng, &house.model).await;
     let (ledger, is_over) = (house.ledger.clone(), AtomicBool::new(false));
-    let shared = Arc::new(Shared { cases, ledger, tally: tally.clone(), is_over });
+    let campaign = Arc::new(Campaign { cases, ledger, tally: tally.clone(), is_over });
     let house = Arc::new(house);
     let mut pulses = Vec::new();
     for round in 0..config.rounds {
         let plan = Plan::new(config.seed, round, config.spared(round), config.round);
         eprintln!("{plan}");
         let before = house.vitals_now().await.into_iter().map(|(_, process, _)| process).collect();
-        play(&house, &shared, config, &plan, &mut rng).await;
+        play(&house, &campaign, config, &plan, &mut rng).await;
         house.rests().await;
         rest(&house, before, &mut pulses).await;
     }
@@ -128,19 +128,19 @@ pub async fn run(config: &Config, tally: Arc<Tally>) -> Report {
 /// One round: faults as planned, clients until they are over, all to their ends.
 async fn play(
     house: &Arc<House>,
-    shared: &Arc<Shared>,
+    campaign: &Arc<Campaign>,
     config: &Config,
     plan: &Plan,
     rng: &mut ChaCha8Rng,
 ) {
-    shared.is_over.store(false, Ordering::Relaxed);
+    campaign.is_over.store(false, Ordering::Relaxed);
     let began = Instant::now();
     let mut callers = JoinSet::new();
     for number in 0..config.clients {
         let doors = house.doors().into_iter();
         let doors = doors.map(|(router, http, grpc)| Door::new(router, http, grpc)).collect();
         let (name, rng) = (format!("client {number}"), ChaCha8Rng::from_rng(rng));
-        callers.spawn(Caller { name, rng, doors, shared: shared.clone() }.run());
+        callers.spawn(Caller { name, rng, doors, campaign: campaign.clone() }.run());
     }
     let mut faults = JoinSet::new();
     for event in plan.events.iter().copied() {
@@ -149,11 +149,11 @@ async fn play(
         faults.spawn(async move { house.suffer(event).await });
     }
     sleep_until((began + plan.length).into()).await;
-    shared.is_over.store(true, Ordering::Relaxed);
+    campaign.is_over.store(true, Ordering::Relaxed);
     faults.join_all().await;
     let healed = began.elapsed();
     callers.join_all().await;
-    let (ended, counts) = (began.elapsed(), shared.tally.counts());
+    let (ended, counts) = (began.elapsed(), campaign.tally.counts());
     eprintln!("all is well after {healed:.1?}, answered after {ended:.1?}; {counts}");
 }
 

@@ -10,7 +10,7 @@ use crate::client::http::{Answer, Client, chat_body};
 /// Clients that keep a router busy.
 #[derive(Debug)]
 pub struct Load {
-    shared: Arc<Shared>,
+    run: Arc<LoadRun>,
     clients: JoinSet<Vec<Result<Answer, String>>>,
 }
 
@@ -24,7 +24,7 @@ pub struct Report {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LoadRun {
     client: Client,
     max_tokens: u32,
     is_over: AtomicBool,
@@ -38,7 +38,7 @@ impl Load {
     /// Starts `clients` clients; each chats, one request after the other, until [`Load::stop`].
     #[must_use]
     pub fn start(client: &Client, clients: usize, max_tokens: u32) -> Self {
-        let shared = Arc::new(Shared {
+        let run = Arc::new(LoadRun {
             client: client.clone(),
             max_tokens,
             is_over: AtomicBool::new(false),
@@ -47,15 +47,15 @@ impl Load {
         });
         let mut set = JoinSet::new();
         for _ in 0..clients {
-            set.spawn(shared.clone().run());
+            set.spawn(run.clone().run());
         }
-        Self { shared, clients: set }
+        Self { run, clients: set }
     }
 
     /// Requests that have come to an end.
     #[must_use]
     pub fn ended(&self) -> usize {
-        self.shared.ended.load(Ordering::Relaxed)
+        self.run.ended.load(Ordering::Relaxed)
     }
 
     /// Lets every client finish the request it is at, and reports.
@@ -63,7 +63,7 @@ impl Load {
     /// # Panics
     /// If a client did.
     pub async fn stop(self) -> Report {
-        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.run.is_over.store(true, Ordering::Relaxed);
         Report::from_results(self.clients.join_all().await.into_iter().flatten())
     }
 }
@@ -97,9 +97,9 @@ pub fn message(number: usize) -> String {
     format!("What do you know about {subject}? {detail}This is question {number}.")
 }
 
-// === impl Shared ===
+// === impl LoadRun ===
 
-impl Shared {
+impl LoadRun {
     async fn run(self: Arc<Self>) -> Vec<Result<Answer, String>> {
         let mut results = Vec::new();
         while !self.is_over.load(Ordering::Relaxed) {

@@ -13,7 +13,7 @@ use proto::v1;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use scheduler::{Sampling, StopRules, TokenLogprob};
+use words::{Sampling, StopRules, TokenLogprob};
 
 /// Change it to try others; a failure prints it.
 const SEED: u64 = 20_261_123;

@@ -27,14 +27,14 @@ use proto::{Sealed as _, v1};
 use rstest::rstest;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use scheduler::{
-    Address, ClientId, Generation, Incarnation, RequestId, Role, Sampling, StopRules, TenantSalt,
-    WorkerInfo,
-};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use words::{
+    Address, ClientId, Generation, Incarnation, RequestId, Role, Sampling, StopRules, TenantSalt,
+    WorkerInfo,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

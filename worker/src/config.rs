@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster::connections::ConnectionLimits;
 use cluster::security::{Certificates, Security};
 use engine::EngineConfig;
-use scheduler::{Role, WorkerId};
+use words::{Role, WorkerId};
 
 /// The plain, validated settings of one worker.
 #[derive(Clone, Debug)]

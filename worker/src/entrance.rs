@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use cluster::clock;
 use engine::{EngineHandle, EngineStats};
 use parking_lot::Mutex;
+use scheduler::Backlog;
 use scheduler::admission::{Line, Need, retry_after};
 use scheduler::cost::prior::{DECODE_STEP_S, PREFILL_TOKENS_PER_S};
-use scheduler::{Backlog, ClientId, Generation, StopRules};
 use tokio::sync::oneshot;
+use words::{ClientId, Generation, StopRules};
 
 use crate::WorkerError;
 
@@ -28,7 +29,7 @@ const PROMPT_STEPS: u32 = 4;
 
 /// The way into a worker. A clone is another handle to the same one.
 #[derive(Clone)]
-pub struct Entrance(Arc<Shared>);
+pub struct Entrance(Arc<Lobby>);
 
 /// A request that asks to be let in.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,7 @@ pub struct Ask {
 /// A request's right to be worked on; dropping it makes room.
 #[must_use = "dropping it makes room for others"]
 pub struct Inside {
-    shared: Arc<Shared>,
+    lobby: Arc<Lobby>,
     ticket: u64,
     ask: Ask,
 }
@@ -66,7 +67,7 @@ pub struct AtEntrance {
     pub inside: Need,
 }
 
-struct Shared {
+struct Lobby {
     engine: EngineHandle,
     state: Mutex<State>,
     /// Whether places are taken by sequences that generate, and come free as those end.
@@ -152,10 +153,10 @@ fn need(engine: &EngineHandle, work: &Generation) -> Need {
     };
     let context = work.context();
     let end = (work.prompt.len() as u32).saturating_add(output).min(info.context_tokens_max);
-    let shared = context.len() as u32 / info.block_tokens;
-    let each = end.div_ceil(info.block_tokens).saturating_sub(shared);
+    let common = context.len() as u32 / info.block_tokens;
+    let each = end.div_ceil(info.block_tokens).saturating_sub(common);
     let choices = work.choices.len() as u32;
-    let blocks = shared.saturating_add(each.saturating_mul(choices));
+    let blocks = common.saturating_add(each.saturating_mul(choices));
     let cached = engine.cached_prefix(&context, &work.salt).blocks().len() as u32;
     Need {
         places: choices.min(info.sequences_max),
@@ -192,7 +193,7 @@ impl Entrance {
     fn new(engine: EngineHandle, line: Line, generates: bool) -> Self {
         let (doors, backlog) = (HashMap::new(), Backlog::default());
         let state = State { line, doors, backlog, refused: 0 };
-        Self(Arc::new(Shared { engine, state: Mutex::new(state), generates }))
+        Self(Arc::new(Lobby { engine, state: Mutex::new(state), generates }))
     }
 
     /// Waits in line, and comes in. Dropping the future leaves the line.
@@ -246,16 +247,16 @@ impl Entrance {
             return Err(state.refuse("as many requests wait as may", wait));
         };
         let door = state.hang(ticket, &ask);
-        let inside = Inside { shared: self.0.clone(), ticket, ask };
+        let inside = Inside { lobby: self.0.clone(), ticket, ask };
         state.let_in(&stats);
         drop(state);
         Ok((inside, door))
     }
 }
 
-// === impl Shared ===
+// === impl Lobby ===
 
-impl Shared {
+impl Lobby {
     async fn opened(&self, mut door: oneshot::Receiver<()>) {
         while tokio::time::timeout(LOOK_AGAIN, &mut door).await.is_err() {
             let stats = self.engine.stats();
@@ -327,9 +328,9 @@ impl State {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        let Self { shared, ticket, ask } = self;
-        let stats = shared.engine.stats();
-        let mut state = shared.state.lock();
+        let Self { lobby, ticket, ask } = self;
+        let stats = lobby.engine.stats();
+        let mut state = lobby.state.lock();
         if state.line.leave(*ticket) {
             drop(state.take_door(*ticket));
         } else {

@@ -134,7 +134,7 @@ impl WorkerError {
 
     /// The error of a call to `worker`.
     #[must_use]
-    pub fn peer(worker: &scheduler::WorkerId, status: &Status) -> Self {
+    pub fn peer(worker: &words::WorkerId, status: &Status) -> Self {
         Self::Peer {
             worker: worker.to_string(),
             code: status.into(),

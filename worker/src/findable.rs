@@ -17,11 +17,11 @@ const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// goes by that stops the next one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Findable {
-    shared: Arc<Shared>,
+    evidence: Arc<Evidence>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Evidence {
     followers: OnceLock<Followers>,
     standing: OnceLock<watch::Receiver<Standing>>,
     registered_since: Mutex<Option<Instant>>,
@@ -32,12 +32,12 @@ struct Shared {
 impl Findable {
     /// Routers that stream this worker's reports know it.
     pub(crate) fn by_streams(&self, followers: Followers) {
-        self.shared.followers.get_or_init(|| followers);
+        self.evidence.followers.get_or_init(|| followers);
     }
 
     /// Routers that watch the membership will know it.
     pub(crate) fn by_registration(&self, standing: watch::Receiver<Standing>) {
-        self.shared.standing.get_or_init(|| standing);
+        self.evidence.standing.get_or_init(|| standing);
         self.registered_for(cluster::clock::now());
     }
 
@@ -47,7 +47,7 @@ impl Findable {
     /// Why not.
     pub(crate) fn check(&self, now: Instant) -> Result<(), String> {
         let registered = self.registered_for(now);
-        if self.shared.followers.get().is_some_and(|followers| followers.count() > 0) {
+        if self.evidence.followers.get().is_some_and(|followers| followers.count() > 0) {
             return Ok(());
         }
         match registered {
@@ -62,8 +62,8 @@ impl Findable {
     }
 
     fn registered_for(&self, now: Instant) -> Option<Duration> {
-        let standing = self.shared.standing.get().map(|standing| *standing.borrow());
-        let mut since = self.shared.registered_since.lock();
+        let standing = self.evidence.standing.get().map(|standing| *standing.borrow());
+        let mut since = self.evidence.registered_since.lock();
         if standing != Some(Standing::Registered) {
             *since = None;
             return None;

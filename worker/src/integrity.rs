@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use proto::convert::required;
 use proto::{SealChain, Sealed, WireError, v1};
-use scheduler::Generation;
+use words::Generation;
 
 use crate::WorkerError;
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use engine::{EngineHandle, Event, EventStream, Mode, Submission};
 use proto::v1;
 use proto::v1::generate_response::{Event as Wire, Path, PromptScores, Started, Tokens};
-use scheduler::{Generation, PromptLogprob};
+use words::{Generation, PromptLogprob};
 
 use crate::{Responses, WorkerError};
 

@@ -13,9 +13,9 @@ use cluster::telemetry::{AdminServer, Metrics, Probes};
 use cluster::{Lifecycle, Membership, Registration, ReportService, Standing};
 use engine::{Engine, EngineError, EngineHandle, LoadProgress};
 use kv_cache::BlockId;
-use scheduler::{Address, Capacity, Fingerprint, Incarnation, NodeState, WorkerInfo};
 use tonic::service::Routes;
 use tracing::info;
+use words::{Address, Capacity, Fingerprint, Incarnation, NodeState, WorkerInfo};
 
 use crate::findable::Findable;
 use crate::metrics::WorkerCollector;

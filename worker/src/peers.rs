@@ -7,9 +7,9 @@ use std::time::Duration;
 use cluster::Members;
 use cluster::security::{Identity, Shown};
 use http::Uri;
-use scheduler::{Address, Role};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use words::{Address, Role};
 
 use crate::WorkerError;
 
@@ -93,7 +93,7 @@ mod tests {
 
     use cluster::testing::worker;
     use rstest::rstest;
-    use scheduler::Incarnation;
+    use words::Incarnation;
 
     use super::*;
 

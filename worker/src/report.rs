@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use engine::EngineHandle;
 use kv_cache::{BlockId, BlockRef};
 use parking_lot::Mutex;
-use scheduler::Load;
+use words::Load;
 
 use crate::{Entrance, KvHoldings};
 

@@ -10,10 +10,11 @@ use engine::ModelOptions;
 use engine::backend::cuda::{SmPartition, SmSplit};
 use futures::future::OptionFuture;
 use kv_transfer::transport::LocalReceivers;
-use scheduler::{HandoffPolicy, Role, WorkerId};
+use scheduler::HandoffPolicy;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+use words::{Role, WorkerId};
 use worker::WorkerConfig;
 use worker::node::BoundWorker;
 

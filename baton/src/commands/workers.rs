@@ -10,8 +10,8 @@ use kv_transfer::transport::{
     GrpcTransport, InProcessTransport, LocalReceivers, Target, Transport,
 };
 use kv_transfer::{Sender, SenderConfig};
-use scheduler::{Address, Incarnation, Role, WorkerId};
 use tracing::{info, warn};
+use words::{Address, Incarnation, Role, WorkerId};
 use worker::node::BoundWorker;
 
 use super::begin::Begun;

@@ -8,7 +8,7 @@ use engine::config::WeightDtype;
 use engine::{HostDemand, LoadFormat, ModelConfig};
 use kv_cache::KvDtype;
 use router::GatewayLimits;
-use scheduler::{Role, WorkerId};
+use words::{Role, WorkerId};
 
 use super::valid::{Device, KV_BLOCKS_MIN, layout};
 use super::{Settings, unknown_variables};

@@ -270,11 +270,8 @@ fn a_worker_on_all_addresses_is_published_by_one_that_can_be_called() {
     let model = crate::model::LocalModel { dir: demo, name: "demo".to_owned() };
     let host = |text: &str| {
         let settings = from_file(text).unwrap().validate().unwrap();
-        let worker = settings.worker(
-            scheduler::Role::Decode,
-            settings.worker_id(scheduler::Role::Decode),
-            &model,
-        );
+        let worker =
+            settings.worker(words::Role::Decode, settings.worker_id(words::Role::Decode), &model);
         worker.map(|config| config.advertise_host)
     };
     // A machine without a network has no such address, and is told.

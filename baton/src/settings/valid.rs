@@ -16,7 +16,8 @@ use kv_cache::{KvDtype, KvLayout};
 use router::callers::keys::Keys;
 use router::dispatch::AdmissionConfig;
 use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedModelConfig};
-use scheduler::{HandoffPolicy, PartitionTargets, Role, WorkerId};
+use scheduler::{HandoffPolicy, PartitionTargets};
+use words::{Role, WorkerId};
 use worker::WorkerConfig;
 
 use super::listen::ListenOn;

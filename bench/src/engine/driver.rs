@@ -11,11 +11,11 @@ use engine::{
 use futures::future::join_all;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use scheduler::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 /// Longest time between two tokens of a request before something is wrong.
 const SILENCE_MAX: Duration = Duration::from_secs(120);

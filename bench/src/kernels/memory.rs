@@ -9,7 +9,7 @@ use engine::backend::cuda::driver::compiler::{Compiler, Defines};
 use engine::backend::cuda::driver::device::{Device, Priority, Stream};
 use engine::backend::cuda::driver::kernel::{ArgumentRef, Launch};
 use engine::backend::cuda::driver::memory::DeviceMemory;
-use kv_cache::{BlockId, BlockRef, Generation, PageRange};
+use kv_cache::{BlockId, BlockRef, BlockVersion, PageRange};
 use rand::{Rng as _, RngExt as _};
 
 use super::report::{Cost, KernelRow};
@@ -55,7 +55,7 @@ fn to_and_from_host(
     (order, step): (&str, u32),
 ) -> Result<()> {
     let region = gpu.backend.region();
-    let reference = |block| BlockRef { block: BlockId(block), generation: Generation(0) };
+    let reference = |block| BlockRef { block: BlockId(block), version: BlockVersion(0) };
     let copied = if lab.is_small() { COPIED_SMALL } else { COPIED };
     let blocks: Vec<_> = (0..copied as u32).map(|i| reference(i * step % BLOCKS as u32)).collect();
     let range = PageRange { layers: 0..config.layers, blocks: &blocks };
@@ -93,7 +93,7 @@ fn copy_block(
     let [from, to] = [BlockId(37), BlockId(BLOCKS as u32 - 1)];
     gpu.backend.copy_block(from, to)?;
     let mut pages = |block| {
-        let blocks = [BlockRef { block, generation: Generation(0) }];
+        let blocks = [BlockRef { block, version: BlockVersion(0) }];
         let range = PageRange { layers: 0..config.layers, blocks: &blocks };
         let mut bytes = vec![0; range.pages() * region.layout().page_bytes()];
         let fence = gpu.backend.fence()?;

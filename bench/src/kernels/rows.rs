@@ -4,7 +4,7 @@ use anyhow::Result;
 use engine::ModelConfig;
 use engine::backend::{Attention, Backend};
 use half::bf16;
-use kv_cache::{BlockRef, Generation, PageRange};
+use kv_cache::{BlockRef, BlockVersion, PageRange};
 
 use super::report::{Cost, KernelRow};
 use super::rig::{BLOCK_TOKENS, Output, Piece, Rig, Room, norm};
@@ -194,7 +194,7 @@ impl<B: Backend> RopeOperands<B> {
 
 /// A layer's keys and values of a sequence's blocks.
 fn pages<B: Backend>(rig: &mut Rig<B>, piece: &Piece, layer: u32) -> Result<Vec<f32>> {
-    let reference = |&block| BlockRef { block, generation: Generation(0) };
+    let reference = |&block| BlockRef { block, version: BlockVersion(0) };
     let blocks: Vec<_> = piece.blocks.iter().map(reference).collect();
     let range = PageRange { layers: layer..layer + 1, blocks: &blocks };
     let mut bytes = vec![0; range.pages() * rig.backend.layout().page_bytes()];

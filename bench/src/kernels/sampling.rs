@@ -10,7 +10,7 @@ use engine::config::WeightDtype;
 use engine::weights::{Tensor, TensorData};
 use engine::{CpuBackend, LogitsFault, ModelConfig, SampleRow, Sampled, ScoreRow};
 use rand::RngExt as _;
-use scheduler::{Sampling, TokenLogprob};
+use words::{Sampling, TokenLogprob};
 
 use super::report::{Cost, KernelRow};
 use super::rig::{Piece, Rig, Room, step};

@@ -7,11 +7,11 @@ use std::time::Duration;
 use proto::Readable;
 use proto::v1;
 use proto::v1::worker_client::WorkerClient;
-use scheduler::{Address, Life, Load, NodeState, Role, WorkerInfo};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, warn};
+use words::{Address, Life, Load, NodeState, Role, WorkerInfo};
 
 use super::LoadConfig;
 use super::attention::Attention;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use scheduler::{Load, NodeState, WorkerInfo, WorkerView};
+use scheduler::WorkerView;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
+use words::{Load, NodeState, WorkerInfo};
 
 use crate::clock;
 

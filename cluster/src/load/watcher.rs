@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use scheduler::{ClusterSnapshot, Life, WorkerId, WorkerInfo, WorkerView};
+use scheduler::{ClusterSnapshot, WorkerView};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
+use words::{Life, WorkerId, WorkerInfo};
 
 use super::LoadConfig;
 use super::member::{Member, Seen, Sighting};

@@ -4,8 +4,8 @@
 //! address, another fingerprint. The seal is xxh3-64 over the entry without it, so that a damaged entry is
 //! none. Against faults, not forgery.
 
-use scheduler::WorkerInfo;
 use serde_json::Value;
+use words::WorkerInfo;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The field with the seal.
@@ -54,7 +54,7 @@ fn seal(entry: &Value) -> Result<String, EntryError> {
 
 #[cfg(test)]
 mod tests {
-    use scheduler::Role;
+    use words::Role;
 
     use super::*;
     use crate::testing::worker;

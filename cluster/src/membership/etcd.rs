@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use scheduler::{NodeState, WorkerInfo};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use words::{NodeState, WorkerInfo};
 
 use super::{Entry, Members, Membership, Registration, Standing, check};
 use crate::ClusterError;

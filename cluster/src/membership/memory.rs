@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use scheduler::{NodeState, WorkerId, WorkerInfo};
 use tokio::sync::watch;
+use words::{NodeState, WorkerId, WorkerInfo};
 
 use super::{Entry, Members, Membership, Registration, Standing, check};
 use crate::ClusterError;

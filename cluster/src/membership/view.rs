@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use scheduler::{NodeState, WorkerId, WorkerInfo};
+use words::{NodeState, WorkerId, WorkerInfo};
 
 use super::Members;
 
@@ -159,7 +159,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use rstest::rstest;
-    use scheduler::{Incarnation, Role};
+    use words::{Incarnation, Role};
 
     use super::*;
     use crate::testing::worker;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rstest::rstest;
-use scheduler::NodeState;
+use words::NodeState;
 
 use super::*;
 use crate::ClusterError;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use scheduler::{Address, Role, WorkerId};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use words::{Address, Role, WorkerId};
 
 use super::dial::Dialler;
 use super::net::{Connection, Dial};
@@ -279,7 +279,7 @@ fn tune(endpoint: Endpoint, purpose: Purpose) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use scheduler::Incarnation;
+    use words::Incarnation;
 
     use super::*;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use scheduler::{Role, WorkerId};
 use tokio::net::TcpStream;
+use words::{Role, WorkerId};
 
 use super::net::{Connection, Dial};
 use crate::security::Security;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use rustls_pki_types::CertificateDer;
-use scheduler::{Role, WorkerId};
+use words::{Role, WorkerId};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 

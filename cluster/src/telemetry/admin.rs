@@ -10,11 +10,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use scheduler::NodeState;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use words::NodeState;
 
 use super::metrics::{self, Metrics};
 use crate::connections::{ConnectionLimits, Connections};
@@ -47,7 +47,7 @@ pub struct AdminServer {
 }
 
 #[derive(Clone)]
-struct Shared {
+struct AdminState {
     probes: Arc<Probes>,
     metrics: Metrics,
 }
@@ -201,19 +201,19 @@ fn routes(probes: Probes, metrics: Metrics) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(scrape))
-        .with_state(Shared { probes: Arc::new(probes), metrics })
+        .with_state(AdminState { probes: Arc::new(probes), metrics })
 }
 
-async fn health(State(shared): State<Shared>) -> Response {
-    answer(shared.probes.health())
+async fn health(State(state): State<AdminState>) -> Response {
+    answer(state.probes.health())
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
-    answer(shared.probes.readiness())
+async fn ready(State(state): State<AdminState>) -> Response {
+    answer(state.probes.readiness())
 }
 
-async fn scrape(State(shared): State<Shared>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.encode()).into_response()
+async fn scrape(State(state): State<AdminState>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], state.metrics.encode()).into_response()
 }
 
 fn answer(answer: Answer) -> Response {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use cluster::rpc::{Listener, Server};
 use cluster::testing::worker;
 use cluster::{Followers, Lifecycle, ReportService};
-use scheduler::{Incarnation, Load, Role, WorkerInfo};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
+use words::{Incarnation, Load, Role, WorkerInfo};
 
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(20);
 

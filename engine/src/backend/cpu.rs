@@ -14,7 +14,7 @@ mod tensor;
 use std::sync::Arc;
 
 use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
-use scheduler::TokenLogprob;
+use words::TokenLogprob;
 
 use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch};

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
-use scheduler::TokenLogprob;
+use words::TokenLogprob;
 
 use self::attention::PagedAttention;
 use self::driver::compiler::Compiler;

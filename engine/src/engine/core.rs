@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use kv_cache::{BlockHandle, Fence};
 use scheduler::batching::{self, BatchLimits, Plan, PlannedRow, SequenceKey, Standing};
-use scheduler::{FinishReason, PromptLogprob, SampledToken};
+use words::{FinishReason, PromptLogprob, SampledToken};
 
 use super::StepModel;
 use super::request::Pages;
@@ -22,7 +22,7 @@ use super::step::{Flight, Outcome, Part, Step};
 use crate::batch::Sampled;
 use crate::clock;
 use crate::error::{EngineError, LogitsFault};
-use crate::handle::{Command, Event, SequenceError, Shared};
+use crate::handle::{Command, Event, Exchange, SequenceError};
 use crate::stats::Meter;
 
 /// How often a reader that has stalled, or memory that others hold, is looked at again while
@@ -45,7 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_micros(300);
 /// The engine's thread: owner of the model and of everything that is done with it.
 pub(super) struct Core<M: StepModel> {
     model: M,
-    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
     limits: BatchLimits,
     roster: Roster,
     meter: Meter,
@@ -66,11 +66,11 @@ pub(super) struct Core<M: StepModel> {
 // === impl Core ===
 
 impl<M: StepModel> Core<M> {
-    pub(super) fn new(model: M, shared: Arc<Shared>, limits: BatchLimits) -> Self {
-        let roster = Roster::new(Arc::clone(&shared));
+    pub(super) fn new(model: M, exchange: Arc<Exchange>, limits: BatchLimits) -> Self {
+        let roster = Roster::new(Arc::clone(&exchange));
         Self {
             model,
-            shared,
+            exchange,
             limits,
             roster,
             meter: Meter::default(),
@@ -117,7 +117,7 @@ impl<M: StepModel> Core<M> {
         if let Some(flight) = self.flight.take() {
             self.collect(flight);
         }
-        self.shared.outbox.flush();
+        self.exchange.outbox.flush();
     }
 
     /// Ends everything that is outstanding, or on its way here.
@@ -132,8 +132,8 @@ impl<M: StepModel> Core<M> {
 
     /// Takes in what has arrived; waits only where there is nothing to do. `false` means stop.
     fn take_commands(&mut self, commands: &Receiver<Command>, moved: bool) -> bool {
-        let is_stopping = self.shared.stop_at().is_some();
-        self.shared.outbox.flush();
+        let is_stopping = self.exchange.stop_at().is_some();
+        self.exchange.outbox.flush();
         self.await_planning(commands);
         let first = if !moved {
             none_if(commands.recv_timeout(STALLED_WAIT), &RecvTimeoutError::Timeout)
@@ -168,7 +168,7 @@ impl<M: StepModel> Core<M> {
     }
 
     pub(super) fn must_stop(&self) -> bool {
-        let stop_at = self.shared.stop_at();
+        let stop_at = self.exchange.stop_at();
         stop_at.is_some_and(|deadline| self.is_idle() || deadline <= clock::now())
     }
 
@@ -251,7 +251,7 @@ impl<M: StepModel> Core<M> {
 
     fn plan(&mut self) -> (Plan, Vec<SequenceKey>) {
         let views = self.roster.views();
-        let available_blocks = self.shared.pool.counts().available();
+        let available_blocks = self.exchange.pool.counts().available();
         let mut probed = Vec::new();
         let plan = batching::plan(&self.step_limits(), &views, available_blocks, &mut |key| {
             probed.push(key);
@@ -261,7 +261,7 @@ impl<M: StepModel> Core<M> {
     }
 
     fn step_limits(&self) -> BatchLimits {
-        let wanted_blocks = self.shared.wanted_blocks.load(Ordering::Relaxed);
+        let wanted_blocks = self.exchange.wanted_blocks.load(Ordering::Relaxed);
         let limits = BatchLimits { wanted_blocks, ..self.limits };
         let BatchLimits { tokens_max, sequences_max, block_tokens, .. } = limits;
         if !self.model.expects_others() {
@@ -319,7 +319,7 @@ impl<M: StepModel> Core<M> {
         let table = &mut sequence.table;
         let (missing, copies) = (table.blocks_missing(row.tokens as usize), table.needs_copy());
         let blocks = missing as u32 + u32::from(copies);
-        let Ok(mut credit) = self.shared.pool.reserve(blocks) else { return Ok(false) };
+        let Ok(mut credit) = self.exchange.pool.reserve(blocks) else { return Ok(false) };
         let bound = credit.bind_many(blocks).expect("as many blocks were reserved");
         let mut bound = bound.into_iter();
         if copies && let Some(own) = bound.next() {
@@ -331,7 +331,7 @@ impl<M: StepModel> Core<M> {
             self.model.copy_block(from, to)?;
         }
         bound.for_each(|block| table.push(block));
-        self.shared.live.set(row.key, &sequence.table);
+        self.exchange.live.set(row.key, &sequence.table);
         Ok(true)
     }
 
@@ -339,7 +339,7 @@ impl<M: StepModel> Core<M> {
     fn start(&mut self, key: SequenceKey) {
         let Some((request, sequence)) = self.roster.pair_mut(key) else { return };
         sequence.standing = Standing::Running;
-        self.shared.live.set(key, &sequence.table);
+        self.exchange.live.set(key, &sequence.table);
         let cached_tokens = sequence.table.tokens();
         if !request.has_started() && !request.resumed {
             self.meter.stats.cached_tokens += cached_tokens as u64;
@@ -347,7 +347,7 @@ impl<M: StepModel> Core<M> {
         request.start(cached_tokens);
         let cached_blocks = cached_tokens / self.limits.block_tokens as usize;
         // Written in earlier steps, which have ended: behind any fence.
-        let layers = 0..self.shared.info.layout.layers;
+        let layers = 0..self.exchange.info.layout.layers;
         let pages = Pages { layers, fence: Fence::default(), last_chunk: false };
         request.announce(&sequence.table.blocks()[..cached_blocks], pages);
         request.note_announced(cached_blocks);
@@ -456,9 +456,9 @@ impl<M: StepModel> Core<M> {
     fn conclude(&mut self, part: &Part, sampled: &mut Vec<(u32, Sampled)>) {
         let key = part.row.key;
         let Some((request, sequence)) = self.roster.pair_mut(key) else { return };
-        if self.shared.info.prefix_cache {
+        if self.exchange.info.prefix_cache {
             let prompt = &request.work.prompt;
-            sequence.seal(&self.shared.pool, &request.hasher, prompt, part.written_tokens);
+            sequence.seal(&self.exchange.pool, &request.hasher, prompt, part.written_tokens);
         }
         if !part.completes {
             return;
@@ -546,8 +546,8 @@ impl<M: StepModel> Core<M> {
     fn publish(&self) {
         let mut stats = self.meter.stats.clone();
         self.roster.count(&mut stats);
-        *self.shared.stats.lock() = stats;
-        self.shared.outbox.flush();
+        *self.exchange.stats.lock() = stats;
+        self.exchange.outbox.flush();
     }
 }
 

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::{EngineConfig, StepModel, commands_max, step_events_max};
 use crate::clock;
 use crate::error::EngineError;
-use crate::handle::{Command, EngineHandle, EngineInfo, SequenceError, Shared};
+use crate::handle::{Command, EngineHandle, EngineInfo, Exchange, SequenceError};
 use kv_cache::KvRegion;
 
 /// The loop of [`super::Engine`], a turn at a time: for a simulation, where time is not the thread's.
@@ -17,7 +17,7 @@ use kv_cache::KvRegion;
 /// Dropping it ends whatever is outstanding, as the end of the thread would.
 pub struct DrivenEngine<M: StepModel> {
     core: Core<M>,
-    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
     commands: Receiver<Command>,
     arrived: Arc<Notify>,
     /// Closed by the engine's end.
@@ -54,12 +54,13 @@ impl<M: StepModel> DrivenEngine<M> {
         let (sender, commands) = std::sync::mpsc::sync_channel(commands_max(&info));
         let (alive, stopped) = watch::channel(());
         let events = step_events_max(&info, config);
-        let shared = Arc::new(Shared::new(info, region, events).without_courier());
-        let core = Core::new(model, Arc::clone(&shared), config.limits(shared.info.total_blocks));
+        let exchange = Arc::new(Exchange::new(info, region, events).without_courier());
+        let core =
+            Core::new(model, Arc::clone(&exchange), config.limits(exchange.info.total_blocks));
         let arrived = Arc::new(Notify::new());
         let handle =
-            EngineHandle::driven(Arc::clone(&shared), sender, stopped, Arc::clone(&arrived));
-        Ok((handle, Self { core, shared, commands, arrived, _alive: alive }))
+            EngineHandle::driven(Arc::clone(&exchange), sender, stopped, Arc::clone(&arrived));
+        Ok((handle, Self { core, exchange, commands, arrived, _alive: alive }))
     }
 
     /// Takes in what has arrived and goes one step further. Never waits.
@@ -93,7 +94,7 @@ impl<M: StepModel> DrivenEngine<M> {
 
 impl<M: StepModel> Drop for DrivenEngine<M> {
     fn drop(&mut self) {
-        self.shared.healthy.store(false, std::sync::atomic::Ordering::Release);
+        self.exchange.healthy.store(false, std::sync::atomic::Ordering::Release);
         self.core.land();
         self.core.fail_all(&SequenceError::ShuttingDown, &self.commands);
     }

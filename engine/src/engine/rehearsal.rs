@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use kv_cache::BlockId;
-use scheduler::Sampling;
+use words::Sampling;
 
 use super::StepModel;
 use crate::batch::{SampleRow, SequenceRows, StepBatch};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kv_cache::{BlockHandle, ChainHasher, Fence, TokenId};
-use scheduler::{FinishReason, Generation, SampledToken};
+use words::{FinishReason, Generation, SampledToken};
 
 use crate::handle::{Event, EventSender, FilledPages, QueuePlace};
 

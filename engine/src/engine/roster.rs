@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use kv_cache::{BlockTable, TokenId};
 use scheduler::batching::{PrefixHit, SequenceKey, SequenceView, Standing};
-use scheduler::{FinishReason, SampledToken};
+use words::{FinishReason, SampledToken};
 
 use super::ordered::OrderedMap;
 use super::request::{Request, Terms};
-use crate::handle::{Accepted, Event, Mode, SequenceError, Shared, Submission};
+use crate::handle::{Accepted, Event, Exchange, Mode, SequenceError, Submission};
 use crate::sequence::Sequence;
 use crate::stats::EngineStats;
 
@@ -21,19 +21,19 @@ pub(super) struct Roster {
     limbo: Vec<(SequenceKey, Sequence)>,
     /// Steps up to this one have ended.
     collected: u64,
-    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
 }
 
 // === impl Roster ===
 
 impl Roster {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(exchange: Arc<Exchange>) -> Self {
         Self {
             requests: OrderedMap::new(),
             sequences: OrderedMap::new(),
             limbo: Vec::new(),
             collected: 0,
-            shared,
+            exchange,
         }
     }
 
@@ -56,7 +56,7 @@ impl Roster {
     pub(super) fn enter(&mut self, accepted: Accepted) -> u64 {
         let Accepted { request: number, submission, hasher, hashes, events, place } = accepted;
         let Submission { work, mode, deadline } = submission;
-        let info = &self.shared.info;
+        let info = &self.exchange.info;
         let request = Request::new(Terms {
             work: Arc::clone(&work),
             events,
@@ -130,14 +130,14 @@ impl Roster {
     ///
     /// Prompt tokens that need scores need their rows computed, so nothing is looked up for them.
     pub(super) fn pin_prefix(&mut self, key: SequenceKey) -> PrefixHit {
-        let shared = Arc::clone(&self.shared);
+        let exchange = Arc::clone(&self.exchange);
         let Some((request, sequence)) = self.pair_mut(key) else { return PrefixHit::default() };
-        if !shared.info.prefix_cache || request.wants_scores() {
+        if !exchange.info.prefix_cache || request.wants_scores() {
             return PrefixHit::default();
         }
-        let before = shared.pool.counts().available();
-        let tokens = sequence.pin_prefix(&shared.pool, &request.hasher, &request.work.prompt);
-        let blocks_taken = before.saturating_sub(shared.pool.counts().available());
+        let before = exchange.pool.counts().available();
+        let tokens = sequence.pin_prefix(&exchange.pool, &request.hasher, &request.work.prompt);
+        let blocks_taken = before.saturating_sub(exchange.pool.counts().available());
         PrefixHit { tokens: tokens as u32, blocks_taken }
     }
 
@@ -156,7 +156,7 @@ impl Roster {
     pub(super) fn preempt(&mut self, key: SequenceKey) {
         if let Some(sequence) = self.sequences.get_mut(key) {
             sequence.preempt();
-            self.shared.live.remove(key);
+            self.exchange.live.remove(key);
         }
     }
 
@@ -208,7 +208,7 @@ impl Roster {
     /// Ends a prompt-only request: its blocks go to whoever listens.
     pub(super) fn hand_over(&mut self, key: SequenceKey, first: Vec<SampledToken>) {
         let Some(mut sequence) = self.sequences.remove(key) else { return };
-        let block_tokens = self.shared.info.block_tokens;
+        let block_tokens = self.exchange.info.block_tokens;
         if let Some(request) = self.requests.remove(key.request) {
             let context = sequence.name(&request.hasher, &request.work.prompt, block_tokens);
             let context = context.expect("a prompt has tokens");
@@ -223,7 +223,7 @@ impl Roster {
             }
             request.events.finish(Event::Prefilled { table: sequence.table, first, context });
         }
-        self.shared.live.remove(key);
+        self.exchange.live.remove(key);
     }
 
     /// Ends a request without a result; its blocks come free.
@@ -256,13 +256,13 @@ impl Roster {
 
     fn add(&mut self, sequence: Sequence) {
         if sequence.table.tokens() > 0 {
-            self.shared.live.set(sequence.key, &sequence.table);
+            self.exchange.live.set(sequence.key, &sequence.table);
         }
         self.sequences.insert(sequence.key, sequence);
     }
 
     fn part(&mut self, sequence: &Sequence, first: impl Iterator<Item = (u32, TokenId)>) {
-        self.shared.live.remove(sequence.key);
+        self.exchange.live.remove(sequence.key);
         for (choice, token) in first {
             self.add(sequence.fork(choice, token));
         }
@@ -308,6 +308,6 @@ impl Roster {
     /// First the blocks, then the entry: an audit in between sees no orphan.
     fn release(&self, key: SequenceKey, sequence: Sequence) {
         drop(sequence);
-        self.shared.live.remove(key);
+        self.exchange.live.remove(key);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use kv_cache::{BlockHandle, Fence};
 use scheduler::batching::{PlannedRow, SequenceKey};
-use scheduler::{PromptLogprob, TokenLogprob};
+use words::{PromptLogprob, TokenLogprob};
 
 use super::StepModel;
 use super::request::{Pages, Request};

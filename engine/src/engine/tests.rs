@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kv_cache::TokenId;
 use rstest::rstest;
-use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use self::script::{Control, EOS, Fault, NoRegion, POISON, ScriptModel, VOCAB, layout};
 use self::transcript::{Transcript, expected, within};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use kv_cache::{BlockHandle, BlockHash, BlockTable, Fence};
-use scheduler::{FinishReason, PromptLogprob, SampledToken};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
+use words::{FinishReason, PromptLogprob, SampledToken};
 
 use super::outbox::{Outbox, Parcel};
 

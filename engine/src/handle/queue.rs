@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use scheduler::{Backlog, ClientId};
+use scheduler::Backlog;
+use words::ClientId;
 
 /// Counts of what was submitted and hasn't started.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kv_cache::BlockTable;
-use scheduler::{Generation, SampledToken};
+use words::{Generation, SampledToken};
 
 use super::EngineInfo;
 

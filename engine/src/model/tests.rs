@@ -1,7 +1,7 @@
-use kv_cache::{BlockRef, Generation, PageRange, TokenId};
+use kv_cache::{BlockRef, BlockVersion, PageRange, TokenId};
 use rstest::rstest;
-use scheduler::Sampling;
 use serde_json::{Value, json};
+use words::Sampling;
 
 use super::*;
 use crate::batch::{SampleRow, ScoreRow};
@@ -147,7 +147,7 @@ fn pages_moved_to_another_model_continue_with_the_same_tokens() {
     let (from, to) = (blocks_from(0), blocks_from(20));
     logits_in_chunks(&mut here, &prompt, &from, &[29]);
     let refs = |blocks: &[u32]| -> Vec<BlockRef> {
-        blocks.iter().map(|&b| BlockRef { block: BlockId(b), generation: Generation(0) }).collect()
+        blocks.iter().map(|&b| BlockRef { block: BlockId(b), version: BlockVersion(0) }).collect()
     };
     let (from_refs, to_refs) = (refs(&from[..8]), refs(&to[..8]));
     let pages = PageRange { layers: 0..2, blocks: &from_refs };
@@ -184,7 +184,7 @@ fn layer_groups_are_reported_once_written(#[case] layer_group: u32, #[case] want
     let mut model = dummy_model(&tiny_json_with(&json!({"num_hidden_layers": 5})), &options);
     let tokens = some_tokens(1, 4, VOCAB);
     let (region, layout) = (model.region(), model.layout().clone());
-    let blocks = [BlockRef { block: BlockId(3), generation: Generation(0) }];
+    let blocks = [BlockRef { block: BlockId(3), version: BlockVersion(0) }];
     let mut reports = Vec::new();
     let batch = step_of(&[Part { tokens: &tokens, from: 0, blocks: &[3] }]);
     let seen = |layers: Range<u32>, fence| {
@@ -273,7 +273,7 @@ fn a_damaged_block_blames_the_row_of_its_sequence() {
     for blocks in [&good, &bad] {
         logits_in_chunks(&mut model, &tokens, blocks, &[4]);
     }
-    let blocks = [BlockRef { block: BlockId(bad[0]), generation: Generation(0) }];
+    let blocks = [BlockRef { block: BlockId(bad[0]), version: BlockVersion(0) }];
     let nan: Vec<u8> = f32::NAN.to_le_bytes().repeat(model.layout().page_bytes() / 4);
     model.region().scatter(&PageRange { layers: 0..1, blocks: &blocks }, &nan).unwrap();
     let greedy = Sampling::greedy();

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn refuses_a_sample_of_a_row_that_is_not_there() {
-        let sampling = scheduler::Sampling::greedy();
+        let sampling = words::Sampling::greedy();
         let mut batch = valid();
         batch.samples.push(SampleRow {
             row: 7,

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use kv_cache::TokenId;
-use scheduler::Sampling;
+use words::Sampling;
 
 /// How many of the likeliest tokens are sorted first when looking for top-p's cut; doubled until
 /// they hold enough probability. Most distributions end within it.

@@ -7,7 +7,7 @@ use kv_cache::{BlockId, KvDtype, TokenId};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rstest::rstest;
-use scheduler::Sampling;
+use words::Sampling;
 
 use crate::compare::errors;
 use crate::models::{

@@ -10,7 +10,7 @@ use kv_cache::TokenId;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rstest::rstest;
-use scheduler::{FinishReason, Generation, Sampling};
+use words::{FinishReason, Generation, Sampling};
 
 use crate::compare::farthest;
 use crate::handoff::{HandedOff, disaggregated, hand_off};

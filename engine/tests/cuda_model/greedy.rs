@@ -5,7 +5,7 @@ use engine::backend::cuda::CudaOptions;
 use engine::{Model, SampleRow, StepBatch};
 use kv_cache::{KvDtype, TokenId};
 use rstest::rstest;
-use scheduler::Sampling;
+use words::Sampling;
 
 use crate::compare::farthest;
 use crate::files::goldens;

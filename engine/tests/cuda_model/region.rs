@@ -6,7 +6,7 @@ use engine::Model;
 use engine::backend::Backend;
 use engine::backend::cuda::CudaOptions;
 use half::{bf16, f16};
-use kv_cache::{BlockId, BlockRef, Fence, Generation, KvDtype, KvLayout, KvRegion, PageRange};
+use kv_cache::{BlockId, BlockRef, BlockVersion, Fence, KvDtype, KvLayout, KvRegion, PageRange};
 use rstest::rstest;
 
 use crate::compare::errors;
@@ -18,7 +18,7 @@ use crate::models::{
 const KV_BLOCKS: u32 = 160;
 
 fn references(blocks: &[BlockId]) -> Vec<BlockRef> {
-    blocks.iter().map(|&block| BlockRef { block, generation: Generation(0) }).collect()
+    blocks.iter().map(|&block| BlockRef { block, version: BlockVersion(0) }).collect()
 }
 
 fn gather(region: &dyn KvRegion, layers: Range<u32>, blocks: &[BlockId], fence: Fence) -> Vec<u8> {

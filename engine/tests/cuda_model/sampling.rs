@@ -6,8 +6,8 @@ use kv_cache::{BlockId, TokenId};
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rstest::rstest;
-use scheduler::{Sampling, TokenLogprob};
 use serde_json::json;
+use words::{Sampling, TokenLogprob};
 
 use crate::models::{Part, Source, blocks_of, gpu, some_tokens, step_of};
 

@@ -2,7 +2,7 @@
 
 use engine::{EngineHandle, Event, FilledPages, Mode};
 use kv_cache::{BlockHandle, BlockRef, BlockTable, PageRange};
-use scheduler::{Generation, SampledToken};
+use words::{Generation, SampledToken};
 
 use crate::support::{Answers, next, submit};
 

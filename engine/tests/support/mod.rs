@@ -10,7 +10,7 @@ use engine::{
     ModelOptions, Submission,
 };
 use kv_cache::TokenId;
-use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 /// Tokens of each choice, and its end.
 pub(crate) type Answers = BTreeMap<u32, (Vec<TokenId>, FinishReason)>;

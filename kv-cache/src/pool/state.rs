@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::events::{BlockEvent, CommittedBlock, EventLog};
 use super::list::{Links, List};
 use super::{BlockCounts, Corrupt, Sealed};
-use crate::{BlockHash, BlockId, BlockRef, Generation, NoCapacity, TokenId};
+use crate::{BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, TokenId};
 
 /// All that a pool knows.
 pub(super) struct PoolState {
@@ -30,7 +30,7 @@ pub(super) struct PoolState {
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    generation: u32,
+    version: u32,
     owners: u32,
     /// Present while [`PoolState::published`] leads here.
     published: Option<CommittedBlock>,
@@ -118,8 +118,7 @@ impl PoolState {
 
     pub(super) fn is_current(&self, reference: BlockRef) -> bool {
         self.slots.get(reference.block.index()).is_some_and(|slot| {
-            slot.generation == reference.generation.0
-                && (slot.owners > 0 || slot.published.is_some())
+            slot.version == reference.version.0 && (slot.owners > 0 || slot.published.is_some())
         })
     }
 
@@ -237,7 +236,7 @@ impl PoolState {
     }
 
     fn reference(&self, block: BlockId) -> BlockRef {
-        BlockRef { block, generation: Generation(self.slots[block.index()].generation) }
+        BlockRef { block, version: BlockVersion(self.slots[block.index()].version) }
     }
 
     /// Adds an owner to a published block, unless that would break a promise.
@@ -281,7 +280,7 @@ impl PoolState {
     /// Ends a turn: from here on every reference to it is stale.
     fn retire(&mut self, block: BlockId) {
         let slot = &mut self.slots[block.index()];
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.version = slot.version.wrapping_add(1);
         self.free.push_front(&mut self.links, block);
     }
 }

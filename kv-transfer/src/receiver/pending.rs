@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use kv_cache::{BlockTable, HandoffId};
 
-use super::Shared;
+use super::Destination;
 use super::entry::{Closed, Entry};
 use crate::TransferError;
 
@@ -14,14 +14,14 @@ use crate::TransferError;
 #[must_use = "dropping it gives the hand-off up"]
 pub struct PendingHandoff {
     entry: Arc<Entry>,
-    shared: Arc<Shared>,
+    destination: Arc<Destination>,
 }
 
 // === impl PendingHandoff ===
 
 impl PendingHandoff {
-    pub(super) fn new(entry: Arc<Entry>, shared: Arc<Shared>) -> Self {
-        Self { entry, shared }
+    pub(super) fn new(entry: Arc<Entry>, destination: Arc<Destination>) -> Self {
+        Self { entry, destination }
     }
 
     /// What the sender has to know, and nobody else.
@@ -58,7 +58,7 @@ impl PendingHandoff {
 impl Drop for PendingHandoff {
     fn drop(&mut self) {
         self.entry.close(Closed::Abandoned);
-        self.shared.table.retire(&self.entry);
+        self.destination.table.retire(&self.entry);
     }
 }
 

@@ -8,7 +8,7 @@ use futures::stream::{self, BoxStream, FuturesOrdered};
 use futures::{FutureExt as _, StreamExt as _};
 use kv_cache::{PageSpan, RejectReason};
 
-use super::Shared;
+use super::Destination;
 use super::entry::{Closed, Entry};
 use super::write::write;
 use crate::blocking::{self, Lost};
@@ -24,7 +24,7 @@ const WRITES_MAX: usize = 4;
 enum Serving {
     /// Nothing said yet.
     Opening {
-        shared: Arc<Shared>,
+        destination: Arc<Destination>,
         open: Open,
         pushes: Pushes,
     },
@@ -34,7 +34,7 @@ enum Serving {
 }
 
 struct OpenStream {
-    shared: Arc<Shared>,
+    destination: Arc<Destination>,
     entry: Arc<Entry>,
     epoch: u64,
     pushes: Pushes,
@@ -50,11 +50,17 @@ struct OpenStream {
 type Pushes = BoxStream<'static, Result<Push, Cut>>;
 
 /// What [`super::Receiver::serve`] does.
-pub(super) fn serve(shared: Arc<Shared>, open: Open, pushes: Pushes) -> BoxStream<'static, Reply> {
-    let opening = Serving::Opening { shared, open, pushes };
+pub(super) fn serve(
+    destination: Arc<Destination>,
+    open: Open,
+    pushes: Pushes,
+) -> BoxStream<'static, Reply> {
+    let opening = Serving::Opening { destination, open, pushes };
     stream::unfold(opening, |serving| async {
         match serving {
-            Serving::Opening { shared, open, pushes } => Some(begin(shared, &open, pushes).await),
+            Serving::Opening { destination, open, pushes } => {
+                Some(begin(destination, &open, pushes).await)
+            }
             Serving::Open(stream) => stream.next().await,
             Serving::Over => None,
         }
@@ -62,25 +68,25 @@ pub(super) fn serve(shared: Arc<Shared>, open: Open, pushes: Pushes) -> BoxStrea
     .boxed()
 }
 
-async fn begin(shared: Arc<Shared>, open: &Open, pushes: Pushes) -> (Reply, Serving) {
-    match admit(&shared, open).await {
+async fn begin(destination: Arc<Destination>, open: &Open, pushes: Pushes) -> (Reply, Serving) {
+    match admit(&destination, open).await {
         Ok(entry) => {
-            let opened = Reply::Opened { window_bytes: shared.config.window_bytes };
-            (opened, Serving::Open(OpenStream::new(shared, entry, open.epoch, pushes)))
+            let opened = Reply::Opened { window_bytes: destination.config.window_bytes };
+            (opened, Serving::Open(OpenStream::new(destination, entry, open.epoch, pushes)))
         }
         Err(rejection) => (Reply::Rejected(rejection), Serving::Over),
     }
 }
 
 /// Finds the hand-off that a stream is for and gives it the right to write.
-async fn admit(shared: &Shared, open: &Open) -> Result<Arc<Entry>, Rejection> {
-    let config = &shared.config;
+async fn admit(destination: &Destination, open: &Open) -> Result<Arc<Entry>, Rejection> {
+    let config = &destination.config;
     if open.incarnation != config.incarnation {
         let detail =
             format!("this is incarnation {}, not {}", config.incarnation, open.incarnation);
         return Err(Rejection::new(RejectReason::StaleIncarnation, detail));
     }
-    let entry = shared.table.get(open.id).ok_or_else(|| Rejection::unknown(open.id))?;
+    let entry = destination.table.get(open.id).ok_or_else(|| Rejection::unknown(open.id))?;
     if open.kv_layout != config.kv_layout {
         let detail = format!("KV layout {:?}, not {:?}", config.kv_layout, open.kv_layout);
         let rejection = Rejection::new(RejectReason::LayoutMismatch, detail);
@@ -95,10 +101,10 @@ async fn admit(shared: &Shared, open: &Open) -> Result<Arc<Entry>, Rejection> {
 // === impl OpenStream ===
 
 impl OpenStream {
-    fn new(shared: Arc<Shared>, entry: Arc<Entry>, epoch: u64, pushes: Pushes) -> Self {
+    fn new(destination: Arc<Destination>, entry: Arc<Entry>, epoch: u64, pushes: Pushes) -> Self {
         let writes = FuturesOrdered::new();
         let (writing, pushed) = (VecDeque::new(), None);
-        Self { shared, entry, epoch, pushes, pushes_ended: false, writes, writing, pushed }
+        Self { destination, entry, epoch, pushes, pushes_ended: false, writes, writing, pushed }
     }
 
     /// The next reply; `None` if the sender has gone.
@@ -131,7 +137,7 @@ impl OpenStream {
                 push = self.pushes.next(), if takes_more => match push {
                     Some(Ok(push)) => self.pushed = Some(push),
                     Some(Err(cut)) => {
-                        add(&self.shared.stats.streams_cut, 1);
+                        add(&self.destination.stats.streams_cut, 1);
                         tracing::debug!(handoff = %self.entry.id, %cut, "the stream broke");
                         return None;
                     }
@@ -146,9 +152,10 @@ impl OpenStream {
     fn begin_write(&mut self, chunk: PageChunk) {
         self.writing.push_back(chunk.span.clone());
         let sequence = chunk.sequence;
-        let (shared, entry, epoch) = (self.shared.clone(), self.entry.clone(), self.epoch);
-        let region = shared.region.clone();
-        let write = move || write(&shared, &entry, epoch, &chunk);
+        let (destination, entry, epoch) =
+            (self.destination.clone(), self.entry.clone(), self.epoch);
+        let region = destination.region.clone();
+        let write = move || write(&destination, &entry, epoch, &chunk);
         let written = blocking::start(region.as_ref(), write).map(move |written| {
             let failed = |lost: Lost| Err(Rejection::new(RejectReason::Internal, lost));
             written.unwrap_or_else(failed).map(|()| sequence)

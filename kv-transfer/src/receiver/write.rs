@@ -6,7 +6,7 @@ use std::ops::Range;
 use kv_cache::{BlockHandle, BlockRef, PageRange, PeerPages, RegionError, RejectReason};
 use tokio::time::Instant;
 
-use super::Shared;
+use super::Destination;
 use super::entry::{Closed, Entry, WritePass};
 use crate::message::{PageChunk, Payload, Rejection};
 use crate::stats::add;
@@ -29,42 +29,46 @@ struct Verdicts {
 /// The refusal, if stream `epoch` may not write these pages or they could not be written; the
 /// hand-off is then closed, unless it is another stream's by now.
 pub(super) fn write(
-    shared: &Shared,
+    destination: &Destination,
     entry: &Entry,
     epoch: u64,
     chunk: &PageChunk,
 ) -> Result<(), Rejection> {
-    check_shape(shared, entry, chunk)?;
+    check_shape(destination, entry, chunk)?;
     let Some(pass) = entry.begin_write(epoch, &chunk.span)? else {
-        add(&shared.stats.duplicate_pages, chunk.span.pages());
+        add(&destination.stats.duplicate_pages, chunk.span.pages());
         return Ok(());
     };
     let begun = Instant::now();
-    let page_bytes = shared.region.layout().page_bytes();
+    let page_bytes = destination.region.layout().page_bytes();
     let verdicts = judge(&pass, chunk, page_bytes);
-    shared.count(entry, chunk, &verdicts);
-    put(shared, &pass, chunk, &verdicts.good).map_err(|error| {
+    destination.count(entry, chunk, &verdicts);
+    put(destination, &pass, chunk, &verdicts.good).map_err(|error| {
         entry.close(Closed::Broken(error.clone()));
         Rejection::new(RejectReason::Internal, error.to_string())
     })?;
     let places: Vec<(u32, u32)> = chunk.span.iter().collect();
     let written = verdicts.good.iter().map(|&page| (places[page], chunk.digests[page]));
-    add(&shared.stats.copy_us, begun.elapsed().as_micros() as usize);
-    add(&shared.stats.bytes, verdicts.good.len() * page_bytes);
-    add(&shared.stats.pages, verdicts.good.len());
+    add(&destination.stats.copy_us, begun.elapsed().as_micros() as usize);
+    add(&destination.stats.bytes, verdicts.good.len() * page_bytes);
+    add(&destination.stats.pages, verdicts.good.len());
     if matches!(chunk.payload, Payload::InPlace(_)) {
-        add(&shared.stats.in_place_pages, verdicts.good.len());
+        add(&destination.stats.in_place_pages, verdicts.good.len());
     }
     pass.finish(written);
     Ok(())
 }
 
 /// Refuses pages that weren't promised room for, before anything is done for them.
-fn check_shape(shared: &Shared, entry: &Entry, chunk: &PageChunk) -> Result<(), Rejection> {
+fn check_shape(
+    destination: &Destination,
+    entry: &Entry,
+    chunk: &PageChunk,
+) -> Result<(), Rejection> {
     let pages = chunk.span.pages();
     let (has_all, what) = match &chunk.payload {
         Payload::Bytes(bytes) => {
-            let want = pages.checked_mul(shared.region.layout().page_bytes());
+            let want = pages.checked_mul(destination.region.layout().page_bytes());
             (Some(bytes.len()) == want, format!("{} bytes", bytes.len()))
         }
         Payload::InPlace(source) => {
@@ -115,25 +119,25 @@ fn digest(chunk: &PageChunk, index: usize, (layer, block): (u32, u32), page_byte
 
 /// Copies the pages `good` into their blocks, all at once where all of them are.
 fn put(
-    shared: &Shared,
+    destination: &Destination,
     pass: &WritePass<'_>,
     chunk: &PageChunk,
     good: &[usize],
 ) -> Result<(), RegionError> {
     let (layers, columns) = (chunk.span.layers.clone(), pass.blocks.len());
-    check_generations(shared, &pass.blocks, layers.end)?;
+    check_versions(destination, &pass.blocks, layers.end)?;
     if good.len() == chunk.digests.len() {
-        return copy(shared, pass, chunk, &layers, 0..columns);
+        return copy(destination, pass, chunk, &layers, 0..columns);
     }
     good.iter().try_for_each(|&page| {
         let (layer, column) = (layers.start + (page / columns) as u32, page % columns);
-        copy(shared, pass, chunk, &(layer..layer + 1), column..column + 1)
+        copy(destination, pass, chunk, &(layer..layer + 1), column..column + 1)
     })
 }
 
 /// Copies the chunk's pages of some `layers` for its blocks `columns`: all of both, or one of each.
 fn copy(
-    shared: &Shared,
+    destination: &Destination,
     pass: &WritePass<'_>,
     chunk: &PageChunk,
     layers: &Range<u32>,
@@ -142,34 +146,34 @@ fn copy(
     let pages = PageRange { layers: layers.clone(), blocks: &pass.blocks[columns.clone()] };
     match &chunk.payload {
         Payload::Bytes(bytes) => {
-            let page_bytes = shared.region.layout().page_bytes();
+            let page_bytes = destination.region.layout().page_bytes();
             let row = (layers.start - chunk.span.layers.start) as usize;
             let start = (row * pass.blocks.len() + columns.start) * page_bytes;
-            shared.region.scatter(&pages, &bytes[start..][..pages.pages() * page_bytes])
+            destination.region.scatter(&pages, &bytes[start..][..pages.pages() * page_bytes])
         }
         Payload::InPlace(source) => {
             let blocks = &source.blocks[columns];
             let blocks: Vec<_> = blocks.iter().map(BlockHandle::reference).collect();
             let (region, fence) = (source.region.as_ref(), source.fence);
-            shared.region.copy_from(&pages, &PeerPages { region, blocks: &blocks, fence })
+            destination.region.copy_from(&pages, &PeerPages { region, blocks: &blocks, fence })
         }
     }
 }
 
 /// The blocks are pinned, so this can't fail; but writing to another sequence's block is the one
 /// mistake that nobody would notice.
-fn check_generations(
-    shared: &Shared,
+fn check_versions(
+    destination: &Destination,
     blocks: &[BlockRef],
     layer_end: u32,
 ) -> Result<(), RegionError> {
-    let stale = blocks.iter().find(|&&block| !shared.pool.is_current(block));
+    let stale = blocks.iter().find(|&&block| !destination.pool.is_current(block));
     stale.map_or(Ok(()), |&block| Err(RegionError::OutOfRange { block, layer_end }))
 }
 
-// === impl Shared ===
+// === impl Destination ===
 
-impl Shared {
+impl Destination {
     fn count(&self, entry: &Entry, chunk: &PageChunk, verdicts: &Verdicts) {
         add(&self.stats.duplicate_pages, verdicts.duplicates);
         if verdicts.corrupt > 0 {

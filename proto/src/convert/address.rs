@@ -1,6 +1,6 @@
 //! [`v1::Address`] and the address of a worker.
 
-use scheduler::{Address, Incarnation, WorkerId};
+use words::{Address, Incarnation, WorkerId};
 
 use super::{WireError, non_empty};
 use crate::v1;

@@ -1,6 +1,6 @@
 //! [`v1::Generation`] and its parts, in both directions.
 
-use scheduler::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use super::{WireError, finite, in_range, non_empty, required};
 use crate::seal::Sealed as _;

@@ -1,5 +1,5 @@
 use rstest::rstest;
-use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use crate::seal::Sealed as _;
 use crate::v1;

@@ -1,6 +1,6 @@
 //! Generated tokens, their log probabilities and how a choice ends, in both directions.
 
-use scheduler::{FinishReason, PromptLogprob, SampledToken, TokenLogprob};
+use words::{FinishReason, PromptLogprob, SampledToken, TokenLogprob};
 
 use super::{WireError, required};
 use crate::v1;

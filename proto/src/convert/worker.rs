@@ -1,6 +1,6 @@
 //! Load reports, node states and what a worker publishes, in both directions.
 
-use scheduler::{Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerInfo};
+use words::{Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerInfo};
 
 use super::{WireError, non_empty, required};
 use crate::v1;
@@ -238,10 +238,10 @@ mod tests {
     }
 
     fn info() -> WorkerInfo {
-        let worker = scheduler::WorkerId::from("d0");
+        let worker = words::WorkerId::from("d0");
         let uri = "http://127.0.0.1:1".to_owned();
         WorkerInfo {
-            address: scheduler::Address { worker, incarnation: Incarnation(7), uri },
+            address: words::Address { worker, incarnation: Incarnation(7), uri },
             role: Role::Decode,
             state: NodeState::Draining,
             fingerprint: Fingerprint {

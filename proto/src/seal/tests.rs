@@ -2,8 +2,8 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 use rstest::rstest;
-use scheduler::{ClientId, FinishReason, Generation, RequestId, SampledToken, Sampling, StopRules};
-use scheduler::{TenantSalt, TokenLogprob};
+use words::{ClientId, FinishReason, Generation, RequestId, SampledToken, Sampling, StopRules};
+use words::{TenantSalt, TokenLogprob};
 
 use super::*;
 use crate::v1::generate_response::{Event, Tokens};

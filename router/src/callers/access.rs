@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
-use scheduler::RequestId;
 use tonic::Code;
+use words::RequestId;
 
 use crate::callers::keys::Key;
 use quota::Quota;

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use scheduler::ClientId;
+use words::ClientId;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Keep keys and addresses apart: a key that spells an address is no address.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use scheduler::ClientId;
+use words::ClientId;
 
 use crate::RequestError;
 

@@ -13,8 +13,8 @@ use http::header::AUTHORIZATION;
 use parking_lot::RwLock;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use scheduler::{ClientId, TenantSalt};
 use tokio::sync::watch;
+use words::{ClientId, TenantSalt};
 
 use crate::callers::client;
 use crate::{RequestError, RouterError};

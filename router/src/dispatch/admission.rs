@@ -11,7 +11,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use scheduler::admission::{self, Misses, Size, Stage, Target};
-use scheduler::{ClientId, Forecast, PlacementRequest, SloTargets, Turns};
+use scheduler::{Forecast, PlacementRequest, SloTargets, Turns};
+use words::ClientId;
 
 use super::DispatchError;
 

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use cluster::rpc::Channels;
 use cluster::telemetry::Metrics;
 use cluster::{ErrorCode, Lifecycle, LoadWatcher};
-use scheduler::{ClientId, Fingerprint, Placer};
+use scheduler::Placer;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
+use words::{ClientId, Fingerprint};
 
 use super::flight::{Flight, WayBack};
 use super::placing::Placing;

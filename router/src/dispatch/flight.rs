@@ -18,9 +18,10 @@ use proto::v1::decode_client::DecodeClient;
 use proto::v1::generate_response::{Path, Started};
 use proto::{Readable, SealChain, Sealed as _, v1};
 use scheduler::admission::{Size, Stage};
-use scheduler::{Fingerprint, Forecast, Generation, Placement, WorkerId};
+use scheduler::{Forecast, Placement};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
+use words::{Fingerprint, Generation, WorkerId};
 
 use super::admission::Turn;
 use super::news::{News, Nonsense};

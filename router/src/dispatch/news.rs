@@ -3,7 +3,7 @@
 use proto::WireError;
 use proto::v1;
 use proto::v1::generate_response::{Event as Wire, HandoffDone, Started};
-use scheduler::{FinishReason, PromptLogprob, SampledToken};
+use words::{FinishReason, PromptLogprob, SampledToken};
 
 use super::progress::{Gap, Progress, TokenCheck};
 

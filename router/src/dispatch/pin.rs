@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use scheduler::{Fingerprint, Placement};
+use scheduler::Placement;
+use words::Fingerprint;
 
 /// What the answer to one client request is bound to. A clone is bound together with it.
 #[derive(Clone, Debug, Default)]

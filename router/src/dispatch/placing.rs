@@ -14,12 +14,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use scheduler::placement::Entry;
-use scheduler::{
-    Address, ClientId, ClusterSnapshot, Fingerprint, Generation, Ledger, Life, Placement,
-    PlacementRequest, Placer, Refusal, Role,
-};
+use scheduler::{ClusterSnapshot, Ledger, Placement, PlacementRequest, Placer, Refusal};
 use tonic::Status;
 use tonic::transport::Channel;
+use words::{Address, ClientId, Fingerprint, Generation, Life, Role};
 
 use super::admission::Admission;
 use super::dispatcher::DispatcherConfig;

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use kv_cache::TokenId;
-use scheduler::{FinishReason, Generation, PromptLogprob, SampledToken};
+use words::{FinishReason, Generation, PromptLogprob, SampledToken};
 
 /// How far each choice of a request has come.
 #[derive(Debug)]

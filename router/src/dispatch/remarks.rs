@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use scheduler::{ClusterSnapshot, NodeState, WorkerView};
+use scheduler::{ClusterSnapshot, WorkerView};
+use words::NodeState;
 
 /// Of workers, and of models, so many are named.
 const NAMES_TOLD_MAX: usize = 4;
@@ -56,7 +57,7 @@ mod tests {
 
     use cluster::testing::worker;
     use rstest::rstest;
-    use scheduler::Role;
+    use words::Role;
 
     use super::*;
 

@@ -2,7 +2,8 @@
 
 use parking_lot::Mutex;
 use scheduler::placement::{Edition, choose, editions};
-use scheduler::{ClusterSnapshot, Fingerprint, Refusal};
+use scheduler::{ClusterSnapshot, Refusal};
+use words::Fingerprint;
 
 use super::EditionReadiness;
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use cluster::ErrorCode;
 use cluster::retry::backoff::Backoff;
-use scheduler::{Life, Placement, PlacementReason, WorkerId};
+use scheduler::{Placement, PlacementReason};
+use words::{Life, WorkerId};
 
 use super::DispatchError;
 

@@ -14,10 +14,8 @@ use cluster::testing::wait_for;
 use cluster::{ErrorCode, Lifecycle, LoadWatcher, Membership as _, MemoryMembership};
 use kv_cache::TokenId;
 use rstest::rstest;
-use scheduler::{
-    ClientId, ClusterSnapshot, FinishReason, Generation, LeastLoad, RequestId, Sampling, StopRules,
-    TenantSalt,
-};
+use scheduler::{ClusterSnapshot, LeastLoad};
+use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use self::peer::{Act, Peer};
 use super::*;
@@ -81,7 +79,7 @@ impl Scene {
     /// A peer with these weights.
     async fn peer_of(&self, weights: &str, id: &str, incarnation: u64, act: Act) -> Peer {
         let addr = ANYWHERE.parse().unwrap();
-        let change = |info: &mut scheduler::WorkerInfo| info.fingerprint.weights = weights.into();
+        let change = |info: &mut words::WorkerInfo| info.fingerprint.weights = weights.into();
         let peer = Peer::with(&self.store, addr, id, incarnation, act, change).await;
         self.sees(&peer).await;
         peer

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use scheduler::{FinishReason, PromptLogprob, SampledToken};
+use words::{FinishReason, PromptLogprob, SampledToken};
 
 use super::{Delta, Finish, Prompt, TextEvent, TextRequest, TextToken};
 use crate::gateway::params::CheckedParams;

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use kv_cache::TokenId;
-use scheduler::{Sampling, StopRules};
 use uuid::Uuid;
+use words::{Sampling, StopRules};
 
 use crate::served_model::ServedModel;
 use crate::text::StopSet;

@@ -11,9 +11,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use kv_cache::TokenId;
-use scheduler::{ClientId, PromptLogprob, RequestId, TenantSalt, TokenLogprob};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use words::{ClientId, PromptLogprob, RequestId, TenantSalt, TokenLogprob};
 
 use super::choice::Choice;
 use crate::RequestError;

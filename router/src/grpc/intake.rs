@@ -13,9 +13,9 @@ use axum::response::Response;
 use cluster::connections::ClientAddress;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use scheduler::ClientId;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
+use words::ClientId;
 
 use crate::Gateway;
 use crate::callers::{client, in_flight};

@@ -7,9 +7,9 @@ use axum::extract::Request;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
-use scheduler::ClientId;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
+use words::ClientId;
 
 use super::error::HttpError;
 use crate::callers::in_flight;

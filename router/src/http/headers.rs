@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use axum::extract::Request;
 use cluster::connections::ClientAddress;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use scheduler::{ClientId, RequestId};
 use uuid::Uuid;
+use words::{ClientId, RequestId};
 
 use crate::RequestError;
 use crate::api::openai::Ignored;

@@ -10,8 +10,8 @@ use cluster::telemetry::Metrics;
 use cluster::telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use scheduler::Role;
 use serde::Serialize;
+use words::Role;
 
 use crate::Gateway;
 use crate::dispatch::{EditionReadiness, Readiness};

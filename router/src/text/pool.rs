@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
-use scheduler::ClientId;
 use tokio::sync::oneshot;
+use words::ClientId;
 
 use super::effort::Cancelled;
 use super::template;
@@ -26,7 +26,7 @@ const STACK_BYTES: usize = template::STACK_BYTES + (2 << 20);
 /// instead of letting every request wait. Clients take turns, by bytes; of one client's jobs the
 /// smallest is next.
 pub struct TextPool {
-    shared: Arc<Shared>,
+    board: Arc<JobBoard>,
     waiting_max: usize,
 }
 
@@ -45,7 +45,7 @@ pub enum PoolFull {
 type Job = Box<dyn FnOnce() -> Delivery + Send>;
 type Delivery = Box<dyn FnOnce() + Send>;
 
-struct Shared {
+struct JobBoard {
     state: Mutex<State>,
     /// Rung when a job comes, and when the pool ends.
     bell: Condvar,
@@ -74,14 +74,14 @@ impl TextPool {
     /// # Errors
     /// If the threads can't be started.
     pub fn new(threads: usize, waiting_max: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), bell: Condvar::new() });
+        let board = Arc::new(JobBoard { state: Mutex::default(), bell: Condvar::new() });
         // Made first: dropped, it ends those that could be started.
-        let pool = Self { shared: Arc::clone(&shared), waiting_max };
+        let pool = Self { board: Arc::clone(&board), waiting_max };
         for index in 0..=threads.max(1) {
-            let shared = Arc::clone(&shared);
+            let board = Arc::clone(&board);
             let bytes_max = if index == 0 { SMALL_BYTES_MAX } else { usize::MAX };
             let thread = std::thread::Builder::new().name(format!("router-text-{index}"));
-            thread.stack_size(STACK_BYTES).spawn(move || shared.work(bytes_max))?;
+            thread.stack_size(STACK_BYTES).spawn(move || board.work(bytes_max))?;
         }
         Ok(pool)
     }
@@ -108,7 +108,7 @@ impl TextPool {
             // Of one that panicked the sender is dropped: so its waiter learns of it.
             Box::new(move || drop(done.map(|done| sender.send(done))))
         });
-        let number = self.shared.push(client, bytes, job, self.waiting_max)?;
+        let number = self.board.push(client, bytes, job, self.waiting_max)?;
         let _waiting = Waiting { pool: self, client, number, cancelled };
         result.await.map_err(|_| PoolFull::Panicked)
     }
@@ -116,15 +116,15 @@ impl TextPool {
     /// Jobs that wait or run.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.shared.state.lock().jobs()
+        self.board.state.lock().jobs()
     }
 }
 
 impl Drop for TextPool {
     fn drop(&mut self) {
-        self.shared.state.lock().is_over = true;
+        self.board.state.lock().is_over = true;
         // Not waited for: a thread that is at work ends after its job.
-        self.shared.bell.notify_all();
+        self.board.bell.notify_all();
     }
 }
 
@@ -137,9 +137,9 @@ impl std::fmt::Debug for TextPool {
     }
 }
 
-// === impl Shared ===
+// === impl JobBoard ===
 
-impl Shared {
+impl JobBoard {
     fn push(
         &self,
         client: ClientId,
@@ -189,7 +189,7 @@ impl State {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.cancelled.set();
-        let job = self.pool.shared.state.lock().queue.remove(self.client, self.number);
+        let job = self.pool.board.state.lock().queue.remove(self.client, self.number);
         // Outside of the lock: what it holds may be large.
         drop(job);
     }

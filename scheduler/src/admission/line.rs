@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::ClientId;
+use words::ClientId;
 
 /// The part of the places by which a client with less than its share may overfill them, rather than wait for those
 /// who hold more: as much again is then taken from them.

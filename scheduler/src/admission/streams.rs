@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-
-use crate::ClientId;
+use words::ClientId;
 
 /// The part of all streams that is kept for clients with less than an equal share: an eighth, so that one client
 /// that has taken all the others leaves room for those that come.
@@ -29,13 +28,13 @@ pub struct StreamLimits {
 
 /// Counts what is open. A clone is another handle to the same counts.
 #[derive(Clone, Debug)]
-pub struct Streams(Arc<Shared>);
+pub struct Streams(Arc<OpenStreams>);
 
 /// One stream's place; dropping it gives the place back.
 #[derive(Debug)]
 #[must_use = "dropping a permit gives it back"]
 pub struct StreamPermit {
-    shared: Arc<Shared>,
+    streams: Arc<OpenStreams>,
     client: ClientId,
 }
 
@@ -48,7 +47,7 @@ pub struct StreamsFull {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct OpenStreams {
     limits: StreamLimits,
     state: Mutex<State>,
 }
@@ -77,7 +76,7 @@ impl Streams {
     /// Nothing open.
     #[must_use]
     pub fn new(limits: StreamLimits) -> Self {
-        Self(Arc::new(Shared { limits, state: Mutex::default() }))
+        Self(Arc::new(OpenStreams { limits, state: Mutex::default() }))
     }
 
     /// Opens a stream of `client`.
@@ -92,7 +91,7 @@ impl Streams {
         }
         state.open += 1;
         *state.clients.entry(client).or_default() += 1;
-        Ok(StreamPermit { shared: self.0.clone(), client })
+        Ok(StreamPermit { streams: self.0.clone(), client })
     }
 
     /// Streams that are open.
@@ -106,7 +105,7 @@ impl Streams {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.streams.state.lock();
         state.open -= 1;
         state.ended.since += 1;
         let left = state.clients.get_mut(&self.client).map(|open| {

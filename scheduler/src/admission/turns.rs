@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::{Backlog, ClientId};
+use words::ClientId;
+
+use crate::Backlog;
 
 /// The sequences that each client has under way, and how many of them still wait.
 #[derive(Debug, Default)]

@@ -1,8 +1,10 @@
 //! The state of one plan while it is made.
 
+use words::ClientId;
+
 use super::{BatchLimits, Plan, PlannedRow, PrefixHit, SequenceKey, SequenceView, Standing};
+use crate::Backlog;
 use crate::backlog::{Eldest, Shares};
-use crate::{Backlog, ClientId};
 
 /// A plan in the making: what is left to give, and what each sequence got.
 pub(super) struct Planner<'a> {

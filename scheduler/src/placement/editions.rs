@@ -4,7 +4,7 @@
 //! weights are rolled out, or by accident. New requests go to one of them at a time, so that answers
 //! don't differ from request to request: to the newest that is strong enough, or to the one asked for.
 
-use crate::{Fingerprint, Incarnation, Role};
+use words::{Fingerprint, Incarnation, Role};
 
 use super::ClusterSnapshot;
 

@@ -5,15 +5,16 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use smallvec::smallvec;
+use words::{Fingerprint, Role};
 
 use super::seat::{Offer, Question, Seat};
 use super::{
     Candidate, ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer,
     Refusal, Rejection, Verdict, WorkerView,
 };
+use crate::Forecast;
 use crate::admission::retry_after;
 use crate::cost::{Rates, Terms};
-use crate::{Fingerprint, Forecast, Role};
 
 /// Prefill workers named in a placement: the chosen one and those to try after it.
 const PREFILL_CHOICES_MAX: usize = 4;

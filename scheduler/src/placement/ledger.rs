@@ -7,9 +7,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
+use words::WorkerId;
 
 use super::{Assigned, ClusterSnapshot, Placement};
-use crate::WorkerId;
 
 /// How long a request may be under way to a worker: a report that comes sooner after the placement
 /// may not count it yet. Several round trips within a data centre; counting one twice for that long

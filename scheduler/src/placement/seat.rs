@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use words::{Capacity, Role};
+
 use super::{Assigned, Part, PlacementRequest, Rejection, WorkerView};
 use crate::cost::prior::OUTPUT_TOKENS;
 use crate::cost::{Estimates, Rates, Terms};
-use crate::{Capacity, Role};
 
 /// The longest that a backlog is thought to have shrunk since its report. A worker that has gone
 /// silent must not look idle before its health says that it is gone.

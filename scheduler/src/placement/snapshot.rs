@@ -4,8 +4,9 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 use std::time::Instant;
 
+use words::{Incarnation, Load, WorkerInfo};
+
 use crate::cost::Rates;
-use crate::{Incarnation, Load, WorkerInfo};
 
 /// All workers known at one moment.
 #[derive(Clone, Debug, Default)]

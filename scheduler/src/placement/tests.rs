@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rstest::rstest;
+use words::{Load, NodeState, Role};
 
 use self::table::{cluster, decide, decide_only, decide_wide, life, request};
 use super::*;
-use crate::{Load, NodeState, Role};
 
 mod properties;
 pub(super) mod table;
@@ -224,7 +224,7 @@ fn reports_of_another_life_or_an_earlier_moment_are_ignored() {
     let report = |sequence, running| Load { sequence, running, ..Load::default() };
     view.observe(life, report(7, 1), now);
     view.observe(life, report(7, 2), now);
-    view.observe(crate::Incarnation(life.0 + 1), report(8, 3), now);
+    view.observe(words::Incarnation(life.0 + 1), report(8, 3), now);
     assert_eq!(view.load.as_ref().map(|load| load.running), Some(1));
 
     let mut info = (*view.info).clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster::ErrorCode;
 use kv_cache::TokenId;
 use parking_lot::Mutex;
-use scheduler::{FinishReason, Generation, PromptLogprob, SampledToken};
+use words::{FinishReason, Generation, PromptLogprob, SampledToken};
 
 use super::Verdicts;
 use super::coverage::Coverage;

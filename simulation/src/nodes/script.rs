@@ -6,7 +6,7 @@ use engine::{
     StepOutput,
 };
 use kv_cache::{BlockId, Fence, KvDtype, KvLayout, TokenId};
-use scheduler::{Generation, Sampling, TokenLogprob};
+use words::{Generation, Sampling, TokenLogprob};
 
 use super::memory::Memory;
 use crate::planted::Bug;

@@ -14,8 +14,8 @@ use kv_cache::{BlockPool, KvRegion};
 use kv_transfer::transport::{FaultCounts, Faults, Faulty, GrpcTransport};
 use kv_transfer::{Sender, SenderConfig, Target, Transport, Transports};
 use parking_lot::Mutex;
-use scheduler::{Address, Incarnation, Role, WorkerId};
 use tokio_util::sync::CancellationToken;
+use words::{Address, Incarnation, Role, WorkerId};
 use worker::node::{BoundWorker, Ground};
 use worker::{WorkerConfig, WorkerError};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kv_cache::TokenId;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use scheduler::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use super::{CALM_AFTER, SETTLING};
 use crate::checks::ledger::{Ask, Habit};

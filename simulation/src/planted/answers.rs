@@ -8,9 +8,9 @@ use cluster::ErrorCode;
 use router::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Readiness,
 };
-use scheduler::{ClientId, FinishReason};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use words::{ClientId, FinishReason};
 
 use super::Bug;
 
@@ -145,6 +145,6 @@ fn judge(bug: Bug, event: GenerationEvent) -> Verdict {
 }
 
 /// Whether tokens are not the first ones.
-fn is_late(tokens: &[scheduler::SampledToken]) -> bool {
+fn is_late(tokens: &[words::SampledToken]) -> bool {
     tokens.first().is_some_and(|token| token.index > 0)
 }

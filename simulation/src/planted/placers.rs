@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use scheduler::{ClusterSnapshot, Placement, PlacementRequest, Placer, Refusal, WorkerId};
+use scheduler::{ClusterSnapshot, Placement, PlacementRequest, Placer, Refusal};
+use words::WorkerId;
 
 /// Remembers every worker that failed a request, by name, and chooses among the others.
 pub struct Eternal<P> {

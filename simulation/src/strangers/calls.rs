@@ -12,12 +12,12 @@ use proto::v1::prefill_client::PrefillClient;
 use proto::v1::push_request::Message;
 use proto::v1::worker_client::WorkerClient;
 use proto::{Sealed as _, v1};
-use scheduler::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt, WorkerInfo};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt, WorkerInfo};
 
 /// How long a stranger waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -15,9 +15,9 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use scheduler::WorkerInfo;
 use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
+use words::WorkerInfo;
 
 use super::calls::Call;
 use crate::network::Wire;

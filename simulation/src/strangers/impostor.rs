@@ -5,9 +5,9 @@ use std::sync::Arc;
 use cluster::rpc::net::Connection;
 use cluster::{EtcdMembership, Membership as _};
 use futures::StreamExt as _;
-use scheduler::{Role, WorkerId, WorkerInfo};
 use tokio::io::AsyncReadExt as _;
 use tokio_rustls::TlsAcceptor;
+use words::{Role, WorkerId, WorkerInfo};
 
 use super::disguise::foreign_server;
 use crate::nodes::Place;

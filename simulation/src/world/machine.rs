@@ -9,8 +9,8 @@ use kv_transfer::transport::{FaultCounts, Faults};
 use parking_lot::Mutex;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use scheduler::Role;
 use tokio_util::sync::CancellationToken;
+use words::Role;
 
 use crate::checks::Verdicts;
 use crate::checks::coverage::Coverage;

@@ -32,11 +32,11 @@ pub(super) struct Caller {
     pub(super) name: String,
     pub(super) rng: ChaCha8Rng,
     pub(super) doors: Vec<Door>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) campaign: Arc<Campaign>,
 }
 
 /// What all clients have in common.
-pub(super) struct Shared {
+pub(super) struct Campaign {
     pub(super) cases: Vec<Case>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) tally: Arc<Tally>,
@@ -98,27 +98,27 @@ impl Door {
 impl Caller {
     /// Asks, one request after the other, until it is over.
     pub(super) async fn run(mut self) {
-        let shared = self.shared.clone();
-        while !shared.is_over.load(Ordering::Relaxed) {
-            let case = shared.cases.choose(&mut self.rng).expect("a case");
+        let campaign = self.campaign.clone();
+        while !campaign.is_over.load(Ordering::Relaxed) {
+            let case = campaign.cases.choose(&mut self.rng).expect("a case");
             let manner = Manner::random(&mut self.rng);
             let door = self.doors.choose(&mut self.rng).expect("a door");
             let began = Instant::now();
-            let ending = shared.ask(door, case, manner, began).await;
+            let ending = campaign.ask(door, case, manner, began).await;
             if matches!(ending, Ending::Refused | Ending::Parted | Ending::Failed(_)) {
                 tokio::time::sleep(BREATH).await; // As a client does that is told to come back.
             }
             let (name, took) = (&self.name, began.elapsed());
             let router = door.router.name();
             let told = || format!("{name} at {router}, {manner:?}, after {took:.1?}");
-            shared.tally.ended(ending, took, told);
+            campaign.tally.ended(ending, took, told);
         }
     }
 }
 
-// === impl Shared ===
+// === impl Campaign ===
 
-impl Shared {
+impl Campaign {
     async fn ask(&self, door: &Door, case: &Case, manner: Manner, began: Instant) -> Ending {
         let mut heard = Heard::default();
         let conversation = async {

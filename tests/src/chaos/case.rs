@@ -4,8 +4,8 @@ use proto::v1;
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 use rand_chacha::ChaCha8Rng;
-use scheduler::{Sampling, StopRules};
 use serde_json::{Value, json};
+use words::{Sampling, StopRules};
 
 use crate::model::alone::{Alone, Outputs};
 use crate::model::{BYTES, NAME, TestModel, chat_tokens};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use engine::{
     Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
 };
-use scheduler::{
+use words::{
     ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob,
 };
 

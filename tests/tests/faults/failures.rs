@@ -12,7 +12,7 @@ use baton_tests::cluster::sees_workers;
 use baton_tests::{Cluster, Generated, Grpc, Load, load, seconds_from_env, wait_until};
 use proto::v1;
 use rstest::rstest;
-use scheduler::Role;
+use words::Role;
 
 const LEASE_TTL_S: u32 = 2;
 

@@ -24,13 +24,14 @@ use router::dispatch::{
     AdmissionConfig, DispatchError, DispatchRequest, Dispatcher, DispatcherConfig, Generate as _,
     GenerationEvent, Pin,
 };
+use scheduler::LeastLoad;
 use scheduler::placement::HandoffPolicy;
-use scheduler::{
-    ClientId, FinishReason, Generation, LeastLoad, RequestId, Role, SampledToken, Sampling,
-    StopRules, TenantSalt, WorkerInfo,
-};
 use tempfile::TempDir;
 use tokio::sync::watch;
+use words::{
+    ClientId, FinishReason, Generation, RequestId, Role, SampledToken, Sampling, StopRules,
+    TenantSalt, WorkerInfo,
+};
 use worker::WorkerConfig;
 use worker::node::BoundWorker;
 

@@ -4,7 +4,7 @@ use cluster::ErrorCode;
 use cluster::testing::wait_until;
 use engine::{Engine, EngineConfig, LoadFormat, Mode, ModelOptions, Submission};
 use futures::FutureExt as _;
-use scheduler::{RequestId, Sampling, StopRules, TenantSalt};
+use words::{RequestId, Sampling, StopRules, TenantSalt};
 
 use super::*;
 

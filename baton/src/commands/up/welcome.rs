@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use cluster::{Membership as _, MemoryMembership};
 use console::style;
-use scheduler::{Capacity, Role};
 use serde_json::json;
+use words::{Capacity, Role};
 
 use crate::ports::Ports;
 use crate::settings::Door;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scheduler::{Incarnation, NodeState, WorkerInfo};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use words::{Incarnation, NodeState, WorkerInfo};
 
 use super::config::EtcdConfig;
 use super::store::{Lease, Store, Written};

@@ -9,7 +9,6 @@ use etcd_client::{
 };
 use http::Uri;
 use proto::Readable;
-use scheduler::{Incarnation, WorkerInfo};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Code;
@@ -17,6 +16,7 @@ use tonic::transport::channel::Change;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
+use words::{Incarnation, WorkerInfo};
 
 use super::config::EtcdConfig;
 use super::trouble::{explain, late};

@@ -188,7 +188,7 @@ pub(super) struct Slot {
 
 #[cfg(test)]
 mod tests {
-    use kv_cache::Generation;
+    use kv_cache::BlockVersion;
     use rstest::rstest;
 
     use super::*;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn refs(blocks: &[u32]) -> Vec<BlockRef> {
-        blocks.iter().map(|&b| BlockRef { block: BlockId(b), generation: Generation(0) }).collect()
+        blocks.iter().map(|&b| BlockRef { block: BlockId(b), version: BlockVersion(0) }).collect()
     }
 
     #[rstest]

@@ -5,7 +5,7 @@
 
 mod request;
 
-use scheduler::TokenLogprob;
+use words::TokenLogprob;
 
 use super::driver::compiler::{Compiler, Defines};
 use super::driver::device::{Device, Event, Stream};

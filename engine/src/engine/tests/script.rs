@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion, PageRange, RegionError, TokenId};
 use parking_lot::{Condvar, Mutex};
-use scheduler::TokenLogprob;
+use words::TokenLogprob;
 
 use crate::batch::{SampleRow, Sampled, SequenceRows, StepBatch, StepOutput};
 use crate::engine::StepModel;

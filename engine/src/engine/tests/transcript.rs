@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use kv_cache::{BlockTable, TokenId};
-use scheduler::{FinishReason, Generation, SampledToken, TokenLogprob};
+use words::{FinishReason, Generation, SampledToken, TokenLogprob};
 
 use super::script::{EOS, next_token};
 use crate::handle::{Event, EventStream, FilledPages, SequenceError};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kv_cache::TokenId;
 use proptest::prelude::*;
-use scheduler::Generation;
+use words::Generation;
 
 use super::script::POISON;
 use super::transcript::{Transcript, expected};
@@ -141,7 +141,7 @@ fn check_pages(
 
 fn check_scores(
     work: &Generation,
-    scores: &[(u32, scheduler::TokenLogprob)],
+    scores: &[(u32, words::TokenLogprob)],
 ) -> Result<(), TestCaseError> {
     let wanted = if work.prompt_logprobs.is_some() { work.prompt.len() as u32 } else { 1 };
     let indices: Vec<u32> = scores.iter().map(|(index, _)| *index).collect();

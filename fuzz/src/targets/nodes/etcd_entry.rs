@@ -2,7 +2,7 @@
 
 use cluster::membership::entry;
 use cluster::membership::etcd::worker_of;
-use scheduler::{Role, WorkerInfo};
+use words::{Role, WorkerInfo};
 
 use crate::Target;
 use crate::fixtures::worker::worker;

@@ -7,9 +7,7 @@ use engine::{Event, EventStream, Mode, Submission, SubmitError, Turn};
 use futures::FutureExt as _;
 use prost::Message as _;
 use proto::{Sealed, WireError, v1};
-use scheduler::{
-    Address, ClientId, Generation, Incarnation, RequestId, Sampling, StopRules, WorkerId,
-};
+use words::{Address, ClientId, Generation, Incarnation, RequestId, Sampling, StopRules, WorkerId};
 use worker::Ask;
 
 use crate::Target;
@@ -137,7 +135,7 @@ fn seeds() -> Vec<Vec<u8>> {
         },
         stop: StopRules { max_tokens: 8, min_tokens: 2, stop_token_ids: vec![4], ignore_eos: true },
         prompt_logprobs: Some(1),
-        salt: scheduler::TenantSalt([1, 2].into()),
+        salt: words::TenantSalt([1, 2].into()),
         client: ClientId(7),
     };
     let address = Address {

@@ -6,7 +6,7 @@ use prost::Message as _;
 use proto::v1;
 use proto::v1::generate_response::{Event, HandoffDone, PromptScores, Started, Tokens};
 use router::dispatch::{News, Progress};
-use scheduler::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
 use crate::Target;
 use crate::words::{joined, messages};

@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use proto::v1;
-use scheduler::{
-    Address, ClusterSnapshot, Incarnation, LeastLoad, Load, NodeState, PlacementRequest,
-    Placer as _, Refusal, Role, WorkerView,
-};
+use scheduler::{ClusterSnapshot, LeastLoad, PlacementRequest, Placer as _, Refusal, WorkerView};
+use words::{Address, Incarnation, Load, NodeState, Role};
 
 use crate::Target;
 use crate::fixtures::worker::worker;
@@ -47,7 +45,7 @@ fn check(report: &v1::LoadReport) -> Option<(NodeState, Load)> {
     Some((state, load))
 }
 
-fn check_info(wire: v1::WorkerInfo) -> Option<Arc<scheduler::WorkerInfo>> {
+fn check_info(wire: v1::WorkerInfo) -> Option<Arc<words::WorkerInfo>> {
     let namespace = wire.namespace.clone();
     let info = wire.info(NodeState::Serving).inspect_err(|error| assert!(!error.field.is_empty()));
     let info = info.ok()?;

@@ -39,7 +39,7 @@ struct Model {
     names: HashMap<BlockHash, (BlockId, Content)>,
     /// Least recently released first.
     cached: VecDeque<BlockId>,
-    generations: BTreeMap<BlockId, u32>,
+    versions: BTreeMap<BlockId, u32>,
     caching: bool,
 }
 
@@ -71,7 +71,7 @@ impl Model {
 
     fn retire(&mut self, block: BlockId) {
         self.forget(block);
-        *self.generations.entry(block).or_default() += 1;
+        *self.versions.entry(block).or_default() += 1;
     }
 
     /// The block that binding should give: any free one, else the oldest cached one.
@@ -271,8 +271,8 @@ impl History {
             );
         }
         for reference in &self.given_out {
-            let generation = self.model.generations.get(&reference.block).copied().unwrap_or(0);
-            assert_eq!(self.pool.is_current(*reference), reference.generation.0 == generation);
+            let version = self.model.versions.get(&reference.block).copied().unwrap_or(0);
+            assert_eq!(self.pool.is_current(*reference), reference.version.0 == version);
         }
         assert_eq!(self.pool.orphans(self.blocks.iter().map(BlockHandle::id)), 0);
         self.read_events();

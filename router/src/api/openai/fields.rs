@@ -198,11 +198,11 @@ impl CommonFields {
     }
 
     /// Separates the prefix caches of clients that send different salts.
-    pub(super) fn salt(&self) -> Result<scheduler::TenantSalt, RequestError> {
+    pub(super) fn salt(&self) -> Result<words::TenantSalt, RequestError> {
         match self.cache_salt.as_deref() {
             Some("") => Err(RequestError::invalid("cache_salt", "`cache_salt` can't be empty")),
-            Some(salt) => Ok(scheduler::TenantSalt(salt.as_bytes().into())),
-            None => Ok(scheduler::TenantSalt::default()),
+            Some(salt) => Ok(words::TenantSalt(salt.as_bytes().into())),
+            None => Ok(words::TenantSalt::default()),
         }
     }
 

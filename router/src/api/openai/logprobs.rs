@@ -2,8 +2,8 @@
 
 use indexmap::IndexMap;
 use kv_cache::TokenId;
-use scheduler::TokenLogprob;
 use serde::Serialize;
+use words::TokenLogprob;
 
 use crate::gateway::TextToken;
 use crate::text::Tokenizer;

@@ -1,5 +1,5 @@
 use rstest::rstest;
-use scheduler::{ClientId, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob};
+use words::{ClientId, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob};
 
 use super::*;
 

@@ -1,4 +1,4 @@
-use scheduler::Incarnation;
+use words::Incarnation;
 
 use super::*;
 

@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use proto::v1::decode_server::{Decode, DecodeServer};
 use proto::v1::generate_response::{Event, Path, Started, Tokens};
 use proto::{SealChain, v1};
-use scheduler::{FinishReason, Incarnation, Load, Role, WorkerInfo};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
+use words::{FinishReason, Incarnation, Load, Role, WorkerInfo};
 
 use super::MODEL;
 

@@ -1,7 +1,7 @@
 use cluster::ErrorCode;
 use rstest::rstest;
-use scheduler::{FinishReason, PromptLogprob, TokenLogprob};
 use serde_json::{Value as Json, json};
+use words::{FinishReason, PromptLogprob, TokenLogprob};
 
 use crate::dispatch::GenerationEvent;
 use crate::testing::*;
@@ -206,7 +206,7 @@ async fn a_prompt_of_one_token_does_not_fail_its_batch() {
 async fn of_alternatives_that_read_the_same_the_likeliest_counts() {
     // Two bytes that are no characters: both read U+FFFD.
     let top = vec![(0xC3, -0.25), (0xA9, -3.0)];
-    let step = Step::Send(GenerationEvent::Tokens(vec![scheduler::SampledToken {
+    let step = Step::Send(GenerationEvent::Tokens(vec![words::SampledToken {
         choice: 0,
         index: 0,
         token: 0xA9,
@@ -221,7 +221,7 @@ async fn of_alternatives_that_read_the_same_the_likeliest_counts() {
 
 #[tokio::test]
 async fn impossible_tokens_have_a_finite_logprob() {
-    let step = Step::Send(GenerationEvent::Tokens(vec![scheduler::SampledToken {
+    let step = Step::Send(GenerationEvent::Tokens(vec![words::SampledToken {
         choice: 0,
         index: 0,
         token: 65,

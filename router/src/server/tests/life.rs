@@ -5,10 +5,10 @@ use proto::v1::inference_client::InferenceClient;
 use proto::v1::inference_request::Input;
 use proto::v1::inference_response::Event;
 use proto::v1::{Chat, ChatMessage, FinishKind, InferenceRequest, ListModelsRequest, TokenIds};
-use scheduler::FinishReason;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
+use words::FinishReason;
 
 use crate::testing::*;
 use crate::{GatewayLimits, RouterError};

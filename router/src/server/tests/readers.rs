@@ -8,11 +8,11 @@ use h2::{Reason, RecvStream};
 use prost::Message as _;
 use proto::v1;
 use proto::v1::inference_request::Input;
-use scheduler::SampledToken;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use words::SampledToken;
 
 use crate::dispatch::GenerationEvent;
 use crate::testing::*;

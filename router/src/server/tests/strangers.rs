@@ -97,12 +97,8 @@ async fn with_keys(tables: &[(&str, &str)]) -> (TestRouter, tempfile::TempDir) {
     };
     std::fs::write(&file, tables.iter().map(table).collect::<String>()).unwrap();
     let scripts = vec![
-        [
-            vec![started(), Step::Wait],
-            text(0, "x"),
-            vec![finished(0, scheduler::FinishReason::Length)],
-        ]
-        .concat(),
+        [vec![started(), Step::Wait], text(0, "x"), vec![finished(0, words::FinishReason::Length)]]
+            .concat(),
     ];
     let router = TestRouter::configured(scripts, |config| config.api_keys_file = Some(file)).await;
     (router, folder)
@@ -212,7 +208,7 @@ async fn tenants_have_prefix_caches_of_their_own() {
         router.peer.requests().iter().map(|request| request.generation.salt.clone()).collect();
     assert_eq!(salts[0], salts[1]);
     assert_ne!(salts[0], salts[2]);
-    assert_eq!(salts[3], scheduler::TenantSalt::default());
+    assert_eq!(salts[3], words::TenantSalt::default());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use cluster::ErrorCode;
 use futures::StreamExt as _;
-use scheduler::FinishReason;
 use serde_json::{Value as Json, json};
+use words::FinishReason;
 
 use crate::testing::*;
 

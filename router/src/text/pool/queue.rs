@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use scheduler::ClientId;
+use words::ClientId;
 
 /// So often a client's oldest job is passed over for smaller ones of its own.
 const PASSED_MAX: u32 = 16;

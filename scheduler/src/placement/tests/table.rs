@@ -6,8 +6,9 @@
 //! worker), `v` (version of the weights), `life` (incarnation), `model`, and the words `new`, `down`, `excluded`, `reborn`
 //! (its life before this one is excluded), `tiny`, `starting`, `draining`.
 
+use words::{Capacity, Fingerprint, Incarnation, WorkerInfo};
+
 use super::*;
-use crate::{Capacity, Fingerprint, Incarnation, WorkerInfo};
 
 /// Blocks of 16 tokens: 131,072 tokens.
 const KV_BLOCKS: u32 = 8_192;

@@ -20,11 +20,11 @@ pub(crate) const CAPABILITY_MIN: (u32, u32) = (8, 0);
 /// An open GPU; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Device {
-    shared: Arc<Shared>,
+    open: Arc<OpenDevice>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct OpenDevice {
     context: Arc<CudaContext>,
     properties: Properties,
     libraries: Libraries,
@@ -104,19 +104,19 @@ impl Device {
         let properties = Properties::of(&context).map_err(|why| failed("describing a GPU", why))?;
         properties.validate()?;
         let libraries = Libraries::new(library_folders.to_vec());
-        Ok(Self { shared: Arc::new(Shared { context, properties, libraries }) })
+        Ok(Self { open: Arc::new(OpenDevice { context, properties, libraries }) })
     }
 
     /// What it is.
     #[must_use]
     pub fn properties(&self) -> &Properties {
-        &self.shared.properties
+        &self.open.properties
     }
 
     /// CUDA's other libraries, found and loaded when first asked for.
     #[must_use]
     pub fn libraries(&self) -> &Libraries {
-        &self.shared.libraries
+        &self.open.libraries
     }
 
     /// Makes this GPU the calling thread's. Cheap where it already is.
@@ -124,7 +124,7 @@ impl Device {
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
     pub fn bind(&self) -> Result<(), EngineError> {
-        self.shared.context.bind_to_thread().map_err(|why| failed("binding a thread", why))
+        self.open.context.bind_to_thread().map_err(|why| failed("binding a thread", why))
     }
 
     /// Device memory that nobody has taken, bytes. Other processes change it at any time.
@@ -133,7 +133,7 @@ impl Device {
     /// [`EngineError::Device`] if the driver refuses.
     pub fn free_memory(&self) -> Result<u64, EngineError> {
         let (free, _) =
-            self.shared.context.mem_get_info().map_err(|why| failed("asking for memory", why))?;
+            self.open.context.mem_get_info().map_err(|why| failed("asking for memory", why))?;
         Ok(free as u64)
     }
 
@@ -142,7 +142,7 @@ impl Device {
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
     pub fn synchronize(&self) -> Result<(), EngineError> {
-        self.shared.context.synchronize().map_err(|why| failed("waiting for the GPU", why))
+        self.open.context.synchronize().map_err(|why| failed("waiting for the GPU", why))
     }
 
     /// Whether processes work on it at the same time, by NVIDIA's Multi-Process Service, rather than by
@@ -151,7 +151,7 @@ impl Device {
     pub fn is_shared_by_mps(&self) -> bool {
         // Drivers that don't know the question know no answer.
         let enabled = Attribute::CU_DEVICE_ATTRIBUTE_MPS_ENABLED;
-        self.shared.context.attribute(enabled).is_ok_and(|enabled| enabled != 0)
+        self.open.context.attribute(enabled).is_ok_and(|enabled| enabled != 0)
     }
 
     /// Its name among all GPUs, 32 hexadecimal digits: the same in every process.
@@ -159,13 +159,13 @@ impl Device {
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
     pub fn uuid(&self) -> Result<String, EngineError> {
-        let uuid = self.shared.context.uuid().map_err(|why| failed("naming a GPU", why))?;
+        let uuid = self.open.context.uuid().map_err(|why| failed("naming a GPU", why))?;
         Ok(uuid.bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The driver's handle.
     pub(crate) fn raw(&self) -> sys::CUdevice {
-        self.shared.context.cu_device()
+        self.open.context.cu_device()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use kv_cache::TokenId;
-use scheduler::{Sampling, TokenLogprob};
+use words::{Sampling, TokenLogprob};
 
 use crate::batch::{SampleRow, Sampled, ScoreRow};
 use crate::error::LogitsFault;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use scheduler::{Activity, PartitionLoad, PartitionTargets, Partitioner, Role, Room};
+use scheduler::{Activity, PartitionLoad, PartitionTargets, Partitioner, Room};
+use words::Role;
 
 use crate::backend::cuda::driver::device::{Device, Event, Priority, Stream};
 use crate::backend::cuda::driver::green::GreenContext;
@@ -44,18 +45,18 @@ pub enum SmSplit {
 /// One GPU's multiprocessors. Each of the two engines is given a seat of it. A clone is the same one.
 #[derive(Clone, Debug)]
 pub struct SmPartition {
-    shared: Arc<Shared>,
+    division: Arc<Division>,
 }
 
 /// One engine's place in a partition.
 #[derive(Clone, Debug)]
 pub struct PartitionSeat {
-    shared: Arc<Shared>,
+    division: Arc<Division>,
     role: Role,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Division {
     wanted: SmSplit,
     targets: PartitionTargets,
     state: Mutex<State>,
@@ -116,13 +117,13 @@ impl SmPartition {
     /// Plans a partition; the first engine that uses it makes it.
     #[must_use]
     pub fn new(wanted: SmSplit, targets: PartitionTargets) -> Self {
-        Self { shared: Arc::new(Shared { wanted, targets, state: Mutex::default() }) }
+        Self { division: Arc::new(Division { wanted, targets, state: Mutex::default() }) }
     }
 
     /// The place of the engine for `role`. Both engines open the same GPU.
     #[must_use]
     pub fn seat(&self, role: Role) -> PartitionSeat {
-        PartitionSeat { shared: Arc::clone(&self.shared), role }
+        PartitionSeat { division: Arc::clone(&self.division), role }
     }
 }
 
@@ -139,7 +140,7 @@ impl PartitionSeat {
     /// engine has started, and where the GPU isn't divided.
     #[must_use]
     pub fn share(&self) -> Option<f64> {
-        let state = self.shared.state.lock();
+        let state = self.division.state.lock();
         let split = state.splits.as_ref()?.get(state.partitioner.as_ref()?.split())?;
         let of = |role| f64::from(split.part(role).multiprocessors());
         Some(of(self.role) / (of(Role::Prefill) + of(Role::Decode)))
@@ -148,13 +149,13 @@ impl PartitionSeat {
     /// How often the split has changed.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.shared.state.lock().partitioner.as_ref().map_or(0, Partitioner::changes)
+        self.division.state.lock().partitioner.as_ref().map_or(0, Partitioner::changes)
     }
 
     /// Steps of this engine that ran in its part.
     #[must_use]
     pub fn parted_steps(&self) -> u64 {
-        self.shared.state.lock().latest(self.role).parted
+        self.division.state.lock().latest(self.role).parted
     }
 
     /// Tells the partition how to learn what waits for this engine; only of prefill's it wants to know.
@@ -162,7 +163,7 @@ impl PartitionSeat {
     /// - `wait`: how long the prompts take that aren't computed yet.
     pub(crate) fn attend(&self, wait: impl Fn() -> Duration + Send + 'static) {
         if self.role == Role::Prefill {
-            self.shared.state.lock().prefill_queue = Some(PrefillQueue(Box::new(wait)));
+            self.division.state.lock().prefill_queue = Some(PrefillQueue(Box::new(wait)));
         }
     }
 
@@ -180,15 +181,15 @@ impl PartitionSeat {
     /// # Errors
     /// [`EngineError::Device`] if the split that was asked for can't be made.
     pub(crate) fn open(&self, device: &Device) -> Result<Vec<Arc<Stream>>, EngineError> {
-        let mut state = self.shared.state.lock();
+        let mut state = self.division.state.lock();
         let splits = match &state.splits {
             Some(splits) => splits.clone(),
-            None => self.shared.divide(device)?,
+            None => self.division.divide(device)?,
         };
         if state.splits.is_none() && !splits.is_empty() {
             let counts = splits.iter().map(|split| split.decode.multiprocessors()).collect();
             let first = AUTO_FIRST.min(splits.len() - 1);
-            let targets = self.shared.targets;
+            let targets = self.division.targets;
             let all = splits[0].decode.multiprocessors() + splits[0].prefill.multiprocessors();
             state.partitioner = Some(Partitioner::new(counts, all, first, targets));
         }
@@ -205,7 +206,7 @@ impl PartitionSeat {
     /// # Errors
     /// [`EngineError::Device`] if a step of either engine has failed.
     pub(crate) fn choose(&self, now: Instant) -> Result<Option<usize>, EngineError> {
-        let mut state = self.shared.state.lock();
+        let mut state = self.division.state.lock();
         let State {
             partitioner: Some(partitioner),
             decode_step,
@@ -247,7 +248,7 @@ impl PartitionSeat {
     ///
     /// - `end`: recorded behind it.
     pub(crate) fn submitted(&self, end: &Arc<Event>, kind: StepKind, now: Instant) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.division.state.lock();
         let latest = state.latest(self.role);
         latest.end = Some((Arc::clone(end), now));
         latest.kind = kind;
@@ -255,7 +256,7 @@ impl PartitionSeat {
 
     /// Notes how long a step took that ran in a split's part.
     pub(crate) fn measured(&self, split: usize, kind: StepKind, elapsed: Duration) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.division.state.lock();
         let is_present = state.partitioner.as_ref().is_some_and(|it| it.split() == split);
         if self.role == Role::Decode && kind.prompt_tokens == 0 && is_present {
             state.decode_step.add(elapsed.as_secs_f64(), STEP_SHARE);
@@ -265,7 +266,7 @@ impl PartitionSeat {
 
 impl PartialEq for PartitionSeat {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) && self.role == other.role
+        Arc::ptr_eq(&self.division, &other.division) && self.role == other.role
     }
 }
 
@@ -288,9 +289,9 @@ impl State {
     }
 }
 
-// === impl Shared ===
+// === impl Division ===
 
-impl Shared {
+impl Division {
     fn divide(&self, device: &Device) -> Result<Vec<Split>, EngineError> {
         match self.wanted {
             SmSplit::Off => Ok(Vec::new()),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use kv_cache::TokenId;
 
+use crate::Sampling;
+
 /// Names one client request on every node that works for it, in logs and in traces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub Arc<str>);
@@ -45,31 +47,6 @@ pub struct Generation {
     pub client: ClientId,
 }
 
-/// How the next token is chosen. Defaults are greedy's neighbours in OpenAI's API: temperature 1.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// Keep the k likeliest; 0 keeps all.
-    pub top_k: u32,
-    /// Keep the likeliest tokens whose probabilities sum to at least this; 1 keeps all.
-    pub top_p: f32,
-    /// Keep tokens at least this share of the likeliest one's probability; 0 keeps all.
-    pub min_p: f32,
-    /// Divides (or multiplies) the logits of tokens seen in prompt or output; 1 is off.
-    pub repetition_penalty: f32,
-    /// Subtracted per occurrence in the output; 0 is off.
-    pub frequency_penalty: f32,
-    /// Subtracted once for a token that occurs in the output; 0 is off.
-    pub presence_penalty: f32,
-    /// Added to the logits of single tokens.
-    pub logit_bias: Vec<(TokenId, f32)>,
-    /// The whole randomness of the request, with the choice index and the position.
-    pub seed: u64,
-    /// Return the chosen token's log probability and this many alternatives.
-    pub logprobs: Option<u32>,
-}
-
 /// When a sequence ends. Stop strings are text, so they stay with the router.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopRules {
@@ -83,79 +60,11 @@ pub struct StopRules {
     pub ignore_eos: bool,
 }
 
-/// One generated token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SampledToken {
-    /// Which of the request's choices.
-    pub choice: u32,
-    /// Index among the choice's generated tokens, from 0.
-    pub index: u32,
-    /// The token.
-    pub token: TokenId,
-    /// Its log probability, when asked for.
-    pub logprob: Option<TokenLogprob>,
-}
-
-/// A token's log probability (natural logarithm, of the model's own distribution before
-/// temperature and penalties) and its likeliest alternatives, best first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TokenLogprob {
-    /// The token's own.
-    pub logprob: f32,
-    /// The likeliest tokens at this position.
-    pub top: Vec<(TokenId, f32)>,
-}
-
-/// The log probability of one prompt token; the first token of a prompt has none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PromptLogprob {
-    /// Index in the prompt.
-    pub index: u32,
-    /// Given the tokens before it.
-    pub logprob: TokenLogprob,
-}
-
-/// Why a sequence ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FinishReason {
-    /// The model ended it, or a stop token; the token is the last one delivered.
-    Stop(TokenId),
-    /// It reached `max_tokens` or the model's context length.
-    Length,
-}
-
 // === impl RequestId ===
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-// === impl Sampling ===
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            logit_bias: Vec::new(),
-            seed: 0,
-            logprobs: None,
-        }
-    }
-}
-
-impl Sampling {
-    /// The likeliest token, always.
-    #[must_use]
-    pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::default() }
     }
 }
 

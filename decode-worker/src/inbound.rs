@@ -9,7 +9,7 @@ use crate::credit::Credits;
 use crate::stats::HandoffStats;
 
 /// The receiving side of every hand-off.
-pub(crate) struct Shared {
+pub(crate) struct Inbound {
     pub(crate) receiver: Receiver,
     pub(crate) credits: Credits,
     pub(crate) stats: HandoffStats,
@@ -19,9 +19,9 @@ pub(crate) struct Shared {
     pub(crate) _local: Option<in_process::Registration>,
 }
 
-// === impl Shared ===
+// === impl Inbound ===
 
-impl KvHoldings for Shared {
+impl KvHoldings for Inbound {
     fn held_blocks(&self) -> Vec<BlockId> {
         self.receiver.held_blocks()
     }
