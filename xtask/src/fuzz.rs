@@ -78,20 +78,12 @@ fn targets(wanted: &[String]) -> Result<Vec<String>> {
 }
 
 fn build() -> Result<PathBuf> {
-    let host = host()?;
+    let host = workspace::host()?;
     let mut command = cargo(["build", "--package", "baton-fuzz", "--features", "libfuzzer"]);
     command.args(["--profile", "fuzz", "--target", &host]);
     // With a target of their own, flags don't reach build scripts, which have no fuzzer in them.
     run_command(command.env("RUSTFLAGS", COVERAGE.join(" ")))?;
     Ok(workspace::target().join(host).join("fuzz/baton-fuzz"))
-}
-
-/// The machine's name among compilers.
-fn host() -> Result<String> {
-    let told = Command::new("rustc").arg("-vV").output().context("cannot start `rustc`")?;
-    let told = String::from_utf8_lossy(&told.stdout);
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("`rustc -vV` names no host")
 }
 
 fn fuzz(program: &Path, target: String, args: &Args) -> Result<Outcome> {

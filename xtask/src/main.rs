@@ -19,8 +19,10 @@ mod deny;
 mod fuzz;
 mod gpu;
 mod hooks;
+mod miri;
 mod process;
 mod python;
+mod release;
 mod sim;
 mod test;
 mod tools;
@@ -86,6 +88,15 @@ enum Verb {
     /// Builds all code with counters that tell libFuzzer what an input reaches, and lets it look for
     /// inputs that break a promise, from `fuzz/corpus` on. What it finds is in `target/fuzz/found`.
     Fuzz(fuzz::Args),
+    /// Runs what threads share in Miri, which watches every access and changes who goes first.
+    ///
+    /// The pool of blocks and the outboxes, under many schedules. Needs rustup, and installs a nightly Rust with
+    /// Miri through it.
+    Miri(miri::Args),
+    /// Builds the program as it is shipped, and packs it into `target/dist`.
+    ///
+    /// With link-time optimisation, and with the licences of all that is linked in.
+    Release,
     /// Lists and runs benchmarks.
     ///
     /// Without a name it lists what there is. `serve` sends load to a running cluster and reports
@@ -103,6 +114,8 @@ fn main() -> ExitCode {
         Verb::Sim(args) => sim::run(&args),
         Verb::Chaos(args) => chaos::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Miri(args) => miri::run(&args),
+        Verb::Release => release::run(),
         Verb::Bench(args) => bench::run(&args),
     };
     match result {
@@ -111,5 +124,67 @@ fn main() -> ExitCode {
             eprintln!("{} {error:#}", console::style("error:").red().bold());
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Files that tell people and machines what to run.
+    fn files() -> Vec<PathBuf> {
+        let names = [
+            ".ci/run",
+            ".devcontainer/devcontainer.json",
+            ".githooks/pre-commit",
+            ".github/pull_request_template.md",
+            "CONTRIBUTING.md",
+            "README.md",
+            "SECURITY.md",
+        ];
+        let root = workspace::root();
+        let workflows = fs::read_dir(root.join(".github/workflows")).expect("workflows");
+        let workflows = workflows.map(|entry| entry.expect("a workflow").path());
+        names.map(|name| root.join(name)).into_iter().chain(workflows).collect()
+    }
+
+    /// The verbs in `text` with their arguments: each ends with its line, where its quotes do, or where a table
+    /// or the next command begins.
+    fn commands(text: &str) -> impl Iterator<Item = &str> {
+        let ends = ['`', '"', '#', '\n'];
+        let commands = text.split("cargo xtask ").skip(1);
+        commands.map(move |rest| rest.split(ends).next().unwrap_or(rest)).map(|command| {
+            let end = ["  ", " &&", " |"].iter().filter_map(|end| command.find(end)).min();
+            command[..end.unwrap_or(command.len())].trim()
+        })
+    }
+
+    fn check(file: &Path, command: &str) {
+        // As in `cargo xtask <verb>`, and `N` where anybody's number goes.
+        if command.starts_with('<') {
+            return;
+        }
+        let words = command.split(' ').map(|word| if word == "N" { "1" } else { word });
+        let parsed = Cli::try_parse_from(["cargo xtask"].into_iter().chain(words));
+        let helps = parsed.as_ref().is_err_and(|error| error.exit_code() == 0);
+        assert!(helps || parsed.is_ok(), "{}: `cargo xtask {command}`", file.display());
+    }
+
+    #[test]
+    fn every_command_that_is_written_down_is_one() {
+        for file in files() {
+            let text =
+                fs::read_to_string(&file).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
+            commands(&text).for_each(|command| check(&file, command));
+        }
+    }
+
+    #[test]
+    fn the_verbs_are_found_in_what_is_written() {
+        let text = "- run: cargo xtask check\n| a | `cargo xtask sim --seeds 3`, else |\ncargo xtask up       build";
+        assert_eq!(commands(text).collect::<Vec<_>>(), ["check", "sim --seeds 3", "up"]);
     }
 }

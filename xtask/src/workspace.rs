@@ -1,6 +1,9 @@
 //! Where things are in the checkout.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
 
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
@@ -16,6 +19,26 @@ pub(crate) fn target() -> PathBuf {
 /// The cargo that runs us, so that `cargo +toolchain xtask` stays on that toolchain.
 pub(crate) fn cargo() -> String {
     variable("CARGO").unwrap_or_else(|| "cargo".to_owned())
+}
+
+/// The machine's name among compilers.
+///
+/// # Errors
+/// If there is no compiler that tells.
+pub(crate) fn host() -> Result<String> {
+    let told = Command::new("rustc").arg("-vV").output().context("cannot start `rustc`")?;
+    let told = String::from_utf8_lossy(&told.stdout);
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` names no host")
+}
+
+/// Where cargo keeps what it has fetched.
+///
+/// # Errors
+/// If nothing says where.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    let home = || variable("HOME").map(|home| Path::new(&home).join(".cargo"));
+    variable("CARGO_HOME").map(PathBuf::from).or_else(home).context("no CARGO_HOME and no HOME")
 }
 
 /// A variable that cargo or the user's shell sets for tools.

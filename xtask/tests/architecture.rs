@@ -315,6 +315,37 @@ fn decision_records_are_numbered_once_and_titled_alike() {
     assert!(!numbers.is_empty(), "no decision record in {}", folder.display());
 }
 
+// --- Habits. ---
+
+/// What is green on one machine is green on the others: nobody's CI knows steps of its own.
+#[test]
+fn workflows_call_the_verbs_and_nothing_else() {
+    let mut verbs = 0;
+    for path in entries(&root().join(".github/workflows")) {
+        let text = fs::read_to_string(&path).expect("a workflow");
+        for line in text.lines().map(str::trim_start) {
+            let Some(command) = line.trim_start_matches("- ").strip_prefix("run:") else {
+                continue;
+            };
+            verbs += 1;
+            let is_verb = command.trim_start().starts_with("cargo xtask ");
+            assert!(is_verb, "{}: {line}; want a verb of `cargo xtask`", path.display());
+        }
+    }
+    assert!(verbs > 0, "no workflow runs anything");
+}
+
+/// What is pinned is what is tested, so an older one can't be promised.
+#[test]
+fn the_pinned_rust_is_the_oldest_that_is_promised() {
+    let pinned = read_toml(&root().join("rust-toolchain.toml"));
+    let pinned = pinned["toolchain"]["channel"].as_str().expect("a version").to_owned();
+    let promised = read_toml(&root().join("Cargo.toml"));
+    let promised =
+        promised["workspace"]["package"]["rust-version"].as_str().expect("a version").to_owned();
+    assert!(pinned.starts_with(&format!("{promised}.")), "{pinned} is pinned, {promised} promised");
+}
+
 // --- The checkout. ---
 
 fn root() -> PathBuf {
