@@ -26,9 +26,10 @@ use tokio::sync::mpsc;
 use words::{ClientId, FinishReason, Generation, PromptLogprob, Role, SampledToken, WorkerId};
 
 pub use self::admission::AdmissionConfig;
-pub use self::dispatcher::{Dispatcher, DispatcherConfig};
+pub use self::dispatcher::Dispatcher;
 pub use self::news::{News, Nonsense};
 pub use self::pin::Pin;
+pub use self::placing::DispatcherConfig;
 pub use self::progress::Progress;
 
 /// One client request, ready to be placed.

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster::ErrorCode;
+use model_folder::FolderError;
 
-use crate::callers::access::Reason;
 use crate::dispatch::DispatchError;
-use crate::served_model::ModelLoadError;
-use crate::text::{PoolFull, TemplateError};
+use crate::text::template::TemplateLoadError;
+use crate::text::{PoolFull, TemplateError, TokenizerError};
 
 /// What is given back of a client's own words; it knows the rest.
 const ECHO_CHARS_MAX: usize = 128;
@@ -70,6 +70,20 @@ pub enum RequestError {
     /// Our own fault; the details are in the log.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// Why a model folder can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelLoadError {
+    /// No tokenizer, or a broken one.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A broken chat template.
+    #[error(transparent)]
+    Template(#[from] TemplateLoadError),
+    /// A file is missing or not what it should be.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
 }
 
 /// Why the router can't start, or had to end.
@@ -188,13 +202,6 @@ impl RequestError {
     #[must_use]
     pub(crate) fn quotes(&self) -> bool {
         matches!(self, Self::Invalid { .. } | Self::UnknownModel { .. })
-    }
-
-    /// What the access log may know of it.
-    #[must_use]
-    pub(crate) fn reason(&self) -> Reason {
-        let message = bounded(&self.to_string()).into_owned();
-        Reason { code: "", message, quotes: self.quotes() }
     }
 
     /// The gRPC status.

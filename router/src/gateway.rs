@@ -4,37 +4,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cluster::Lifecycle;
 use cluster::telemetry::Metrics;
+use cluster::{ErrorCode, Lifecycle};
 use futures::future::try_join_all;
-use kv_cache::TokenId;
 use scheduler::{StreamLimits, Streams};
 use tokio::time::timeout_at;
 use words::{ClientId, Generation, RequestId};
 
 use crate::callers::access::AccessLog;
+use crate::callers::caller::Endpoint;
 use crate::callers::in_flight::{self, InFlight};
 use crate::callers::keys::Keys;
 use crate::dispatch::{
     DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
     Route, StreamPlace,
 };
-use crate::metrics::Endpoint;
-use crate::served_model::ServedModel;
-use crate::text::{Cancelled, Detokenizer, Effort, TemplateError, TextPool, TokenizerError};
+use crate::text::{Cancelled, Effort, TextPool};
 use crate::{GatewayLimits, ModelCatalog, RequestError, RouterError, RouterMetrics};
+use stream::{Permits, Started};
 
 mod choice;
+mod event;
 pub mod params;
+mod reading;
+mod request;
 mod stream;
 
-pub use stream::{
-    Delta, Finish, Input, Prompt, TextEvent, TextRequest, TextStream, TextToken, Usage,
-};
-pub(crate) use stream::{Permits, Started};
-
-/// A rendered conversation, of a model with which nothing bounds the text of its context.
-const RENDERED_BYTES_MAX: usize = 64 << 20;
+pub use event::{Finish, TextEvent};
+pub use request::{Input, Prompt, Task, TextRequest};
+pub use stream::{TextStream, Usage};
 
 /// What both gateways are made of.
 #[derive(Clone, Debug)]
@@ -169,19 +167,19 @@ impl Gateway {
         mut request: TextRequest,
         received: in_flight::Bytes,
     ) -> Result<TextStream, RequestError> {
-        let key = self.keys.still_of(request.client)?;
-        let width = request.sequences();
+        let (client, deadline) = (request.caller.client, request.caller.deadline());
+        let key = self.keys.still_of(client)?;
+        let width = request.task.sequences();
         let turn = key.as_ref().map(|key| key.allowance.begin(width)).transpose()?;
         if let Some(key) = &key {
-            request.salt = key.salt(request.salt);
+            request.task.salt = key.salt(request.task.salt);
         }
         let work = self.node.gate().enter().map_err(|_| RequestError::stopping())?;
-        self.generate.foresee(request.client)?;
-        let place = self.open(request.client)?;
+        self.generate.foresee(client)?;
+        let place = self.open(client)?;
         let permits = Permits { place: place.clone(), _turn: turn, work };
         let stopped = permits.work.cancelled().clone();
-        let deadline = request.deadline();
-        let clock = self.metrics.start(&request).of(key);
+        let clock = self.metrics.start(&request.caller).of(key);
         let start = timeout_at(deadline.into(), self.place(request, received, place));
         let placed = tokio::select! {
             placed = start => placed,
@@ -200,8 +198,8 @@ impl Gateway {
     }
 
     /// Counts a request that was refused before it could be started.
-    pub fn refused(&self, endpoint: Endpoint, error: &RequestError) {
-        self.metrics.refused(endpoint, error.code().into());
+    pub fn refused(&self, endpoint: Endpoint, code: ErrorCode) {
+        self.metrics.refused(endpoint, code.into());
     }
 
     async fn place(
@@ -210,19 +208,19 @@ impl Gateway {
         received: in_flight::Bytes,
         place: StreamPlace,
     ) -> Result<(TextRequest, Vec<(Prompt, GenerationStream, Route)>), RequestError> {
-        let (client, tokens_max) = (request.client, self.tokens_max(&request));
-        let bytes = request.input.bytes();
+        let (client, tokens_max) = (request.caller.client, self.tokens_max(&request));
+        let bytes = request.task.input.bytes();
         let read = move |cancelled: &Cancelled| {
             let effort = Effort { tokens_max, cancelled: cancelled.clone() };
-            let read = read(request, &effort);
+            let read = reading::read(request, &effort);
             drop(received);
             read
         };
         let (request, prompts) = self.work(client, bytes, read).await??;
         let generations = self.generations(&request, &prompts)?;
-        let deadline = request.deadline();
+        let deadline = request.caller.deadline();
         // An echo goes out before the first token, and names the weights, too.
-        let at_once = generations.len() > 1 || request.echo;
+        let at_once = generations.len() > 1 || request.task.echo;
         let pin = if at_once { Pin::by_placement() } else { Pin::by_token() };
         let dispatch = |generation| {
             let (pin, place) = (pin.clone(), Some(place.clone()));
@@ -244,7 +242,7 @@ impl Gateway {
             Some(Ok(GenerationEvent::Started(route))) => Ok((stream, route)),
             Some(Err(error)) => Err(error),
             other => Err(DispatchError::new(
-                cluster::ErrorCode::Internal,
+                ErrorCode::Internal,
                 format!("the dispatcher began with {other:?}"),
             )),
         }
@@ -255,28 +253,29 @@ impl Gateway {
         request: &TextRequest,
         prompts: &[Prompt],
     ) -> Result<Vec<Generation>, RequestError> {
-        let param = prompt_param(request);
+        let TextRequest { caller, task } = request;
+        let (param, params) = (task.input_name, &task.params);
         let limit = self.tokens_max(request);
         let generation = |(index, prompt): (usize, &Prompt)| {
             let count = prompt.tokens.len();
             if count == 0 {
                 return Err(RequestError::invalid(param, "the prompt is empty"));
             }
-            let context = request.model.context_tokens_max;
+            let context = task.model.context_tokens_max;
             if count > limit {
                 let problem = format!("of {limit} tokens: the prompt has {count}; shorten it");
                 return Err(RequestError::context_length(param, context as usize, &problem));
             }
             Ok(Generation {
-                id: part_id(&request.id, index, prompts.len()),
+                id: part_id(&caller.id, index, prompts.len()),
                 prompt: Arc::clone(&prompt.tokens),
                 generated: Arc::default(),
-                choices: (0..request.params.n).collect(),
-                sampling: request.params.sampling.clone(),
-                stop: request.params.stop_rules(count, context, param)?,
-                prompt_logprobs: request.params.sampling.logprobs.filter(|_| request.echo),
-                salt: request.salt.clone(),
-                client: request.client,
+                choices: (0..params.n).collect(),
+                sampling: params.sampling.clone(),
+                stop: params.stop_rules(count, context, param)?,
+                prompt_logprobs: params.sampling.logprobs.filter(|_| task.echo),
+                salt: task.salt.clone(),
+                client: caller.client,
             })
         };
         prompts.iter().enumerate().map(generation).collect()
@@ -284,8 +283,8 @@ impl Gateway {
 
     /// The most tokens that one of the request's prompts can have.
     fn tokens_max(&self, request: &TextRequest) -> usize {
-        let key = self.keys.of(request.client).and_then(|key| key.context_tokens_max);
-        let most = self.limits().prompt_tokens.min(request.model.context_tokens_max as usize);
+        let key = self.keys.of(request.caller.client).and_then(|key| key.context_tokens_max);
+        let most = self.limits().prompt_tokens.min(request.task.model.context_tokens_max as usize);
         most.min(key.unwrap_or(usize::MAX))
     }
 
@@ -302,106 +301,6 @@ impl Gateway {
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// Turns a request's text into tokens, as far as they are wanted. Slow: for the text threads.
-fn read(
-    mut request: TextRequest,
-    effort: &Effort,
-) -> Result<(TextRequest, Vec<Prompt>), RequestError> {
-    let (model, param) = (Arc::clone(&request.model), prompt_param(&request));
-    let context = model.context_tokens_max as usize;
-    let too_long = || {
-        let most = effort.tokens_max;
-        let problem = format!("of {most} tokens: the prompt has more; shorten it");
-        RequestError::context_length(param, context, &problem)
-    };
-    let wrong = |error| match error {
-        TokenizerError::TooLong(_) => too_long(),
-        other => unread(&other, param),
-    };
-    let input = std::mem::replace(&mut request.input, Input::Texts(Vec::new()));
-    let prompts = match input {
-        Input::Chat(mut chat) => {
-            let template = model.template.as_ref().ok_or_else(|| no_template(&model))?;
-            let tokenizer = &model.tokenizer;
-            let bytes_max = tokenizer.text_bytes_max(effort.tokens_max);
-            let bytes_max = bytes_max.unwrap_or(usize::MAX).min(RENDERED_BYTES_MAX);
-            // The template has printed the special tokens itself.
-            let salt = &request.salt.0;
-            let text = |chat, bytes_max| {
-                let text = template.render_within(chat, bytes_max, &effort.cancelled);
-                text.map_err(|error| match error {
-                    TemplateError::TooLong(_) => too_long(),
-                    other => other.into(),
-                })
-            };
-            let tokens = match &model.control_tokens {
-                None => tokenizer.encode_chat(&text(*chat, bytes_max)?, salt, effort),
-                Some(control) => {
-                    control.mark(&mut chat);
-                    // Marks make it longer than its tokens.
-                    control.encode(&text(*chat, RENDERED_BYTES_MAX)?, salt, effort)
-                }
-            };
-            let tokens = tokens.map_err(wrong)?;
-            vec![Prompt { tokens: tokens.into(), echo: None }]
-        }
-        Input::Texts(texts) => texts
-            .into_iter()
-            .map(|text| {
-                let tokens = model.tokenizer.encode_prompt(&text, effort).map_err(wrong)?.into();
-                Ok(Prompt { tokens, echo: request.echo.then_some(text) })
-            })
-            .collect::<Result<_, RequestError>>()?,
-        Input::Tokens(prompts) => prompts
-            .into_iter()
-            .map(|tokens| {
-                let fits = tokens.len() <= effort.tokens_max;
-                let echo = (request.echo && fits).then(|| text_of(&tokens, &request));
-                Prompt { tokens: tokens.into(), echo }
-            })
-            .collect(),
-    };
-    Ok((request, prompts))
-}
-
-/// Why a prompt did not become tokens.
-fn unread(error: &TokenizerError, param: &'static str) -> RequestError {
-    match error {
-        TokenizerError::TooLong(_) | TokenizerError::Unbroken { .. } => {
-            RequestError::invalid(param, error.to_string())
-        }
-        TokenizerError::Cancelled => RequestError::stopping(),
-        TokenizerError::Load { .. } | TokenizerError::Folder(_) | TokenizerError::Encode(_) => {
-            RequestError::Internal(error.to_string())
-        }
-    }
-}
-
-/// The text of a prompt that was given as tokens.
-fn text_of(tokens: &[TokenId], request: &TextRequest) -> String {
-    let tokenizer = Arc::clone(&request.model.tokenizer);
-    let mut reader = Detokenizer::new(tokenizer, &[], request.params.skip_special_tokens);
-    let mut text = String::new();
-    tokens.iter().for_each(|&token| reader.push(token, &mut text));
-    reader.finish(&mut text);
-    text
-}
-
-fn no_template(model: &ServedModel) -> RequestError {
-    let name = &model.name;
-    let message = format!("`{name}` has no chat template: use /v1/completions, or another model");
-    RequestError::unsupported("messages", message)
-}
-
-/// The field that the prompt came in, for error messages.
-fn prompt_param(request: &TextRequest) -> &'static str {
-    match request.endpoint {
-        Endpoint::Chat => "messages",
-        Endpoint::Completions => "prompt",
-        Endpoint::Grpc => "input",
     }
 }
 

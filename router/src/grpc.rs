@@ -1,35 +1,35 @@
 //! The public gRPC service, over the same core as HTTP.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::middleware;
 use cluster::connections::ClientAddress;
 use futures::Stream;
 use http::Method;
 use proto::v1;
-use proto::v1::inference_request::Input as WireInput;
-use proto::v1::inference_response::{ChoiceFinished, Delta, Event, Started, Usage};
 use proto::v1::inference_server::{Inference, InferenceServer};
-use serde_json::json;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response};
 use uuid::Uuid;
-use words::{ClientId, RequestId, TenantSalt, TokenLogprob, WorkerId};
+use words::RequestId;
 
-use crate::api::openai::{Ignored, MessageRules};
+use crate::api::relay::Relay;
 use crate::callers::access::{Call, Status};
+use crate::callers::caller::{Caller, Endpoint};
 use crate::callers::client;
-use crate::gateway::params::{Params, check_token};
-use crate::gateway::{Finish, Input, TextEvent, TextRequest, TextStream};
-use crate::metrics::Endpoint;
-use crate::served_model::ServedModel;
-use crate::text::ChatRender;
+use crate::gateway::TextRequest;
 use crate::{Gateway, RequestError};
 use intake::Received;
+use messages::{Message, Messages};
 
 mod intake;
+mod messages;
+mod reading;
+
+/// Its name in metrics.
+const NAME: Endpoint = Endpoint("grpc");
 
 /// `baton.v1.Inference`.
 #[derive(Clone, Debug)]
@@ -37,19 +37,14 @@ pub struct InferenceService {
     gateway: Arc<Gateway>,
 }
 
-/// A stream of text on its way to the wire.
+/// A reply on its way to the wire.
 struct Answer {
-    stream: TextStream,
-    /// Sent before anything else.
-    started: Option<Started>,
-    /// Whether the client gets to know which workers served it.
-    names_workers: bool,
-    call: Call,
-    done: bool,
+    relay: Relay<Messages>,
+    /// What is written and not sent.
+    out: VecDeque<Message>,
 }
 
-type ResponseStream =
-    Pin<Box<dyn Stream<Item = Result<v1::InferenceResponse, tonic::Status>> + Send>>;
+type ResponseStream = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
 // === impl InferenceService ===
 
@@ -78,47 +73,18 @@ impl InferenceService {
         let client = owner.or(peer).unwrap_or_default();
         let held = request.extensions().get::<Received>().and_then(Received::take);
         let held = held.unwrap_or_else(|| self.gateway.receive(client));
-        let timeout = cluster::rpc::timeout_of(request.metadata());
-        let request = self.read(request.into_inner(), id, call, timeout)?.of(client);
-        let (request_id, model) = (request.id.to_string(), request.model.name.clone());
+        let grpc_timeout = cluster::rpc::timeout_of(request.metadata());
+        let wire = request.into_inner();
+        let timeout = reading::timeout(&wire, grpc_timeout, self.gateway.limits());
+        let task = reading::read(wire, &self.gateway)?;
+        let (received, call) = (call.received(), call.clone());
+        let caller = Caller { id, endpoint: NAME, received, timeout, client, call: call.clone() };
+        let request = TextRequest { caller, task };
+        let started = messages::started(&request);
         let stream = self.gateway.start(request, held).await?;
-        let prompt_tokens = stream.usage().prompt_tokens as u32;
-        let started = Some(Started { request_id, model, prompt_tokens });
+        let out = VecDeque::from([started(&stream)]);
         let names_workers = self.gateway.config.debug_headers;
-        Ok(Answer { stream, started, names_workers, call: call.clone(), done: false })
-    }
-
-    fn read(
-        &self,
-        wire: v1::InferenceRequest,
-        id: RequestId,
-        call: &Call,
-        grpc_timeout: Option<Duration>,
-    ) -> Result<TextRequest, RequestError> {
-        let limits = self.gateway.limits();
-        let name = Some(wire.model.as_str()).filter(|name| !name.is_empty());
-        let model = Arc::clone(self.gateway.models().named(name)?);
-        if wire.max_tokens == Some(0) {
-            return Err(RequestError::invalid("max_tokens", "`max_tokens` must be at least 1"));
-        }
-        let asked =
-            [grpc_timeout, (wire.timeout_ms > 0).then(|| Duration::from_millis(wire.timeout_ms))];
-        let timeout = asked.into_iter().flatten().fold(limits.request_timeout, Duration::min);
-        let params = params(&wire).check(&model, limits)?;
-        let input = input(wire.input, &model, limits.messages)?;
-        Ok(TextRequest {
-            id,
-            endpoint: Endpoint::Grpc,
-            received: call.received(),
-            timeout,
-            params: Arc::new(params),
-            model,
-            input,
-            echo: false,
-            salt: TenantSalt::default(),
-            client: ClientId::default(),
-            call: call.clone(),
-        })
+        Ok(Answer { relay: Relay::new(stream, Messages { names_workers, call }), out })
     }
 
     /// A call of `method` that has just come in, and its id.
@@ -141,8 +107,8 @@ impl Inference for InferenceService {
     ) -> Result<Response<ResponseStream>, tonic::Status> {
         let (call, id) = self.begin(&request, "Generate");
         let answer = self.start(request, &call, id).await.map_err(|error| {
-            self.gateway.refused(Endpoint::Grpc, &error);
-            refused(&call, &error)
+            self.gateway.refused(NAME, error.code());
+            messages::refused(&call, &error)
         })?;
         call.answered(Status::Grpc(Code::Ok));
         let messages = futures::stream::unfold(answer, |mut answer| async move {
@@ -158,7 +124,7 @@ impl Inference for InferenceService {
     ) -> Result<Response<v1::ListModelsResponse>, tonic::Status> {
         let (call, _) = self.begin(&request, "ListModels");
         let key = self.gateway.keys.check(request.metadata().as_ref());
-        let key = key.map_err(|error| refused(&call, &error))?;
+        let key = key.map_err(|error| messages::refused(&call, &error))?;
         key.iter().for_each(|key| call.of(key));
         call.answered(Status::Grpc(Code::Ok));
         let models = self.gateway.models().all().iter().map(|model| {
@@ -172,126 +138,10 @@ impl Inference for InferenceService {
 // === impl Answer ===
 
 impl Answer {
-    async fn next(&mut self) -> Option<Result<v1::InferenceResponse, tonic::Status>> {
-        if self.done {
-            return None;
+    async fn next(&mut self) -> Option<Message> {
+        while self.out.is_empty() && !self.relay.is_done() {
+            self.relay.next(&mut self.out).await;
         }
-        let event = match self.started.take() {
-            Some(started) => Event::Started(started),
-            None => match self.stream.next().await {
-                Some(Ok(event)) => wire_event(event),
-                Some(Err(error)) => {
-                    self.done = true;
-                    return Some(Err(refused(&self.call, &error)));
-                }
-                None => {
-                    self.done = true;
-                    Event::Usage(self.usage())
-                }
-            },
-        };
-        Some(Ok(v1::InferenceResponse { event: Some(event) }))
-    }
-
-    fn usage(&self) -> Usage {
-        let (usage, route) = (self.stream.usage(), self.stream.route());
-        let name = |worker: Option<&WorkerId>| {
-            worker.filter(|_| self.names_workers).map(ToString::to_string).unwrap_or_default()
-        };
-        Usage {
-            prompt_tokens: usage.prompt_tokens as u32,
-            completion_tokens: usage.completion_tokens as u32,
-            cached_tokens: usage.cached_tokens as u32,
-            handoff: route.prefill.is_some(),
-            prefill_worker_id: name(route.prefill.as_ref()),
-            decode_worker_id: name(Some(&route.decode)),
-            system_fingerprint: route.fingerprint.clone(),
-        }
-    }
-}
-
-/// Notes why a call is refused, or broke off.
-fn refused(call: &Call, error: &RequestError) -> tonic::Status {
-    let status = error.status();
-    call.answered(Status::Grpc(status.code()));
-    call.failed(error.reason());
-    status
-}
-
-fn wire_event(event: TextEvent) -> Event {
-    match event {
-        TextEvent::Delta(delta) => {
-            let logprob = |found: &TokenLogprob| found.into();
-            Event::Delta(Delta {
-                choice: delta.choice,
-                text: delta.text,
-                token_ids: delta.tokens.iter().map(|token| token.id).collect(),
-                logprobs: delta
-                    .tokens
-                    .iter()
-                    .filter_map(|token| token.logprob.as_ref().map(logprob))
-                    .collect(),
-            })
-        }
-        TextEvent::Finished { choice, reason } => {
-            let (kind, stop) = match reason {
-                Finish::StopToken(_) => (v1::FinishKind::Stop, None),
-                Finish::StopString(stop) => (v1::FinishKind::Stop, Some(stop)),
-                Finish::Length => (v1::FinishKind::Length, None),
-            };
-            Event::Finished(ChoiceFinished { choice, kind: kind.into(), stop })
-        }
-    }
-}
-
-fn params(wire: &v1::InferenceRequest) -> Params {
-    Params {
-        n: Some(if wire.n == 0 { 1 } else { wire.n.into() }),
-        max_tokens: wire.max_tokens.map(Into::into),
-        max_tokens_name: "max_tokens",
-        min_tokens: Some(wire.min_tokens.into()),
-        temperature: wire.temperature.map(Into::into),
-        top_p: wire.top_p.map(Into::into),
-        top_k: wire.top_k.map(Into::into),
-        min_p: wire.min_p.map(Into::into),
-        repetition_penalty: wire.repetition_penalty.map(Into::into),
-        frequency_penalty: wire.frequency_penalty.map(Into::into),
-        presence_penalty: wire.presence_penalty.map(Into::into),
-        logit_bias: wire.logit_bias.iter().map(|entry| (entry.token, entry.bias.into())).collect(),
-        seed: wire.seed,
-        logprobs: wire.logprobs.map(Into::into),
-        logprobs_name: "logprobs",
-        stop: wire.stop.clone(),
-        stop_token_ids: wire.stop_token_ids.iter().copied().map(Into::into).collect(),
-        ignore_eos: wire.ignore_eos,
-        ..Params::default()
-    }
-}
-
-fn input(
-    wire: Option<WireInput>,
-    model: &ServedModel,
-    messages_max: usize,
-) -> Result<Input, RequestError> {
-    match wire {
-        Some(WireInput::Text(text)) => Ok(Input::Texts(vec![text])),
-        Some(WireInput::TokenIds(tokens)) => {
-            let check = |&id: &u32| check_token("token_ids", id.into(), model);
-            tokens
-                .ids
-                .iter()
-                .map(check)
-                .collect::<Result<_, _>>()
-                .map(|ids| Input::Tokens(vec![ids]))
-        }
-        Some(WireInput::Chat(chat)) => {
-            let message = |message: v1::ChatMessage| json!({"role": message.role, "content": message.content});
-            let messages = chat.messages.into_iter().map(message).collect();
-            let rules = MessageRules { most: messages_max, template: None };
-            let messages = rules.check(messages, &mut Ignored::default())?;
-            let render = ChatRender { messages, now: SystemTime::now(), ..ChatRender::default() };
-            Ok(Input::Chat(Box::new(render)))
-        }
-        None => Err(RequestError::invalid("input", "one of text, token_ids and chat is needed")),
+        self.out.pop_front()
     }
 }

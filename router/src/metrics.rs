@@ -16,9 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::RequestError;
 use crate::callers::access::{Call, Reason, Work};
+use crate::callers::caller::{Caller, Endpoint};
 use crate::callers::keys::Key;
 use crate::dispatch::Route;
-use crate::gateway::TextRequest;
 
 /// The router's metrics. A clone counts into the same ones.
 #[derive(Clone, Debug)]
@@ -40,17 +40,6 @@ pub struct RouterMetrics {
     pub(crate) text_queue: Gauge,
     /// Bytes received that are not tokens yet; set before each scrape.
     pub(crate) bytes_in_flight: Gauge,
-}
-
-/// Where a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/v1/chat/completions`.
-    Chat,
-    /// `/v1/completions`.
-    Completions,
-    /// `baton.v1.Inference/Generate`.
-    Grpc,
 }
 
 /// How a request ended.
@@ -116,19 +105,6 @@ pub struct ChoiceClock {
     first: Option<(Instant, u32)>,
     last: Option<Instant>,
     tokens: u32,
-}
-
-// === impl Endpoint ===
-
-impl EncodeLabelValue for Endpoint {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let name = match self {
-            Self::Chat => "chat",
-            Self::Completions => "completions",
-            Self::Grpc => "grpc",
-        };
-        EncodeLabelValue::encode(&name, encoder)
-    }
 }
 
 // === impl Outcome ===
@@ -240,15 +216,15 @@ impl RouterMetrics {
 
     /// Starts the clock of a request.
     #[must_use]
-    pub fn start(&self, request: &TextRequest) -> RequestClock {
+    pub fn start(&self, caller: &Caller) -> RequestClock {
         self.running.inc();
         RequestClock {
             metrics: self.clone(),
-            endpoint: request.endpoint,
+            endpoint: caller.endpoint,
             key: None,
-            received: request.received,
+            received: caller.received,
             first_token: None,
-            call: request.call.clone(),
+            call: caller.call.clone(),
             work: Work::default(),
             ended: false,
         }
@@ -332,7 +308,7 @@ impl RequestClock {
 
     /// The request broke off.
     pub fn fail(&mut self, error: &RequestError) {
-        self.call.failed(error.reason());
+        self.call.failed(error.into());
         self.end(error.code().into());
     }
 

@@ -9,9 +9,8 @@ use kv_cache::TokenId;
 use model_folder::{Fields, FolderError, ModelFolder};
 use words::Sampling;
 
-use crate::error::echo;
-use crate::text::template::TemplateLoadError;
-use crate::text::{ChatTemplate, ControlTokens, Tokenizer, TokenizerError};
+use crate::error::{ModelLoadError, echo};
+use crate::text::{ChatTemplate, ControlTokens, Tokenizer};
 use crate::{RequestError, RouterError};
 
 /// Models named to who asks for one that is none.
@@ -58,20 +57,6 @@ pub struct ServedModel {
     pub sampling_defaults: Sampling,
     /// When it was loaded, seconds since 1970.
     pub created_s: u64,
-}
-
-/// Why a model folder can't be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelLoadError {
-    /// No tokenizer, or a broken one.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// A broken chat template.
-    #[error(transparent)]
-    Template(#[from] TemplateLoadError),
-    /// A file is missing or not what it should be.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
 }
 
 /// Every model served, by each of its names.

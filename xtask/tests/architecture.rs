@@ -79,6 +79,21 @@ const IMPURE: &[&str] = &[
     "SystemTime::now",
 ];
 
+/// The modules of the router, each with what the crate's root names of it. Each knows only those behind it.
+const ROUTER_FLOORS: &[(&str, &[&str])] = &[
+    ("server", &["RouterConfig", "serve"]),
+    ("grpc", &[]),
+    ("api", &[]),
+    ("http", &[]),
+    ("gateway", &["Gateway", "GatewayConfig"]),
+    ("metrics", &["RouterMetrics"]),
+    ("callers", &["GatewayLimits"]),
+    ("served_model", &["ModelCatalog", "ServedModel", "ServedModelConfig"]),
+    ("error", &["RequestError", "RouterError"]),
+    ("text", &[]),
+    ("dispatch", &[]),
+];
+
 /// What the simulation runs, as far as it tells the time.
 const SIMULATED: &[&str] = &[
     "cluster/src/connections",
@@ -220,7 +235,7 @@ fn crates_without_unsafe_files_forbid_it() {
 fn decisions_do_no_io_and_read_no_clock() {
     for (path, text) in sources("rs") {
         let is_pure = PURE.iter().any(|folder| path.starts_with(folder));
-        if !is_pure || path.ends_with("tests.rs") || path.contains("/tests/") {
+        if !is_pure || is_test(&path) {
             continue;
         }
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
@@ -237,7 +252,7 @@ fn decisions_do_no_io_and_read_no_clock() {
 fn what_is_simulated_reads_no_clock_but_the_runtimes() {
     for (path, text) in sources("rs") {
         let is_simulated = SIMULATED.iter().any(|folder| path.starts_with(folder));
-        if !is_simulated || path.ends_with("tests.rs") || path.contains("/tests/") {
+        if !is_simulated || is_test(&path) {
             continue;
         }
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
@@ -247,6 +262,26 @@ fn what_is_simulated_reads_no_clock_but_the_runtimes() {
             let is_runtimes = line.contains("tokio::time::Instant::now")
                 || !is_std && !line.contains("std::time::Instant");
             assert!(is_runtimes, "{path}: {line:?}; want `clock::now()`");
+        }
+    }
+}
+
+#[test]
+fn the_routers_modules_point_one_way() {
+    let floor_of = |word: &str| {
+        ROUTER_FLOORS.iter().position(|(name, named)| *name == word || named.contains(&word))
+    };
+    for (path, text) in sources("rs").filter(|(path, _)| !is_test(path)) {
+        let Some(inside) = path.strip_prefix("router/src/") else { continue };
+        let module = inside.split(['/', '.']).next().unwrap_or_default();
+        if matches!(module, "lib" | "testing") {
+            continue;
+        }
+        let own = floor_of(module).unwrap_or_else(|| panic!("{path}: give it a floor"));
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
+        for word in crate_names(code) {
+            let floor = floor_of(word).unwrap_or_else(|| panic!("{path}: where is {word}?"));
+            assert!(own <= floor, "{path}: {module} must not know {word}");
         }
     }
 }
@@ -420,6 +455,22 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 /// Lines without what is in a `//` comment.
 fn code_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(|line| line.split("//").next().unwrap_or(line))
+}
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("tests.rs") || path.contains("/tests/")
+}
+
+/// What a file names of its crate, by the first name after `crate::`.
+fn crate_names(code: &str) -> impl Iterator<Item = &str> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let paths = |rest| match str::strip_prefix(rest, '{') {
+        Some(list) => list.split('}').next().unwrap_or_default(),
+        None => rest.split(',').next().unwrap_or_default(),
+    };
+    let names = code.split("crate::").skip(1).map(paths).flat_map(|paths| paths.split(','));
+    let names = names.filter_map(move |path| path.trim().split(|c| !is_word(c)).next());
+    names.filter(|name| !name.is_empty())
 }
 
 fn has_unsafe(line: &str) -> bool {

@@ -1,25 +1,13 @@
-//! OpenAI's API.
-
-use std::sync::Arc;
-
-use axum::Router;
-use axum::routing::post;
-
-use crate::Gateway;
+//! OpenAI's APIs.
 
 mod chat;
+mod chunks;
 mod completions;
-pub(crate) mod fields;
+pub(crate) mod errors;
+mod fields;
 mod logprobs;
-mod messages;
-pub(crate) mod shapes;
+mod usage;
 
-pub(crate) use fields::ignored::Ignored;
-pub(crate) use messages::MessageRules;
-
-/// Its routes.
-pub(crate) fn routes() -> Router<Arc<Gateway>> {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::handle))
-        .route("/v1/completions", post(completions::handle))
-}
+pub(crate) use chat::Chat;
+pub(crate) use chat::messages::MessageRules;
+pub(crate) use completions::Completions;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use cluster::connections::ConnectionLimits;
 
 use crate::RouterError;
-use crate::gateway::params::LOGPROBS_MAX;
+
+/// OpenAI's limit on alternatives per token.
+pub const LOGPROBS_MAX: u32 = 20;
 
 /// The gateway's limits, for HTTP and gRPC alike. What goes over is refused with 4xx or 429.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,40 +3,19 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use cluster::rpc::Channels;
 use cluster::telemetry::Metrics;
-use cluster::{ErrorCode, Lifecycle, LoadWatcher};
-use scheduler::Placer;
+use cluster::{ErrorCode, Lifecycle};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 use words::{ClientId, Fingerprint};
 
 use super::flight::{Flight, WayBack};
-use super::placing::Placing;
-use super::{
-    AdmissionConfig, DispatchError, DispatchRequest, Generate, GenerationStream, Readiness,
-};
+use super::placing::{DispatcherConfig, Placing};
+use super::{DispatchError, DispatchRequest, Generate, GenerationStream, Readiness};
 
 /// Events that a client may leave unread before its worker is made to wait: a few steps' worth for
 /// each of several choices. Behind them the worker's own bounded queues pause the sequence.
 const EVENTS_UNREAD_MAX: usize = 64;
-
-/// What a dispatcher is made of.
-pub struct DispatcherConfig {
-    /// The model's name, as its workers publish it.
-    pub model: String,
-    /// The cluster, as it reports.
-    pub loads: LoadWatcher,
-    /// The weights that new requests go to, by the beginning of their digest or of their
-    /// fingerprint's name; `None`: the newest that enough workers have.
-    pub fingerprint: Option<String>,
-    /// Chooses workers.
-    pub placer: Box<dyn Placer>,
-    /// Connections to workers.
-    pub channels: Channels,
-    /// Who is let in.
-    pub admission: AdmissionConfig,
-}
 
 /// Places requests on a cluster's workers. A clone is another handle to the same dispatcher.
 #[derive(Clone)]

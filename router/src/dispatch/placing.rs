@@ -20,12 +20,28 @@ use tonic::transport::Channel;
 use words::{Address, ClientId, Fingerprint, Generation, Life, Role};
 
 use super::admission::Admission;
-use super::dispatcher::DispatcherConfig;
 use super::rollout::Rollout;
-use super::{DispatchError, Readiness, remarks};
+use super::{AdmissionConfig, DispatchError, Readiness, remarks};
 
 /// When to come back to a cluster that has no worker: about when a worker that restarts reports.
 const NO_WORKER_RETRY: Duration = Duration::from_secs(5);
+
+/// What a dispatcher is made of.
+pub struct DispatcherConfig {
+    /// The model's name, as its workers publish it.
+    pub model: String,
+    /// The cluster, as it reports.
+    pub loads: LoadWatcher,
+    /// The weights that new requests go to, by the beginning of their digest or of their
+    /// fingerprint's name; `None`: the newest that enough workers have.
+    pub fingerprint: Option<String>,
+    /// Chooses workers.
+    pub placer: Box<dyn Placer>,
+    /// Connections to workers.
+    pub channels: Channels,
+    /// Who is let in.
+    pub admission: AdmissionConfig,
+}
 
 /// The router's picture of the cluster, and its decisions.
 pub(super) struct Placing {

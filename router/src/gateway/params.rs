@@ -8,12 +8,11 @@ use kv_cache::TokenId;
 use uuid::Uuid;
 use words::{Sampling, StopRules};
 
+use crate::callers::limits::LOGPROBS_MAX;
 use crate::served_model::ServedModel;
 use crate::text::StopSet;
 use crate::{GatewayLimits, RequestError};
 
-/// OpenAI's limit on alternatives per token.
-pub const LOGPROBS_MAX: u32 = 20;
 /// The most biased tokens, well above OpenAI's 300 and within what the wire allows.
 const LOGIT_BIAS_MAX: usize = 1024;
 

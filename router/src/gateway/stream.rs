@@ -1,126 +1,22 @@
-//! A request between text and tokens, the same for HTTP and gRPC.
-//!
-//! A [`TextRequest`] goes in; a [`TextStream`] of whole characters comes out, cut at stop strings,
-//! with the tokens they come from.
+//! What comes back for a request: pieces of its replies, until the last of them has ended.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use kv_cache::TokenId;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use words::{ClientId, PromptLogprob, RequestId, TenantSalt, TokenLogprob};
+use words::PromptLogprob;
 
 use super::choice::Choice;
+use super::event::TextEvent;
+use super::request::{Prompt, TextRequest};
 use crate::RequestError;
-use crate::callers::access::Call;
 use crate::callers::keys::Turn;
 use crate::dispatch::{DispatchError, GenerationEvent, GenerationStream, Route, StreamPlace};
-use crate::gateway::params::CheckedParams;
-use crate::metrics::{Endpoint, Outcome, RequestClock};
-use crate::served_model::ServedModel;
-use crate::text::ChatRender;
-
-/// A request whose fields have been checked, but whose text has not been read.
-#[derive(Clone, Debug)]
-pub struct TextRequest {
-    /// Names it everywhere.
-    pub id: RequestId,
-    /// Where it came in.
-    pub endpoint: Endpoint,
-    /// When it came in.
-    pub received: Instant,
-    /// The client's patience, from `received` on.
-    pub timeout: Duration,
-    /// Which model.
-    pub model: Arc<ServedModel>,
-    /// The prompt or prompts.
-    pub input: Input,
-    /// Sampling and stopping.
-    pub params: Arc<CheckedParams>,
-    /// Begin the text with the prompt.
-    pub echo: bool,
-    /// Whose prefix cache it may share.
-    pub salt: TenantSalt,
-    /// Who asks.
-    pub client: ClientId,
-    /// What the access log will tell of it.
-    pub call: Call,
-}
-
-/// What to continue.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A conversation, rendered with the model's template.
-    Chat(Box<ChatRender>),
-    /// Raw texts.
-    Texts(Vec<String>),
-    /// Token ids, in range.
-    Tokens(Vec<Vec<TokenId>>),
-}
-
-/// A prompt as the model sees it.
-#[derive(Clone, Debug)]
-pub struct Prompt {
-    /// Its tokens.
-    pub tokens: Arc<[TokenId]>,
-    /// Its text, where it has to be given back.
-    pub echo: Option<String>,
-}
-
-/// What a stream brings. Choices are numbered over all prompts: `prompt * n + choice`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TextEvent {
-    /// More of a choice.
-    Delta(Delta),
-    /// A choice has ended.
-    Finished {
-        /// Which choice.
-        choice: u32,
-        /// Why.
-        reason: Finish,
-    },
-}
-
-/// More text of a choice, and the tokens that begin in it. Either may be empty: a character can
-/// take several tokens, and a token can be held back with its text.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Delta {
-    /// Which choice.
-    pub choice: u32,
-    /// Whole characters.
-    pub text: String,
-    /// Tokens whose text begins in what has been given out.
-    pub tokens: Vec<TextToken>,
-}
-
-/// A token in the text.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TextToken {
-    /// The token.
-    pub id: TokenId,
-    /// Its log probability, when asked for; the first token of an echoed prompt has none.
-    pub logprob: Option<TokenLogprob>,
-    /// Where its text begins, in characters from the beginning of the choice's text.
-    pub offset: usize,
-    /// It ended the sequence and is no part of the text.
-    pub ends: bool,
-}
-
-/// Why a choice ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model's end-of-sequence token, or one of the request's stop tokens.
-    StopToken(TokenId),
-    /// A stop string.
-    StopString(String),
-    /// `max_tokens`, or the model's context.
-    Length,
-}
+use crate::metrics::{Outcome, RequestClock};
 
 /// Tokens counted as OpenAI counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -198,87 +94,12 @@ impl Drop for Permits {
     }
 }
 
-// === impl Input ===
-
-impl Input {
-    /// The text that has to be read; token ids are read already.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Chat(chat) => chat.messages.iter().map(text_bytes).sum(),
-            Self::Texts(texts) => texts.iter().map(String::len).sum(),
-            Self::Tokens(_) => 0,
-        }
-    }
-
-    /// How many prompts there are.
-    #[must_use]
-    pub fn prompts(&self) -> usize {
-        match self {
-            Self::Chat(_) => 1,
-            Self::Texts(texts) => texts.len(),
-            Self::Tokens(prompts) => prompts.len(),
-        }
-    }
-}
-
-/// The bytes of all texts in a JSON value.
-fn text_bytes(json: &serde_json::Value) -> usize {
-    match json {
-        serde_json::Value::String(text) => text.len(),
-        serde_json::Value::Array(items) => items.iter().map(text_bytes).sum(),
-        serde_json::Value::Object(fields) => fields.values().map(text_bytes).sum(),
-        _ => 0,
-    }
-}
-
-// === impl TextRequest ===
-
-impl TextRequest {
-    /// When the client's patience ends.
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        self.received + self.timeout
-    }
-
-    /// The same request, asked by `client`.
-    #[must_use]
-    pub fn of(self, client: ClientId) -> Self {
-        Self { client, ..self }
-    }
-
-    /// Those it asks for: each choice for each prompt.
-    #[must_use]
-    pub fn sequences(&self) -> u32 {
-        self.params.n.saturating_mul(u32::try_from(self.input.prompts()).unwrap_or(u32::MAX))
-    }
-
-    /// Whether the prompt's own tokens have to be scored.
-    #[must_use]
-    pub fn scores_prompt(&self) -> bool {
-        self.echo && self.params.sampling.logprobs.is_some()
-    }
-}
-
-// === impl TextEvent ===
-
-impl TextEvent {
-    /// Which choice it is about.
-    #[must_use]
-    pub fn choice(&self) -> u32 {
-        match self {
-            Self::Delta(delta) => delta.choice,
-            Self::Finished { choice, .. } => *choice,
-        }
-    }
-}
-
 // === impl TextStream ===
 
 impl TextStream {
     pub(crate) fn new(started: Started) -> Self {
         let Started { sources, request, mut clock, permits } = started;
-        let n = request.params.n;
+        let n = request.task.params.n;
         let mut usage = Usage::default();
         let mut choices = Vec::new();
         for (prompt, _, route) in &sources {
@@ -288,7 +109,7 @@ impl TextStream {
             let first = choices.len() as u32;
             choices.extend((first..first + n).map(|index| Choice::new(index, prompt, &request)));
         }
-        let scored = request.scores_prompt();
+        let scored = request.task.scores_prompt();
         let sources = sources.into_iter().map(|(prompt, stream, route)| {
             // The first token has no score: nothing comes before it.
             let scoring = (scored && prompt.tokens.len() > 1).then(Scoring::default);
@@ -300,8 +121,8 @@ impl TextStream {
             choices,
             ready: VecDeque::new(),
             usage,
-            timeout: request.timeout,
-            deadline: Box::pin(tokio::time::sleep_until(request.deadline().into())),
+            timeout: request.caller.timeout,
+            deadline: Box::pin(tokio::time::sleep_until(request.caller.deadline().into())),
             stopped: Box::pin(permits.work.cancelled().clone().cancelled_owned()),
             clock,
             _permits: permits,

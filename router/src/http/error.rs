@@ -1,41 +1,34 @@
-//! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+//! Errors over HTTP, before an API has put them into its words.
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use cluster::ErrorCode;
-use http::header::RETRY_AFTER;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, StatusCode};
-use serde::Serialize;
 
 use super::headers;
 use crate::RequestError;
 use crate::callers::access::Reason;
 use crate::error::{bounded, echo};
 
-/// An answer that says what went wrong.
-#[derive(Clone, Debug, Serialize)]
+/// What went wrong. As a response it has no body yet: the error goes along as an extension, and the server's outermost
+/// layer writes it as the API says whose path it is.
+#[derive(Clone, Debug)]
 pub(crate) struct HttpError {
-    #[serde(skip)]
     pub(crate) status: StatusCode,
-    #[serde(skip)]
     pub(crate) code: ErrorCode,
-    #[serde(skip)]
+    /// For the client's eyes.
+    pub(crate) message: String,
+    /// The kind of mistake, in OpenAI's words.
+    pub(crate) kind: &'static str,
+    /// The mistake itself, where OpenAI has a word for it.
+    pub(crate) name: Option<&'static str>,
+    /// The field at fault.
+    pub(crate) param: Option<String>,
     retry_after: Option<Duration>,
     /// Whether the message may hold words of the client.
-    #[serde(skip)]
     quotes: bool,
-    error: Body,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Body {
-    message: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    param: Option<String>,
-    code: Option<&'static str>,
 }
 
 // === impl HttpError ===
@@ -44,13 +37,19 @@ impl HttpError {
     /// A request that is wrong as a whole.
     pub(crate) fn bad(
         status: StatusCode,
-        code: Option<&'static str>,
+        name: Option<&'static str>,
         message: impl Into<String>,
     ) -> Self {
-        let kind = "invalid_request_error";
-        let message = bounded(&message.into()).into_owned();
-        let error = Body { message, kind, param: None, code };
-        Self { status, code: ErrorCode::InvalidRequest, retry_after: None, quotes: true, error }
+        Self {
+            status,
+            code: ErrorCode::InvalidRequest,
+            message: bounded(&message.into()).into_owned(),
+            kind: "invalid_request_error",
+            name,
+            param: None,
+            retry_after: None,
+            quotes: true,
+        }
     }
 
     pub(crate) fn unknown_route(method: &Method, path: &str) -> Self {
@@ -68,9 +67,9 @@ impl HttpError {
     }
 
     /// What the access log may know of it.
-    fn reason(&self) -> Reason {
-        let Body { message, kind, code, .. } = &self.error;
-        Reason { code: code.unwrap_or(kind), message: message.clone(), quotes: self.quotes }
+    pub(crate) fn reason(&self) -> Reason {
+        let code = self.name.unwrap_or(self.kind);
+        Reason { code, message: self.message.clone(), quotes: self.quotes }
     }
 }
 
@@ -100,30 +99,28 @@ impl From<RequestError> for HttpError {
             _ => (code.http(), "server_error", Some("internal_error")),
         };
         let param = error.param().map(|param| echo(param).into_owned());
-        let error_body = Body { message, kind, param, code: name };
         let (retry_after, quotes) = (error.retry_after(), error.quotes());
-        Self { status, code, retry_after, quotes, error: error_body }
+        Self { status, code, message, kind, name, param, retry_after, quotes }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let (status, retry_after, reason) = (self.status, self.retry_after, self.reason());
+        let (status, retry_after) = (self.status, self.retry_after);
         let busy =
             matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let mut response = (status, Json(self)).into_response();
-        response.extensions_mut().insert(reason);
+        let mut response = (status, [(CONTENT_TYPE, "application/json")]).into_response();
+        response.extensions_mut().insert(self);
+        let headers = response.headers_mut();
         if busy {
             // Whole seconds, and never 0: that would ask for a busy loop.
             let ms = retry_after.map_or(1000, |after| after.as_millis().max(1));
             let ms = u64::try_from(ms).unwrap_or(u64::MAX);
-            let headers = response.headers_mut();
             headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
             headers.insert(headers::RETRY_AFTER_MS, ms.into());
         }
         if status == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(http::header::WWW_AUTHENTICATE, scheme);
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -1,7 +1,7 @@
 //! Headers of our own: ids, the client's patience, where a request went.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::Request;
 use cluster::connections::ClientAddress;
@@ -10,8 +10,8 @@ use uuid::Uuid;
 use words::{ClientId, RequestId};
 
 use crate::RequestError;
-use crate::api::openai::Ignored;
 use crate::callers::access::{AccessLog, Call};
+use crate::callers::caller::{Caller, Endpoint};
 use crate::callers::client;
 use crate::callers::keys::{Allowance, Standing};
 use crate::gateway::TextStream;
@@ -32,7 +32,7 @@ pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-aft
 const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens");
 
 /// Fields of the request that had no effect.
-const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-baton-ignored-fields");
+pub(crate) const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-baton-ignored-fields");
 
 /// What pages of other origins may read.
 pub(crate) const EXPOSED: [HeaderName; 8] = [
@@ -56,8 +56,6 @@ pub(crate) struct CallIds {
     pub(crate) name: HeaderValue,
     /// For the house: unique, whatever clients send.
     pub(crate) request: RequestId,
-    /// When the call came in.
-    pub(crate) received: Instant,
     /// Whose it is.
     pub(crate) client: ClientId,
     /// What the access log will tell of it.
@@ -73,7 +71,19 @@ impl CallIds {
         let peer = request.extensions().get::<ClientAddress>().map(|peer| peer.0);
         let client = peer.map(client::of_address).unwrap_or_default();
         let call = access.begin(request.method().clone(), request.uri().path(), id.clone(), peer);
-        Self { name, request: id, received: call.received(), client, call }
+        Self { name, request: id, client, call }
+    }
+
+    /// Whoever made the call, with as much patience as its headers say, and at most what the server allows.
+    pub(crate) fn caller(
+        self,
+        endpoint: Endpoint,
+        headers: &HeaderMap,
+        timeout_max: Duration,
+    ) -> Result<Caller, RequestError> {
+        let timeout = timeout(headers, timeout_max)?;
+        let Self { request: id, client, call, .. } = self;
+        Ok(Caller { id, endpoint, received: call.received(), timeout, client, call })
     }
 }
 
@@ -96,7 +106,7 @@ fn is_sane(name: &[u8]) -> bool {
 }
 
 /// The client's patience: what it says, at most what the server allows.
-pub(crate) fn timeout(headers: &HeaderMap, most: Duration) -> Result<Duration, RequestError> {
+fn timeout(headers: &HeaderMap, most: Duration) -> Result<Duration, RequestError> {
     let Some(value) = headers.get(TIMEOUT_MS) else { return Ok(most) };
     let asked = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     match asked {
@@ -122,13 +132,6 @@ pub(crate) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
     }
     add(PATH, route.path());
     add(CACHED_TOKENS, &stream.usage().cached_tokens.to_string());
-}
-
-/// Says which fields had no effect, if any.
-pub(crate) fn add_ignored(headers: &mut HeaderMap, ignored: &Ignored) {
-    if let Some(names) = ignored.header() {
-        headers.insert(IGNORED_FIELDS, names);
-    }
 }
 
 /// Takes out which workers served a request: strangers need not know their names.

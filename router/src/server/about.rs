@@ -6,11 +6,12 @@ use http::header::ACCEPT;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 
+use crate::api::{ENDPOINTS, Endpoint};
 use crate::http::error::HttpError;
 
 /// A path that is served.
 #[derive(Serialize)]
-struct Endpoint {
+struct Served {
     method: &'static str,
     path: &'static str,
     about: &'static str,
@@ -21,17 +22,16 @@ struct About {
     name: &'static str,
     version: &'static str,
     about: &'static str,
-    endpoints: &'static [Endpoint],
+    endpoints: Vec<Served>,
 }
 
 const ABOUT: &str = "Baton serves large language models, with OpenAI's API: give clients this \
                      address with /v1 as their base URL";
-const ENDPOINTS: &[Endpoint] = &[
-    Endpoint { method: "POST", path: "/v1/chat/completions", about: "answers a conversation" },
-    Endpoint { method: "POST", path: "/v1/completions", about: "continues a text" },
-    Endpoint { method: "GET", path: "/v1/models", about: "lists the models served" },
-    Endpoint { method: "GET", path: "/health", about: "whether the process answers" },
-    Endpoint { method: "GET", path: "/ready", about: "whether requests are served" },
+/// What is served beside the APIs.
+const PROBES: [Served; 3] = [
+    Served { method: "GET", path: "/v1/models", about: "lists the models served" },
+    Served { method: "GET", path: "/health", about: "whether the process answers" },
+    Served { method: "GET", path: "/ready", about: "whether requests are served" },
 ];
 
 /// What paths begin with that other servers have, or OpenAI, and this one hasn't.
@@ -101,7 +101,7 @@ pub(super) async fn about(headers: HeaderMap) -> Response {
         return Html(page()).into_response();
     }
     let version = env!("CARGO_PKG_VERSION");
-    let about = About { name: "baton", version, about: ABOUT, endpoints: ENDPOINTS };
+    let about = About { name: "baton", version, about: ABOUT, endpoints: served().collect() };
     Json(about).into_response()
 }
 
@@ -121,19 +121,24 @@ pub(super) fn unserved(method: &Method, path: &str) -> HttpError {
     } else {
         return HttpError::unknown_route(method, &shown);
     };
-    let message = format!(
-        "{method} {shown} is not served: {hint}; there are POST /v1/chat/completions, \
-         POST /v1/completions and GET /v1/models"
-    );
+    let apis: Vec<String> = ENDPOINTS.iter().map(|it| format!("POST {}", it.path)).collect();
+    let apis = apis.join(", ");
+    let message =
+        format!("{method} {shown} is not served: {hint}; there are {apis} and GET /v1/models");
     HttpError::bad(StatusCode::BAD_REQUEST, Some("unsupported_endpoint"), message)
 }
 
+fn served() -> impl Iterator<Item = Served> {
+    let api = |it: &Endpoint| Served { method: "POST", path: it.path, about: it.about };
+    ENDPOINTS.iter().map(api).chain(PROBES)
+}
+
 fn page() -> String {
-    let item = |endpoint: &Endpoint| {
-        let Endpoint { method, path, about } = endpoint;
+    let item = |served: Served| {
+        let Served { method, path, about } = served;
         format!("<li><code>{method} {path}</code>: {about}</li>")
     };
-    let items: String = ENDPOINTS.iter().map(item).collect();
+    let items: String = served().map(item).collect();
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Baton</title>\
          <h1>Baton {}</h1><p>{ABOUT}.</p><ul>{items}</ul></html>",

@@ -15,8 +15,8 @@ use tracing::{Instrument as _, field, info_span};
 
 use super::{about, cors, probes};
 use crate::Gateway;
-use crate::api::openai;
-use crate::callers::access::{Reason, Status};
+use crate::api::{self, openai};
+use crate::callers::access::Status;
 use crate::http::error::HttpError;
 use crate::http::head;
 use crate::http::headers::{self, CallIds};
@@ -24,7 +24,7 @@ use crate::http::headers::{self, CallIds};
 /// All routes, to be served on the public address.
 pub fn app(gateway: Arc<Gateway>) -> Router {
     let cors = cors::layer(gateway.config.cors);
-    let api = openai::routes()
+    let api = api::routes()
         .route("/v1/models", get(probes::models))
         .route("/v1/models/{*name}", get(probes::model))
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), authenticate));
@@ -79,8 +79,9 @@ async fn name_call(
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
     call.answered(Status::Http(status));
-    if let Some(reason) = response.extensions_mut().remove::<Reason>() {
-        call.failed(reason);
+    if let Some(error) = response.extensions_mut().remove::<HttpError>() {
+        call.failed(error.reason());
+        *response.body_mut() = openai::errors::body(&error).into();
     }
     response.headers_mut().insert(headers::REQUEST_ID, name);
     response

@@ -3,26 +3,25 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::Extension;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::fields::ignored::Ignored;
+use super::chunks::OpenAiReply;
 use super::fields::integer::Integer;
-use super::fields::{self, CommonFields, StreamUsage};
-use super::messages::MessageRules;
-use super::shapes::{self, ChatShape, Envelope};
-use crate::api::sse;
-use crate::gateway::{Input, TextRequest};
+use super::fields::{self, CommonFields};
+use crate::RequestError;
+use crate::api::endpoint::{Api, Ask, Reading};
+use crate::callers::caller::Endpoint;
+use crate::error::echo;
+use crate::gateway::params::Params;
+use crate::gateway::{Input, Task};
 use crate::http::body;
-use crate::http::error::HttpError;
-use crate::http::headers::{self, CallIds};
-use crate::metrics::Endpoint;
 use crate::text::ChatRender;
-use crate::{Gateway, RequestError};
+use messages::MessageRules;
+use shape::ChatShape;
+
+pub(crate) mod messages;
+mod shape;
 
 /// What only this endpoint reads.
 const OWN: &[&str] = &[
@@ -38,6 +37,9 @@ const OWN: &[&str] = &[
     "tools",
     "top_logprobs",
 ];
+
+/// Answers conversations.
+pub(crate) struct Chat;
 
 #[derive(Deserialize)]
 struct ChatFields {
@@ -60,96 +62,49 @@ struct ResponseFormat {
     kind: String,
 }
 
-/// A request that has been read, and how to answer it.
-struct Call {
-    request: TextRequest,
-    stream: bool,
-    usage: StreamUsage,
-    ignored: Ignored,
-}
+// === impl Chat ===
 
-/// Answers one request.
-pub(super) async fn handle(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(ids): Extension<CallIds>,
-    request: Request,
-) -> Response {
-    match answer(&gateway, ids, request).await {
-        Ok(response) => response,
-        Err(error) => {
-            gateway.metrics.refused(Endpoint::Chat, error.code.into());
-            error.into_response()
+impl Api for Chat {
+    const PATH: &'static str = "/v1/chat/completions";
+    const ABOUT: &'static str = "answers a conversation";
+    const NAME: Endpoint = Endpoint("chat");
+
+    type Reply = OpenAiReply<ChatShape>;
+
+    fn read(
+        mut object: Map<String, Json>,
+        reading: &mut Reading<'_>,
+    ) -> Result<Ask<Self::Reply>, RequestError> {
+        fields::check_names(&object, OWN, &mut reading.ignored)?;
+        let messages = object.shift_remove("messages").unwrap_or(Json::Null);
+        if messages.is_null() {
+            return Err(RequestError::invalid("messages", "`messages` is missing"));
         }
+        let object = Json::Object(object);
+        let common: CommonFields = body::fields(&object)?;
+        let own: ChatFields = body::fields(&object)?;
+        let (gateway, limits) = (reading.gateway, reading.gateway.limits());
+        let model = gateway.models().named(common.model.as_deref())?;
+        let rules = MessageRules { most: limits.messages, template: model.template.as_ref() };
+        let messages = rules.check(messages, &mut reading.ignored)?;
+        let usage = common.stream_usage()?;
+        let salt = common.salt()?;
+        let params = own.params(common.params()?)?.check(model, limits)?;
+        let logprobs = params.sampling.logprobs.is_some();
+        let shape = ChatShape { model: Arc::clone(model), logprobs };
+        Ok(Ask {
+            task: Task {
+                model: Arc::clone(model),
+                input: Input::Chat(Box::new(own.render(messages)?)),
+                input_name: "messages",
+                params: Arc::new(params),
+                echo: false,
+                salt,
+            },
+            stream: usage.is_some(),
+            reply: OpenAiReply::new(shape, reading.id, model, usage),
+        })
     }
-}
-
-async fn answer(gateway: &Gateway, ids: CallIds, request: Request) -> Result<Response, HttpError> {
-    let headers = request.headers().clone();
-    let (object, received) = body::read_object(request, gateway, ids.client).await?;
-    let call = read(gateway, ids, &headers, object)?;
-    let logprobs = call.request.params.sampling.logprobs.is_some();
-    let shape = ChatShape { model: Arc::clone(&call.request.model), logprobs };
-    let object = if call.stream { "chat.completion.chunk" } else { "chat.completion" };
-    let envelope = Envelope::new("chatcmpl", object, &call.request);
-    let stream = gateway.start(call.request, received).await?;
-    let mut response = if call.stream {
-        let report = sse::Report { usage: call.usage, keep_alive: gateway.limits().keep_alive };
-        sse::respond(shape, envelope, stream, report)
-    } else {
-        shapes::respond(&shape, envelope, stream).await
-    };
-    headers::add_ignored(response.headers_mut(), &call.ignored);
-    Ok(response)
-}
-
-fn read(
-    gateway: &Gateway,
-    ids: CallIds,
-    headers: &HeaderMap,
-    mut object: Map<String, Json>,
-) -> Result<Call, RequestError> {
-    let mut ignored = Ignored::new(gateway.config.strict_fields);
-    fields::check_names(&object, OWN, &mut ignored)?;
-    let messages = object.shift_remove("messages").unwrap_or(Json::Null);
-    if messages.is_null() {
-        return Err(RequestError::invalid("messages", "`messages` is missing"));
-    }
-    let object = Json::Object(object);
-    let common: CommonFields = body::fields(&object)?;
-    let own: ChatFields = body::fields(&object)?;
-    let model = gateway.models().named(common.model.as_deref())?;
-    let rules = MessageRules { most: gateway.limits().messages, template: model.template.as_ref() };
-    let messages = rules.check(messages, &mut ignored)?;
-    let (stream, usage) = (common.stream == Some(true), common.stream_usage()?);
-    let salt = common.salt()?;
-    let mut params = common.params()?;
-    params.logprobs = own.logprobs()?;
-    params.logprobs_name = "top_logprobs";
-    if let Some(most) = own.max_completion_tokens {
-        params.max_tokens = Some(most.get());
-        params.max_tokens_name = "max_completion_tokens";
-    }
-    if params.max_tokens == Some(0) {
-        let name = params.max_tokens_name;
-        return Err(RequestError::invalid(
-            name,
-            format!("`{name}` is 0, less than the minimum of 1"),
-        ));
-    }
-    let request = TextRequest {
-        id: ids.request,
-        endpoint: Endpoint::Chat,
-        received: ids.received,
-        timeout: headers::timeout(headers, gateway.limits().request_timeout)?,
-        params: Arc::new(params.check(model, gateway.limits())?),
-        model: Arc::clone(model),
-        input: Input::Chat(Box::new(own.render(messages)?)),
-        echo: false,
-        salt,
-        client: ids.client,
-        call: ids.call,
-    };
-    Ok(Call { request, stream, usage, ignored })
 }
 
 // === impl ChatFields ===
@@ -167,9 +122,25 @@ impl ChatFields {
         }
     }
 
+    /// The parameters that chat names differently, or asks for differently.
+    fn params(&self, common: Params) -> Result<Params, RequestError> {
+        let mut params =
+            Params { logprobs: self.logprobs()?, logprobs_name: "top_logprobs", ..common };
+        if let Some(most) = self.max_completion_tokens {
+            params.max_tokens = Some(most.get());
+            params.max_tokens_name = "max_completion_tokens";
+        }
+        if params.max_tokens == Some(0) {
+            let name = params.max_tokens_name;
+            let message = format!("`{name}` is 0, less than the minimum of 1");
+            return Err(RequestError::invalid(name, message));
+        }
+        Ok(params)
+    }
+
     fn render(self, messages: Vec<Json>) -> Result<ChatRender, RequestError> {
         if let Some(format) = self.response_format.filter(|format| format.kind != "text") {
-            let kind = format.kind;
+            let kind = echo(&format.kind);
             let message = format!("the response format `{kind}` is not supported yet; use `text`");
             return Err(RequestError::unsupported("response_format", message));
         }
@@ -214,8 +185,10 @@ fn tools(
         Some(Json::String(choice)) if choice == "auto" => Ok(tools),
         Some(Json::String(choice)) if choice == "none" => Ok(None),
         Some(other) => {
-            let message =
-                format!("`tool_choice` {other} is not supported; use \"auto\" or \"none\"");
+            let message = format!(
+                "`tool_choice` {} is not supported; use \"auto\" or \"none\"",
+                echo(&other.to_string())
+            );
             Err(RequestError::unsupported("tool_choice", message))
         }
     }

@@ -8,12 +8,12 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use self::ignored::Ignored;
 use self::integer::Integer;
 use crate::RequestError;
+use crate::api::ignored::Ignored;
+use crate::error::echo;
 use crate::gateway::params::Params;
 
-pub(crate) mod ignored;
 pub(super) mod integer;
 
 /// Fields that both endpoints read.
@@ -96,7 +96,7 @@ const STREAM_OPTIONS: &[&str] = &["continuous_usage_stats", "include_obfuscation
 #[derive(Debug, Deserialize)]
 pub(super) struct CommonFields {
     pub(super) model: Option<String>,
-    pub(super) stream: Option<bool>,
+    stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     cache_salt: Option<String>,
     n: Option<Integer>,
@@ -126,11 +126,11 @@ struct StreamOptions {
 
 /// Where a stream tells of the tokens used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StreamUsage {
+pub(super) struct StreamUsage {
     /// In a chunk of its own, at the end.
-    pub(crate) last: bool,
+    pub(super) last: bool,
     /// In every chunk, so far.
-    pub(crate) running: bool,
+    pub(super) running: bool,
 }
 
 /// Notes fields that are not in `own`, not common and not harmless.
@@ -182,15 +182,16 @@ fn is_neutral(name: &str, value: &Json, object: &Map<String, Json>) -> bool {
 // === impl CommonFields ===
 
 impl CommonFields {
-    /// Where a stream is to tell of the tokens used.
-    pub(super) fn stream_usage(&self) -> Result<StreamUsage, RequestError> {
-        match &self.stream_options {
-            None => Ok(StreamUsage::default()),
-            Some(options) if self.stream == Some(true) => Ok(StreamUsage {
+    /// Where a stream is to tell of the tokens used; `None`: the answer is to be whole.
+    pub(super) fn stream_usage(&self) -> Result<Option<StreamUsage>, RequestError> {
+        match (&self.stream_options, self.stream == Some(true)) {
+            (None, true) => Ok(Some(StreamUsage::default())),
+            (None, false) => Ok(None),
+            (Some(options), true) => Ok(Some(StreamUsage {
                 last: options.include_usage == Some(true),
                 running: options.continuous_usage_stats == Some(true),
-            }),
-            Some(_) => {
+            })),
+            (Some(_), false) => {
                 let message = "`stream_options` goes with `stream: true` only";
                 Err(RequestError::invalid("stream_options", message))
             }
@@ -252,6 +253,7 @@ fn logit_bias(bias: IndexMap<String, f64>) -> Result<Vec<(u32, f64)>, RequestErr
     let token = |(token, bias): (String, f64)| match token.parse::<u32>() {
         Ok(id) => Ok((id, bias)),
         Err(_) => {
+            let token = echo(&token);
             let message = format!("`logit_bias` has the key `{token}`, which is no token id");
             Err(RequestError::invalid("logit_bias", message))
         }

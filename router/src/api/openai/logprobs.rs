@@ -5,8 +5,8 @@ use kv_cache::TokenId;
 use serde::Serialize;
 use words::TokenLogprob;
 
-use crate::gateway::TextToken;
 use crate::text::Tokenizer;
+use crate::text::reply::ReplyToken;
 
 /// JSON knows no infinity; OpenAI writes this for tokens that can't be.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -46,8 +46,8 @@ pub(super) struct CompletionLogprobs {
 
 impl ChatLogprobs {
     /// Adds tokens; those that ended the sequence are no part of the answer.
-    pub(super) fn extend(&mut self, tokens: &[TextToken], tokenizer: &Tokenizer) {
-        let entry = |token: &TextToken| {
+    pub(super) fn extend(&mut self, tokens: &[ReplyToken], tokenizer: &Tokenizer) {
+        let entry = |token: &ReplyToken| {
             let found = token.logprob.as_ref()?;
             let likely = |&(id, logprob): &(TokenId, f32)| Likely::new(id, logprob, tokenizer);
             Some(ChatToken {
@@ -78,7 +78,7 @@ impl Likely {
 impl CompletionLogprobs {
     /// Adds tokens, one that ended the sequence included though it is no part of the text: clients
     /// that score prompts (lm-eval) count on an entry for each token of the usage.
-    pub(super) fn extend(&mut self, tokens: &[TextToken], tokenizer: &Tokenizer) {
+    pub(super) fn extend(&mut self, tokens: &[ReplyToken], tokenizer: &Tokenizer) {
         for token in tokens {
             self.tokens.push(text(token.id, tokenizer));
             self.text_offset.push(token.offset);

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use crate::RequestError;
+use crate::error::bounded;
+
 /// Words in backticks up to this length, and without a space, name a field or a model.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -34,6 +37,13 @@ impl Reason {
         let main = self.message.split(':').next().unwrap_or_default();
         let main = main.split('"').next().unwrap_or_default();
         main.split('`').enumerate().map(plain).collect::<Vec<_>>().join("`").into()
+    }
+}
+
+impl From<&RequestError> for Reason {
+    fn from(error: &RequestError) -> Self {
+        let message = bounded(&error.to_string()).into_owned();
+        Self { code: "", message, quotes: error.quotes() }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::fields::ignored::Ignored;
 use crate::RequestError;
+use crate::api::ignored::Ignored;
 use crate::http::body::kind;
 use crate::text::ChatTemplate;
 
