@@ -156,6 +156,12 @@ impl Gateway {
         Ok(self.pool.run(client, bytes, work).await?)
     }
 
+    /// Does work that nobody waits for, until the router stops.
+    pub(crate) fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stopped = self.node.stopped().clone();
+        self.node.tasks().spawn(async move { stopped.run_until_cancelled(work).await });
+    }
+
     /// Starts a request, whose bytes count as in flight until they are tokens: returns once every one
     /// of its prompts is being worked on, so that what is wrong before the first token still is an
     /// error of its own.

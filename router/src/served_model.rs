@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kv_cache::TokenId;
 use model_folder::{Fields, FolderError, ModelFolder};
+use tracing::warn;
 use words::Sampling;
 
 use crate::error::{ModelLoadError, echo};
@@ -81,6 +82,10 @@ impl ServedModel {
         let template = ChatTemplate::from_folder(&folder)?.map(|template| {
             if config.merge_system_messages { template.merging_system_messages() } else { template }
         });
+        if template.is_none() {
+            let (model, folder) = (&config.name, dir.display());
+            warn!(%model, %folder, "no chat template: conversations are refused, and completions only are served");
+        }
         let control_tokens = match &template {
             Some(template) if config.control_tokens_as_text => {
                 Some(ControlTokens::of(&tokenizer, template)?)

@@ -318,13 +318,23 @@ fn real(name: &str, value: f64, range: RangeInclusive<f64>) -> Result<f32, Reque
     if range.contains(&value) {
         return Ok(value as f32);
     }
-    let (start, end) = (range.start(), range.end());
+    let (value, start, end) = (written(value), range.start(), range.end());
     let message = if *start == f64::from(f32::MIN_POSITIVE) {
         format!("`{name}` is {value}, but must be above 0")
     } else {
         format!("`{name}` is {value}, outside of {start} to {end}")
     };
     Err(RequestError::invalid(name, message))
+}
+
+/// A number as its client may have written it: Rust would write the largest with 309 digits.
+fn written(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 || (1e-16..1e16).contains(&size) {
+        value.to_string()
+    } else {
+        format!("{value:e}")
+    }
 }
 
 /// A seed that nobody can guess, from the operating system's randomness.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use words::ClientId;
 
 use super::error::HttpError;
 use crate::callers::in_flight;
+use crate::error::echo;
 use crate::text::Cancelled;
 use crate::{Gateway, GatewayLimits, RequestError};
 
@@ -44,18 +45,26 @@ pub(crate) async fn read_object(
 ) -> Result<Received, HttpError> {
     check_type(request.headers())?;
     let (limits, mut received) = (gateway.limits(), gateway.receive(client));
+    let waits = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
-    let read = async {
-        let bytes = read_up_to(&mut body, limits.body_bytes, &mut received).await;
-        if matches!(bytes, Err(Unread::TooLarge | Unread::Refused(_))) {
-            discard(&mut body).await;
+    if announced(&body) > limits.body_bytes {
+        // Who waits for leave to send is told now, and never gets it.
+        if !waits {
+            gateway.aside(discard(body));
         }
-        bytes
-    };
+        return Err(too_large(limits));
+    }
+    let read = read_up_to(&mut body, limits.body_bytes, &mut received);
     let bytes = match tokio::time::timeout(limits.body_timeout, read).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(Unread::TooLarge)) => return Err(too_large(limits)),
-        Ok(Err(Unread::Refused(error))) => return Err(error.into()),
+        Ok(Err(Unread::TooLarge)) => {
+            gateway.aside(discard(body));
+            return Err(too_large(limits));
+        }
+        Ok(Err(Unread::Refused(error))) => {
+            gateway.aside(discard(body));
+            return Err(error.into());
+        }
         Ok(Err(Unread::Broken(error))) => {
             let message = format!("the body could not be read: {error}");
             return Err(HttpError::bad(StatusCode::BAD_REQUEST, None, message));
@@ -73,18 +82,19 @@ pub(crate) async fn read_object(
     gateway.work(client, size, parse).await?
 }
 
-/// The whole body, counted as it comes; not more than `bytes_max` bytes, as announced or as found.
+/// What a body says it has, at least.
+fn announced(body: &Body) -> usize {
+    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)
+}
+
+/// The whole body, counted as it comes; not more than `bytes_max` bytes.
 async fn read_up_to(
     body: &mut Body,
     bytes_max: usize,
     received: &mut in_flight::Bytes,
 ) -> Result<Vec<u8>, Unread> {
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > bytes_max {
-        return Err(Unread::TooLarge);
-    }
     // What is announced need not come.
-    let mut bytes = Vec::with_capacity(announced.min(PARSED_AT_ONCE_BYTES_MAX));
+    let mut bytes = Vec::with_capacity(announced(body).min(PARSED_AT_ONCE_BYTES_MAX));
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         if bytes.len() + data.len() > bytes_max {
@@ -127,9 +137,9 @@ fn count_values(bytes: &[u8]) -> usize {
     count
 }
 
-/// Reads on and forgets, within bounds: a client that still writes when the connection closes gets
-/// a reset instead of the answer that says why.
-async fn discard(body: &mut Body) {
+/// Reads on and forgets, within bounds, while the answer goes out: a client that still writes when the connection closes
+/// gets a reset instead of the answer that says why.
+async fn discard(mut body: Body) {
     let mut left = DISCARD_BYTES_MAX;
     let read = async {
         while let Some(Ok(frame)) = body.frame().await {
@@ -171,9 +181,11 @@ pub(crate) fn fields<'de, T: Deserialize<'de>>(object: &'de Json) -> Result<T, R
     serde_path_to_error::deserialize(object).map_err(|error| {
         let path = error.path().to_string();
         let param = Some(path).filter(|path| path != ".");
+        let problem = error.inner().to_string();
+        let problem = echo(&problem);
         let message = match &param {
-            Some(param) => format!("`{param}` has the wrong type or value: {}", error.inner()),
-            None => error.inner().to_string(),
+            Some(param) => format!("`{param}` has the wrong type or value: {problem}"),
+            None => problem.into_owned(),
         };
         RequestError::Invalid { param, message, code: None }
     })
@@ -205,13 +217,14 @@ fn check_type(headers: &HeaderMap) -> Result<(), HttpError> {
     let mut parts = value.split(';').map(str::trim);
     let kind = parts.next().unwrap_or_default();
     if kind != "application/json" && !kind.ends_with("+json") {
+        let kind = echo(kind);
         let message = format!("Content-Type is `{kind}`; send `application/json`");
         return Err(unsupported(message));
     }
     let charset = parts.filter_map(|part| part.strip_prefix("charset=")).next();
     match charset.map(|charset| charset.trim_matches('"')) {
         None | Some("utf-8" | "utf8" | "us-ascii") => Ok(()),
-        Some(other) => Err(unsupported(format!("charset is `{other}`; send UTF-8"))),
+        Some(other) => Err(unsupported(format!("charset is `{}`; send UTF-8", echo(other)))),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::testing::byte_level_json;
+use crate::testing::{Lines, byte_level_json};
 use crate::text::ChatRender;
 
 fn folder(files: &[(&str, Json)]) -> tempfile::TempDir {
@@ -46,6 +46,18 @@ fn a_folder_says_what_its_model_wants() {
     assert!(model.template.is_none());
     let less = ServedModelConfig { context_tokens_max: Some(100), ..config(folder.path()) };
     assert_eq!(ServedModel::load(&less).unwrap().context_tokens_max, 100);
+}
+
+#[test]
+fn a_model_that_answers_no_conversation_is_told_at_the_start() {
+    let folder = folder(&[
+        ("tokenizer.json", byte_level_json()),
+        ("config.json", json!({"max_position_embeddings": 1024, "vocab_size": 512})),
+    ]);
+    let lines = Lines::captured();
+    ServedModel::load(&config(folder.path())).unwrap();
+    let told = lines.text();
+    assert!(told.contains("WARN") && told.contains("no chat template"), "{told}");
 }
 
 #[test]

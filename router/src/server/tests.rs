@@ -1,6 +1,7 @@
 //! The gateway over real sockets, in front of a scripted peer.
 
 mod bad_input;
+mod bodies;
 mod chat;
 mod completions;
 mod connections;

@@ -416,3 +416,27 @@ async fn heads_that_could_mean_two_things_are_refused() {
         assert_eq!(answer.contains("connection: close"), !problem.is_empty(), "{answer}");
     }
 }
+
+/// The largest number has 309 digits.
+#[tokio::test]
+async fn an_error_gives_back_numbers_in_few_digits() {
+    let router = TestRouter::playing(vec![]).await;
+    for fields in [
+        json!({"temperature": 1e308}),
+        json!({"temperature": -1e-300}),
+        json!({"top_k": 1e308}),
+        json!({"max_tokens": 1e308}),
+        json!({"stop_token_ids": [1e308]}),
+        json!({"logit_bias": {"1": 1e308}}),
+        json!({"cache_salt": 1e308}),
+        json!({"tool_choice": {"name": "x".repeat(5000)}}),
+    ] {
+        let answer = router.post(CHAT, &chat(fields.clone())).await;
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(answer.status, 400, "{fields}: {message}");
+        assert!(message.len() < 260, "{message}");
+    }
+    let answer = router.post(CHAT, &chat(json!({"temperature": 1e308}))).await;
+    let message = "`temperature` is 1e308, outside of 0 to 2";
+    assert_eq!(answer.json()["error"]["message"], message);
+}

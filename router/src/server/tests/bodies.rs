@@ -1,0 +1,55 @@
+//! Bodies that are refused before they have come.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::testing::*;
+
+/// Below what is read, and forgotten, of a body that is refused.
+const SOON: Duration = Duration::from_secs(4);
+
+fn head(bytes: usize, more: &str) -> String {
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+         content-length: {bytes}\r\n{more}\r\n"
+    )
+}
+
+async fn with_small_bodies() -> TestRouter {
+    TestRouter::configured(vec![], |config| config.limits.body_bytes = 1000).await
+}
+
+#[tokio::test]
+async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
+    let router = with_small_bodies().await;
+    for more in ["", "expect: 100-continue\r\n"] {
+        let begin = Instant::now();
+        let answer = router.exchange(&head(2000, more)).await;
+        assert!(begin.elapsed() < SOON, "after {:?}: {answer}", begin.elapsed());
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("body_too_large"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn leave_to_send_is_given_to_who_announces_no_more_than_is_read() {
+    let router = with_small_bodies().await;
+    let mut stream = TcpStream::connect(router.addr).await.unwrap();
+    stream.write_all(head(2, "expect: 100-continue\r\n").as_bytes()).await.unwrap();
+    let mut leave = [0; 25];
+    stream.read_exact(&mut leave).await.unwrap();
+    assert_eq!(&leave, b"HTTP/1.1 100 Continue\r\n\r\n");
+}
+
+#[tokio::test]
+async fn who_sends_all_of_a_body_that_is_too_large_reads_why_it_is_refused() {
+    let router = with_small_bodies().await;
+    let mut stream = TcpStream::connect(router.addr).await.unwrap();
+    stream.write_all(head(8 << 20, "").as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; 8 << 20]).await.unwrap();
+    let mut answer = [0; 13];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413 ");
+}
