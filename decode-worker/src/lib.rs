@@ -49,11 +49,7 @@ fn services(node: &Node, metrics: &Metrics, local: Option<LocalReceivers>) -> No
     let receiver = Receiver::new(
         node.engine.pool().clone(),
         node.engine.region(),
-        ReceiverConfig {
-            incarnation: node.address.incarnation.0,
-            kv_layout: node.fingerprint.kv_layout.clone(),
-            ..ReceiverConfig::default()
-        },
+        ReceiverConfig { incarnation: node.address.incarnation.0, ..ReceiverConfig::default() },
     );
     worker::metrics::register_transfers(metrics, "received", receiver.stats());
     let mut transports = vec![GrpcTransport::NAME.to_owned()];

@@ -4,7 +4,7 @@ mod rope;
 
 use std::path::Path;
 
-use kv_cache::TokenId;
+use kv_cache::{KvCodec, KvLayout, PageShape, TokenId};
 use model_folder::{Fields, FolderError, ModelFolder};
 use serde::Serialize;
 
@@ -149,6 +149,23 @@ impl WeightDtype {
         }
     }
 
+    /// What keeps such numbers as they are in KV memory.
+    #[must_use]
+    pub fn codec(self) -> KvCodec {
+        match self {
+            Self::F32 => KvCodec::F32,
+            Self::Bf16 => KvCodec::BF16,
+            Self::F16 => KvCodec::F16,
+        }
+    }
+
+    /// The type that pages in `codec` are arrays of, if they are.
+    #[must_use]
+    pub fn kept_in(codec: &KvCodec) -> Option<Self> {
+        let all = [Self::F32, Self::Bf16, Self::F16];
+        all.into_iter().find(|dtype| codec.plain() == Some(dtype.codec().numbers))
+    }
+
     fn parse(name: &str) -> Option<Self> {
         [Self::F32, Self::Bf16, Self::F16].into_iter().find(|dtype| dtype.name() == name)
     }
@@ -202,6 +219,13 @@ impl ModelConfig {
             kv_heads: self.kv_heads as usize,
             head_dim: self.head_dim as usize,
         }
+    }
+
+    /// What a pool holds of the model: all of its cache.
+    #[must_use]
+    pub fn kv_layout(&self, block_tokens: u32, codec: KvCodec) -> KvLayout {
+        let page = PageShape::keys_and_values(self.head_dim, block_tokens);
+        KvLayout::whole(self.layers, self.kv_heads, page, codec)
     }
 
     fn parse(folder: &ModelFolder) -> Result<Self, FolderError> {

@@ -235,7 +235,7 @@ fn spawn(
 
 /// Events of one step besides its tokens: started, cached pages, pages of each layer group, scores.
 fn step_events_max(info: &EngineInfo, config: &EngineConfig) -> usize {
-    info.layout.layers.div_ceil(config.model.layer_group.max(1)) as usize + 3
+    info.layout.layers().div_ceil(config.model.layer_group.max(1)) as usize + 3
 }
 
 /// Commands on their way: as many as may wait, of both kinds, and as many wake-ups again.

@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion};
+use kv_cache::{BlockId, Fence, KvCodec, KvLayout, KvRegion};
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::{CudaBackend, CudaOptions};
 use crate::backend::{Attention, Backend, Linear, Norm, Pass};
 use crate::batch::{ScoreRow, StepBatch, StepOutput};
-use crate::config::{ModelConfig, WeightDtype};
+use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::host_memory::HostDemand;
 use crate::rope::Rope;
@@ -27,8 +27,8 @@ pub struct ModelOptions {
     pub kv_blocks: Option<u32>,
     /// Token slots of a block.
     pub block_tokens: u32,
-    /// Element type of KV memory; `None` takes the weights'.
-    pub kv_dtype: Option<KvDtype>,
+    /// How KV memory is written; `None` keeps numbers of the weights' type.
+    pub kv_codec: Option<KvCodec>,
     /// Threads of the CPU backend; `None` takes one per core.
     pub threads: Option<usize>,
     /// The GPU to run on; `None` for the CPU.
@@ -93,7 +93,7 @@ impl Default for ModelOptions {
         Self {
             kv_blocks: Some(1024),
             block_tokens: 16,
-            kv_dtype: None,
+            kv_codec: None,
             threads: None,
             cuda: None,
             load_format: LoadFormat::Auto,
@@ -144,7 +144,7 @@ impl Model<CudaBackend> {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, EngineError> {
         let options = ModelOptions {
-            kv_dtype: options.kv_dtype.or(CudaBackend::kv_dtype(dir)?),
+            kv_codec: options.kv_codec.or(CudaBackend::kv_codec(dir)?),
             ..options.clone()
         };
         Self::load_with(dir, &options, progress, |config, layout| {
@@ -175,7 +175,11 @@ impl<B: Backend> Model<B> {
             );
             config.tie_embeddings = false;
         }
-        let layout = kv_layout(&config, options, reader.dtype()?);
+        let codec = match options.kv_codec {
+            Some(codec) => codec,
+            None => reader.dtype()?.codec(),
+        };
+        let layout = config.kv_layout(options.block_tokens, codec);
         let mut backend = start(&config, &layout)?;
         let weights = Weights::load(&config, &mut reader, &mut backend)?;
         let scratch = Scratch::new(&config, &mut backend)?;
@@ -345,20 +349,6 @@ impl<B: Backend> Model<B> {
             logits.extend(backend.download(&scratch.logits)?);
         }
         Ok(logits)
-    }
-}
-
-fn kv_layout(config: &ModelConfig, options: &ModelOptions, weights: WeightDtype) -> KvLayout {
-    KvLayout {
-        layers: config.layers,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        block_tokens: options.block_tokens,
-        dtype: options.kv_dtype.unwrap_or(match weights {
-            WeightDtype::F32 => KvDtype::F32,
-            WeightDtype::Bf16 => KvDtype::Bf16,
-            WeightDtype::F16 => KvDtype::F16,
-        }),
     }
 }
 

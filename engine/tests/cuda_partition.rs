@@ -15,8 +15,8 @@ use engine::{
     LoadFormat, Mode, ModelOptions, Submission,
 };
 use kv_cache::{
-    BlockHandle, BlockId, BlockRef, BlockTable, Fence, KvDtype, KvLayout, KvRegion, PageRange,
-    PeerPages, TokenId,
+    BlockHandle, BlockId, BlockRef, BlockTable, Fence, KvCodec, KvLayout, KvRegion, PageRange,
+    PageShape, PeerPages, PeerRegion as _, TokenId,
 };
 use rstest::rstest;
 use scheduler::PartitionTargets;
@@ -168,7 +168,7 @@ fn room_for(engine: &EngineHandle, tokens: u32) -> BlockTable {
     let layout = &engine.info().layout;
     let blocks = layout.blocks_for(tokens as usize) as u32;
     let mut credit = engine.pool().reserve(blocks).expect("free blocks");
-    let mut table = BlockTable::new(layout.block_tokens);
+    let mut table = BlockTable::new(layout.block_tokens());
     while let Some(block) = credit.bind() {
         table.push(block);
     }
@@ -194,7 +194,7 @@ fn copy(from: &EngineHandle, to: &EngineHandle, pages: &FilledPages, table: &Blo
 fn bytes_of(engine: &EngineHandle, table: &BlockTable) -> Vec<u8> {
     let region = engine.region();
     let blocks = references(table.blocks());
-    let pages = PageRange { layers: 0..region.layout().layers, blocks: &blocks };
+    let pages = PageRange { layers: 0..region.layout().layers(), blocks: &blocks };
     let mut bytes = vec![0; pages.pages() * region.layout().page_bytes()];
     region.gather(&pages, Fence::default(), &mut bytes).expect("pages of this region");
     bytes
@@ -305,11 +305,11 @@ fn prompts_handed_over_at_the_same_time_keep_apart() {
         assert!(bytes == bytes_of(&decode, &handed.table), "prompt of {tokens}");
         let mut table = room_for(&decode, tokens);
         let blocks = references(table.blocks());
-        let pages = PageRange { layers: 0..decode.info().layout.layers, blocks: &blocks };
+        let pages = PageRange { layers: 0..decode.info().layout.layers(), blocks: &blocks };
         decode.region().scatter(&pages, &bytes).unwrap();
         table.set_tokens(tokens as usize);
         let (source, first) =
-            (BlockTable::new(decode.info().layout.block_tokens), handed.first.clone());
+            (BlockTable::new(decode.info().layout.block_tokens()), handed.first.clone());
         let by_host = alone(resume(&decode, tokens, HandedOver { source, table, first }));
         assert_eq!(by_host.len(), ANSWER as usize);
         assert_eq!(alone(resume(&decode, tokens, handed)), by_host, "prompt of {tokens}");
@@ -338,8 +338,7 @@ fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
     let device = Device::open(usable_gpu(), &[]).unwrap();
     let stream = Stream::new(&device, Priority::High).unwrap();
     let compiler = Compiler::new(&device, None).unwrap();
-    let layout =
-        KvLayout { layers: 32, kv_heads: 8, head_dim: 128, block_tokens: 16, dtype: KvDtype::Bf16 };
+    let layout = KvLayout::whole(32, 8, PageShape::keys_and_values(128, 16), KvCodec::BF16);
     let [from, to] = [BLOCKS, BLOCKS / 2]
         .map(|blocks| CudaKv::new(&compiler, &stream, &layout, blocks).unwrap());
     let version = kv_cache::BlockVersion(0);
@@ -347,7 +346,7 @@ fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
         (0..64).map(|at| BlockRef { block: BlockId(at * step % blocks), version }).collect()
     };
     let (source, target) = (list(37, BLOCKS), list(3, BLOCKS / 2));
-    let whole = PageRange { layers: 0..layout.layers, blocks: &source };
+    let whole = PageRange { layers: 0..layout.layers(), blocks: &source };
     let bytes = whole.pages() * layout.page_bytes();
     let mut state = 1_u64;
     let mut random = || {
@@ -359,13 +358,13 @@ fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
     let fence = from.fence(&stream).unwrap();
     let peer = PeerPages { region: &from, blocks: &source, fence };
     let mut received = vec![0; bytes];
-    for group in [layout.layers, 4] {
-        let zeros = PageRange { layers: 0..layout.layers, blocks: &target };
+    for group in [layout.layers(), 4] {
+        let zeros = PageRange { layers: 0..layout.layers(), blocks: &target };
         to.scatter(&zeros, &vec![0; bytes]).unwrap();
         let mut best = Duration::MAX;
         for _ in 0..10 {
             let began = Instant::now();
-            for first in (0..layout.layers).step_by(group as usize) {
+            for first in (0..layout.layers()).step_by(group as usize) {
                 let pages = PageRange { layers: first..first + group, blocks: &target };
                 to.copy_from(&pages, &peer).unwrap();
             }
@@ -386,7 +385,7 @@ fn pages_of_a_large_model_are_copied_in_the_time_that_memory_takes() {
         .filter(|block| !used.contains(block))
         .map(|block| BlockRef { block: BlockId(block), version })
         .collect();
-    let rest = PageRange { layers: 0..layout.layers, blocks: &others };
+    let rest = PageRange { layers: 0..layout.layers(), blocks: &others };
     let mut bytes = vec![1; rest.pages() * layout.page_bytes()];
     to.gather(&rest, Fence::default(), &mut bytes).unwrap();
     assert!(bytes.iter().all(|&byte| byte == 0), "other blocks");

@@ -7,7 +7,7 @@
 mod files;
 
 use engine::{CpuBackend, Model, ModelOptions, SampleRow, SequenceRows, StepBatch};
-use kv_cache::{BlockId, KvDtype};
+use kv_cache::{BlockId, KvCodec};
 use words::Sampling;
 
 use files::{Golden, goldens};
@@ -24,7 +24,7 @@ fn load(golden: &Golden) -> Model<CpuBackend> {
     let options = ModelOptions {
         kv_blocks: Some(KV_BLOCKS),
         block_tokens: BLOCK_TOKENS,
-        kv_dtype: Some(KvDtype::F32),
+        kv_codec: Some(KvCodec::F32),
         threads: Some(1),
         ..ModelOptions::default()
     };

@@ -17,10 +17,14 @@ pub mod table;
 pub use handoff::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
 pub use ids::{BlockId, BlockRef, BlockVersion, TokenId};
-pub use layout::{KvDtype, KvLayout, PageRange};
+pub use layout::{
+    BadLayout, Conversion, Held, KvCodec, KvLayout, KvShard, Misfit, Numbers, PageShape, Scales,
+};
 pub use pool::{
     BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt, Sealed,
 };
-pub use region::{Fence, KvRegion, Offload, PeerPages, RegionError};
+pub use region::{
+    Fence, HostRegion, Kin, KvRegion, Offload, PageRange, PeerPages, PeerRegion, RegionError,
+};
 pub use reservation::{NoCapacity, Reservation};
 pub use table::BlockTable;

@@ -1,9 +1,23 @@
 //! The memory that holds a pool's pages, seen from outside the engine.
+//!
+//! What every region can is in [`KvRegion`]: its pages are copied through the host. What some can beside
+//! that is a trait of its own, which a region gives out if it can: [`PeerRegion`], for regions that others
+//! of their kind reach from memory to memory. Callers ask the region (`reaches`, `copy_from`), and never
+//! what it is made of.
 
-use std::any::Any;
+#[cfg(feature = "testing")]
+pub mod conformance;
+mod host;
+mod peer;
+mod range;
+
+pub use host::HostRegion;
+pub use peer::{Kin, PeerPages, PeerRegion};
+pub use range::PageRange;
+
 use std::sync::Arc;
 
-use crate::{BlockRef, KvLayout, PageRange};
+use crate::{BlockRef, KvLayout};
 
 /// A point on a region's timeline: everything written before it is visible after it.
 ///
@@ -16,7 +30,7 @@ pub struct Fence(pub u64);
 ///
 /// Implemented by each backend of the engine; read and written by the transfer crate. Calls may
 /// block for the time of the copy, so they belong on a blocking thread.
-pub trait KvRegion: Any + Send + Sync {
+pub trait KvRegion: Send + Sync {
     /// The shape of every page in this region.
     fn layout(&self) -> &KvLayout;
 
@@ -58,107 +72,14 @@ pub trait KvRegion: Any + Send + Sync {
         None
     }
 
-    /// Whether [`KvRegion::copy_from`] can copy pages of `peer`: another region in the same memory,
-    /// with pages of the same shape.
-    fn reaches(&self, peer: &dyn KvRegion) -> bool {
-        let _ = peer;
-        false
-    }
-
-    /// Copies pages of another region into `pages`, from memory to memory, after the fence has
-    /// passed there; the result is visible to steps that begin after it returns.
-    ///
-    /// - `peer`: as many blocks as `pages` has, each for the one in its place; the same layers.
-    ///
-    /// # Errors
-    /// [`RegionError::Apart`] if this region doesn't reach that one, else as [`KvRegion::gather`].
-    fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
-        let _ = (pages, peer);
-        Err(RegionError::Apart)
+    /// The region as one that reaches others of its kind, if it is one.
+    fn as_peer(&self) -> Option<&dyn PeerRegion> {
+        None
     }
 }
 
 /// Work that may block, and whoever has it done. It goes on to its end, whoever waits for it.
 pub type Offload = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
-
-/// Pages of another region.
-#[derive(Clone, Copy)]
-pub struct PeerPages<'a> {
-    /// Whose.
-    pub region: &'a dyn KvRegion,
-    /// Its physical blocks.
-    pub blocks: &'a [BlockRef],
-    /// Behind the writes, on that region's timeline.
-    pub fence: Fence,
-}
-
-// === impl KvRegion ===
-
-impl dyn KvRegion {
-    /// The region as what it is, if it is a `T`.
-    #[must_use]
-    pub fn downcast<T: KvRegion>(&self) -> Option<&T> {
-        (self as &dyn Any).downcast_ref()
-    }
-
-    /// The region as a `T`, if it is one other than `region`, with pages of the same shape.
-    #[must_use]
-    pub fn twin_of<T: KvRegion>(&self, region: &T) -> Option<&T> {
-        let twin = self.downcast::<T>()?;
-        (!std::ptr::eq(twin, region) && twin.layout() == region.layout()).then_some(twin)
-    }
-}
-
-// === impl PeerPages ===
-
-impl PeerPages<'_> {
-    /// Checks that two regions of one layout have the pages to copy, as many on either side.
-    ///
-    /// - `blocks`: of the region that `pages` are of, and of the peer.
-    ///
-    /// # Errors
-    /// As [`PageRange::check`].
-    pub fn check(
-        &self,
-        pages: &PageRange<'_>,
-        layout: &KvLayout,
-        blocks: (u32, u32),
-    ) -> Result<(), RegionError> {
-        let bytes = pages.pages() * layout.page_bytes();
-        pages.check(layout, blocks.0, bytes)?;
-        let source = PageRange { layers: pages.layers.clone(), blocks: self.blocks };
-        source.check(layout, blocks.1, bytes)
-    }
-}
-
-impl std::fmt::Debug for PeerPages<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerPages")
-            .field("blocks", &self.blocks)
-            .field("fence", &self.fence)
-            .finish_non_exhaustive()
-    }
-}
-
-// === impl PageRange ===
-
-impl PageRange<'_> {
-    /// Checks that a region of `blocks` blocks has these pages, and that `bytes` is what they take.
-    ///
-    /// # Errors
-    /// [`RegionError::OutOfRange`] for a block or layer that it doesn't have, else
-    /// [`RegionError::Length`].
-    pub fn check(&self, layout: &KvLayout, blocks: u32, bytes: usize) -> Result<(), RegionError> {
-        let layer_end = self.layers.end;
-        let foreign =
-            self.blocks.iter().find(|block| block.block.0 >= blocks || layer_end > layout.layers);
-        if let Some(&block) = foreign {
-            return Err(RegionError::OutOfRange { block, layer_end });
-        }
-        let want = self.pages() * layout.page_bytes();
-        if bytes == want { Ok(()) } else { Err(RegionError::Length { got: bytes, want }) }
-    }
-}
 
 /// Why a copy to or from a region failed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -185,4 +106,29 @@ pub enum RegionError {
     /// The device failed.
     #[error("device copy failed: {0}")]
     Device(String),
+}
+
+// === impl KvRegion ===
+
+impl dyn KvRegion + '_ {
+    /// Whether [`Self::copy_from`] can copy pages of `peer`.
+    #[must_use]
+    pub fn reaches(&self, peer: &dyn KvRegion) -> bool {
+        self.as_peer().is_some_and(|this| this.reaches(peer))
+    }
+
+    /// Copies pages of another region into `pages`, from memory to memory, after the fence has
+    /// passed there; the result is visible to steps that begin after it returns.
+    ///
+    /// - `peer`: as many blocks as `pages` has, each for the one in its place; the same layers.
+    ///
+    /// # Errors
+    /// [`RegionError::Apart`] if this region doesn't reach that one, else as [`KvRegion::gather`].
+    pub fn copy_from(
+        &self,
+        pages: &PageRange<'_>,
+        peer: &PeerPages<'_>,
+    ) -> Result<(), RegionError> {
+        self.as_peer().ok_or(RegionError::Apart)?.copy_from(pages, peer)
+    }
 }

@@ -11,24 +11,25 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::future::join_all;
-use kv_cache::{BlockHash, BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion};
+use kv_cache::{
+    BlockHash, BlockPool, BlockTable, Fence, HostRegion, KvCodec, KvLayout, KvRegion, PageShape,
+};
 use kv_transfer::transport::{
     GrpcTransport, InProcessTransport, KvTransferService, LocalReceivers, Target, Transport,
 };
 use kv_transfer::{
-    Expected, FilledPages, HostRegion, Receiver, ReceiverConfig, SendJob, Sender, SenderConfig,
-    Transports, page_digest,
+    Expected, FilledPages, Receiver, ReceiverConfig, SendJob, Sender, SenderConfig, Transports,
+    page_digest,
 };
 use tokio::runtime::Runtime;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 /// 16 layers of 64 KiB pages: Llama-3.1-8B's pages, half of its layers.
-const LAYOUT: KvLayout =
-    KvLayout { layers: 16, kv_heads: 8, head_dim: 128, block_tokens: 16, dtype: KvDtype::Bf16 };
+const LAYOUT: KvLayout = KvLayout::whole(16, 8, PageShape::keys_and_values(128, 16), KvCodec::BF16);
 /// A prompt of 1024 tokens.
 const BLOCKS: u32 = 64;
-const TOKENS: u32 = BLOCKS * LAYOUT.block_tokens;
+const TOKENS: u32 = BLOCKS * LAYOUT.block_tokens();
 /// HTTP/2's, as `cluster` has it.
 const WINDOW: u32 = 8 << 20;
 /// Hand-offs at once, where there are several.
@@ -43,7 +44,7 @@ struct Memory {
 impl Memory {
     fn new() -> Self {
         let blocks = AT_ONCE * BLOCKS;
-        let pool = BlockPool::new(blocks, LAYOUT.block_tokens).with_prefix_cache(false);
+        let pool = BlockPool::new(blocks, LAYOUT.block_tokens()).with_prefix_cache(false);
         Self { pool, region: Arc::new(HostRegion::new(LAYOUT, blocks)) }
     }
 }
@@ -128,7 +129,7 @@ async fn hand_over(
     let deadline = Instant::now() + Duration::from_secs(60);
     let expected = Expected {
         reservation: memory.pool.reserve(BLOCKS).unwrap(),
-        held: BlockTable::new(LAYOUT.block_tokens),
+        held: BlockTable::new(LAYOUT.block_tokens()),
         tokens: TOKENS,
         context: BlockHash(1),
         deadline,
@@ -141,13 +142,12 @@ async fn hand_over(
         blocks: 0..BLOCKS,
         tokens: TOKENS,
         region: source.region.clone(),
-        kv_layout: String::new(),
         deadline,
     };
     let queue = sender.start(job).unwrap();
     let mut credit = source.pool.reserve(BLOCKS).unwrap();
     let blocks: Vec<_> = std::iter::from_fn(|| credit.bind()).collect();
-    for layer in 0..LAYOUT.layers {
+    for layer in 0..LAYOUT.layers() {
         let layers = layer..layer + 1;
         let pages = FilledPages { layers, first_block: 0, blocks: blocks.clone(), fence: Fence(0) };
         queue.push(pages).await.unwrap();

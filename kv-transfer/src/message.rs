@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kv_cache::{BlockHandle, CommitRecord, Fence, HandoffId, KvRegion, PageSpan, RejectReason};
+use kv_cache::{
+    BlockHandle, CommitRecord, Fence, HandoffId, KvLayout, KvRegion, PageSpan, RejectReason,
+};
 
 use crate::handoff::place_digest;
 
@@ -15,8 +17,8 @@ pub struct Open {
     pub id: HandoffId,
     /// The receiver's life that it was made in.
     pub incarnation: u64,
-    /// The sender's KV layout, as in its fingerprint.
-    pub kv_layout: String,
+    /// The layout of the sender's KV.
+    pub kv_layout: KvLayout,
     /// Counts the sender's streams of this hand-off, from 1.
     pub epoch: u64,
     /// Payload of the whole hand-off: what a transport chooses its connections by. Not on the wire.
@@ -24,23 +26,26 @@ pub struct Open {
 }
 
 /// Sender to receiver, after [`Open`].
+///
+/// - `P`: how pages come. The two ends say it in any way ([`Payload`]); a transport that knows one way
+///   narrows what it is given to that, and can't be asked for more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Push {
+pub enum Push<P = Payload> {
     /// Pages.
-    Pages(PageChunk),
+    Pages(PageChunk<P>),
     /// That was all.
     Commit(CommitRecord),
 }
 
 /// Some pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageChunk {
+pub struct PageChunk<P = Payload> {
     /// Grows by one with each chunk of a stream, from 1.
     pub sequence: u64,
     /// Which pages.
     pub span: PageSpan,
     /// How they come.
-    pub payload: Payload,
+    pub payload: P,
     /// `[pages]`, in the span's order: see [`crate::page_digest`] and [`crate::place_digest`].
     pub digests: Vec<u64>,
 }
@@ -50,9 +55,14 @@ pub struct PageChunk {
 pub enum Payload {
     /// Their bytes, `[pages, page_bytes]`, in the span's order.
     Bytes(Bytes),
-    /// They are where the receiver's memory reaches them. Never on a wire.
+    /// They are where the receiver's memory reaches them.
     InPlace(Arc<PagesInPlace>),
 }
+
+/// Pages that a transport for bytes was given, and that come otherwise.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0} are in place, and this transport carries bytes")]
+pub struct NotBytes(pub PageSpan);
 
 /// Pages in the sender's memory, for as long as somebody may read them.
 pub struct PagesInPlace {
@@ -95,6 +105,39 @@ pub struct Rejection {
     pub reason: RejectReason,
     /// For people.
     pub detail: String,
+}
+
+// === impl Push ===
+
+impl Push {
+    /// The same, if its pages come as bytes: for transports that carry nothing else.
+    ///
+    /// # Errors
+    /// [`NotBytes`] for pages in place.
+    pub fn in_bytes(self) -> Result<Push<Bytes>, NotBytes> {
+        let PageChunk { sequence, span, payload, digests } = match self {
+            Self::Pages(chunk) => chunk,
+            Self::Commit(record) => return Ok(Push::Commit(record)),
+        };
+        match payload {
+            Payload::Bytes(payload) => {
+                Ok(Push::Pages(PageChunk { sequence, span, payload, digests }))
+            }
+            Payload::InPlace(_) => Err(NotBytes(span)),
+        }
+    }
+}
+
+impl From<Push<Bytes>> for Push {
+    fn from(push: Push<Bytes>) -> Self {
+        match push {
+            Push::Pages(PageChunk { sequence, span, payload, digests }) => {
+                let payload = Payload::Bytes(payload);
+                Self::Pages(PageChunk { sequence, span, payload, digests })
+            }
+            Push::Commit(record) => Self::Commit(record),
+        }
+    }
 }
 
 // === impl Payload ===

@@ -44,8 +44,6 @@ pub struct Receiver(Arc<Destination>);
 pub struct ReceiverConfig {
     /// The worker's life; streams meant for another are refused.
     pub incarnation: u64,
-    /// The KV layout as in the worker's fingerprint; streams with another are refused.
-    pub kv_layout: String,
     /// Hand-offs that may be open at once. Each costs some 10 KiB beside its blocks.
     pub handoffs_max: usize,
     /// Payload bytes that one stream may have under way.
@@ -79,13 +77,13 @@ struct Destination {
 // === impl Receiver ===
 
 impl Receiver {
-    /// A receiver into `region`, whose blocks are `pool`'s.
+    /// A receiver into `region`, whose blocks are `pool`'s. Pages that don't fit its layout are refused.
     ///
     /// # Panics
     /// If the region's and the pool's blocks have different sizes.
     #[must_use]
     pub fn new(pool: BlockPool, region: Arc<dyn KvRegion>, config: ReceiverConfig) -> Self {
-        assert_eq!(pool.block_tokens(), region.layout().block_tokens, "one pool, one region");
+        assert_eq!(pool.block_tokens(), region.layout().block_tokens(), "one pool, one region");
         let table = Table::new(config.handoffs_max);
         let stats = Arc::new(TransferStats::default());
         Self(Arc::new(Destination { config, pool, region, table, stats }))
@@ -128,7 +126,7 @@ impl Receiver {
             let what = format!("{} blocks to come, {credits} credits", end - begin);
             return Err(TransferError::WrongExpectation(what));
         }
-        Ok(PageSpan { layers: 0..layout.layers, blocks: begin as u32..end as u32 })
+        Ok(PageSpan { layers: 0..layout.layers(), blocks: begin as u32..end as u32 })
     }
 
     /// Serves one stream of a hand-off: what each transport's receiving end calls.
@@ -192,7 +190,6 @@ impl Default for ReceiverConfig {
     fn default() -> Self {
         Self {
             incarnation: 0,
-            kv_layout: String::new(),
             handoffs_max: 4096,
             // 2.7 ms at 6 GB/s: more than a message takes to be read, carried and written.
             window_bytes: 16 << 20,

@@ -74,8 +74,6 @@ pub struct SendJob {
     pub tokens: u32,
     /// Where the pages are.
     pub region: Arc<dyn KvRegion>,
-    /// The region's layout, as in the worker's fingerprint.
-    pub kv_layout: String,
     /// When to give up.
     pub deadline: Instant,
 }

@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use kv_cache::{HostRegion, KvCodec};
 use kv_transfer::transport::Faults;
 use kv_transfer::{RejectReason, SenderConfig, TransferError};
 use rstest::rstest;
@@ -203,7 +205,9 @@ async fn another_layout_is_refused_on_both_sides(
     let world = World::new(via, Faults::default());
     let pending = world.expect(TOKENS, 0, 1);
     let mut job = world.job(pending.id(), TOKENS, 0);
-    job.kv_layout = "layers=5".into();
+    let mut other = support::layout();
+    other.codec = KvCodec::F16;
+    job.region = Arc::new(HostRegion::new(other, 512));
     let queue = world.sender.start(job).unwrap();
     assert_rejected(&queue.failed().await, RejectReason::LayoutMismatch);
     let verified = pending.verified(Instant::now() + PATIENCE).await;

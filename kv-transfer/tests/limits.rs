@@ -12,8 +12,8 @@ use kv_transfer::transport::{
 use kv_transfer::{Expected, Receiver, ReceiverConfig, Sender, TransferError, Transports};
 
 use self::support::{
-    BLOCK_TOKENS, CONTEXT, INCARNATION, KV_LAYOUT, LAYERS, Memory, PATIENCE, PushOrder, Via, World,
-    filled, pages_of, sender_config,
+    BLOCK_TOKENS, CONTEXT, INCARNATION, LAYERS, Memory, PATIENCE, PushOrder, Via, World, filled,
+    pages_of, sender_config,
 };
 
 const TOKENS: u32 = 5 * BLOCK_TOKENS;
@@ -34,11 +34,7 @@ async fn a_receiver_that_dies_is_unreachable_soon() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transport_that_doesnt_hold_gives_way_to_the_next() {
     let memory = Memory::new(64);
-    let config = ReceiverConfig {
-        incarnation: INCARNATION,
-        kv_layout: KV_LAYOUT.into(),
-        ..ReceiverConfig::default()
-    };
+    let config = ReceiverConfig { incarnation: INCARNATION, ..ReceiverConfig::default() };
     let receiver = Receiver::new(memory.pool.clone(), memory.region.clone(), config);
     let local = LocalReceivers::default();
     // Nothing listens there.
@@ -65,7 +61,6 @@ async fn a_transport_that_doesnt_hold_gives_way_to_the_next() {
         blocks: 0..5,
         tokens: TOKENS,
         region: sending.region.clone(),
-        kv_layout: KV_LAYOUT.into(),
         deadline: Instant::now() + PATIENCE,
     };
     let queue = sender.start(job).unwrap();

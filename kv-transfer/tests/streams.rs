@@ -8,20 +8,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use kv_cache::{
-    BlockHash, BlockTable, Fence, KvLayout, KvRegion, PageRange, PeerPages, RegionError,
+    BlockHash, BlockTable, Fence, HostRegion, KvLayout, KvRegion, PageRange, PeerPages, PeerRegion,
+    RegionError,
 };
 use kv_transfer::message::{Open, PageChunk, PagesInPlace, Payload, Push, Reply};
 use kv_transfer::transport::{Faults, Link, OpenError};
 use kv_transfer::{
-    CommitRecord, Digest, HandoffId, HostRegion, PageSpan, PendingHandoff, RejectReason,
-    TransferError,
+    CommitRecord, Digest, HandoffId, PageSpan, PendingHandoff, RejectReason, TransferError,
 };
 use parking_lot::{Condvar, Mutex};
 use rstest::rstest;
 
 use self::support::{
-    BLOCK_TOKENS, CONTEXT, INCARNATION, KV_LAYOUT, LAYERS, Memory, PATIENCE, Via, World, layout,
-    uniform, wait_until,
+    BLOCK_TOKENS, CONTEXT, INCARNATION, LAYERS, Memory, PATIENCE, Via, World, layout, uniform,
+    wait_until,
 };
 
 const BLOCKS: u32 = 3;
@@ -56,7 +56,7 @@ fn record(byte: u8) -> CommitRecord {
 }
 
 async fn open(world: &World, id: HandoffId, epoch: u64) -> Result<Link, OpenError> {
-    let kv_layout = KV_LAYOUT.into();
+    let kv_layout = layout();
     let open = Open { id, incarnation: INCARNATION, kv_layout, epoch, bytes: u64::MAX };
     world.transport.open(&world.target, open).await
 }
@@ -336,6 +336,22 @@ async fn pages_in_place_that_cannot_be_copied_end_the_hand_off(
     world.assert_idle();
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_transport_of_bytes_ends_a_stream_that_names_places(
+    #[values(Via::Grpc, Via::Lanes)] via: Via,
+) {
+    let world = World::new(via, Faults::default());
+    let table = world.sending.table(TOKENS, 1);
+    let pending = world.expect(TOKENS, 0, 1);
+    let mut link = open(&world, pending.id(), 1).await.unwrap();
+    link.pushes.send(Push::Pages(in_place(&world, &table, 1, whole()))).await.unwrap();
+    let cut = link.replies.next().await.expect("why it ends").unwrap_err();
+    assert!(cut.0.contains("carries bytes"), "{cut}");
+    drop((link, pending));
+    assert_eq!(world.receiver.stats().counts().pages, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocks_that_are_read_in_place_are_freed_when_that_has_ended() {
     let (world, region) = gated(Via::InPlace);
@@ -412,6 +428,12 @@ impl KvRegion for Gated {
         self.inner.scatter(pages, bytes)
     }
 
+    fn as_peer(&self) -> Option<&dyn PeerRegion> {
+        Some(self)
+    }
+}
+
+impl PeerRegion for Gated {
     fn reaches(&self, peer: &dyn KvRegion) -> bool {
         self.inner.reaches(peer)
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use cluster::security::Shown;
 use engine::{Event, EventStream, Mode, Submission};
-use kv_cache::{BlockHash, BlockTable, HandoffId};
+use kv_cache::{BadLayout, BlockHash, BlockTable, HandoffId, KvLayout, Misfit};
 use kv_transfer::transport::Target;
 use kv_transfer::{FilledPages, PageQueue, SendJob, Sender, TransferError};
 use proto::convert::required;
@@ -106,10 +106,7 @@ impl Destination {
         wire: Option<v1::HandoffTarget>,
     ) -> Result<Self, WorkerError> {
         let wire = required("target", wire)?;
-        if wire.kv_layout != node.fingerprint.kv_layout {
-            let ours = node.fingerprint.kv_layout.clone();
-            return Err(WorkerError::LayoutMismatch { ours, theirs: wire.kv_layout });
-        }
+        check_layout(&node.engine.info().layout, &wire.kv_layout)?;
         let address: Address = required("address", wire.address)?.try_into()?;
         Peers::check_speaker(caller, &address)?;
         Ok(Self {
@@ -156,7 +153,6 @@ impl Prompt {
             blocks: self.destination.held_blocks.min(blocks)..blocks,
             tokens: tokens as u32,
             region,
-            kv_layout: self.node.fingerprint.kv_layout.clone(),
             deadline: self.deadline,
         }
     }
@@ -236,6 +232,16 @@ impl Prompt {
 
 fn response(event: Wire) -> v1::PrefillResponse {
     v1::PrefillResponse { event: Some(event), seal: 0 }
+}
+
+/// Refuses a decode worker whose memory can't take the pages that are computed here.
+fn check_layout(ours: &KvLayout, theirs: &str) -> Result<(), WorkerError> {
+    let read = theirs.parse::<KvLayout>().map_err(|bad: BadLayout| bad.reason);
+    let fits = read.and_then(|it| ours.fits(&it).map_err(|misfit: Misfit| misfit.to_string()));
+    fits.map_err(|reason| {
+        let (ours, theirs) = (ours.to_string(), theirs.to_owned());
+        WorkerError::LayoutMismatch { ours, theirs, reason }
+    })
 }
 
 fn handoff_failed(error: TransferError) -> WorkerError {

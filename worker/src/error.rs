@@ -24,13 +24,15 @@ pub enum WorkerError {
         /// The caller's.
         theirs: u64,
     },
-    /// The two workers' KV layouts differ.
-    #[error("KV layouts differ: ours {ours}, theirs {theirs}")]
+    /// The two workers' KV layouts don't fit.
+    #[error("KV layouts don't fit: ours {ours}, theirs {theirs}: {reason}")]
     LayoutMismatch {
         /// Ours.
         ours: String,
         /// The caller's.
         theirs: String,
+        /// What is in the way.
+        reason: String,
     },
     /// The model's numbers are none.
     #[error("{0}")]

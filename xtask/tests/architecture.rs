@@ -457,8 +457,10 @@ fn code_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(|line| line.split("//").next().unwrap_or(line))
 }
 
+/// A suite that other crates' tests call is a test, too.
 fn is_test(path: &str) -> bool {
-    path.ends_with("tests.rs") || path.contains("/tests/")
+    let ends = ["tests.rs", "/conformance.rs"];
+    ends.iter().any(|end| path.ends_with(end)) || path.contains("/tests/")
 }
 
 /// What a file names of its crate, by the first name after `crate::`.

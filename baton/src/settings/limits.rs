@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use engine::config::WeightDtype;
 use engine::{HostDemand, LoadFormat, ModelConfig};
-use kv_cache::KvDtype;
+use kv_cache::KvCodec;
 use router::GatewayLimits;
 use words::{Role, WorkerId};
 
-use super::valid::{Device, KV_BLOCKS_MIN, layout};
+use super::valid::{Device, KV_BLOCKS_MIN};
 use super::{Settings, unknown_variables};
 use crate::model::LocalModel;
 
@@ -86,7 +86,7 @@ impl Settings {
         let engine = self.engine(Role::Decode, model)?.model;
         let (None, Some(blocks)) = (&engine.cuda, engine.kv_blocks) else { return Ok(()) };
         let config = ModelConfig::load(&model.dir)?;
-        let layout = layout(&config, engine.block_tokens, self.likely_dtype(&config)?);
+        let layout = config.kv_layout(engine.block_tokens, self.likely_codec(&config)?);
         let mut demand = HostDemand { engines, ..HostDemand::new(&model.dir, &layout, blocks) };
         if !matches!(engine.load_format, LoadFormat::Auto) {
             demand.weights_bytes = 0;
@@ -95,10 +95,10 @@ impl Settings {
     }
 
     /// That of the KV pool, where the weights themselves have not been looked at: the least it can be.
-    fn likely_dtype(&self, config: &ModelConfig) -> Result<KvDtype> {
+    fn likely_codec(&self, config: &ModelConfig) -> Result<KvCodec> {
         let weights = match config.dtype {
-            Some(WeightDtype::F32) => KvDtype::F32,
-            Some(WeightDtype::Bf16 | WeightDtype::F16) | None => KvDtype::Bf16,
+            Some(WeightDtype::F32) => KvCodec::F32,
+            Some(WeightDtype::Bf16 | WeightDtype::F16) | None => KvCodec::BF16,
         };
         Ok(self.kv_dtype()?.unwrap_or(weights))
     }

@@ -12,7 +12,7 @@ use cluster::security::Security;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use engine::backend::cuda::{SmPartition, SmSplit};
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
-use kv_cache::{KvDtype, KvLayout};
+use kv_cache::KvCodec;
 use router::callers::keys::Keys;
 use router::dispatch::AdmissionConfig;
 use router::{GatewayConfig, GatewayLimits, ModelCatalog, ServedModel, ServedModelConfig};
@@ -161,7 +161,7 @@ impl Settings {
             None if cuda.is_some() && engine.kv_memory_mib.is_none() => None,
             None => {
                 // The largest that `auto` can mean.
-                let widest = if cuda.is_some() { KvDtype::Bf16 } else { KvDtype::F32 };
+                let widest = if cuda.is_some() { KvCodec::BF16 } else { KvCodec::F32 };
                 Some(self.default_kv_blocks(
                     &model.dir,
                     block_tokens,
@@ -182,7 +182,7 @@ impl Settings {
             model: ModelOptions {
                 kv_blocks,
                 block_tokens,
-                kv_dtype,
+                kv_codec: kv_dtype,
                 threads: engine.threads,
                 cuda,
                 load_format: self.load_format()?,
@@ -397,13 +397,13 @@ impl Settings {
         }
     }
 
-    pub(super) fn kv_dtype(&self) -> Result<Option<KvDtype>> {
+    pub(super) fn kv_dtype(&self) -> Result<Option<KvCodec>> {
         match self.written.engine.kv_dtype.as_deref() {
             None | Some("auto") => Ok(None),
-            Some("f32") => Ok(Some(KvDtype::F32)),
-            Some("bf16") => Ok(Some(KvDtype::Bf16)),
-            Some("f16") => Ok(Some(KvDtype::F16)),
-            Some(other) => bail!("engine.kv_dtype is {other:?}: want auto, f32, bf16 or f16"),
+            Some(name) => KvCodec::named(name).map(Some).with_context(|| {
+                let known = KvCodec::ALL.map(|codec| codec.name).join(", ");
+                format!("engine.kv_dtype is {name:?}: want auto, or one of {known}")
+            }),
         }
     }
 
@@ -499,8 +499,8 @@ impl Settings {
         Ok(limits)
     }
 
-    fn default_kv_blocks(&self, dir: &Path, block_tokens: u32, dtype: KvDtype) -> Result<u32> {
-        let layout = layout(&ModelConfig::load(dir)?, block_tokens, dtype);
+    fn default_kv_blocks(&self, dir: &Path, block_tokens: u32, codec: KvCodec) -> Result<u32> {
+        let layout = ModelConfig::load(dir)?.kv_layout(block_tokens, codec);
         let mib = self.written.engine.kv_memory_mib.unwrap_or(DEFAULT_KV_MEMORY_MIB);
         let blocks = mib.saturating_mul(1 << 20) / layout.block_bytes() as u64;
         ensure!(
@@ -529,12 +529,6 @@ impl Device {
 fn listen(name: &str, written: &Option<ListenOn>, host: &str, port: u16) -> Result<SocketAddr> {
     let anywhere = ListenOn { host: None, port: None };
     written.as_ref().unwrap_or(&anywhere).resolve(host, port).with_context(|| name.to_owned())
-}
-
-/// The shape of a model's KV blocks.
-pub(super) fn layout(config: &ModelConfig, block_tokens: u32, dtype: KvDtype) -> KvLayout {
-    let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
-    KvLayout { layers, kv_heads, head_dim, block_tokens, dtype }
 }
 
 /// What was written about connections, within what descriptors allow.

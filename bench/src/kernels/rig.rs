@@ -10,7 +10,7 @@ use engine::config::WeightDtype;
 use engine::rope::Rope;
 use engine::weights::{Tensor, TensorData, Uniform};
 use engine::{CpuBackend, CudaOptions, EngineError, ModelConfig, SequenceRows, StepBatch};
-use kv_cache::{BlockId, KvDtype, KvLayout};
+use kv_cache::{BlockId, KvCodec, KvLayout};
 
 /// Token slots of a block.
 pub(crate) const BLOCK_TOKENS: usize = 16;
@@ -67,13 +67,7 @@ impl Room {
     }
 
     fn layout(&self) -> KvLayout {
-        KvLayout {
-            layers: self.config.layers,
-            kv_heads: self.config.kv_heads,
-            head_dim: self.config.head_dim,
-            block_tokens: BLOCK_TOKENS as u32,
-            dtype: KvDtype::Bf16,
-        }
+        self.config.kv_layout(BLOCK_TOKENS as u32, KvCodec::BF16)
     }
 
     fn blocks(&self) -> u32 {

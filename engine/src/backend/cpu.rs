@@ -24,7 +24,7 @@ use crate::rope::{Rope, RopeRows};
 use crate::sampler;
 use attention::PagedAttention;
 use crew::Crew;
-use kv::{CpuKv, Slot};
+use kv::{CpuKv, PageShape, Slot};
 use simd::Isa;
 use tensor::with_elements;
 pub use tensor::{CpuBuffer, CpuMatrix, CpuVector};
@@ -38,6 +38,7 @@ pub struct CpuBackend {
     isa: Isa,
     crew: Arc<Crew>,
     kv: Arc<CpuKv>,
+    pages: PageShape,
 }
 
 /// A step's description: the batch's own, and what all layers need of it.
@@ -67,14 +68,15 @@ impl CpuBackend {
     /// - `threads`: `None` for one per core.
     ///
     /// # Errors
-    /// [`EngineError::Device`] if threads can't be started.
+    /// [`EngineError::Device`] if threads can't be started, [`EngineError::Limits`] for KV that isn't
+    /// read here.
     pub fn new(
         layout: &KvLayout,
         kv_blocks: u32,
         threads: Option<usize>,
     ) -> Result<Self, EngineError> {
-        let (crew, kv) = (Arc::new(Crew::new(threads)?), Arc::new(CpuKv::new(layout, kv_blocks)));
-        Ok(Self { isa: Isa::detect(), crew, kv })
+        let (crew, kv) = (Arc::new(Crew::new(threads)?), Arc::new(kv::pool(layout, kv_blocks)?));
+        Ok(Self { isa: Isa::detect(), crew, pages: PageShape::new(layout), kv })
     }
 
     /// Attention of the rows of `qkv`.
@@ -91,7 +93,7 @@ impl CpuBackend {
             crew: &self.crew,
             shape: attention.shape,
             window: attention.window,
-            pages: self.kv.page_shape(),
+            pages: self.pages,
             sequences,
             positions,
         };
@@ -149,7 +151,7 @@ impl Backend for CpuBackend {
     }
 
     fn prepare(&mut self, batch: &StepBatch<'_>, rope: &Rope) -> Result<CpuBatch, EngineError> {
-        let block_tokens = self.kv.page_shape().block_tokens();
+        let block_tokens = self.pages.block_tokens();
         let slots = batch.sequences.iter().flat_map(|sequence| {
             batch.positions[sequence.rows.clone()].iter().map(move |&position| Slot {
                 block: sequence.blocks[position as usize / block_tokens],
@@ -242,7 +244,7 @@ impl Backend for CpuBackend {
         let isa = self.isa;
         rows::norm_and_rotate(isa, &self.crew, attention, &batch.rope, qkv);
         let (q, kv) = (attention.shape.q_width(), attention.shape.kv_width());
-        let pages = self.kv.page_shape();
+        let pages = self.pages;
         let mut layer = self.kv.layer(attention.layer).write();
         for (row, &slot) in qkv.data.chunks_exact(qkv.cols).zip(&batch.slots) {
             pages.write(&mut layer, slot, &row[q..q + kv], &row[q + kv..]);

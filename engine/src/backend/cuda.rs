@@ -116,7 +116,8 @@ impl CudaBackend {
         blocks: Option<u32>,
         options: &CudaOptions,
     ) -> Result<Self, EngineError> {
-        let element = load::element_of(layout.dtype)?;
+        let element = load::computing_in(config, &layout.codec);
+        load::check_pages(layout, element)?;
         let device = Device::open(options.ordinal, &options.library_folders)?;
         let compiler = Compiler::new(&device, options.kernel_cache.clone())?;
         let streams = StepStreams::new(
@@ -131,13 +132,13 @@ impl CudaBackend {
             element,
             hidden,
             heads: config.head_shape(),
-            block_tokens: layout.block_tokens as usize,
+            block_tokens: layout.block_tokens() as usize,
         };
         let limits = StepLimits {
             rows_max: options.step_rows_max as usize,
             sequences_max: options.sequences_max as usize,
             table_max: layout.blocks_for(positions_max(config, options)),
-            block_tokens: layout.block_tokens as usize,
+            block_tokens: layout.block_tokens() as usize,
         };
         let picked = CudaBuffer::new(&device, element, Self::LOGIT_ROWS_MAX, hidden)?;
         Ok(Self {
@@ -200,7 +201,7 @@ impl CudaBackend {
         }
         Ok(u32::try_from(blocks)
             .unwrap_or(u32::MAX)
-            .min(i32::MAX as u32 / self.layout.block_tokens))
+            .min(i32::MAX as u32 / self.layout.block_tokens()))
     }
 
     fn head_norm(norm: Option<&Norm<'_, Self>>) -> Option<HeadNorm> {
@@ -285,7 +286,7 @@ impl Backend for CudaBackend {
             &self.compiler,
             &self.stream,
             &kv,
-            config.head_shape(),
+            (self.element, config.head_shape()),
             &self.options,
         )?;
         self.device.synchronize()?;

@@ -347,7 +347,7 @@ impl<M: StepModel> Core<M> {
         request.start(cached_tokens);
         let cached_blocks = cached_tokens / self.limits.block_tokens as usize;
         // Written in earlier steps, which have ended: behind any fence.
-        let layers = 0..self.exchange.info.layout.layers;
+        let layers = 0..self.exchange.info.layout.layers();
         let pages = Pages { layers, fence: Fence::default(), last_chunk: false };
         request.announce(&sequence.table.blocks()[..cached_blocks], pages);
         request.note_announced(cached_blocks);

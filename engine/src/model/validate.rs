@@ -93,7 +93,7 @@ fn check_sequence(
 
 #[cfg(test)]
 mod tests {
-    use kv_cache::{BlockId, KvDtype};
+    use kv_cache::{BlockId, KvCodec, PageShape};
     use rstest::rstest;
 
     use super::*;
@@ -119,8 +119,7 @@ mod tests {
     }
 
     fn check(candidate: &StepBatch<'_>) -> Result<(), String> {
-        let layout =
-            KvLayout { layers: 2, kv_heads: 2, head_dim: 8, block_tokens: 4, dtype: KvDtype::F32 };
+        let layout = KvLayout::whole(2, 2, PageShape::keys_and_values(8, 4), KvCodec::F32);
         batch(candidate, &tiny_config(), &layout, 3).map_err(|error| error.to_string())
     }
 

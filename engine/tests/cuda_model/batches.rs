@@ -3,7 +3,7 @@
 use engine::backend::Backend;
 use engine::backend::cuda::{CudaBackend, CudaOptions};
 use engine::{Model, SampleRow, StepBatch};
-use kv_cache::{BlockId, KvDtype, TokenId};
+use kv_cache::{BlockId, KvCodec, TokenId};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rstest::rstest;
@@ -94,7 +94,7 @@ fn mixed(source: &Source, cuda: &CudaOptions, lengths: &[usize], seed: u64) {
         runs.push((steps, sequences));
     }
     let mut gpu = source.on_gpu(cuda, kv_blocks);
-    let bound = if gpu.layout().dtype == KvDtype::F16 { HALF_BOUND } else { BOUND };
+    let bound = if gpu.layout().codec == KvCodec::F16 { HALF_BOUND } else { BOUND };
     for (number, (got, again)) in runs[0].1.iter().zip(&runs[1].1).enumerate() {
         let Sequence { tokens, blocks, logits, .. } = got;
         let want = logits_in_chunks(&mut cpu, tokens, blocks, &[tokens.len()]);

@@ -1,7 +1,7 @@
 //! Every checkpoint of `tests/goldens`, against what transformers computed of it.
 
 use engine::backend::cuda::CudaOptions;
-use kv_cache::KvDtype;
+use kv_cache::KvCodec;
 use rstest::rstest;
 
 use crate::compare::{Errors, errors};
@@ -22,7 +22,7 @@ const KV_BLOCKS: u32 = 32;
 #[rstest]
 #[ignore = "needs a GPU"]
 fn logits_are_those_of_transformers_and_of_the_cpu(
-    #[values(KvDtype::Bf16, KvDtype::F16)] dtype: KvDtype,
+    #[values(KvCodec::BF16, KvCodec::F16)] dtype: KvCodec,
     #[values(false, true)] portable: bool,
 ) {
     let cuda = gpu(portable);
@@ -31,12 +31,12 @@ fn logits_are_those_of_transformers_and_of_the_cpu(
 }
 
 /// How many prompts of a model have logits out of bounds.
-fn wrong_prompts(golden: &Golden, dtype: KvDtype, cuda: &CudaOptions) -> usize {
+fn wrong_prompts(golden: &Golden, dtype: KvCodec, cuda: &CudaOptions) -> usize {
     let source = Source::stored(&golden.dir);
     let mut gpu = source.on_gpu_as(Some(dtype), cuda, KV_BLOCKS);
     let mut cpu = source.on_cpu(KV_BLOCKS);
     let vocab = cpu.config().vocab_size as usize;
-    let bounds = if dtype == KvDtype::F16 { HALF_BOUNDS } else { BOUNDS };
+    let bounds = if dtype == KvCodec::F16 { HALF_BOUNDS } else { BOUNDS };
     let mut is_wrong = |prompt: &Prompt| {
         let blocks = blocks_of(0, prompt.ids.len(), KV_BLOCKS);
         let ends = [prompt.ids.len()];
@@ -47,7 +47,7 @@ fn wrong_prompts(golden: &Golden, dtype: KvDtype, cuda: &CudaOptions) -> usize {
         println!(
             "{:20} {} {:3} tokens: off transformers by {of_transformers}, off the CPU by {of_cpu}",
             source.name,
-            dtype.name(),
+            dtype.name,
             prompt.ids.len()
         );
         let exceed = |errors: Errors| errors.overall > bounds.0 || errors.worst > bounds.1;

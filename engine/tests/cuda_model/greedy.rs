@@ -3,7 +3,7 @@
 use engine::backend::Backend;
 use engine::backend::cuda::CudaOptions;
 use engine::{Model, SampleRow, StepBatch};
-use kv_cache::{KvDtype, TokenId};
+use kv_cache::{KvCodec, TokenId};
 use rstest::rstest;
 use words::Sampling;
 
@@ -39,7 +39,7 @@ fn likeliest<B: Backend>(model: &mut Model<B>, batch: &StepBatch<'static>) -> To
 /// nearer to each other than the two computations are; then both go on with the CPU's token.
 fn compare(
     source: &Source,
-    dtype: KvDtype,
+    dtype: KvCodec,
     cuda: &CudaOptions,
     (prompt, count): (&[TokenId], usize),
 ) {
@@ -77,7 +77,7 @@ fn of_every_golden(#[values(false, true)] portable: bool) {
         let prompt = some_tokens(4, 7, config.vocab_size);
         let count = (config.max_position as usize - prompt.len() - 1).min(256);
         // Their weights are wide: with bfloat16 there would be many ties.
-        compare(source, KvDtype::F16, &cuda, (&prompt, count));
+        compare(source, KvCodec::F16, &cuda, (&prompt, count));
     });
 }
 
@@ -85,5 +85,5 @@ fn of_every_golden(#[values(false, true)] portable: bool) {
 #[ignore = "needs a GPU"]
 fn of_a_narrow_llama(#[values(false, true)] portable: bool) {
     let cuda = gpu(portable);
-    compare(&narrow_llama(), KvDtype::Bf16, &cuda, (&some_tokens(3, 100, 1000), 256));
+    compare(&narrow_llama(), KvCodec::BF16, &cuda, (&some_tokens(3, 100, 1000), 256));
 }

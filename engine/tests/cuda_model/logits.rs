@@ -1,7 +1,7 @@
 //! Logits of models with random weights, against the CPU.
 
 use engine::backend::cuda::CudaOptions;
-use kv_cache::KvDtype;
+use kv_cache::KvCodec;
 use rstest::rstest;
 
 use crate::compare::errors;
@@ -25,7 +25,7 @@ fn compare(source: &Source, cuda: &CudaOptions, tokens: usize, ends: &[usize]) {
     let got = logits_in_chunks(&mut gpu, &ids, &blocks, ends);
     let off = errors(&got, &want, vocab as usize);
     println!("{}: {tokens} tokens in {} steps: {off}", source.name, ends.len());
-    let bound = if gpu.layout().dtype == KvDtype::F16 { HALF_BOUND } else { BOUND };
+    let bound = if gpu.layout().codec == KvCodec::F16 { HALF_BOUND } else { BOUND };
     assert!(off.worst < bound, "{off}");
 }
 

@@ -7,7 +7,7 @@ use engine::backend::Backend;
 use engine::backend::cpu::CpuBackend;
 use engine::backend::cuda::{CudaBackend, CudaOptions};
 use engine::{LoadFormat, Model, ModelOptions, SequenceRows, StepBatch};
-use kv_cache::{BlockId, KvDtype, TokenId};
+use kv_cache::{BlockId, KvCodec, TokenId};
 use serde_json::{Value, json};
 
 pub(crate) const BLOCK_TOKENS: u32 = 16;
@@ -69,7 +69,7 @@ impl Source {
 
     /// On the CPU, with 32-bit activations and KV.
     pub(crate) fn on_cpu(&self, kv_blocks: u32) -> Model<CpuBackend> {
-        let options = ModelOptions { kv_dtype: Some(KvDtype::F32), ..self.options(kv_blocks) };
+        let options = ModelOptions { kv_codec: Some(KvCodec::F32), ..self.options(kv_blocks) };
         Model::load(&self.dir, &options, &mut |_| ())
             .unwrap_or_else(|error| panic!("{} on the CPU: {error}", self.name))
     }
@@ -84,11 +84,11 @@ impl Source {
     /// large. The same kernels compute with both.
     pub(crate) fn on_gpu_as(
         &self,
-        kv_dtype: Option<KvDtype>,
+        kv_codec: Option<KvCodec>,
         cuda: &CudaOptions,
         kv_blocks: u32,
     ) -> Model<CudaBackend> {
-        let options = ModelOptions { kv_dtype, ..self.options(kv_blocks) };
+        let options = ModelOptions { kv_codec, ..self.options(kv_blocks) };
         Model::load_cuda(&self.dir, &options, cuda, &mut |_| ())
             .unwrap_or_else(|error| panic!("{} on the GPU: {error}", self.name))
     }
@@ -246,7 +246,7 @@ pub(crate) fn logits_in_chunks<B: Backend>(
     blocks: &[BlockId],
     ends: &[usize],
 ) -> Vec<f32> {
-    let block_tokens = model.layout().block_tokens;
+    let block_tokens = model.layout().block_tokens();
     let (mut logits, mut from) = (Vec::new(), 0);
     for &end in ends {
         let part = Part { tokens: &tokens[..end], from, blocks };

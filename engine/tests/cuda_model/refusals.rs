@@ -2,7 +2,7 @@
 
 use engine::backend::cuda::CudaOptions;
 use engine::{EngineError, Model, ModelOptions};
-use kv_cache::KvDtype;
+use kv_cache::KvCodec;
 use serde_json::json;
 
 use crate::models::{Source, gpu, narrow_llama};
@@ -77,7 +77,7 @@ fn heads_of_an_odd_size() {
 fn kv_of_32_bits() {
     let cuda = gpu(false);
     let source = narrow_llama();
-    let options = ModelOptions { kv_dtype: Some(KvDtype::F32), ..source.options(20) };
+    let options = ModelOptions { kv_codec: Some(KvCodec::F32), ..source.options(20) };
     let error = Model::load_cuda(&source.dir, &options, &cuda, &mut |_| ()).err();
     let Some(EngineError::Limits { field, reason }) = error else { panic!("{error:?}") };
     println!("{field}: {reason}");

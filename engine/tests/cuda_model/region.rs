@@ -1,12 +1,19 @@
 //! KV memory: what steps write, and the copies out of it and into it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use engine::Model;
 use engine::backend::Backend;
 use engine::backend::cuda::CudaOptions;
+use engine::backend::cuda::driver::compiler::Compiler;
+use engine::backend::cuda::driver::device::{Device, Priority, Stream};
+use engine::backend::cuda::kv::CudaKv;
 use half::{bf16, f16};
-use kv_cache::{BlockId, BlockRef, BlockVersion, Fence, KvDtype, KvLayout, KvRegion, PageRange};
+use kv_cache::region::conformance::{Subject, conformance};
+use kv_cache::{
+    BlockId, BlockRef, BlockVersion, Fence, KvCodec, KvLayout, KvRegion, PageRange, PageShape,
+};
 use rstest::rstest;
 
 use crate::compare::errors;
@@ -34,12 +41,12 @@ fn scatter(region: &dyn KvRegion, layers: Range<u32>, blocks: &[BlockId], bytes:
     region.scatter(&PageRange { layers, blocks: &blocks }, bytes).expect("pages of this region");
 }
 
-fn numbers(dtype: KvDtype, bytes: &[u8]) -> Vec<f32> {
+fn numbers(codec: KvCodec, bytes: &[u8]) -> Vec<f32> {
     let words = || bytes.chunks_exact(2).map(|word| [word[0], word[1]]);
-    match dtype {
-        KvDtype::Bf16 => words().map(|word| bf16::from_le_bytes(word).to_f32()).collect(),
-        KvDtype::F16 => words().map(|word| f16::from_le_bytes(word).to_f32()).collect(),
-        KvDtype::F32 => bytes
+    match codec {
+        KvCodec::BF16 => words().map(|word| bf16::from_le_bytes(word).to_f32()).collect(),
+        KvCodec::F16 => words().map(|word| f16::from_le_bytes(word).to_f32()).collect(),
+        _ => bytes
             .chunks_exact(4)
             .map(|word| f32::from_le_bytes(word.try_into().expect("4 bytes")))
             .collect(),
@@ -53,9 +60,10 @@ fn keys_and_values(
     blocks: &[BlockId],
     (tokens, fence): (usize, Fence),
 ) -> [Vec<f32>; 2] {
-    let KvLayout { kv_heads, head_dim, block_tokens, dtype, .. } = region.layout().clone();
-    let all = numbers(dtype, &gather(region, layer..layer + 1, blocks, fence));
-    let (heads, size, slots) = (kv_heads as usize, head_dim as usize, block_tokens as usize);
+    let layout = region.layout();
+    let all = numbers(layout.codec, &gather(region, layer..layer + 1, blocks, fence));
+    let (heads, size) = (layout.kv_heads() as usize, layout.head_dim() as usize);
+    let slots = layout.block_tokens() as usize;
     [0, 1].map(|part| {
         let vector = |(token, head): (usize, usize)| {
             let page = (token / slots * 2 + part) * heads + head;
@@ -88,8 +96,8 @@ fn compare(source: &Source, cuda: &CudaOptions, ends: &[usize]) {
     let blocks = blocks_of(1, tokens.len(), KV_BLOCKS);
     let behind_gpu = run(&mut gpu, &tokens, &blocks, ends);
     let behind_cpu = run(&mut cpu, &tokens, &blocks, &[tokens.len()]);
-    let head = cpu.layout().head_dim as usize;
-    for layer in 0..cpu.layout().layers {
+    let head = cpu.layout().head_dim() as usize;
+    for layer in 0..cpu.layout().layers() {
         let of = |region: &dyn KvRegion, fence| {
             keys_and_values(region, layer, &blocks, (tokens.len(), fence))
         };
@@ -212,7 +220,7 @@ fn a_sequence_goes_on_over_copied_and_carried_pages() {
     }
     let copied = model.logits(&batch(&second), &rows).expect("a valid batch");
     assert!(copied == want, "copied blocks");
-    let layers = 0..model.layout().layers;
+    let layers = 0..model.layout().layers();
     let bytes = gather(&*model.region(), layers.clone(), &first, behind);
     scatter(&*other.region(), layers, &second, &bytes);
     let carried = other.logits(&batch(&second), &rows).expect("a valid batch");
@@ -220,4 +228,20 @@ fn a_sequence_goes_on_over_copied_and_carried_pages() {
     let whole = logits_in_chunks(&mut other, &tokens, &first, &[300]);
     let off = errors(&want, &whole[290 * 1000..], 1000);
     assert!(off.worst < 2e-2, "{off}");
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn device_memory_conforms() {
+    let cuda = gpu(false);
+    let device = Device::open(cuda.ordinal, &cuda.library_folders).unwrap();
+    let stream = Arc::new(Stream::new(&device, Priority::High).unwrap());
+    let compiler = Compiler::new(&device, None).unwrap();
+    let layouts = [KvCodec::BF16, KvCodec::F16]
+        .map(|codec| KvLayout::whole(3, 2, PageShape::keys_and_values(8, 4), codec));
+    conformance(&layouts, |layout, blocks| {
+        let kv = Arc::new(CudaKv::new(&compiler, &stream, layout, blocks).unwrap());
+        let (fenced, stream) = (kv.clone(), stream.clone());
+        Subject { region: kv, fence: Box::new(move || fenced.fence(&stream).unwrap()) }
+    });
 }

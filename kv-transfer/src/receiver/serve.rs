@@ -87,8 +87,9 @@ async fn admit(destination: &Destination, open: &Open) -> Result<Arc<Entry>, Rej
         return Err(Rejection::new(RejectReason::StaleIncarnation, detail));
     }
     let entry = destination.table.get(open.id).ok_or_else(|| Rejection::unknown(open.id))?;
-    if open.kv_layout != config.kv_layout {
-        let detail = format!("KV layout {:?}, not {:?}", config.kv_layout, open.kv_layout);
+    let ours = destination.region.layout();
+    if let Err(misfit) = open.kv_layout.fits(ours) {
+        let detail = format!("KV in {ours}, not {}: {misfit}", open.kv_layout);
         let rejection = Rejection::new(RejectReason::LayoutMismatch, detail);
         entry.close(Closed::Refused(rejection.clone()));
         return Err(rejection);

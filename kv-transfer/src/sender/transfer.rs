@@ -79,12 +79,13 @@ impl Transfer {
         let config = &sender.config;
         let layout = job.region.layout();
         let blocks = job.blocks.len() as u32;
-        let span = PageSpan { layers: 0..layout.layers, blocks: job.blocks };
+        let span = PageSpan { layers: 0..layout.layers(), blocks: job.blocks };
         let bytes = (span.pages() * layout.page_bytes()) as u64;
         let message_bytes = if in_place { config.in_place_bytes } else { config.message_bytes };
         let outbox = Outbox::new(span, job.tokens, layout.page_bytes(), message_bytes);
         let incarnation = job.target.incarnation;
-        let open = Open { id: job.id, incarnation, kv_layout: job.kv_layout, epoch: 0, bytes };
+        let kv_layout = layout.clone();
+        let open = Open { id: job.id, incarnation, kv_layout, epoch: 0, bytes };
         Self {
             outbox,
             region: job.region,

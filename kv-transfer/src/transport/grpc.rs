@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::{ready, try_join_all};
 use futures::{Stream, StreamExt as _, stream};
 use http_body::Frame;
@@ -109,7 +110,7 @@ impl GrpcTransport {
         target: &Target,
         connection: usize,
         lane: LaneOpen,
-        pushes: mpsc::Receiver<Push>,
+        pushes: mpsc::Receiver<Push<Bytes>>,
     ) -> Result<Streaming<v1::PushResponse>, OpenError> {
         let channel = (self.dial)(target, connection % self.lanes);
         let channel = channel.map_err(OpenError::Unreachable)?;
@@ -165,8 +166,9 @@ impl Transport for GrpcTransport {
         // Nothing comes on the other lanes but word that they are broken. The first one's end is the
         // stream's; theirs may be heard of earlier.
         let first = replies.next().expect("one lane at least").boxed();
-        let dealing = stream::once(deal(pushed, dealt)).filter_map(async |()| None).boxed();
-        let others = replies.map(futures::StreamExt::boxed).chain([dealing]);
+        let dealing =
+            stream::once(deal(pushed, dealt)).filter_map(async |dealt| dealt.err().map(Err));
+        let others = replies.map(futures::StreamExt::boxed).chain([dealing.boxed()]);
         let replies = until_first_ends(first, stream::select_all(others));
         Link::establish(pushes, replies.boxed()).await
     }

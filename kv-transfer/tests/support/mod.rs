@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kv_cache::{
-    BlockCounts, BlockHandle, BlockHash, BlockPool, BlockTable, Fence, KvDtype, KvLayout, KvRegion,
-    PageRange, PageSpan, RegionError,
+    BlockCounts, BlockHandle, BlockHash, BlockPool, BlockTable, Fence, HostRegion, KvCodec,
+    KvLayout, KvRegion, PageRange, PageShape, PageSpan, RegionError,
 };
 use kv_transfer::transport::in_process::Registration;
 use kv_transfer::transport::{
@@ -16,15 +16,14 @@ use kv_transfer::transport::{
     Transport, Transports,
 };
 use kv_transfer::{
-    Expected, FilledPages, HandoffId, HostRegion, PageQueue, PendingHandoff, Receiver,
-    ReceiverConfig, SendJob, SendReport, Sender, SenderConfig, TransferError, page_digest,
+    Expected, FilledPages, HandoffId, PageQueue, PendingHandoff, Receiver, ReceiverConfig, SendJob,
+    SendReport, Sender, SenderConfig, TransferError, page_digest,
 };
 use tokio::runtime::Runtime;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 pub const INCARNATION: u64 = 7;
-pub const KV_LAYOUT: &str = "layers=4";
 pub const BLOCK_TOKENS: u32 = 4;
 pub const LAYERS: u32 = 4;
 /// The name of whatever is handed over here.
@@ -200,12 +199,8 @@ impl World {
     }
 
     pub fn with_memory(via: Via, faults: Faults, receiving: Memory) -> Self {
-        let config = ReceiverConfig {
-            incarnation: INCARNATION,
-            kv_layout: KV_LAYOUT.into(),
-            handoffs_max: 128,
-            window_bytes: 16 << 10,
-        };
+        let config =
+            ReceiverConfig { incarnation: INCARNATION, handoffs_max: 128, window_bytes: 16 << 10 };
         let receiver = Receiver::new(receiving.pool.clone(), receiving.region.clone(), config);
         let local = LocalReceivers::default();
         let registration = local.register("inproc://decode", receiver.clone());
@@ -275,7 +270,6 @@ impl World {
             blocks: held_blocks..tokens.div_ceil(BLOCK_TOKENS),
             tokens,
             region: self.sending.region.clone(),
-            kv_layout: KV_LAYOUT.into(),
             deadline: Instant::now() + PATIENCE,
         }
     }
@@ -375,13 +369,7 @@ pub fn uniform(span: &PageSpan, byte: u8) -> (Vec<u8>, Vec<u64>) {
 }
 
 pub fn layout() -> KvLayout {
-    KvLayout {
-        layers: LAYERS,
-        kv_heads: 2,
-        head_dim: 8,
-        block_tokens: BLOCK_TOKENS,
-        dtype: KvDtype::F32,
-    }
+    KvLayout::whole(LAYERS, 2, PageShape::keys_and_values(8, BLOCK_TOKENS), KvCodec::F32)
 }
 
 /// Small messages, so that a sequence takes many; a short stall, so that lost ones are soon noticed.

@@ -5,14 +5,15 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use kv_cache::{
-    BlockId, BlockPool, BlockRef, Fence, KvLayout, KvRegion, Offload, PageRange, RegionError,
+    BlockId, BlockPool, BlockRef, Fence, HostRegion, KvLayout, KvRegion, Offload, PageRange,
+    RegionError,
 };
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio_util::task::TaskTracker;
 
-use super::script::{BLOCK_TOKENS, Slot};
+use super::script::Slot;
 use crate::checks::Verdicts;
 use crate::planted::Bug;
 
@@ -28,10 +29,7 @@ const WORD_BYTES: usize = 8;
 pub struct Memory(Arc<Inner>);
 
 struct Inner {
-    layout: KvLayout,
-    blocks: u32,
-    /// `[layers, blocks, page]`.
-    bytes: Mutex<Vec<u8>>,
+    pages: HostRegion,
     /// Whose blocks these are.
     pool: OnceLock<BlockPool>,
     rng: Mutex<ChaCha8Rng>,
@@ -56,11 +54,8 @@ impl Memory {
         verdicts: Verdicts,
         bug: Option<Bug>,
     ) -> Self {
-        let bytes = layout.layers as usize * blocks as usize * layout.page_bytes();
         Self(Arc::new(Inner {
-            layout,
-            blocks,
-            bytes: Mutex::new(vec![0; bytes]),
+            pages: HostRegion::new(layout, blocks),
             pool: OnceLock::new(),
             rng: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
             tasks,
@@ -78,15 +73,15 @@ impl Memory {
     /// Reads a slot of a layer.
     #[must_use]
     pub fn read(&self, layer: u32, place: (BlockId, usize)) -> Slot {
-        let (key, value) = self.0.offsets(layer, place);
-        let bytes = self.0.bytes.lock();
+        let (key, value) = self.0.offsets(place);
+        let bytes = self.0.pages.layer(layer).read();
         Slot { key: word(&bytes[key..]), value: word(&bytes[value..]) }
     }
 
     /// Writes a slot of a layer.
     pub fn write(&self, layer: u32, place: (BlockId, usize), slot: Slot) {
-        let (key, value) = self.0.offsets(layer, place);
-        let mut bytes = self.0.bytes.lock();
+        let (key, value) = self.0.offsets(place);
+        let mut bytes = self.0.pages.layer(layer).write();
         bytes[key..key + WORD_BYTES].copy_from_slice(&slot.key.to_le_bytes());
         bytes[value..value + WORD_BYTES].copy_from_slice(&slot.value.to_le_bytes());
     }
@@ -94,12 +89,7 @@ impl Memory {
     /// Copies a block, in all layers.
     pub fn copy_block(&self, from: BlockId, to: BlockId) {
         self.check_owned([from, to]);
-        let page = self.0.layout.page_bytes();
-        let mut bytes = self.0.bytes.lock();
-        for layer in 0..self.0.layout.layers {
-            let (from, to) = (self.0.page(layer, from), self.0.page(layer, to));
-            bytes.copy_within(from..from + page, to);
-        }
+        self.0.pages.copy_block(from, to);
     }
 
     /// Holds that every block that a step writes to is somebody's.
@@ -109,7 +99,7 @@ impl Memory {
         written.sort_unstable();
         written.dedup();
         let others =
-            (0..self.0.blocks).map(BlockId).filter(|id| written.binary_search(id).is_err());
+            (0..self.0.pages.blocks()).map(BlockId).filter(|id| written.binary_search(id).is_err());
         if pool.orphans(others) != written.len() as u32 {
             self.0.verdicts.violated(format!("a step writes to a free block among {written:?}"));
         }
@@ -124,15 +114,6 @@ impl Memory {
     #[must_use]
     pub fn step_tokens(&self) -> usize {
         *self.0.step_tokens.lock()
-    }
-
-    fn put(&self, pages: &PageRange<'_>, from: &[u8]) {
-        let page = self.0.layout.page_bytes();
-        let mut bytes = self.0.bytes.lock();
-        for ((layer, block), chunk) in places(pages).zip(from.chunks_exact(page)) {
-            let at = self.0.page(layer, block.block);
-            bytes[at..at + page].copy_from_slice(chunk);
-        }
     }
 
     /// Holds that the pages are still those that were meant.
@@ -161,29 +142,23 @@ impl Memory {
         self.0.tasks.spawn(async move {
             tokio::time::sleep(LATE).await;
             memory.check_current(&blocks);
-            memory.put(&PageRange { layers, blocks: &blocks }, &bytes);
+            // Checked when it was asked for.
+            drop(memory.0.pages.scatter(&PageRange { layers, blocks: &blocks }, &bytes));
         });
     }
 }
 
 impl KvRegion for Memory {
     fn layout(&self) -> &KvLayout {
-        &self.0.layout
+        self.0.pages.layout()
     }
 
-    fn gather(&self, pages: &PageRange<'_>, _: Fence, out: &mut [u8]) -> Result<(), RegionError> {
-        pages.check(&self.0.layout, self.0.blocks, out.len())?;
-        let page = self.0.layout.page_bytes();
-        let bytes = self.0.bytes.lock();
-        for ((layer, block), chunk) in places(pages).zip(out.chunks_exact_mut(page)) {
-            let at = self.0.page(layer, block.block);
-            chunk.copy_from_slice(&bytes[at..at + page]);
-        }
-        Ok(())
+    fn gather(&self, pages: &PageRange<'_>, at: Fence, out: &mut [u8]) -> Result<(), RegionError> {
+        self.0.pages.gather(pages, at, out)
     }
 
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
-        pages.check(&self.0.layout, self.0.blocks, bytes.len())?;
+        pages.check(self.layout(), self.0.pages.blocks(), bytes.len())?;
         if self.0.bug == Some(Bug::LateWrite) {
             self.put_late(pages, bytes);
             return Ok(());
@@ -192,8 +167,7 @@ impl KvRegion for Memory {
             self.leak(bug);
         }
         self.check_current(pages.blocks);
-        self.put(pages, bytes);
-        Ok(())
+        self.0.pages.scatter(pages, bytes)
     }
 
     fn offload(&self) -> Option<Offload> {
@@ -211,15 +185,11 @@ impl KvRegion for Memory {
 // === impl Inner ===
 
 impl Inner {
-    /// Where a page begins.
-    fn page(&self, layer: u32, block: BlockId) -> usize {
-        (layer as usize * self.blocks as usize + block.index()) * self.layout.page_bytes()
-    }
-
-    /// Where a slot's key and value are.
-    fn offsets(&self, layer: u32, (block, slot): (BlockId, usize)) -> (usize, usize) {
-        let key = self.page(layer, block) + slot * WORD_BYTES;
-        (key, key + BLOCK_TOKENS as usize * WORD_BYTES)
+    /// Where a slot's key and value are in their layer.
+    fn offsets(&self, (block, slot): (BlockId, usize)) -> (usize, usize) {
+        let layout = self.pages.layout();
+        let page = block.index() * layout.page_bytes() + slot * WORD_BYTES;
+        (page + layout.numbers_at(0, 0).start, page + layout.numbers_at(1, 0).start)
     }
 }
 
@@ -228,6 +198,24 @@ fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(*word)
 }
 
-fn places<'a>(pages: &'a PageRange<'_>) -> impl Iterator<Item = (u32, BlockRef)> + 'a {
-    pages.layers.clone().flat_map(|layer| pages.blocks.iter().map(move |&block| (layer, block)))
+#[cfg(test)]
+mod tests {
+    use kv_cache::region::conformance::{Subject, conformance};
+    use kv_cache::{KvCodec, PageShape};
+
+    use super::*;
+    use crate::nodes::script::BLOCK_TOKENS;
+
+    #[test]
+    fn simulated_memory_conforms() {
+        let layouts = [KvCodec::F32, KvCodec::F16]
+            .map(|codec| KvLayout::whole(3, 1, PageShape::keys_and_values(2, BLOCK_TOKENS), codec));
+        conformance(&layouts, |layout, blocks| {
+            let (tasks, verdicts) = (TaskTracker::new(), Verdicts::default());
+            Subject {
+                region: Arc::new(Memory::new((layout.clone(), blocks), 1, tasks, verdicts, None)),
+                fence: Box::new(Fence::default),
+            }
+        });
+    }
 }

@@ -5,7 +5,7 @@ use engine::{
     EngineError, OnLayers, SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepModel,
     StepOutput,
 };
-use kv_cache::{BlockId, Fence, KvDtype, KvLayout, TokenId};
+use kv_cache::{BlockId, Fence, KvCodec, KvLayout, PageShape, TokenId};
 use words::{Generation, Sampling, TokenLogprob};
 
 use super::memory::Memory;
@@ -142,13 +142,7 @@ impl StepModel for Script {
 /// The shape of the script's pages.
 #[must_use]
 pub fn layout() -> KvLayout {
-    KvLayout {
-        layers: LAYERS,
-        kv_heads: 1,
-        head_dim: 2,
-        block_tokens: BLOCK_TOKENS,
-        dtype: KvDtype::F32,
-    }
+    KvLayout::whole(LAYERS, 1, PageShape::keys_and_values(2, BLOCK_TOKENS), KvCodec::F32)
 }
 
 /// What a model of `weights` says next where `generation` asks for its `choice`, after `output`.

@@ -57,12 +57,20 @@ impl Elements {
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        with_elements!(self, data => bytemuck::cast_slice(data))
-    }
-
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         with_elements!(self, data => bytemuck::cast_slice_mut(data))
+    }
+}
+
+impl AsRef<[u8]> for Elements {
+    fn as_ref(&self) -> &[u8] {
+        with_elements!(self, data => bytemuck::cast_slice(data))
+    }
+}
+
+impl AsMut<[u8]> for Elements {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut()
     }
 }
 

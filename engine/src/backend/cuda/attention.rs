@@ -12,11 +12,11 @@ use self::portable::{PortableAttention, PortableShape, PrefillRead};
 use self::prefill::{PagePool, PrefillAttention, PrefillShape, TiledRead};
 use super::driver::compiler::Compiler;
 use super::driver::device::Stream;
+use super::driver::element::ElementType;
 use super::kv::CudaKv;
 use super::options::CudaOptions;
 use super::step::batch::{self, Chunk, CudaBatch, DecodeRows, KeptRows, PrefillRows};
 use super::tensor::CudaBuffer;
-use super::weights::load;
 use crate::config::HeadShape;
 use crate::error::EngineError;
 use kv_cache::KvRegion as _;
@@ -57,12 +57,10 @@ impl PagedAttention {
         compiler: &Compiler,
         stream: &Stream,
         kv: &Arc<CudaKv>,
-        heads: HeadShape,
+        (element, heads): (ElementType, HeadShape),
         options: &CudaOptions,
     ) -> Result<Self, EngineError> {
-        let layout = kv.layout();
-        let element = load::element_of(layout.dtype)?;
-        let block_tokens = layout.block_tokens as usize;
+        let block_tokens = kv.layout().block_tokens() as usize;
         let rows_max = (options.sequences_max as usize).next_multiple_of(batch::ROWS_STEP);
         let decode = DecodeShape { element, heads, block_tokens, rows_max };
         let tiled = PrefillShape {
@@ -217,7 +215,7 @@ impl Prefill {
         if shape.is_supported(compiler.device()) {
             let pool = PagePool {
                 address: kv.layer(0),
-                layers: kv.layout().layers as usize,
+                layers: kv.layout().layers() as usize,
                 blocks: kv.blocks() as usize,
             };
             let kernel = PrefillAttention::new(compiler, stream, shape, pool)?;

@@ -5,7 +5,7 @@ mod fences;
 mod lanes;
 
 use kv_cache::{
-    BlockId, BlockRef, Fence, KvDtype, KvLayout, KvRegion, PageRange, PeerPages, RegionError,
+    BlockId, BlockRef, Fence, Kin, KvLayout, KvRegion, PageRange, PeerRegion, RegionError,
 };
 use rayon::prelude::*;
 
@@ -85,7 +85,7 @@ impl CudaKv {
     /// - `stream`: clears it; steps run on it.
     ///
     /// # Errors
-    /// [`EngineError::Device`] if memory runs out, or for a layout that kernels don't do.
+    /// [`EngineError::Device`] if memory runs out, or for pages that kernels can't copy.
     pub fn new(
         compiler: &Compiler,
         stream: &Stream,
@@ -94,13 +94,11 @@ impl CudaKv {
     ) -> Result<Self, EngineError> {
         let device = compiler.device();
         let page = layout.page_bytes();
-        if layout.dtype == KvDtype::F32 || !page.is_multiple_of(VECTOR_BYTES) {
-            return Err(EngineError::Device(format!(
-                "pages of {page} bytes, {}: kernels need 16-bit elements and whole vectors",
-                layout.dtype.name()
-            )));
+        if !page.is_multiple_of(VECTOR_BYTES) {
+            let reason = format!("pages of {page} bytes: kernels copy {VECTOR_BYTES} at once");
+            return Err(EngineError::Device(reason));
         }
-        let memory = DeviceMemory::new(device, layout.layers as usize * blocks as usize * page)?;
+        let memory = DeviceMemory::new(device, layout.layers() as usize * blocks as usize * page)?;
         stream.fill(memory.address(), 0, memory.bytes())?;
         let module = compiler.module("kv.cu", &Defines::new())?;
         let kernels = PageKernels {
@@ -151,7 +149,7 @@ impl CudaKv {
         to: BlockId,
     ) -> Result<(), EngineError> {
         let launch = Launch {
-            grid: [self.layout.layers, 1, 1],
+            grid: [self.layout.layers(), 1, 1],
             block: THREADS,
             shared_bytes: 0,
             cluster: 1,
@@ -222,12 +220,12 @@ impl CudaKv {
         &self,
         pages: &PageRange<'_>,
         from: &Self,
-        peer: &PeerPages<'_>,
+        (blocks, fence): (&[BlockRef], Fence),
     ) -> Result<(), EngineError> {
         self.device().bind()?;
-        from.fences.pass(peer.fence)?;
+        from.fences.pass(fence)?;
         let mut lane = self.direct.borrow();
-        let both = pages.blocks.iter().chain(peer.blocks);
+        let both = pages.blocks.iter().chain(blocks);
         let list = lane.put_list(both.map(|block: &BlockRef| block.block.0))?;
         let launch = Launch {
             grid: [pages.pages().min(DEVICE_BLOCKS) as u32, 1, 1],
@@ -243,11 +241,6 @@ impl CudaKv {
         let arguments = args![to, source, list, listed, blocks, peer_blocks, layer, vectors, count];
         self.kernels.carry.launch(&lane.stream, launch, arguments)?;
         lane.stream.synchronize()
-    }
-
-    /// Another pool's memory on the same device, with pages of the same shape.
-    fn twin<'a>(&self, region: &'a dyn KvRegion) -> Option<&'a Self> {
-        region.twin_of(self).filter(|twin| twin.device().raw() == self.device().raw())
     }
 }
 
@@ -276,17 +269,30 @@ impl KvRegion for CudaKv {
         self.copy_in(pages, bytes).map_err(|why| broken(&why))
     }
 
-    fn reaches(&self, peer: &dyn KvRegion) -> bool {
-        self.twin(peer).is_some()
+    fn as_peer(&self) -> Option<&dyn PeerRegion> {
+        Some(self)
+    }
+}
+
+impl Kin for CudaKv {
+    fn blocks(&self) -> u32 {
+        self.blocks
     }
 
-    fn copy_from(&self, pages: &PageRange<'_>, peer: &PeerPages<'_>) -> Result<(), RegionError> {
-        let from = self.twin(peer.region).ok_or(RegionError::Apart)?;
-        peer.check(pages, &self.layout, (self.blocks, from.blocks))?;
+    fn shares_memory_with(&self, other: &Self) -> bool {
+        self.device().raw() == other.device().raw()
+    }
+
+    fn copy_from_kin(
+        &self,
+        pages: &PageRange<'_>,
+        peer: &Self,
+        from: (&[BlockRef], Fence),
+    ) -> Result<(), RegionError> {
         if pages.pages() == 0 {
             return Ok(());
         }
-        self.carry(pages, from, peer).map_err(|why| broken(&why))
+        self.carry(pages, peer, from).map_err(|why| broken(&why))
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kv_cache::{BlockId, Fence, KvDtype, KvLayout, KvRegion, PageRange, RegionError, TokenId};
+use kv_cache::{
+    BlockId, Fence, KvCodec, KvLayout, KvRegion, PageRange, PageShape, RegionError, TokenId,
+};
 use parking_lot::{Condvar, Mutex};
 use words::TokenLogprob;
 
@@ -255,7 +257,7 @@ fn mix(hash: u64, token: u32) -> u64 {
 }
 
 pub(super) fn layout(block_tokens: u32) -> KvLayout {
-    KvLayout { layers: 2, kv_heads: 1, head_dim: 1, block_tokens, dtype: KvDtype::F32 }
+    KvLayout::whole(2, 1, PageShape::keys_and_values(1, block_tokens), KvCodec::F32)
 }
 
 // === impl NoRegion ===

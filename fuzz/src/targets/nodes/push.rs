@@ -99,7 +99,7 @@ fn seeds() -> Vec<Vec<u8>> {
         Message::Open(v1::Open {
             handoff_id: vec![0; 16],
             incarnation: 0,
-            kv_layout: String::new(),
+            kv_layout: LAYOUT.to_string(),
             epoch: 1,
             lanes,
             lane,
@@ -117,7 +117,8 @@ fn seeds() -> Vec<Vec<u8>> {
             page_digests: (0..BLOCKS).map(|block| page_digest(layer, block, &page)).collect(),
         })
     };
-    let digests = (0..LAYOUT.layers).flat_map(|layer| (0..BLOCKS).map(move |block| (layer, block)));
+    let digests =
+        (0..LAYOUT.layers()).flat_map(|layer| (0..BLOCKS).map(move |block| (layer, block)));
     let digest =
         digests.map(|(layer, block)| page_digest(layer, block, &page)).fold(0, u64::wrapping_add);
     let commit = || {
@@ -125,7 +126,7 @@ fn seeds() -> Vec<Vec<u8>> {
             tokens: BLOCKS * BLOCK_TOKENS,
             block_begin: 0,
             block_count: BLOCKS,
-            layers: LAYOUT.layers,
+            layers: LAYOUT.layers(),
             digest,
             context: CONTEXT.to_bytes().to_vec(),
         })

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use kv_cache::{BlockHash, BlockPool, Fence, HandoffId, KvRegion};
+use kv_cache::{BlockHash, BlockPool, Fence, HandoffId, HostRegion, KvRegion};
 use kv_transfer::message::{Open, Push, Reply};
 use kv_transfer::transport::{Link, OpenError, Target as Receiver, Transport};
-use kv_transfer::{FilledPages, HostRegion, SendJob, Sender, SenderConfig, Transports};
+use kv_transfer::{FilledPages, SendJob, Sender, SenderConfig, Transports};
 use parking_lot::Mutex;
 use prost::Message as _;
 use proto::v1;
@@ -49,7 +49,7 @@ fn run(input: &[u8]) {
         assert_eq!(Reply::try_from(v1::PushResponse::from(reply.clone())).as_ref(), Ok(reply));
     }
     let pushed = RUNTIME.block_on(send(replies));
-    let whole = (LAYOUT.layers * BLOCKS) as usize;
+    let whole = (LAYOUT.layers() * BLOCKS) as usize;
     // Each round may end with a stream that breaks, and begins anew then.
     let streams = ((ROUNDS_MAX + 1) * (OPENS_MAX + 1) + 1) as usize;
     assert!(pushed <= whole * streams, "{pushed} pages sent, of {whole}");
@@ -67,7 +67,7 @@ async fn send(replies: Vec<Reply>) -> usize {
     let queue = sender.start(job(region)).expect("a hand-off");
     let blocks = (0..BLOCKS).map(|_| credit.bind().expect("a block")).collect();
     let filled =
-        FilledPages { layers: 0..LAYOUT.layers, first_block: 0, blocks, fence: Fence::default() };
+        FilledPages { layers: 0..LAYOUT.layers(), first_block: 0, blocks, fence: Fence::default() };
     // A refusal may come before it.
     if queue.push(filled).await.is_ok() {
         let _ = queue.commit(BlockHash(77)).await;
@@ -84,7 +84,6 @@ fn job(region: Arc<dyn KvRegion>) -> SendJob {
         blocks: 0..BLOCKS,
         tokens: BLOCKS * BLOCK_TOKENS,
         region,
-        kv_layout: String::new(),
         deadline: (Instant::now() + Duration::from_secs(60)).into_std(),
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use kv_cache::HandoffId;
@@ -18,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 use super::wire::LaneOpen;
-use crate::message::{Payload, Push};
+use crate::message::Push;
 use crate::transport::Cut;
 
 /// Lanes of one stream come within a round trip of each other.
@@ -28,16 +29,24 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 const JOINING_MAX: usize = 1024;
 
 /// What one lane brings.
-pub(super) type Pushes = BoxStream<'static, Result<Push, Cut>>;
+pub(super) type Pushes = BoxStream<'static, Result<Push<Bytes>, Cut>>;
 
 /// Gives what comes to the lanes in turn, until either end has gone.
-pub(super) async fn deal(mut from: mpsc::Receiver<Push>, to: Vec<mpsc::Sender<Push>>) {
+///
+/// # Errors
+/// [`Cut`] when something comes that isn't bytes, which is all that lanes carry.
+pub(super) async fn deal(
+    mut from: mpsc::Receiver<Push>,
+    to: Vec<mpsc::Sender<Push<Bytes>>>,
+) -> Result<(), Cut> {
     for lane in to.iter().cycle() {
-        let Some(push) = from.recv().await else { return };
+        let Some(push) = from.recv().await else { break };
+        let push = push.in_bytes().map_err(|other| Cut(other.to_string()))?;
         if lane.send(push).await.is_err() {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 /// Where the lanes of a stream meet.
@@ -82,7 +91,7 @@ pub(super) struct Merged {
 
 struct Lane {
     pushes: Option<Pushes>,
-    early: VecDeque<Push>,
+    early: VecDeque<Push<Bytes>>,
 }
 
 // === impl Meeting ===
@@ -211,7 +220,7 @@ impl Merged {
         Ok(())
     }
 
-    fn take_next(&mut self) -> Option<Push> {
+    fn take_next(&mut self) -> Option<Push<Bytes>> {
         let push = self.lanes[self.next].early.pop_front()?;
         self.early_bytes -= payload_bytes(&push);
         self.next = (self.next + 1) % self.lanes.len();
@@ -220,7 +229,7 @@ impl Merged {
 }
 
 impl Stream for Merged {
-    type Item = Result<Push, Cut>;
+    type Item = Result<Push<Bytes>, Cut>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -238,12 +247,9 @@ impl Stream for Merged {
     }
 }
 
-fn payload_bytes(push: &Push) -> u64 {
+fn payload_bytes(push: &Push<Bytes>) -> u64 {
     match push {
-        Push::Pages(chunk) => match &chunk.payload {
-            Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::InPlace(_) => 0,
-        },
+        Push::Pages(chunk) => chunk.payload.len() as u64,
         Push::Commit(_) => 0,
     }
 }

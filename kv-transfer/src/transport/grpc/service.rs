@@ -57,6 +57,7 @@ impl KvTransferService {
 
     fn serve(&self, open: Open, pushes: Pushes) -> Replies {
         let envelope = Envelope::new(open.id);
+        let pushes = pushes.map(|push| push.map(Into::into)).boxed();
         self.receiver.serve(open, pushes).map(move |reply| Ok(envelope.seal_reply(reply))).boxed()
     }
 

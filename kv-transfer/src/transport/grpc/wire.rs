@@ -1,6 +1,7 @@
 //! `baton.v1` transfer messages, to and from what the two ends say.
 
-use kv_cache::{HandoffId, PageSpan};
+use bytes::Bytes;
+use kv_cache::{BadLayout, HandoffId, KvLayout, PageSpan};
 use proto::convert::required;
 use proto::convert::transfer::handoff_id;
 use proto::v1;
@@ -8,7 +9,7 @@ use proto::v1::push_request::Message as Request;
 use proto::v1::push_response::Message as Response;
 use proto::{Sealed as _, WireError};
 
-use crate::message::{Open, PageChunk, Payload, Push, Rejection, Reply};
+use crate::message::{Open, PageChunk, Push, Rejection, Reply};
 
 /// What an `Open` is sealed with: nothing is known before it.
 const OPEN_KEY: u64 = 0;
@@ -37,11 +38,11 @@ impl Envelope {
         Self { key: v1::PushRequest::seal_key(id) }
     }
 
-    pub(super) fn seal_push(self, push: Push) -> v1::PushRequest {
+    pub(super) fn seal_push(self, push: Push<Bytes>) -> v1::PushRequest {
         v1::PushRequest::from(push).sealed(self.key)
     }
 
-    pub(super) fn open_push(self, mut wire: v1::PushRequest) -> Result<Push, WireError> {
+    pub(super) fn open_push(self, mut wire: v1::PushRequest) -> Result<Push<Bytes>, WireError> {
         wire.check_seal(self.key)?;
         wire.try_into()
     }
@@ -63,7 +64,7 @@ impl From<LaneOpen> for v1::PushRequest {
         let open = v1::Open {
             handoff_id: open.id.to_vec(),
             incarnation: open.incarnation,
-            kv_layout: open.kv_layout,
+            kv_layout: open.kv_layout.to_string(),
             epoch: open.epoch,
             lanes: lanes as u32,
             lane: lane as u32,
@@ -87,7 +88,7 @@ impl TryFrom<v1::PushRequest> for LaneOpen {
         let open = Open {
             id: handoff_id(&open.handoff_id)?,
             incarnation: open.incarnation,
-            kv_layout: open.kv_layout,
+            kv_layout: layout(&open.kv_layout)?,
             epoch: open.epoch,
             bytes: 0,
         };
@@ -95,10 +96,14 @@ impl TryFrom<v1::PushRequest> for LaneOpen {
     }
 }
 
+fn layout(text: &str) -> Result<KvLayout, WireError> {
+    text.parse().map_err(|bad: BadLayout| WireError::invalid("kv_layout", bad.reason))
+}
+
 // === impl Push ===
 
-impl From<Push> for v1::PushRequest {
-    fn from(push: Push) -> Self {
+impl From<Push<Bytes>> for v1::PushRequest {
+    fn from(push: Push<Bytes>) -> Self {
         let message = match push {
             Push::Pages(chunk) => Request::Pages(chunk.into()),
             Push::Commit(record) => Request::Commit(record.into()),
@@ -107,7 +112,7 @@ impl From<Push> for v1::PushRequest {
     }
 }
 
-impl TryFrom<v1::PushRequest> for Push {
+impl TryFrom<v1::PushRequest> for Push<Bytes> {
     type Error = WireError;
 
     fn try_from(wire: v1::PushRequest) -> Result<Self, WireError> {
@@ -121,11 +126,8 @@ impl TryFrom<v1::PushRequest> for Push {
 
 // === impl PageChunk ===
 
-impl From<PageChunk> for v1::Pages {
-    /// # Panics
-    /// For pages in place: they are pushed only where [`super::Transport::peer`] says so.
-    fn from(chunk: PageChunk) -> Self {
-        let Payload::Bytes(data) = chunk.payload else { panic!("pages in place on a wire") };
+impl From<PageChunk<Bytes>> for v1::Pages {
+    fn from(chunk: PageChunk<Bytes>) -> Self {
         let span = v1::PageSpan::from(chunk.span);
         Self {
             sequence: chunk.sequence,
@@ -133,13 +135,13 @@ impl From<PageChunk> for v1::Pages {
             layer_end: span.layer_end,
             block_begin: span.block_begin,
             block_count: span.block_count,
-            data,
+            data: chunk.payload,
             page_digests: chunk.digests,
         }
     }
 }
 
-impl TryFrom<v1::Pages> for PageChunk {
+impl TryFrom<v1::Pages> for PageChunk<Bytes> {
     type Error = WireError;
 
     fn try_from(wire: v1::Pages) -> Result<Self, WireError> {
@@ -152,7 +154,7 @@ impl TryFrom<v1::Pages> for PageChunk {
         Ok(Self {
             sequence: wire.sequence,
             span: span.try_into()?,
-            payload: Payload::Bytes(wire.data),
+            payload: wire.data,
             digests: wire.page_digests,
         })
     }
@@ -201,8 +203,7 @@ impl TryFrom<v1::PushResponse> for Reply {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use kv_cache::{BlockHash, CommitRecord, RejectReason};
+    use kv_cache::{BlockHash, CommitRecord, KvCodec, PageShape, RejectReason};
     use rstest::rstest;
 
     use super::*;
@@ -212,7 +213,8 @@ mod tests {
     }
 
     fn open(lane: usize, lanes: usize) -> LaneOpen {
-        let (id, kv_layout) = (HandoffId([3; 16]), "l".into());
+        let page = PageShape::keys_and_values(8, 4);
+        let (id, kv_layout) = (HandoffId([3; 16]), KvLayout::whole(3, 1, page, KvCodec::F16));
         LaneOpen { open: Open { id, incarnation: 5, kv_layout, epoch: 2, bytes: 0 }, lane, lanes }
     }
 
@@ -224,7 +226,12 @@ mod tests {
             assert_eq!(odd.unwrap_err().field, "lane", "{lane} of {lanes}");
         }
         assert_eq!(LaneOpen::try_from(v1::PushRequest::from(open(0, 0))), Ok(open(0, 1)));
-        let second = Push::try_from(v1::PushRequest::from(open(0, 1)));
+        let mut other = v1::PushRequest::from(open(0, 1));
+        let Some(Request::Open(said)) = &mut other.message else { panic!("an open") };
+        said.kv_layout = "layers=5".into();
+        let odd = LaneOpen::try_from(other.sealed(OPEN_KEY));
+        assert_eq!(odd.unwrap_err().field, "kv_layout");
+        let second = Push::<Bytes>::try_from(v1::PushRequest::from(open(0, 1)));
         assert_eq!(second.unwrap_err().field, "message", "only the first message opens");
     }
 
@@ -232,7 +239,7 @@ mod tests {
     #[case(Push::Pages(PageChunk {
         sequence: 7,
         span: span(),
-        payload: Payload::Bytes(Bytes::from_static(b"pages")),
+        payload: Bytes::from_static(b"pages"),
         digests: vec![1, u64::MAX],
     }))]
     #[case(Push::Commit(CommitRecord {
@@ -242,7 +249,7 @@ mod tests {
         digest: 9,
         context: BlockHash(3),
     }))]
-    fn a_push_survives_the_wire(#[case] push: Push) {
+    fn a_push_survives_the_wire(#[case] push: Push<Bytes>) {
         assert_eq!(Push::try_from(v1::PushRequest::from(push.clone())), Ok(push.clone()));
         let first = LaneOpen::try_from(v1::PushRequest::from(push).sealed(OPEN_KEY));
         assert_eq!(first.unwrap_err().field, "message", "the first message must open");
@@ -261,12 +268,10 @@ mod tests {
     #[test]
     fn page_data_is_not_copied() {
         let data = Bytes::from(vec![1u8; 100]);
-        let payload = Payload::Bytes(data.clone());
-        let chunk =
-            PageChunk { sequence: 1, span: span(), payload: payload.clone(), digests: vec![] };
+        let payload = data.clone();
+        let chunk = PageChunk { sequence: 1, span: span(), payload, digests: vec![] };
         let wire = v1::Pages::from(chunk);
         assert_eq!(wire.data.as_ptr(), data.as_ptr());
-        let Payload::Bytes(back) = PageChunk::try_from(wire).unwrap().payload else { panic!() };
-        assert_eq!(back.as_ptr(), data.as_ptr());
+        assert_eq!(PageChunk::try_from(wire).unwrap().payload.as_ptr(), data.as_ptr());
     }
 }

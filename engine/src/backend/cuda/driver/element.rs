@@ -1,6 +1,7 @@
 //! The element types that kernels compute with.
 
 use half::{bf16, f16};
+use kv_cache::KvCodec;
 
 /// The type of one number in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,16 @@ impl ElementType {
         match self {
             Self::Bf16 | Self::F16 => 2,
             Self::F32 => 4,
+        }
+    }
+
+    /// What keeps such numbers as they are in KV memory.
+    #[must_use]
+    pub const fn codec(self) -> KvCodec {
+        match self {
+            Self::Bf16 => KvCodec::BF16,
+            Self::F16 => KvCodec::F16,
+            Self::F32 => KvCodec::F32,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use kv_cache::KvDtype;
+use kv_cache::{KvCodec, KvLayout};
 
 use super::random::RandomFill;
 use super::upload::Uploader;
@@ -65,11 +65,8 @@ impl CudaBackend {
     ///
     /// # Errors
     /// If the configuration can't be read.
-    pub(crate) fn kv_dtype(dir: &Path) -> Result<Option<KvDtype>, EngineError> {
-        Ok(ModelConfig::load(dir)?.dtype.map(|dtype| match dtype {
-            WeightDtype::F16 => KvDtype::F16,
-            WeightDtype::Bf16 | WeightDtype::F32 => KvDtype::Bf16,
-        }))
+    pub(crate) fn kv_codec(dir: &Path) -> Result<Option<KvCodec>, EngineError> {
+        Ok(ModelConfig::load(dir)?.dtype.map(|dtype| own_type(Some(dtype)).codec()))
     }
 
     /// Takes memory for tensors, one after the other, and starts to fill it.
@@ -93,17 +90,40 @@ impl CudaBackend {
     }
 }
 
-/// The type that the kernels compute with where KV has this one.
-pub(crate) fn element_of(dtype: KvDtype) -> Result<ElementType, EngineError> {
+/// The type that kernels compute in: that of the pages, where these are arrays of 16-bit floats, so that
+/// attention reads them as they are. Else the model's own: what KV is packed in says nothing of computing.
+pub(crate) fn computing_in(config: &ModelConfig, codec: &KvCodec) -> ElementType {
+    let own = || own_type(config.dtype);
+    WeightDtype::kept_in(codec).and_then(sixteen_bits).unwrap_or_else(own)
+}
+
+fn own_type(dtype: Option<WeightDtype>) -> ElementType {
+    dtype.and_then(sixteen_bits).unwrap_or(ElementType::Bf16)
+}
+
+fn sixteen_bits(dtype: WeightDtype) -> Option<ElementType> {
     match dtype {
-        KvDtype::Bf16 => Ok(ElementType::Bf16),
-        KvDtype::F16 => Ok(ElementType::F16),
-        KvDtype::F32 => Err(EngineError::Limits {
-            field: "kv_dtype".to_owned(),
-            reason: "f32 is for the CPU; on a GPU want bf16 or f16, as the model computes"
-                .to_owned(),
-        }),
+        WeightDtype::Bf16 => Some(ElementType::Bf16),
+        WeightDtype::F16 => Some(ElementType::F16),
+        WeightDtype::F32 => None,
     }
+}
+
+/// Refuses pages that the attention kernels for `element` don't read: all but keys and values of that type.
+pub(crate) fn check_pages(layout: &KvLayout, element: ElementType) -> Result<(), EngineError> {
+    let are_elements = layout.codec.plain() == Some(element.codec().numbers);
+    if are_elements && layout.page.vectors == 2 {
+        return Ok(());
+    }
+    let known = [ElementType::Bf16, ElementType::F16].map(|element| element.codec().name);
+    Err(EngineError::Limits {
+        field: "kv_dtype".to_owned(),
+        reason: format!(
+            "pages in {} are not read on a GPU: want {}, as the model computes",
+            layout.codec,
+            known.join(" or ")
+        ),
+    })
 }
 
 /// Cosines and sines of all positions, f32 `[positions, pairs]` each.

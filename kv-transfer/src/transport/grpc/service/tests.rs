@@ -6,17 +6,16 @@ use futures::future::ready;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use kv_cache::{
-    BlockHash, BlockPool, BlockTable, CommitRecord, KvDtype, KvLayout, KvRegion, PageRange,
-    PageSpan,
+    BlockHash, BlockPool, BlockTable, CommitRecord, HostRegion, KvCodec, KvLayout, KvRegion,
+    PageRange, PageShape, PageSpan,
 };
 
 use super::super::framing::encode;
 use super::*;
-use crate::message::{PageChunk, Payload, Push};
-use crate::{Digest, Expected, HostRegion, PendingHandoff, ReceiverConfig, page_digest};
+use crate::message::{PageChunk, Push};
+use crate::{Digest, Expected, PendingHandoff, ReceiverConfig, page_digest};
 
-const LAYOUT: KvLayout =
-    KvLayout { layers: 2, kv_heads: 1, head_dim: 2, block_tokens: 2, dtype: KvDtype::F32 };
+const LAYOUT: KvLayout = KvLayout::whole(2, 1, PageShape::keys_and_values(2, 2), KvCodec::F32);
 const BLOCKS: u32 = 2;
 const CONTEXT: BlockHash = BlockHash(77);
 const BYTE: u8 = 5;
@@ -32,7 +31,7 @@ struct Side {
 
 impl Side {
     fn new() -> Self {
-        let pool = BlockPool::new(BLOCKS, LAYOUT.block_tokens);
+        let pool = BlockPool::new(BLOCKS, LAYOUT.block_tokens());
         let region: Arc<dyn KvRegion> = Arc::new(HostRegion::new(LAYOUT, BLOCKS));
         let receiver = Receiver::new(pool.clone(), region.clone(), ReceiverConfig::default());
         Self { pool, region, receiver }
@@ -41,8 +40,8 @@ impl Side {
     fn expect(&self) -> PendingHandoff {
         let expected = Expected {
             reservation: self.pool.reserve(BLOCKS).unwrap(),
-            held: BlockTable::new(LAYOUT.block_tokens),
-            tokens: BLOCKS * LAYOUT.block_tokens,
+            held: BlockTable::new(LAYOUT.block_tokens()),
+            tokens: BLOCKS * LAYOUT.block_tokens(),
             context: CONTEXT,
             deadline: Instant::now() + Duration::from_secs(60),
         };
@@ -77,7 +76,7 @@ impl Side {
 
     fn pages(&self, table: &BlockTable) -> Vec<u8> {
         let blocks: Vec<_> = table.blocks().iter().map(kv_cache::BlockHandle::reference).collect();
-        let pages = PageRange { layers: 0..LAYOUT.layers, blocks: &blocks };
+        let pages = PageRange { layers: 0..LAYOUT.layers(), blocks: &blocks };
         let mut out = vec![0; pages.pages() * LAYOUT.page_bytes()];
         self.region.gather(&pages, kv_cache::Fence::default(), &mut out).unwrap();
         out
@@ -86,17 +85,17 @@ impl Side {
 
 /// A whole hand-off as it goes on the wire: opened, one message of pages for each layer, committed.
 fn hand_off(id: kv_cache::HandoffId) -> Vec<u8> {
-    let open = Open { id, incarnation: 0, kv_layout: String::new(), epoch: 1, bytes: 0 };
+    let open = Open { id, incarnation: 0, kv_layout: LAYOUT, epoch: 1, bytes: 0 };
     let envelope = Envelope::new(id);
     let mut messages = vec![LaneOpen { open, lane: 0, lanes: 1 }.into()];
     let mut digest = Digest::default();
-    for layer in 0..LAYOUT.layers {
+    for layer in 0..LAYOUT.layers() {
         let span = PageSpan { layers: layer..layer + 1, blocks: 0..BLOCKS };
         let page = vec![BYTE; LAYOUT.page_bytes()];
         let digests: Vec<u64> =
             span.iter().map(|(layer, block)| page_digest(layer, block, &page)).collect();
         digests.iter().for_each(|&page| digest.add(page));
-        let payload = Payload::Bytes(page.repeat(BLOCKS as usize).into());
+        let payload = page.repeat(BLOCKS as usize).into();
         let sequence = u64::from(layer) + 1;
         messages.push(envelope.seal_push(Push::Pages(PageChunk {
             sequence,
@@ -106,9 +105,9 @@ fn hand_off(id: kv_cache::HandoffId) -> Vec<u8> {
         })));
     }
     messages.push(envelope.seal_push(Push::Commit(CommitRecord {
-        tokens: BLOCKS * LAYOUT.block_tokens,
+        tokens: BLOCKS * LAYOUT.block_tokens(),
         blocks: 0..BLOCKS,
-        layers: LAYOUT.layers,
+        layers: LAYOUT.layers(),
         digest: digest.0,
         context: CONTEXT,
     })));
