@@ -3,6 +3,7 @@
 use kv_cache::BlockId;
 use kv_transfer::Receiver;
 use kv_transfer::transport::in_process;
+use words::HandoffTotals;
 use worker::KvHoldings;
 
 use crate::credit::Credits;
@@ -33,5 +34,10 @@ impl KvHoldings for Inbound {
     fn waiting_prefill_tokens(&self) -> u64 {
         // Their prompts are computed elsewhere.
         0
+    }
+
+    fn handoffs(&self) -> HandoffTotals {
+        // Told by those who send them.
+        HandoffTotals::default()
     }
 }

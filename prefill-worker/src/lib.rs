@@ -14,6 +14,7 @@ use cluster::rpc::MESSAGE_BYTES_MAX;
 use cluster::telemetry::Metrics;
 use engine::LoadProgress;
 use kv_transfer::Sender;
+use parking_lot::Mutex;
 use proto::v1::decode_server::DecodeServer;
 use proto::v1::prefill_server::PrefillServer;
 use tonic::service::Routes;
@@ -49,7 +50,7 @@ fn services(node: &Node, metrics: &Metrics, sender: Sender) -> NodeServices {
     let (step_tokens, waiting_max) = (config.engine.batch_tokens_max, config.credit_queue_max);
     let entrance = Entrance::for_prompts(node.engine.clone(), step_tokens, waiting_max);
     let outgoing = Arc::new(Outgoing::new(OUTGOING_BYTES_MAX / block_bytes));
-    let prompts = Arc::new(Prompts { entrance, outgoing });
+    let prompts = Arc::new(Prompts { entrance, outgoing, sent: Mutex::default() });
     let prefill = PrefillService::new(node.clone(), sender, prompts.clone());
     let prefill = PrefillServer::new(prefill).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let decode = DecodeServer::new(LocalDecode::new(node.clone()))

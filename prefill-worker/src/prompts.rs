@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use kv_cache::BlockId;
+use parking_lot::Mutex;
+use words::HandoffTotals;
 use worker::{Entrance, KvHoldings};
 
 use crate::outgoing::Outgoing;
@@ -13,6 +15,8 @@ pub(crate) struct Prompts {
     pub(crate) entrance: Entrance,
     /// Where computed ones wait for their receivers.
     pub(crate) outgoing: Arc<Outgoing>,
+    /// Those that were verified.
+    pub(crate) sent: Mutex<HandoffTotals>,
 }
 
 // === impl Prompts ===
@@ -28,5 +32,9 @@ impl KvHoldings for Prompts {
 
     fn waiting_prefill_tokens(&self) -> u64 {
         self.entrance.counts().prefill_tokens
+    }
+
+    fn handoffs(&self) -> HandoffTotals {
+        *self.sent.lock()
     }
 }

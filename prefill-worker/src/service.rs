@@ -218,8 +218,11 @@ impl Prompt {
             // Nobody will read the blocks: the receiver gives its own back as well.
             return Ok(());
         }
+        // The prompt is computed: from here on it is the hand-off alone that takes time.
+        let computed = cluster::clock::now();
         let report = pages.commit(context).await.map_err(handoff_failed)?;
-        tracing::debug!(bytes = report.bytes, resent = report.resent_pages, "handed off");
+        let added = cluster::clock::now().saturating_duration_since(computed);
+        self.prompts.sent.lock().add(self.work.context_tokens() as u32, added);
         let committed = Committed {
             transport: report.transport.to_owned(),
             bytes: report.bytes,

@@ -1,7 +1,7 @@
 //! What things cost, in seconds: fitted from what workers report, sane before the first report.
 //!
 //! Three quantities are fitted for each worker: the time a prompt token takes, the time of a decode
-//! step as a line over the batch size, and the time a hand-off adds as a line over the prompt's
+//! step as a line over the batch size, and the time that a hand-off from it adds as a line over the prompt's
 //! tokens. A worker's own evidence is blended with that of its pool by how much of it there is, so
 //! one slow first step (a cold cache, a kernel being compiled) condemns nobody, and a worker that
 //! has been idle for long is thought average again and tried.
@@ -12,7 +12,7 @@ pub mod prior;
 
 pub use fit::{Line, LineFit, MeanFit};
 pub use output::OutputLengths;
-use words::Load;
+use words::{HandoffTotals, Load};
 
 /// Seconds a prompt token takes before anything was measured.
 const PREFILL_S_PER_TOKEN_PRIOR: f64 = 1.0 / prior::PREFILL_TOKENS_PER_S;
@@ -35,6 +35,8 @@ pub struct Rates {
     handoff_s: LineFit,
     /// The prefill rate last reported: the same number again is no new evidence.
     reported_prefill: f64,
+    /// The hand-offs that were learned from.
+    reported_handoffs: HandoffTotals,
 }
 
 /// A worker's rates beside those of its pool.
@@ -83,15 +85,16 @@ impl Rates {
         } else {
             self.decode_step_s.age();
         }
+        self.observe_handoffs(load.handoffs);
     }
 
-    /// Learns from a verified hand-off to this worker.
-    ///
-    /// - `prompt_tokens`: tokens of the prompt.
-    /// - `added_s`: the hand-off's duration beyond the queue and the prefill that were expected.
-    pub fn observe_handoff(&mut self, prompt_tokens: u32, added_s: f64) {
-        if added_s.is_finite() {
-            self.handoff_s.observe(prompt_tokens.into(), added_s.max(0.0));
+    /// The mean of those since the last report is one observation: the mean of a line's points lies on the line.
+    fn observe_handoffs(&mut self, totals: HandoffTotals) {
+        let news = totals.since(self.reported_handoffs);
+        self.reported_handoffs = totals;
+        match news {
+            Some(news) => self.handoff_s.observe(news.mean_tokens(), news.mean_added_s()),
+            None => self.handoff_s.age(),
         }
     }
 

@@ -14,7 +14,7 @@ mod token;
 mod worker;
 
 pub use fingerprint::{Fingerprint, chain_hasher};
-pub use load::Load;
+pub use load::{HandoffTotals, Load};
 pub use request::{ClientId, Generation, RequestId, StopRules, TenantSalt};
 pub use sampling::Sampling;
 pub use token::{FinishReason, PromptLogprob, SampledToken, TokenLogprob};

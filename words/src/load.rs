@@ -1,5 +1,7 @@
 //! How busy a worker is.
 
+use std::time::Duration;
+
 /// How busy a worker is: one numbered report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
@@ -29,4 +31,53 @@ pub struct Load {
     pub wanted_blocks: u32,
     /// Mean output of sequences that ended, tokens; 0 until measured.
     pub output_tokens: f64,
+    /// Hand-offs that it sent.
+    pub handoffs: HandoffTotals,
+}
+
+/// Hand-offs that a worker sent and its receivers verified, since its life began.
+///
+/// Totals, so that a report which is skipped or lost takes nothing with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandoffTotals {
+    /// How many.
+    pub count: u64,
+    /// Tokens of their prompts.
+    pub tokens: u64,
+    /// Microseconds that they added: from each prompt's first token until its receiver had verified the last page.
+    pub added_us: u64,
+}
+
+// === impl HandoffTotals ===
+
+impl HandoffTotals {
+    /// One more, of a prompt of `tokens` tokens.
+    pub fn add(&mut self, tokens: u32, added: Duration) {
+        let added_us = u64::try_from(added.as_micros()).unwrap_or(u64::MAX);
+        self.count += 1;
+        self.tokens += u64::from(tokens);
+        self.added_us = self.added_us.saturating_add(added_us);
+    }
+
+    /// Those that came after `earlier`; `None` without any.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Option<Self> {
+        Some(Self {
+            count: self.count.checked_sub(earlier.count).filter(|count| *count > 0)?,
+            tokens: self.tokens.checked_sub(earlier.tokens)?,
+            added_us: self.added_us.checked_sub(earlier.added_us)?,
+        })
+    }
+
+    /// Tokens of a prompt, on average; not a number of none.
+    #[must_use]
+    pub fn mean_tokens(self) -> f64 {
+        self.tokens as f64 / self.count as f64
+    }
+
+    /// Seconds that each added, on average; not a number of none.
+    #[must_use]
+    pub fn mean_added_s(self) -> f64 {
+        self.added_us as f64 * 1e-6 / self.count as f64
+    }
 }

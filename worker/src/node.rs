@@ -15,7 +15,7 @@ use engine::{Engine, EngineError, EngineHandle, LoadProgress};
 use kv_cache::BlockId;
 use tonic::service::Routes;
 use tracing::info;
-use words::{Address, Capacity, Fingerprint, Incarnation, NodeState, WorkerInfo};
+use words::{Address, Capacity, Fingerprint, HandoffTotals, Incarnation, NodeState, WorkerInfo};
 
 use crate::findable::Findable;
 use crate::metrics::WorkerCollector;
@@ -35,6 +35,8 @@ pub trait KvHoldings: Send + Sync + 'static {
     fn waiting(&self) -> u32;
     /// Prompt tokens of those, as far as this worker computes them.
     fn waiting_prefill_tokens(&self) -> u64;
+    /// Hand-offs that it sent.
+    fn handoffs(&self) -> HandoffTotals;
 }
 
 /// What a worker's own services are built from. A clone is another handle to the same node.

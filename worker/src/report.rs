@@ -58,6 +58,7 @@ impl LoadProbe {
             promised_blocks: entrance.inside.blocks.saturating_sub(in_use),
             wanted_blocks: entrance.wanted.blocks,
             output_tokens: stats.output.mean(),
+            handoffs: self.holdings.handoffs(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Load reports, node states and what a worker publishes, in both directions.
 
-use words::{Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerInfo};
+use words::{Capacity, Fingerprint, HandoffTotals, Incarnation, Load, NodeState, Role, WorkerInfo};
 
 use super::{WireError, non_empty, required};
 use crate::v1;
@@ -57,6 +57,9 @@ impl v1::LoadReport {
             promised_blocks: load.promised_blocks,
             wanted_blocks: load.wanted_blocks,
             output_tokens: load.output_tokens,
+            handoffs: load.handoffs.count,
+            handoff_tokens: load.handoffs.tokens,
+            handoff_added_us: load.handoffs.added_us,
         }
     }
 
@@ -83,6 +86,11 @@ impl v1::LoadReport {
             promised_blocks: self.promised_blocks,
             wanted_blocks: self.wanted_blocks,
             output_tokens: measured("output_tokens", self.output_tokens)?,
+            handoffs: HandoffTotals {
+                count: self.handoffs,
+                tokens: self.handoff_tokens,
+                added_us: self.handoff_added_us,
+            },
         };
         Ok((self.state().try_into()?, load))
     }
@@ -218,6 +226,7 @@ mod tests {
             promised_blocks: 11,
             wanted_blocks: 12,
             output_tokens: 13.5,
+            handoffs: HandoffTotals { count: 14, tokens: 15, added_us: 16 },
         }
     }
 

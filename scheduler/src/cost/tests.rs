@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -103,18 +105,44 @@ fn repeating_a_rate_is_no_new_evidence() {
 
 #[test]
 fn hand_offs_are_fitted_over_the_prompt_length() {
-    let mut rates = Rates::default();
+    let (mut rates, mut totals) = (Rates::default(), HandoffTotals::default());
     for tokens in [100, 8_000, 2_000, 500, 16_000, 4_000, 9_000, 100, 12_000, 700] {
-        rates.observe_handoff(tokens, 0.001 + 1e-5 * f64::from(tokens));
+        totals.add(tokens, Duration::from_secs_f64(0.001 + 1e-5 * f64::from(tokens)));
+        rates.observe(&Load { handoffs: totals, ..Load::default() });
     }
     close(alone(&rates).handoff_s(10_000), 0.101);
+}
+
+#[test]
+fn of_hand_offs_that_nobody_tells_any_more_the_memory_fades() {
+    let (mut rates, mut totals) = (Rates::default(), HandoffTotals::default());
+    totals.add(1_000, Duration::from_secs(1));
+    let told = Load { handoffs: totals, ..Load::default() };
+    rates.observe(&told);
+    let pool = Rates::default();
+    let judged = |own: &Rates| Estimates { own, pool: &pool }.handoff_s(1_000);
+    let fresh = judged(&rates);
+    (0..300).for_each(|_| rates.observe(&told));
+    assert!(fresh > 0.4 && judged(&rates) < 0.02, "{fresh}, then {}", judged(&rates));
+}
+
+#[test]
+fn totals_that_step_back_are_no_evidence() {
+    let (mut rates, mut totals) = (Rates::default(), HandoffTotals::default());
+    totals.add(1_000, Duration::from_secs(1));
+    let earlier = totals;
+    totals.add(9_000, Duration::from_secs(9));
+    let told = |handoffs| Load { handoffs, ..Load::default() };
+    rates.observe(&told(totals));
+    let (before, _) = (alone(&rates).handoff_s(9_000), rates.observe(&told(earlier)));
+    close(alone(&rates).handoff_s(9_000), before);
 }
 
 proptest! {
     #[test]
     fn estimates_are_finite_and_never_negative(
         reports in prop::collection::vec((0_u32..300, any::<f64>(), any::<f64>()), 0..30),
-        handoffs in prop::collection::vec((0_u32..100_000, any::<f64>()), 0..10),
+        handoffs in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>()), 0..10),
         asked in 0_u32..100_000,
     ) {
         // Speeds a machine could have; the rest is what a broken worker could send.
@@ -123,8 +151,9 @@ proptest! {
         for (running, prefill, step) in reports {
             rates.observe(&report(running, tame(prefill), tame(step)));
         }
-        for (tokens, added) in handoffs {
-            rates.observe_handoff(tokens, tame(added));
+        for (count, tokens, added_us) in handoffs {
+            let handoffs = HandoffTotals { count, tokens, added_us };
+            rates.observe(&Load { handoffs, ..Load::default() });
         }
         let pool = Rates::pooled([&rates, &Rates::default()]);
         let estimates = Estimates { own: &rates, pool: &pool };

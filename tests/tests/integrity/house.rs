@@ -16,7 +16,7 @@ use cluster::{
 use engine::{
     Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
 };
-use kv_transfer::transport::{GrpcTransport, Transport, Transports};
+use kv_transfer::transport::{Faults, Faulty, GrpcTransport, Transport, Transports};
 use kv_transfer::{Sender, SenderConfig};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -24,8 +24,7 @@ use router::dispatch::{
     AdmissionConfig, DispatchError, DispatchRequest, Dispatcher, DispatcherConfig, Generate as _,
     GenerationEvent, Pin,
 };
-use scheduler::LeastLoad;
-use scheduler::placement::HandoffPolicy;
+use scheduler::{ClusterSnapshot, HandoffPolicy, LeastLoad, PlacementRequest, Placer as _};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use words::{
@@ -53,6 +52,7 @@ const CONFIG: &str = r#"{
     "torch_dtype": "float32",
     "eos_token_id": 2
 }"#;
+const PLACER: LeastLoad = LeastLoad { handoff: HandoffPolicy::Always };
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a request brings: its tokens, and why it ended.
@@ -66,6 +66,7 @@ pub(crate) struct Answer {
 pub(crate) struct House {
     pub(crate) damage: Arc<Damage>,
     dispatcher: Dispatcher,
+    seen: watch::Receiver<Arc<ClusterSnapshot>>,
     reference: EngineHandle,
     workers: Vec<tokio::task::JoinHandle<()>>,
     leave: watch::Sender<bool>,
@@ -124,6 +125,11 @@ fn engine(folder: &Path) -> EngineConfig {
 
 impl House {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Faults::default()).await
+    }
+
+    /// - `faults`: of what carries KV pages.
+    pub(crate) async fn start_with(faults: Faults) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("config.json"), CONFIG).expect("a file in it");
         let (leave, left) = watch::channel(false);
@@ -131,10 +137,8 @@ impl House {
         let mut workers = Vec::new();
         for (name, role) in [("p0", Role::Prefill), ("d0", Role::Decode), ("d1", Role::Decode)] {
             let config = worker(name, role, engine(folder.path()));
-            workers.push(
-                run(config, Doors { inside: inside.clone(), seen: seen.clone() }, left.clone())
-                    .await,
-            );
+            let doors = Doors { inside: inside.clone(), seen: seen.clone() };
+            workers.push(run(config, doors, faults.clone(), left.clone()).await);
         }
         let members = inside.view();
         wait_until("three workers", PATIENCE, || async {
@@ -153,8 +157,8 @@ impl House {
             known.push(seen.register(behind).await.expect("a new name"));
         }
         let reference = Engine::start(&engine(folder.path()), &mut |_| ()).expect("an engine");
-        let dispatcher = dispatcher(&outside).await;
-        Self { damage, dispatcher, reference, workers, leave, _known: known, _folder: folder }
+        let (dispatcher, seen) = dispatcher(&outside).await;
+        Self { damage, dispatcher, seen, reference, workers, leave, _known: known, _folder: folder }
     }
 
     /// What `work` comes to on one engine, without any message.
@@ -172,6 +176,13 @@ impl House {
             }
         }
         answer
+    }
+
+    /// What the router expects a hand-off of `work` to add, seconds.
+    pub(crate) fn handoff_s(&self, work: &Generation) -> f64 {
+        let request = PlacementRequest::new(MODEL, work, 0);
+        let placement = PLACER.place(&self.seen.borrow(), &request, Instant::now());
+        placement.expect("room").terms.handoff_s
     }
 
     /// What a client gets.
@@ -245,6 +256,7 @@ impl Membership for Doors {
 async fn run(
     config: WorkerConfig,
     members: Doors,
+    faults: Faults,
     mut left: watch::Receiver<bool>,
 ) -> tokio::task::JoinHandle<()> {
     let role = config.role;
@@ -255,7 +267,8 @@ async fn run(
         let ended = match role {
             Role::Decode => decode_worker::run(bound, members, None, |_| (), leave).await,
             Role::Prefill => {
-                let transports: Vec<Arc<dyn Transport>> = vec![Arc::new(GrpcTransport::new(1))];
+                let transports: Vec<Arc<dyn Transport>> =
+                    vec![Arc::new(Faulty::new(Arc::new(GrpcTransport::new(1)), faults))];
                 let sender = Sender::new(Transports::new(transports), SenderConfig::default());
                 prefill_worker::run(bound, members, sender, |_| (), leave).await
             }
@@ -264,7 +277,9 @@ async fn run(
     })
 }
 
-async fn dispatcher(members: &MemoryMembership) -> Dispatcher {
+async fn dispatcher(
+    members: &MemoryMembership,
+) -> (Dispatcher, watch::Receiver<Arc<ClusterSnapshot>>) {
     let channels = Channels::new();
     let watching = LoadConfig { namespace: NAMESPACE.into(), ..LoadConfig::default() };
     let loads = LoadWatcher::start(members.view(), channels.clone(), watching);
@@ -274,7 +289,7 @@ async fn dispatcher(members: &MemoryMembership) -> Dispatcher {
         if healthy == 3 { Ok(()) } else { Err(format!("{healthy} are healthy")) }
     })
     .await;
-    let placer = Box::new(LeastLoad { handoff: HandoffPolicy::Always });
+    let placer = Box::new(PLACER);
     let config = DispatcherConfig {
         model: MODEL.into(),
         loads,
@@ -285,5 +300,5 @@ async fn dispatcher(members: &MemoryMembership) -> Dispatcher {
     };
     let life = Lifecycle::new();
     life.serve();
-    Dispatcher::new(config, &Metrics::new(), life)
+    (Dispatcher::new(config, &Metrics::new(), life), snapshots)
 }

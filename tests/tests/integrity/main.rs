@@ -6,7 +6,11 @@
 mod hop;
 mod house;
 
+use std::time::Duration;
+
+use baton_tests::wait_until;
 use cluster::ErrorCode;
+use kv_transfer::transport::Faults;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -57,6 +61,25 @@ async fn a_damaged_message_never_makes_a_wrong_answer() {
     }
     assert!(house.damage.hits() > ROUNDS / 2, "{} of {ROUNDS} were damaged", house.damage.hits());
     assert_eq!(failed, 0, "requests that no retry saved");
+    house.end().await;
+}
+
+/// From the prefill worker's clock by its load reports to the router's cost model.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hand_off_costs_is_learned_from_those_that_were_sent() {
+    let delay_time = Duration::from_millis(300);
+    let house = House::start_with(Faults { delay: 1.0, delay_time, ..Faults::default() }).await;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let work = some_work(0, &mut random);
+    assert!(house.handoff_s(&work) < 0.01, "it is assumed to be cheap");
+    for number in 0..3 {
+        house.answer(&some_work(number, &mut random)).await.expect("an answer");
+    }
+    wait_until("what was measured is expected", Duration::from_secs(10), || async {
+        let expected_s = house.handoff_s(&work);
+        if expected_s > 0.2 { Ok(()) } else { Err(format!("{expected_s} s are expected")) }
+    })
+    .await;
     house.end().await;
 }
 
