@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use engine::{EventStream, Mode, Submission};
 use futures::TryStreamExt as _;
-use kv_cache::{BlockHash, BlockTable, TokenId};
+use kv_cache::BlockHash;
 use kv_transfer::{Expected, PendingHandoff, TransferError};
 use proto::convert::transfer::context_name;
 use proto::v1::generate_response as to_router;
@@ -116,7 +116,8 @@ impl Handoff<'_> {
         let hashes = hasher.hash_blocks(None, &context, block_tokens);
         let name = hasher.name_after(&hashes, &context, block_tokens);
         let name = name.ok_or_else(|| WorkerError::Invalid("the prompt is empty".into()))?;
-        let held = self.held_blocks(&context, &hashes);
+        // Never the last block: it is written to by the tokens that follow.
+        let held = engine.cached_blocks(&context, &hashes);
         let blocks = engine.info().layout.blocks_for(context.len()) - held.blocks().len();
         let reservation = self.inbound.credits.take(engine, blocks as u32).await?;
         let tokens = context.len() as u32;
@@ -129,21 +130,6 @@ impl Handoff<'_> {
             other => WorkerError::Handoff(other.to_string()),
         })?;
         Ok(Expectation { pending, context: name })
-    }
-
-    /// The leading blocks of `context` that this worker's cache has. Never the last one: it is
-    /// written to by the tokens that follow.
-    ///
-    /// - `hashes`: of its full blocks.
-    fn held_blocks(&self, context: &[TokenId], hashes: &[BlockHash]) -> BlockTable {
-        let (engine, block_tokens) = (&self.node.engine, self.node.engine.info().block_tokens);
-        let full_blocks = (context.len() - 1) / block_tokens as usize;
-        if !engine.info().prefix_cache || full_blocks == 0 {
-            return BlockTable::new(block_tokens);
-        }
-        let leading = &context[..full_blocks * block_tokens as usize];
-        let found = engine.pool().match_prefix(&hashes[..full_blocks], leading);
-        BlockTable::from_prefix(block_tokens, found)
     }
 
     async fn call(&self, pending: &PendingHandoff) -> Result<Answers<'_>, WorkerError> {

@@ -1,10 +1,9 @@
-// Operations on single rows: gather (embedding), add + norm, rotation + cache write, activation, bias.
+// Operations on single rows: gather (embedding), add + norm, rotation + cache write, activation.
 //
 //   gather_rows     out[i] = table[index[i]]
 //   add_norm        hidden += delta; out = hidden / sqrt(mean(hidden^2) + eps) * weight
 //   rope_and_cache  q, k = rotate(norm(q)), rotate(norm(k)) per head; pages[slot] = k, v
 //   silu_mul        out = gate / (1 + exp(-gate)) * up
-//   add_bias        x += bias
 //   advance         tokens[i] = sampled[source[i]] where source[i] >= 0
 //
 // Rows are contiguous, a multiple of 8 elements long, and read and written 16 bytes at a time. All of
@@ -321,24 +320,6 @@ extern "C" __global__ void __launch_bounds__(STREAM_THREADS)
 #pragma unroll
     for (int j = 0; j < 8; j++) x.x[j] = silu(x.x[j]) * y.x[j];
     out[(u64)blockIdx.y * vectors + v] = narrow(x);
-}
-
-// === add_bias ===
-
-// - x: [rows, vectors * 8]; bias: [vectors * 8].
-// Grid: (ceil(vectors / 256), rows), 256 threads.
-extern "C" __global__ void __launch_bounds__(STREAM_THREADS)
-    add_bias(uint4* __restrict__ x, const uint4* __restrict__ bias, int vectors) {
-    grid_launch();
-    const int v = blockIdx.x * STREAM_THREADS + threadIdx.x;
-    if (v >= vectors) return;
-    const Floats8 b = widen(bias[v]);
-    grid_wait();
-    uint4* at = x + (u64)blockIdx.y * vectors + v;
-    Floats8 sum = widen(*at);
-#pragma unroll
-    for (int j = 0; j < 8; j++) sum.x[j] += b.x[j];
-    *at = narrow(sum);
 }
 
 // === advance ===

@@ -191,13 +191,20 @@ impl EngineHandle {
     /// that there is always something left to compute or to receive.
     #[must_use]
     pub fn cached_prefix(&self, context: &[TokenId], salt: &TenantSalt) -> BlockTable {
-        let block_tokens = self.info().block_tokens;
-        let mut hashes = Vec::new();
-        if self.info().prefix_cache {
-            let most = &context[..context.len().saturating_sub(1)];
-            hashes = self.hasher(salt).hash_blocks(None, most, block_tokens);
-        }
-        BlockTable::from_prefix(block_tokens, self.pool().match_prefix(&hashes, context))
+        let EngineInfo { block_tokens, prefix_cache, .. } = *self.info();
+        let hash = || self.hasher(salt).hash_blocks(None, context, block_tokens);
+        let hashes = if prefix_cache { hash() } else { Vec::new() };
+        self.cached_blocks(context, &hashes)
+    }
+
+    /// [`EngineHandle::cached_prefix`] for those who have the names of the context's full blocks already.
+    #[must_use]
+    pub fn cached_blocks(&self, context: &[TokenId], hashes: &[BlockHash]) -> BlockTable {
+        let EngineInfo { block_tokens, prefix_cache, .. } = *self.info();
+        let full_blocks = context.len().saturating_sub(1) / block_tokens as usize;
+        let most = if prefix_cache { full_blocks.min(hashes.len()) } else { 0 };
+        let found = self.pool().match_prefix(&hashes[..most], context);
+        BlockTable::from_prefix(block_tokens, found)
     }
 
     /// A snapshot of how busy it is; cheap.

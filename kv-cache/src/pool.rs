@@ -165,18 +165,18 @@ impl BlockPool {
 
     /// Takes up to `max` of the events since the last call, oldest first.
     ///
-    /// Where nobody took them for too long they are dropped and [`BlockEvents::overflowed`] is set,
-    /// until [`BlockPool::snapshot`] is called.
+    /// There are none before the first [`BlockPool::snapshot`], nor once nobody took them for too long: then
+    /// [`BlockEvents::needs_snapshot`] is set until there is another.
     #[must_use]
     pub fn drain_events(&self, max: usize) -> BlockEvents {
         self.lock().events().drain(max)
     }
 
-    /// Every block that can be found now, in no particular order; later events build on this.
+    /// Every block that can be found now, in no particular order; from here on events are kept, which build on this.
     #[must_use]
     pub fn snapshot(&self) -> Vec<CommittedBlock> {
         let mut state = self.lock();
-        state.events().reset();
+        state.events().begin();
         state.published_blocks()
     }
 
@@ -186,12 +186,6 @@ impl BlockPool {
     /// [`Corrupt`] names the first contradiction.
     pub fn audit(&self) -> Result<(), Corrupt> {
         self.lock().audit()
-    }
-
-    /// Whether both are handles to one pool.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {

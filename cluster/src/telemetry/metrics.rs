@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -34,9 +33,6 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct Buckets(pub &'static [f64]);
 
-/// A gauge of seconds, ratios and the like.
-pub type FloatGauge = Gauge<f64, AtomicU64>;
-
 /// Histograms that differ by labels.
 pub type Histograms<L> = Family<L, Histogram, Buckets>;
 
@@ -63,11 +59,6 @@ impl Buckets {
     pub const REQUEST_S: Self = Self(&[
         0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0,
         600.0, 1800.0,
-    ]);
-    /// Steps of the engine, hand-offs, placements: from tens of microseconds.
-    pub const STEP_S: Self = Self(&[
-        0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
-        0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     ]);
     /// Tokens of a prompt, an output or a batch.
     pub const TOKENS: Self = Self(&[
@@ -162,18 +153,6 @@ impl Metrics {
         self.register(name, help, Family::default())
     }
 
-    /// A measure that goes up and down.
-    #[must_use]
-    pub fn float_gauge(&self, name: &str, help: &str) -> FloatGauge {
-        self.register(name, help, FloatGauge::default())
-    }
-
-    /// Measures that go up and down, by label.
-    #[must_use]
-    pub fn float_gauges<L: Labels>(&self, name: &str, help: &str) -> Family<L, FloatGauge> {
-        self.register(name, help, Family::default())
-    }
-
     /// A distribution.
     #[must_use]
     pub fn histogram(&self, name: &str, help: &str, buckets: Buckets) -> Histogram {
@@ -255,7 +234,6 @@ mod tests {
     #[case(Buckets::TTFT_S)]
     #[case(Buckets::TPOT_S)]
     #[case(Buckets::REQUEST_S)]
-    #[case(Buckets::STEP_S)]
     #[case(Buckets::TOKENS)]
     #[case(Buckets::BYTES)]
     fn buckets_ascend(#[case] buckets: Buckets) {

@@ -36,41 +36,37 @@ pub struct CommittedBlock {
 pub struct BlockEvents {
     /// In the order they happened.
     pub events: Vec<BlockEvent>,
-    /// Events were lost before these: only [`crate::BlockPool::snapshot`] tells the truth again.
-    pub overflowed: bool,
+    /// Nobody followed, or too much was missed: only [`crate::BlockPool::snapshot`] tells the truth.
+    pub needs_snapshot: bool,
 }
 
-/// A bounded queue of events that would rather forget everything than lie about a part.
+/// A bounded queue of events that would rather forget everything than lie about a part; none while nobody follows.
 #[derive(Default)]
-pub(super) struct EventLog {
-    events: VecDeque<BlockEvent>,
-    overflowed: bool,
-}
+pub(super) struct EventLog(Option<VecDeque<BlockEvent>>);
 
 // === impl EventLog ===
 
 impl EventLog {
     pub(super) fn push(&mut self, event: BlockEvent) {
-        if self.overflowed {
+        let Self(Some(events)) = self else { return };
+        if events.len() == EVENTS_MAX {
+            self.0 = None;
             return;
         }
-        if self.events.len() == EVENTS_MAX {
-            self.events.clear();
-            self.overflowed = true;
-            return;
-        }
-        self.events.push_back(event);
+        events.push_back(event);
     }
 
-    /// Takes up to `max` events. The overflow flag stays up until [`EventLog::reset`].
+    /// Takes up to `max` events.
     pub(super) fn drain(&mut self, max: usize) -> BlockEvents {
-        let count = max.min(self.events.len());
-        BlockEvents { events: self.events.drain(..count).collect(), overflowed: self.overflowed }
+        let Self(Some(events)) = self else {
+            return BlockEvents { events: Vec::new(), needs_snapshot: true };
+        };
+        let count = max.min(events.len());
+        BlockEvents { events: events.drain(..count).collect(), needs_snapshot: false }
     }
 
-    /// Starts anew, for a reader who takes a snapshot under the same lock.
-    pub(super) fn reset(&mut self) {
-        self.events.clear();
-        self.overflowed = false;
+    /// Starts, or starts anew, for a follower who takes a snapshot under the same lock.
+    pub(super) fn begin(&mut self) {
+        self.0 = Some(VecDeque::new());
     }
 }

@@ -188,11 +188,22 @@ fn events_tell_what_can_be_found_in_order() {
     let pool = BlockPool::new(1, BLOCK_TOKENS);
     let (hashes, tokens) = prompt(0..4);
     let committed = CommittedBlock { hash: hashes[0], parent: None };
+    assert!(pool.snapshot().is_empty());
     drop(fill(&pool, &hashes, &tokens));
     drop(bind(&pool));
     let first = pool.drain_events(1);
     assert_eq!(first.events, [BlockEvent::Committed(committed)]);
     assert_eq!(pool.drain_events(9).events, [BlockEvent::Evicted { hash: hashes[0] }]);
+    assert_eq!(pool.drain_events(9), BlockEvents::default());
+}
+
+#[test]
+fn no_event_is_kept_before_somebody_follows() {
+    let pool = BlockPool::new(1, BLOCK_TOKENS);
+    let (hashes, tokens) = prompt(0..4);
+    drop(fill(&pool, &hashes, &tokens));
+    assert_eq!(pool.drain_events(9), BlockEvents { events: vec![], needs_snapshot: true });
+    assert_eq!(pool.snapshot(), [CommittedBlock { hash: hashes[0], parent: None }]);
     assert_eq!(pool.drain_events(9), BlockEvents::default());
 }
 
@@ -204,13 +215,15 @@ fn lost_events_are_admitted_until_a_snapshot_is_taken() {
             bind(&pool).seal(BlockHash(number as u128), &[1; 4], None);
         }
     };
+    let lost = BlockEvents { events: vec![], needs_snapshot: true };
+    assert!(pool.snapshot().is_empty());
     churn(EVENTS_MAX / 2 + 2);
     for _ in 0..2 {
-        assert_eq!(pool.drain_events(9), BlockEvents { events: vec![], overflowed: true });
+        assert_eq!(pool.drain_events(9), lost);
     }
     assert_eq!(pool.snapshot().len(), 1);
     churn(1);
-    assert!(!pool.drain_events(9).overflowed);
+    assert_eq!(pool.drain_events(9).events.len(), 2);
 }
 
 #[test]

@@ -37,7 +37,6 @@ pub struct RowKernels {
     norm: Kernel,
     rope: Kernel,
     silu: Kernel,
-    bias: Kernel,
     advance: Kernel,
 }
 
@@ -120,7 +119,6 @@ impl RowKernels {
             norm: module.kernel("add_norm")?,
             rope: module.kernel("rope_and_cache")?,
             silu: module.kernel("silu_mul")?,
-            bias: module.kernel("add_bias")?,
             advance: module.kernel("advance")?,
         })
     }
@@ -220,25 +218,6 @@ impl RowKernels {
         let vectors = vectors(width)?;
         let launch = streaming(rows, vectors)?;
         launched(rows, || self.silu.launch(stream, launch, args![gate_up, out, vectors]))
-    }
-
-    /// `x += bias`, for products whose library can't.
-    ///
-    /// - `x`: `[rows, cols]`; `bias`: `[cols]`.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`] if the launch fails.
-    pub fn add_bias(
-        &self,
-        stream: &Stream,
-        x: u64,
-        bias: u64,
-        rows: usize,
-        cols: usize,
-    ) -> Result<(), EngineError> {
-        let vectors = vectors(cols)?;
-        let launch = streaming(rows, vectors)?;
-        launched(rows, || self.bias.launch(stream, launch, args![x, bias, vectors]))
     }
 
     /// `tokens[i] = sampled[source[i]]` where `source[i] >= 0`: tokens that the host hasn't seen.

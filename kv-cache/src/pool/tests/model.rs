@@ -149,8 +149,10 @@ impl Model {
 
 impl History {
     fn new() -> Self {
+        let pool = BlockPool::new(BLOCKS, TOKENS);
+        assert!(pool.snapshot().is_empty());
         Self {
-            pool: BlockPool::new(BLOCKS, TOKENS),
+            pool,
             model: Model { caching: true, ..Model::default() },
             credits: Vec::new(),
             blocks: Vec::new(),
@@ -279,7 +281,9 @@ impl History {
     }
 
     fn read_events(&mut self) {
-        for event in self.pool.drain_events(usize::MAX).events {
+        let BlockEvents { events, needs_snapshot } = self.pool.drain_events(usize::MAX);
+        assert!(!needs_snapshot);
+        for event in events {
             let news = match event {
                 BlockEvent::Committed(block) => self.mirror.insert(block.hash),
                 BlockEvent::Evicted { hash } => self.mirror.remove(&hash),
