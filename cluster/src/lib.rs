@@ -3,6 +3,45 @@
 //! A node composes these: it listens ([`rpc::Server`]), says where it is ([`membership`]), how busy
 //! ([`report`]), watches the others ([`load`]), tells operators how it fares ([`telemetry`]) and
 //! leaves in order ([`node::Lifecycle`]). Nothing here decides anything about requests.
+//!
+//! Workers publish themselves, and whoever watches sees them come and go:
+//!
+//! ```
+//! use cluster::{MemoryMembership, Membership as _};
+//! use words::{Address, Capacity, Fingerprint, Incarnation, NodeState, Role, WorkerInfo};
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let membership = MemoryMembership::new();
+//! let mut view = membership.view();
+//! let info = WorkerInfo {
+//!     address: Address {
+//!         worker: "d1".into(),
+//!         incarnation: Incarnation(1),
+//!         uri: "http://127.0.0.1:7002".into(),
+//!     },
+//!     role: Role::Decode,
+//!     state: NodeState::Serving,
+//!     fingerprint: Fingerprint {
+//!         model: "demo".into(),
+//!         weights: "5eed".into(),
+//!         kv_layout: "as-all".into(),
+//!         hash_version: 1,
+//!         wire_version: 1,
+//!     },
+//!     capacity: Capacity::default(),
+//!     transports: vec!["grpc".into()],
+//! };
+//! let registration = membership.register(info).await?;
+//! let there = view.wait_for(|members| members.of(Role::Decode).count() == 1).await?;
+//! assert!(there.stale_since.is_none());
+//! drop(there);
+//!
+//! registration.deregister().await;
+//! view.wait_for(|members| members.workers.is_empty()).await?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -2,6 +2,30 @@
 //!
 //! Pure: no task, socket, clock or device. Everything that names, owns or measures KV memory is
 //! decided here, so that the engine and the transfer crate agree on it without knowing each other.
+//!
+//! Blocks are promised, bound, filled, named and found again; dropping is what gives them back:
+//!
+//! ```
+//! use kv_cache::{BlockPool, ChainHasher};
+//!
+//! let pool = BlockPool::new(64, 4);
+//! let tokens = [1, 2, 3, 4, 5, 6, 7, 8];
+//! let names = ChainHasher::new("model", b"tenant").hash_blocks(None, &tokens, 4);
+//!
+//! let mut credit = pool.reserve(2)?;
+//! let mut parent = None;
+//! for (name, tokens) in names.iter().zip(tokens.chunks(4)) {
+//!     let block = credit.bind().expect("a credit for each block");
+//!     // Here the engine fills the block's pages.
+//!     block.seal(*name, tokens, parent);
+//!     parent = Some(*name);
+//! }
+//! assert_eq!(pool.counts().cached, 2);
+//!
+//! let found = pool.match_prefix(&names, &tokens);
+//! assert_eq!((found.len(), pool.counts().active), (2, 2));
+//! # Ok::<_, kv_cache::NoCapacity>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -9,6 +9,65 @@
 //! What is never lost: a page that doesn't match its digest is not written; a table is not given
 //! out before everything in it is verified; a block doesn't return to the pool while somebody may
 //! still write to it.
+//!
+//! A prompt's blocks go from one memory to another, and are given out when all of them are there:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::{Duration, Instant};
+//!
+//! use kv_cache::{
+//!     BlockHash, BlockPool, BlockTable, Fence, HostRegion, KvCodec, KvLayout, KvRegion, PageShape,
+//! };
+//! use kv_transfer::transport::{InProcessTransport, LocalReceivers, Target, Transports};
+//! use kv_transfer::{
+//!     Expected, FilledPages, Receiver, ReceiverConfig, SendJob, Sender, SenderConfig,
+//! };
+//!
+//! let memory = || {
+//!     let layout = KvLayout::whole(2, 1, PageShape::keys_and_values(8, 4), KvCodec::F32);
+//!     let region: Arc<dyn KvRegion> = Arc::new(HostRegion::new(layout, 8));
+//!     (BlockPool::new(8, 4), region)
+//! };
+//! let ((prefill_pool, prefill), (decode_pool, decode)) = (memory(), memory());
+//! let (prompt, deadline) = (BlockHash(0xba70), Instant::now() + Duration::from_secs(30));
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! // The decode worker sets blocks aside and names the hand-off.
+//! let config = ReceiverConfig { incarnation: 7, handoffs_max: 4, window_bytes: 1 << 20 };
+//! let receiver = Receiver::new(decode_pool.clone(), decode, config);
+//! let receivers = LocalReceivers::default();
+//! let _there = receivers.register("inproc://decode", receiver.clone());
+//! let pending = receiver.expect(Expected {
+//!     reservation: decode_pool.reserve(2)?,
+//!     held: BlockTable::new(4),
+//!     tokens: 7,
+//!     context: prompt,
+//!     deadline,
+//! })?;
+//!
+//! // The prefill worker pushes pages as its engine fills them, and says what they are of.
+//! let transports = Transports::new(vec![Arc::new(InProcessTransport::new(receivers))]);
+//! let sender = Sender::new(transports, SenderConfig::default());
+//! let uri = "inproc://decode".to_owned();
+//! let queue = sender.start(SendJob {
+//!     id: pending.id(),
+//!     target: Target { worker: "d1".into(), uri, incarnation: 7 },
+//!     transports: vec![InProcessTransport::NAME.into()],
+//!     blocks: 0..2,
+//!     tokens: 7,
+//!     region: prefill,
+//!     deadline,
+//! })?;
+//! let blocks = prefill_pool.reserve(2)?.bind_many(2).expect("two credits");
+//! queue.push(FilledPages { layers: 0..2, first_block: 0, blocks, fence: Fence::default() }).await?;
+//!
+//! let (report, table) = tokio::try_join!(queue.commit(prompt), pending.verified(deadline))?;
+//! assert_eq!((report.blocks, table.tokens()), (2, 7));
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

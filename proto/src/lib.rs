@@ -1,6 +1,22 @@
 //! The wire: package `baton.v1`, and its conversion to the words of the house.
 //!
 //! Wire types stop at the service and dispatch files; this is the only crate that converts them.
+//!
+//! What comes in is a word of the house, or says which field is at fault:
+//!
+//! ```
+//! use proto::v1;
+//! use words::{Address, Incarnation};
+//!
+//! let address =
+//!     Address { worker: "d1".into(), incarnation: Incarnation(3), uri: "http://d1:7002".into() };
+//! let sent = v1::Address::from(&address);
+//! assert_eq!(Address::try_from(sent.clone())?, address);
+//!
+//! let nameless = v1::Address { worker_id: String::new(), ..sent };
+//! assert_eq!(Address::try_from(nameless).unwrap_err().field, "worker_id");
+//! # Ok::<_, proto::WireError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -3,6 +3,27 @@
 //!
 //! Pure, and no decisions: whoever passes a word on need not know what is decided by it. What names a block or a
 //! token of the model's vocabulary is [`kv_cache`]'s.
+//!
+//! A request that was interrupted goes on elsewhere with the tokens it has:
+//!
+//! ```
+//! use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+//!
+//! let work = Generation {
+//!     id: RequestId("chat-1".into()),
+//!     prompt: [3, 14, 15].into(),
+//!     generated: [].into(),
+//!     choices: vec![0],
+//!     sampling: Sampling::greedy(),
+//!     stop: StopRules { max_tokens: 16, ..StopRules::default() },
+//!     prompt_logprobs: None,
+//!     salt: TenantSalt::default(),
+//!     client: ClientId::default(),
+//! };
+//! let rest = Generation { generated: [92, 65].into(), ..work.clone() };
+//! assert_eq!(rest.context(), [3, 14, 15, 92, 65]);
+//! assert_eq!(rest.total_tokens_max(), work.total_tokens_max());
+//! ```
 
 #![forbid(unsafe_code)]
 
