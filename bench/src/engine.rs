@@ -4,7 +4,6 @@
 //! how many times the floor it took. The rates are measured first, on the card at hand. Whole steps
 //! go through the engine's own loop: what is timed is what a worker's requests get.
 
-pub(crate) mod ceilings;
 mod decode;
 mod driver;
 mod floor;
@@ -12,25 +11,22 @@ mod mixed;
 mod operations;
 mod prefill;
 mod report;
-mod shape;
 mod sizes;
 mod start;
 
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
-use engine::backend::cuda::driver::device::Device;
+use engine::cuda::measure::Yardstick;
 use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 
-pub use self::ceilings::Ceilings;
 use self::driver::Driver;
 use self::floor::Floor;
 pub use self::report::{EngineReport, Row};
-pub(crate) use self::shape::Checkpoint;
-pub use self::shape::Shape;
 use self::sizes::Sizes;
+use crate::ceilings::Ceilings;
+use crate::models::{Checkpoint, ModelSource};
 
 /// What to measure, and on what.
 #[derive(Clone, Debug)]
@@ -49,15 +45,6 @@ pub struct EngineBench {
     pub batch_tokens_max: Option<u32>,
     /// How it was called, for the report.
     pub command: String,
-}
-
-/// Which model is measured.
-#[derive(Clone, Debug)]
-pub enum ModelSource {
-    /// A known shape, with random weights.
-    Shape(Shape),
-    /// A checkpoint's folder; random weights where it has none.
-    Folder(PathBuf),
 }
 
 /// Rows that are measured together.
@@ -155,17 +142,17 @@ impl Run<'_> {
 
     /// Its rates, and rows of single operations.
     fn measure_device(&mut self, cuda: &CudaOptions) -> Result<()> {
-        let device = Device::open(cuda.ordinal, &cuda.library_folders)?;
-        device.properties().name.clone_into(&mut self.report.device);
-        let ceilings = ceilings::measure(&device, cuda)?;
+        let yardstick = Yardstick::open(cuda)?;
+        yardstick.device_name().clone_into(&mut self.report.device);
+        let ceilings = Ceilings::measure(&yardstick)?;
         self.report.ceilings = Some(ceilings);
         self.floor = Floor::new(&self.config, Some(ceilings));
-        self.note(&format!("{}: {ceilings}", device.properties().name));
+        self.note(&format!("{}: {ceilings}", yardstick.device_name()));
         if self.bench.wants(Group::Attention) {
-            operations::attention(self, &device, cuda)?;
+            operations::attention(self, &yardstick, cuda)?;
         }
         if self.bench.wants(Group::Products) {
-            operations::products(self, &device, cuda)?;
+            operations::products(self, &yardstick, cuda)?;
         }
         Ok(())
     }

@@ -15,14 +15,14 @@ mod rows;
 mod sampling;
 
 use anyhow::{Result, ensure};
-use engine::backend::cuda::driver::device::Device;
+use engine::cuda::measure::Yardstick;
 use engine::{CudaOptions, ModelConfig};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 pub use self::report::{KernelReport, KernelRow};
-use crate::engine::ceilings::{self, Ceilings};
-use crate::engine::{Checkpoint, ModelSource};
+use crate::ceilings::Ceilings;
+use crate::models::{Checkpoint, ModelSource};
 
 /// Which kernels, and on what.
 #[derive(Clone, Debug)]
@@ -68,6 +68,7 @@ const GROUPS: [Group; 6] = [
 /// What all checks work with.
 pub(crate) struct Lab<'a> {
     bench: &'a KernelBench,
+    yardstick: Yardstick,
     ceilings: Option<Ceilings>,
     rng: ChaCha8Rng,
     report: KernelReport,
@@ -87,15 +88,15 @@ impl KernelBench {
             |name: &str| self.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
         let names = GROUPS.map(|(name, _)| name).join(", ");
         ensure!(GROUPS.iter().any(|(name, _)| wanted(name)), "--only wants one of {names}");
-        // Stays open, so that no check has to open it anew.
-        let device = Device::open(self.cuda.ordinal, &self.cuda.library_folders)?;
+        // Keeps the device open, so that no check has to open it anew.
+        let yardstick = Yardstick::open(&self.cuda)?;
         // Without times nothing is compared with them.
         let is_timed = self.extent == Extent::Timed;
-        let ceilings = is_timed.then(|| ceilings::measure(&device, &self.cuda)).transpose()?;
-        let name = device.properties().name.clone();
+        let ceilings = is_timed.then(|| Ceilings::measure(&yardstick)).transpose()?;
+        let name = yardstick.device_name().to_owned();
         let report = KernelReport { device: name, seed: self.seed, ceilings, rows: Vec::new() };
         let rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut lab = Lab { bench: self, ceilings, rng, report, on_row };
+        let mut lab = Lab { bench: self, yardstick, ceilings, rng, report, on_row };
         for (_, run) in GROUPS.iter().filter(|(name, _)| wanted(name)) {
             run(&mut lab)?;
         }

@@ -7,15 +7,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ceilings;
 pub mod engine;
 pub mod kernels;
 pub mod load;
+pub mod models;
 pub mod report;
 pub mod server;
 pub mod sse;
 pub mod workload;
 
+pub use ceilings::Ceilings;
 pub use load::{Arrivals, LoadOptions};
+pub use models::{ModelSource, Shape};
 pub use report::{Report, Slo};
 pub use server::{Server, ServerError, ServerOptions};
 pub use workload::{Conversation, Fixed, Spread, Trace, Workload};

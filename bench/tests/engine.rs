@@ -1,7 +1,8 @@
 //! `baton bench engine` where there is no GPU: all rows, of a tiny model.
 #![allow(clippy::print_stdout, reason = "the report that was checked")]
 
-use bench::engine::{EngineBench, Group, ModelSource, Progress};
+use bench::ModelSource;
+use bench::engine::{EngineBench, Group, Progress};
 
 #[test]
 fn a_tiny_model_is_measured_on_the_cpu() {

@@ -93,10 +93,10 @@ fn everything(args: &Args) -> Command {
     with_args(command, args)
 }
 
-/// Of the whole workspace too, for the same features of every dependency. Nothing in these programs runs
-/// without a GPU, so what is ignored there is all.
+/// Of the whole workspace too, for the same features of every dependency. Nothing else is ignored in the
+/// libraries' own tests, and nothing in the other programs runs without a GPU.
 fn on_a_gpu(args: &Args) -> Command {
-    let mut command = cargo(["test", "--no-fail-fast", "--workspace", "--test", "cuda*"]);
+    let mut command = cargo(["test", "--no-fail-fast", "--workspace", "--lib", "--test", "cuda*"]);
     command.args(["--", "--ignored"]);
     with_args(command, args)
 }

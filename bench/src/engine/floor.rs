@@ -5,7 +5,7 @@
 
 use engine::ModelConfig;
 
-use super::ceilings::Ceilings;
+use crate::ceilings::Ceilings;
 
 /// Bytes of a weight and of an element of KV.
 const ELEMENT_BYTES: f64 = 2.0;
@@ -123,9 +123,8 @@ impl Cost {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ModelSource;
-    use super::super::shape::Checkpoint;
     use super::*;
+    use crate::models::{Checkpoint, ModelSource};
 
     /// Llama-3.1-8B on the H200 of the anchors.
     fn llama() -> Floor {

@@ -2,17 +2,12 @@
 
 use anyhow::Result;
 use engine::CudaOptions;
-use engine::backend::cuda::driver::compiler::Compiler;
-use engine::backend::cuda::driver::device::{Device, Priority, Stream};
-use engine::backend::cuda::driver::element::ElementType;
-use engine::backend::cuda::driver::memory::DeviceMemory;
-use engine::backend::cuda::gemm::library::{Matmul, Product, Tuning};
-use engine::backend::cuda::weights::random::RandomFill;
+use engine::cuda::measure::{ProductSize, Yardstick};
 
 use super::{Group, Row, Run};
-use crate::kernels::memory::Softmax;
+use crate::ceilings::Ceilings;
 use crate::kernels::products::Weight;
-use crate::kernels::{attention, products};
+use crate::kernels::{attention, memory, products};
 
 /// Prompts, tokens, with the best known on an H200 (SGLang's FlashAttention 3), TFLOP/s of 790.
 const PREFILL: [(usize, f64); 4] = [(1024, 294.0), (2048, 424.0), (8192, 619.0), (16_384, 631.0)];
@@ -30,7 +25,11 @@ const DECODE: [(usize, usize, Option<f64>); 5] = [
 const COPIES_BYTES: usize = 256 << 20;
 
 /// Attention and softmax.
-pub(super) fn attention(run: &mut Run<'_>, device: &Device, options: &CudaOptions) -> Result<()> {
+pub(super) fn attention(
+    run: &mut Run<'_>,
+    yardstick: &Yardstick,
+    options: &CudaOptions,
+) -> Result<()> {
     let Some(ceilings) = run.report.ceilings else { return Ok(()) };
     let (config, limit) = (run.config.clone(), run.config.max_position as usize);
     let is_known = run.report.shape == "llama-3.1-8b";
@@ -39,7 +38,7 @@ pub(super) fn attention(run: &mut Run<'_>, device: &Device, options: &CudaOption
         let rate = attention::prefill_flops(&config, tokens) / us / 1e6;
         let row = Row::rate(Group::Attention, format!("prompt of {tokens}"), rate, "TFLOP/s")
             .with_floor(Some(ceilings.product_tflop_per_s))
-            .with_peer(is_known.then_some(super::Ceilings::H200.product_tflop_per_s / best))
+            .with_peer(is_known.then_some(Ceilings::H200.product_tflop_per_s / best))
             .with_note(format!("{us:.1} us"));
         run.row(row);
     }
@@ -53,27 +52,29 @@ pub(super) fn attention(run: &mut Run<'_>, device: &Device, options: &CudaOption
                 .with_note(format!("{us:.1} us"));
         run.row(row);
     }
-    softmax(run, device, options)
+    softmax(run, yardstick)
 }
 
-fn softmax(run: &mut Run<'_>, device: &Device, options: &CudaOptions) -> Result<()> {
-    let stream = Stream::new(device, Priority::High)?;
-    let compiler = Compiler::new(device, options.kernel_cache.clone())?;
-    let us = Softmax::new(device, &compiler)?.time_us(&stream)?;
-    let row =
-        Row::rate(Group::Attention, "softmax 4096 x 8192 f32", Softmax::bytes() / us / 1e3, "GB/s")
-            .with_floor(run.report.ceilings.map(|ceilings| ceilings.copy_gb_per_s))
-            .with_note(format!("{us:.1} us"));
+fn softmax(run: &mut Run<'_>, yardstick: &Yardstick) -> Result<()> {
+    let us = yardstick.softmax(memory::SOFTMAX_ROWS)?.time_us()?;
+    let rate = memory::softmax_bytes() / us / 1e3;
+    let row = Row::rate(Group::Attention, "softmax 4096 x 8192 f32", rate, "GB/s")
+        .with_floor(run.report.ceilings.map(|ceilings| ceilings.copy_gb_per_s))
+        .with_note(format!("{us:.1} us"));
     run.row(row);
     Ok(())
 }
 
 /// The model's products: as the engine does them, with the library's time beside.
-pub(super) fn products(run: &mut Run<'_>, device: &Device, options: &CudaOptions) -> Result<()> {
+pub(super) fn products(
+    run: &mut Run<'_>,
+    yardstick: &Yardstick,
+    options: &CudaOptions,
+) -> Result<()> {
     let Some(ceilings) = run.report.ceilings else { return Ok(()) };
     for weight in products::weights(&run.config) {
         let times = products::times_us(&run.config, options, weight, run.sizes.product_rows)?;
-        let library = library_us(device, options, weight, &times)?;
+        let library = library_us(yardstick, weight, &times)?;
         for ((rows, us), library_us) in times.into_iter().zip(library) {
             let flops = 2.0 * (rows * weight.outputs) as f64 * weight.inputs as f64;
             let bound_ms = ceilings.read_ms(weight.bytes() as f64).max(ceilings.product_ms(flops));
@@ -88,52 +89,15 @@ pub(super) fn products(run: &mut Run<'_>, device: &Device, options: &CudaOptions
 }
 
 /// The library's time for the same products, gates and ups unjoined.
-fn library_us(
-    device: &Device,
-    options: &CudaOptions,
-    weight: Weight,
-    times: &[(usize, f64)],
-) -> Result<Vec<f64>> {
-    let stream = Stream::new(device, Priority::High)?;
-    let tuning = Tuning::Measured { cache: options.kernel_cache.clone() };
-    let matmul = Matmul::new(device, tuning)?;
+fn library_us(yardstick: &Yardstick, weight: Weight, times: &[(usize, f64)]) -> Result<Vec<f64>> {
     let copies = COPIES_BYTES.div_ceil(weight.bytes()).min(16);
-    let most = times.iter().map(|(rows, _)| *rows).max().unwrap_or(1);
-    let out_element = weight.out_element();
-    let memory = |bytes| DeviceMemory::new(device, bytes);
-    let (x, weights) = (memory(most * weight.inputs * 2)?, memory(copies * weight.bytes())?);
-    let out = memory(most * weight.outputs * out_element.bytes())?;
-    // All alike, numbers take so little power that large products run a tenth faster than real ones.
-    let compiler = Compiler::new(device, options.kernel_cache.clone())?;
-    let random = RandomFill::new(&compiler, ElementType::Bf16)?;
-    for (key, memory) in [(1, &x), (2, &weights)] {
-        random.fill(&stream, memory.address(), memory.bytes() as u64 / 2, key, (0.0, 1.0))?;
-    }
-    let product = |rows, copy: usize| Product {
-        x: x.address(),
-        weight: weights.address() + (copy % copies * weight.bytes()) as u64,
-        bias: None,
-        out: out.address(),
-        rows,
+    let product = yardstick.library_product(ProductSize {
+        rows_max: times.iter().map(|(rows, _)| *rows).max().unwrap_or(1),
         outputs: weight.outputs,
         inputs: weight.inputs,
-        x_stride: weight.inputs,
-        out_stride: weight.outputs,
-        element: ElementType::Bf16,
-        out_element,
-    };
-    let mut library_us = Vec::with_capacity(times.len());
-    for &(rows, _) in times {
-        matmul.run(&stream, &product(rows, 0))?;
-        let turns = 2 * copies;
-        let all = || (0..turns).try_for_each(|turn| matmul.run(&stream, &product(rows, turn)));
-        let graph = stream.capture(all)?;
-        graph.launch(&stream)?;
-        let mut least = f64::INFINITY;
-        for _ in 0..3 {
-            least = least.min(stream.time_us(|| graph.launch(&stream))?.into());
-        }
-        library_us.push(least / turns as f64);
-    }
-    Ok(library_us)
+        out_element: weight.out_element(),
+        copies,
+        spread: 1.0,
+    })?;
+    times.iter().map(|&(rows, _)| Ok(product.time_us(rows, 2 * copies)?)).collect()
 }

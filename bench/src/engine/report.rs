@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::ceilings::Ceilings;
 use super::{Group, Run};
+use crate::ceilings::Ceilings;
 
 /// One measured number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

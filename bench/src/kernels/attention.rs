@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use engine::backend::Backend;
-use engine::backend::cuda::CudaBackend;
+use engine::cuda::CudaBackend;
 use engine::{CudaOptions, ModelConfig};
 use kv_cache::BlockId;
 use rand::seq::SliceRandom as _;

@@ -5,10 +5,8 @@ use std::time::Instant;
 use anyhow::Result;
 use engine::ModelConfig;
 use engine::backend::Backend as _;
-use engine::backend::cuda::driver::compiler::{Compiler, Defines};
-use engine::backend::cuda::driver::device::{Device, Priority, Stream};
-use engine::backend::cuda::driver::kernel::{ArgumentRef, Launch};
-use engine::backend::cuda::driver::memory::DeviceMemory;
+use engine::cuda::CudaBackend;
+use engine::cuda::measure::Softmax;
 use kv_cache::{BlockId, BlockRef, BlockVersion, PageRange};
 use rand::{Rng as _, RngExt as _};
 
@@ -21,16 +19,13 @@ const BLOCKS: usize = 512;
 const COPIED: usize = 128;
 const COPIED_SMALL: usize = 8;
 
-/// Columns and rows of a softmax, threads of its block: as it is compiled without constants.
-const COLS: usize = 8192;
-const ROWS: usize = 4096;
+/// Columns and rows of a softmax.
+const COLS: usize = Softmax::COLS;
+pub(crate) const SOFTMAX_ROWS: usize = 4096;
 const ROWS_SMALL: usize = 64;
-const THREADS: u32 = 512;
 
 /// Exponentials by the fast instruction.
 const SOFTMAX_ERROR_MAX: f64 = 1e-4;
-
-const TURNS: usize = 10;
 
 // --- Pages. ---
 
@@ -51,7 +46,7 @@ pub(super) fn pages(lab: &mut Lab<'_>) -> Result<()> {
 fn to_and_from_host(
     lab: &mut Lab<'_>,
     config: &ModelConfig,
-    gpu: &mut Rig<engine::backend::cuda::CudaBackend>,
+    gpu: &mut Rig<CudaBackend>,
     (order, step): (&str, u32),
 ) -> Result<()> {
     let region = gpu.backend.region();
@@ -84,11 +79,7 @@ fn to_and_from_host(
     Ok(())
 }
 
-fn copy_block(
-    lab: &mut Lab<'_>,
-    config: &ModelConfig,
-    gpu: &mut Rig<engine::backend::cuda::CudaBackend>,
-) -> Result<()> {
+fn copy_block(lab: &mut Lab<'_>, config: &ModelConfig, gpu: &mut Rig<CudaBackend>) -> Result<()> {
     let region = gpu.backend.region();
     let [from, to] = [BlockId(37), BlockId(BLOCKS as u32 - 1)];
     gpu.backend.copy_block(from, to)?;
@@ -112,27 +103,24 @@ fn copy_block(
 
 /// Rows of logits to probabilities.
 pub(super) fn softmax(lab: &mut Lab<'_>) -> Result<()> {
-    let options = lab.options().clone();
-    let device = Device::open(options.ordinal, &options.library_folders)?;
-    let stream = Stream::new(&device, Priority::High)?;
-    let compiler = Compiler::new(&device, options.kernel_cache)?;
-    let rows = if lab.is_small() { ROWS_SMALL } else { ROWS };
-    let softmax = Softmax::with_rows(&device, &compiler, rows)?;
+    let rows = if lab.is_small() { ROWS_SMALL } else { SOFTMAX_ROWS };
     let x: Vec<f32> = (0..rows * COLS).map(|_| lab.rng.random_range(-8.0..8.0)).collect();
-    stream.write(softmax.x.address(), &x)?;
-    stream.fill(softmax.out.address(), 0xFF, softmax.out.bytes())?;
-    softmax.run(&stream)?;
-    let mut got = vec![0.0_f32; rows * COLS];
-    stream.read(&mut got, softmax.out.address())?;
+    let softmax = lab.yardstick.softmax(rows)?;
+    let got = softmax.run(&x)?;
+    let time_us = lab.is_timed().then(|| softmax.time_us()).transpose()?;
     let wanted: Vec<f32> = x.chunks_exact(COLS).flat_map(softmax_of).collect();
     let mut row = KernelRow::new("softmax", format!("{rows} x {COLS}, f32"))
         .with_error(error(&got, &wanted), SOFTMAX_ERROR_MAX);
-    if lab.is_timed() {
-        let us = softmax.time_us(&stream)?;
-        row = row.with_time(lab, us, Cost { bytes: Softmax::bytes(), flops: 0.0 });
+    if let Some(us) = time_us {
+        row = row.with_time(lab, us, Cost { bytes: softmax_bytes(), flops: 0.0 });
     }
     lab.row(row);
     Ok(())
+}
+
+/// Each number is read and written once.
+pub(crate) fn softmax_bytes() -> f64 {
+    (SOFTMAX_ROWS * COLS * 8) as f64
 }
 
 fn softmax_of(row: &[f32]) -> Vec<f32> {
@@ -140,51 +128,4 @@ fn softmax_of(row: &[f32]) -> Vec<f32> {
     let terms: Vec<f64> = row.iter().map(|&x| f64::from(x - most).exp()).collect();
     let sum: f64 = terms.iter().sum();
     terms.into_iter().map(|term| (term / sum) as f32).collect()
-}
-
-/// The kernel with its memory.
-pub(crate) struct Softmax {
-    kernel: engine::backend::cuda::driver::kernel::Kernel,
-    rows: usize,
-    x: DeviceMemory,
-    out: DeviceMemory,
-}
-
-impl Softmax {
-    pub(crate) fn new(device: &Device, compiler: &Compiler) -> Result<Self> {
-        Self::with_rows(device, compiler, ROWS)
-    }
-
-    fn with_rows(device: &Device, compiler: &Compiler, rows: usize) -> Result<Self> {
-        let module = compiler.module("measure/softmax.cu", &Defines::new())?;
-        let memory = || DeviceMemory::new(device, rows * COLS * 4);
-        Ok(Self { kernel: module.kernel("softmax_rows")?, rows, x: memory()?, out: memory()? })
-    }
-
-    fn run(&self, stream: &Stream) -> Result<(), engine::EngineError> {
-        let launch = Launch {
-            grid: [self.rows as u32, 1, 1],
-            block: THREADS,
-            shared_bytes: 0,
-            cluster: 1,
-            overlaps: false,
-        };
-        let (x, out) = (self.x.address(), self.out.address());
-        self.kernel.launch(stream, launch, &[ArgumentRef::new(&x), ArgumentRef::new(&out)])
-    }
-
-    /// Of one call.
-    pub(crate) fn time_us(&self, stream: &Stream) -> Result<f64> {
-        let mut least = f64::INFINITY;
-        for _ in 0..TURNS {
-            let all = || (0..TURNS).try_for_each(|_| self.run(stream));
-            least = least.min(f64::from(stream.time_us(all)?) / TURNS as f64);
-        }
-        Ok(least)
-    }
-
-    /// Each number is read and written once.
-    pub(crate) fn bytes() -> f64 {
-        (ROWS * COLS * 8) as f64
-    }
 }

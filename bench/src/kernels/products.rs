@@ -1,11 +1,9 @@
 //! Products with weights, as the engine chooses among kernel and library.
 
 use anyhow::Result;
-use engine::ModelConfig;
-use engine::backend::cuda::CudaBackend;
-use engine::backend::cuda::driver::element::ElementType;
 use engine::backend::{Backend, Linear};
-use engine::{CudaOptions, EngineError};
+use engine::cuda::{CudaBackend, ElementType};
+use engine::{CudaOptions, EngineError, ModelConfig};
 
 use super::report::{Cost, KernelRow};
 use super::rig::{Output, Piece, Rig, Room};

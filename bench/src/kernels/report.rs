@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Lab;
-use crate::engine::Ceilings;
+use crate::ceilings::Ceilings;
 
 /// Below that it is launching that takes the time, and a ratio says nothing.
 const BOUND_US_MIN: f64 = 1.0;

@@ -1,12 +1,11 @@
 //! A backend with what one check needs: the same numbers on each, from the same keys.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use anyhow::Result;
-use engine::backend::cuda::CudaBackend;
 use engine::backend::{Attention, Backend, Norm};
 use engine::config::WeightDtype;
+use engine::cuda::CudaBackend;
 use engine::rope::Rope;
 use engine::weights::{Tensor, TensorData, Uniform};
 use engine::{CpuBackend, CudaOptions, EngineError, ModelConfig, SequenceRows, StepBatch};
@@ -14,9 +13,6 @@ use kv_cache::{BlockId, KvCodec, KvLayout};
 
 /// Token slots of a block.
 pub(crate) const BLOCK_TOKENS: usize = 16;
-
-/// Rounds that are timed; the one in the middle counts.
-const ROUNDS: usize = 5;
 
 /// bfloat16's NaN.
 const NAN: [u8; 2] = [0xC0, 0x7F];
@@ -101,26 +97,13 @@ impl Rig<CudaBackend> {
         Ok(Self::new(CudaBackend::new(&room.config, &layout, blocks, &options)?, &room))
     }
 
-    /// Device time of one turn, microseconds. All turns are recorded and run as one, so that the
-    /// host's time for submitting them isn't in it.
+    /// Device time of one turn, microseconds: [`CudaBackend::recorded_us`].
     pub(crate) fn time_us(
         &mut self,
         turns: usize,
-        mut operation: impl FnMut(&mut CudaBackend, usize) -> Result<(), EngineError>,
+        operation: impl FnMut(&mut CudaBackend, usize) -> Result<(), EngineError>,
     ) -> Result<f64> {
-        // What is chosen or loaded at first use is so now.
-        operation(&mut self.backend, 0)?;
-        let stream = Arc::clone(self.backend.stream());
-        let backend = &mut self.backend;
-        let graph = stream.capture(|| (0..turns).try_for_each(|turn| operation(backend, turn)))?;
-        graph.upload(&stream)?;
-        graph.launch(&stream)?;
-        let mut times_us = Vec::with_capacity(ROUNDS);
-        for _ in 0..ROUNDS {
-            times_us.push(f64::from(stream.time_us(|| graph.launch(&stream))?));
-        }
-        times_us.sort_by(f64::total_cmp);
-        Ok(times_us[ROUNDS / 2] / turns as f64)
+        Ok(self.backend.recorded_us(turns, operation)?)
     }
 }
 

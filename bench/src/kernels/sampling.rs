@@ -1,12 +1,10 @@
 //! Choosing tokens, scoring them, and feeding them to the next step.
 
-use std::sync::Arc;
-
 use anyhow::{Result, ensure};
 use engine::backend::Backend;
-use engine::backend::cuda::CudaBackend;
 use engine::batch::FedRow;
 use engine::config::WeightDtype;
+use engine::cuda::CudaBackend;
 use engine::weights::{Tensor, TensorData};
 use engine::{CpuBackend, LogitsFault, ModelConfig, SampleRow, Sampled, ScoreRow};
 use rand::RngExt as _;
@@ -213,15 +211,13 @@ impl Logits {
     fn time_us(&mut self, sampling: &Sampling, rows: usize) -> Result<f64> {
         let requests: Vec<_> = (0..rows).map(|row| request(row, sampling)).collect();
         let requests: Vec<_> = requests.iter().map(|request| (request.row, request)).collect();
-        let stream = Arc::clone(self.gpu.backend.stream());
         let mut least = f64::INFINITY;
         for _ in 0..CALLS {
             let mut pending = None;
-            let us = stream.time_us(|| {
-                pending = Some(self.gpu.backend.sample(&self.on_gpu, 0, &requests)?);
+            least = least.min(self.gpu.backend.time_us(|backend| {
+                pending = Some(backend.sample(&self.on_gpu, 0, &requests)?);
                 Ok(())
-            })?;
-            least = least.min(us.into());
+            })?);
             if let Some(pending) = pending {
                 self.gpu.backend.sampled(pending)?;
             }

@@ -5,13 +5,14 @@
 // - from: u32 [4 * words], 16-byte aligned
 // - sum: u32 [1]; written only so that the reads are not for nothing
 //
+// -DTHREADS: of a block.
 // Floor: 16 * words bytes over the bandwidth. Each thread has eight independent loads in flight.
 
 #include "common/common.cuh"
 
 constexpr int LOADS = 8;
 
-extern "C" __global__ void __launch_bounds__(512) read_all(const uint4* __restrict__ from, u64 words, u32* sum) {
+extern "C" __global__ void __launch_bounds__(THREADS) read_all(const uint4* __restrict__ from, u64 words, u32* sum) {
     u64 step = (u64)gridDim.x * blockDim.x;
     u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     u32 all = 0;

@@ -5,13 +5,6 @@
 
 #define INFINITY __int_as_float(0x7f800000)
 
-#ifndef SOFTMAX_COLS
-#define SOFTMAX_COLS 8192
-#endif
-#ifndef SOFTMAX_THREADS
-#define SOFTMAX_THREADS 512
-#endif
-
 struct MaxSum {
     float max, sum;
 };

@@ -5,16 +5,19 @@
 //! decode rows alone are recorded as CUDA graphs, one for each padded size.
 
 mod attention;
-pub mod driver;
-pub mod gemm;
-pub mod kv;
+mod driver;
+mod gemm;
+mod kv;
 pub mod measure;
 mod options;
-pub mod rows;
-pub mod sampling;
-pub mod step;
+mod rows;
+mod sampling;
+mod step;
 mod tensor;
-pub mod weights;
+mod weights;
+
+#[cfg(test)]
+mod testing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +28,6 @@ use words::TokenLogprob;
 use self::attention::PagedAttention;
 use self::driver::compiler::Compiler;
 use self::driver::device::{Device, Stream};
-use self::driver::element::ElementType;
 use self::driver::graph::Graph;
 use self::driver::memory::DeviceMemory;
 use self::gemm::choose::Projections;
@@ -43,6 +45,7 @@ use crate::error::{EngineError, LogitsFault};
 use crate::rope::Rope;
 use crate::weights::Tensor;
 
+pub use self::driver::element::ElementType;
 pub use self::driver::probe::{CudaUnavailable, GpuInfo, first_usable, libraries, probe};
 pub use self::options::CudaOptions;
 pub use self::step::batch::CudaBatch;
@@ -163,12 +166,6 @@ impl CudaBackend {
             stream,
             device,
         })
-    }
-
-    /// The stream that everything is submitted to, for measuring.
-    #[must_use]
-    pub fn stream(&self) -> &Arc<Stream> {
-        &self.stream
     }
 
     /// Binds the calling thread, which has to be whenever it changes.

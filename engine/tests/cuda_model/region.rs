@@ -1,19 +1,12 @@
 //! KV memory: what steps write, and the copies out of it and into it.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use engine::Model;
 use engine::backend::Backend;
 use engine::backend::cuda::CudaOptions;
-use engine::backend::cuda::driver::compiler::Compiler;
-use engine::backend::cuda::driver::device::{Device, Priority, Stream};
-use engine::backend::cuda::kv::CudaKv;
 use half::{bf16, f16};
-use kv_cache::region::conformance::{Subject, conformance};
-use kv_cache::{
-    BlockId, BlockRef, BlockVersion, Fence, KvCodec, KvLayout, KvRegion, PageRange, PageShape,
-};
+use kv_cache::{BlockId, BlockRef, BlockVersion, Fence, KvCodec, KvRegion, PageRange};
 use rstest::rstest;
 
 use crate::compare::errors;
@@ -228,20 +221,4 @@ fn a_sequence_goes_on_over_copied_and_carried_pages() {
     let whole = logits_in_chunks(&mut other, &tokens, &first, &[300]);
     let off = errors(&want, &whole[290 * 1000..], 1000);
     assert!(off.worst < 2e-2, "{off}");
-}
-
-#[test]
-#[ignore = "needs a GPU"]
-fn device_memory_conforms() {
-    let cuda = gpu(false);
-    let device = Device::open(cuda.ordinal, &cuda.library_folders).unwrap();
-    let stream = Arc::new(Stream::new(&device, Priority::High).unwrap());
-    let compiler = Compiler::new(&device, None).unwrap();
-    let layouts = [KvCodec::BF16, KvCodec::F16]
-        .map(|codec| KvLayout::whole(3, 2, PageShape::keys_and_values(8, 4), codec));
-    conformance(&layouts, |layout, blocks| {
-        let kv = Arc::new(CudaKv::new(&compiler, &stream, layout, blocks).unwrap());
-        let (fenced, stream) = (kv.clone(), stream.clone());
-        Subject { region: kv, fence: Box::new(move || fenced.fence(&stream).unwrap()) }
-    });
 }

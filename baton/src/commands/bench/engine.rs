@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use bench::engine::{EngineBench, Group, ModelSource, Progress, Shape};
+use bench::engine::{EngineBench, Group, Progress};
+use bench::{ModelSource, Shape};
 use clap::Args;
 
 use super::device::DeviceArgs;

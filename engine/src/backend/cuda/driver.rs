@@ -1,16 +1,19 @@
 //! CUDA made safe: devices, memory, streams, kernels, and the libraries that come with it.
 
-pub mod compiler;
-pub mod cublaslt;
-pub mod device;
-pub mod element;
+pub(super) mod compiler;
+pub(super) mod cublaslt;
+pub(super) mod device;
+pub(super) mod element;
 pub(crate) mod files;
-pub mod graph;
+pub(super) mod graph;
 pub(crate) mod green;
-pub mod kernel;
-pub mod library;
-pub mod memory;
-pub mod nvrtc;
+pub(super) mod kernel;
+pub(super) mod library;
+pub(super) mod memory;
+pub(super) mod nvrtc;
 pub(crate) mod probe;
-pub mod sources;
-pub mod tensor_map;
+pub(super) mod sources;
+pub(super) mod tensor_map;
+
+#[cfg(test)]
+mod tests;

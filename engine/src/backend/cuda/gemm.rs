@@ -1,6 +1,9 @@
 //! Products with weights: which kernel does which, and the kernels' twins.
 
 pub(crate) mod choose;
-pub mod library;
-pub mod skinny;
-pub mod tiled;
+pub(super) mod library;
+pub(super) mod skinny;
+pub(super) mod tiled;
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use super::driver::device::{Device, Stream};
 use super::driver::kernel::{Kernel, Launch, args};
 use super::driver::memory::DeviceMemory;
 use crate::error::EngineError;
-pub use fences::FenceTable;
+pub(super) use fences::FenceTable;
 use lanes::{Lane, Lanes, STAGINGS};
 
 /// Threads of the kernels.
@@ -43,7 +43,7 @@ const VECTOR_BYTES: usize = 16;
 /// Which blocks belong to whom is the pool's concern. A block that a submitted step may still write
 /// is not free until that step's fence has passed: [`KvRegion::scatter`] waits for no step.
 #[derive(Debug)]
-pub struct CudaKv {
+pub(super) struct CudaKv {
     layout: KvLayout,
     blocks: u32,
     memory: DeviceMemory,
@@ -86,7 +86,7 @@ impl CudaKv {
     ///
     /// # Errors
     /// [`EngineError::Device`] if memory runs out, or for pages that kernels can't copy.
-    pub fn new(
+    pub(super) fn new(
         compiler: &Compiler,
         stream: &Stream,
         layout: &KvLayout,
@@ -119,13 +119,13 @@ impl CudaKv {
 
     /// Blocks of each layer.
     #[must_use]
-    pub fn blocks(&self) -> u32 {
+    pub(super) fn blocks(&self) -> u32 {
         self.blocks
     }
 
     /// Where a layer's pages begin: `[blocks][page]`.
     #[must_use]
-    pub fn layer(&self, layer: u32) -> u64 {
+    pub(super) fn layer(&self, layer: u32) -> u64 {
         let pages = u64::from(layer) * u64::from(self.blocks);
         self.memory.address() + pages * self.layout.page_bytes() as u64
     }
@@ -134,7 +134,7 @@ impl CudaKv {
     ///
     /// # Errors
     /// As [`FenceTable::fence`].
-    pub fn fence(&self, stream: &Stream) -> Result<Fence, EngineError> {
+    pub(super) fn fence(&self, stream: &Stream) -> Result<Fence, EngineError> {
         self.fences.fence(stream)
     }
 
@@ -142,7 +142,7 @@ impl CudaKv {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn copy_block(
+    pub(super) fn copy_block(
         &self,
         stream: &Stream,
         from: BlockId,
@@ -359,3 +359,6 @@ impl Copy<'_> {
         1 + of_layer.windows(2).take_while(|pair| pair[1].block.0 == pair[0].block.0 + 1).count()
     }
 }
+
+#[cfg(test)]
+mod tests;

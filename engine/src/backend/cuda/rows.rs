@@ -31,7 +31,7 @@ const GRID_Y_MAX: usize = 65_535;
 
 /// The kernels for one model.
 #[derive(Clone, Debug)]
-pub struct RowKernels {
+pub(super) struct RowKernels {
     shape: RowShape,
     gather: Kernel,
     norm: Kernel,
@@ -42,7 +42,7 @@ pub struct RowKernels {
 
 /// What of a model these kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowShape {
+pub(super) struct RowShape {
     /// Of activations, weights and pages.
     pub element: ElementType,
     /// Elements of a hidden row.
@@ -55,7 +55,7 @@ pub struct RowShape {
 
 /// `hidden += delta; out = hidden / sqrt(mean(hidden^2) + eps) * weight`.
 #[derive(Clone, Copy, Debug)]
-pub struct AddNorm {
+pub(super) struct AddNorm {
     /// `[rows, hidden]`, updated if there is a `delta`.
     pub hidden: u64,
     /// `[rows, hidden]`.
@@ -73,7 +73,7 @@ pub struct AddNorm {
 /// `cos`, `sin`, `positions` and `slots` are read while the operation before may still run: copies
 /// or ordinary launches ahead of the step's first kernel must have written them.
 #[derive(Clone, Copy, Debug)]
-pub struct RopeAndCache {
+pub(super) struct RopeAndCache {
     /// `[rows, (heads + 2 * kv_heads) * head_dim]`; queries are rotated in place.
     pub qkv: u64,
     /// Whether keys are rotated in place, too, beside the copy in the pages.
@@ -96,7 +96,7 @@ pub struct RopeAndCache {
 
 /// The norm of single heads.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadNorm {
+pub(super) struct HeadNorm {
     /// `[head_dim]`.
     pub weight: u64,
     /// Added to the mean square.
@@ -110,7 +110,7 @@ impl RowKernels {
     ///
     /// # Errors
     /// As [`Compiler::module`]; [`EngineError::Device`] for a shape that the kernels don't do.
-    pub fn new(compiler: &Compiler, shape: RowShape) -> Result<Self, EngineError> {
+    pub(super) fn new(compiler: &Compiler, shape: RowShape) -> Result<Self, EngineError> {
         shape.validate()?;
         let module = compiler.module("rows.cu", &shape.defines())?;
         Ok(Self {
@@ -129,7 +129,7 @@ impl RowKernels {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn gather(
+    pub(super) fn gather(
         &self,
         stream: &Stream,
         (table, index, out): (u64, u64, u64),
@@ -146,7 +146,12 @@ impl RowKernels {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn add_norm(&self, stream: &Stream, it: AddNorm, rows: usize) -> Result<(), EngineError> {
+    pub(super) fn add_norm(
+        &self,
+        stream: &Stream,
+        it: AddNorm,
+        rows: usize,
+    ) -> Result<(), EngineError> {
         let launch = Launch {
             grid: [rows as u32, 1, 1],
             block: self.shape.norm_threads() as u32,
@@ -163,7 +168,7 @@ impl RowKernels {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn rope_and_cache(
+    pub(super) fn rope_and_cache(
         &self,
         stream: &Stream,
         it: RopeAndCache,
@@ -207,7 +212,7 @@ impl RowKernels {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn silu_mul(
+    pub(super) fn silu_mul(
         &self,
         stream: &Stream,
         gate_up: u64,
@@ -226,7 +231,7 @@ impl RowKernels {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn advance(
+    pub(super) fn advance(
         &self,
         stream: &Stream,
         (tokens, sampled, source): (u64, u64, u64),

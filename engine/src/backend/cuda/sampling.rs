@@ -13,7 +13,7 @@ use super::driver::kernel::{Kernel, Launch, args};
 use super::driver::memory::{DeviceMemory, PinnedMemory};
 use crate::error::{EngineError, LogitsFault};
 use request::Choice;
-pub use request::{Answer, Requests};
+pub(super) use request::{Answer, Requests};
 
 /// Threads of `greedy`.
 const GREEDY_THREADS: u32 = 256;
@@ -47,7 +47,7 @@ const SLOT_BYTES: usize = 256 << 10;
 
 /// Chooses and scores for one model, on one stream.
 #[derive(Debug)]
-pub struct Sampler {
+pub(super) struct Sampler {
     device: Device,
     greedy: Kernel,
     choose: Kernel,
@@ -102,7 +102,7 @@ impl Sampler {
     ///
     /// # Errors
     /// As [`Compiler::module`]; [`EngineError::Device`] if memory runs out.
-    pub fn new(
+    pub(super) fn new(
         compiler: &Compiler,
         stream: &Stream,
         (vocab, stride): (usize, usize),
@@ -133,7 +133,7 @@ impl Sampler {
 
     /// An empty list for `count` requests of this sampler.
     #[must_use]
-    pub fn requests(&self, count: usize) -> Requests {
+    pub(super) fn requests(&self, count: usize) -> Requests {
         Requests::new(self.plan.vocab, self.plan.aligned, count)
     }
 
@@ -145,14 +145,14 @@ impl Sampler {
     ///
     /// # Errors
     /// [`EngineError::Device`] if there are too many requests, or the driver refuses.
-    pub fn submit(
+    pub(super) fn submit(
         &mut self,
         stream: &Stream,
         logits: u64,
         requests: &Requests,
         tokens: u64,
     ) -> Result<Pending, EngineError> {
-        let count = requests.len();
+        let count = requests.count();
         if count > self.rows_max {
             return Err(EngineError::Device(format!(
                 "{count} requests for a sampler of {}",
@@ -185,7 +185,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the kernels failed.
-    pub fn finish(&mut self, pending: Pending) -> Result<Vec<Answer>, EngineError> {
+    pub(super) fn finish(&mut self, pending: Pending) -> Result<Vec<Answer>, EngineError> {
         self.answers(pending, Choice::answer)
     }
 
@@ -193,7 +193,7 @@ impl Sampler {
     ///
     /// # Errors
     /// As [`Sampler::finish`].
-    pub fn finish_scores(
+    pub(super) fn finish_scores(
         &mut self,
         pending: Pending,
     ) -> Result<Vec<Result<TokenLogprob, LogitsFault>>, EngineError> {

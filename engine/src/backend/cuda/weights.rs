@@ -1,5 +1,8 @@
 //! Weights on the device, and how they come there.
 
 pub(crate) mod load;
-pub mod random;
-pub mod upload;
+pub(super) mod random;
+pub(super) mod upload;
+
+#[cfg(test)]
+mod tests;

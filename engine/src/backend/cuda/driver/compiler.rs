@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::device::{Device, failed};
 use super::files::write_whole;
 use super::kernel::Kernel;
-use super::nvrtc::{Compiled, Nvrtc, Unit};
+use super::nvrtc::{Compiled, Unit};
 use super::sources::{self, HEADERS};
 use crate::error::EngineError;
 
@@ -30,7 +30,7 @@ const CACHE_MARK: &[u8; 8] = b"baton\0c2";
 
 /// Compiles and loads kernels for one device.
 #[derive(Debug)]
-pub struct Compiler {
+pub(crate) struct Compiler {
     device: Device,
     /// Where cubins are kept; nowhere if `None`.
     cache: Option<PathBuf>,
@@ -40,13 +40,13 @@ pub struct Compiler {
 
 /// The constants of a compilation: `-DNAME=value` and `-DNAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Defines {
+pub(crate) struct Defines {
     values: BTreeMap<String, Option<String>>,
 }
 
 /// Loaded machine code; clones are the same one.
 #[derive(Clone, Debug)]
-pub struct Module {
+pub(crate) struct Module {
     loaded: Arc<Loaded>,
 }
 
@@ -57,32 +57,13 @@ struct Loaded {
     raw: sys::CUmodule,
 }
 
-/// Compiles a kernel file.
-///
-/// - `architecture`: a real one, e.g. `sm_90a`.
-/// - `extra`: options beside the usual ones.
-///
-/// # Errors
-/// [`EngineError::Device`] with the compiler's messages.
-pub fn compile(
-    nvrtc: &Nvrtc,
-    file: &str,
-    defines: &Defines,
-    architecture: &str,
-    extra: &[&str],
-) -> Result<Compiled, EngineError> {
-    let mut options = options(defines, architecture);
-    options.extend(extra.iter().map(|&option| option.to_owned()));
-    nvrtc.compile(&unit(file, &options)?)
-}
-
-fn unit<'a>(file: &'a str, options: &'a [String]) -> Result<Unit<'a>, EngineError> {
+pub(super) fn unit<'a>(file: &'a str, options: &'a [String]) -> Result<Unit<'a>, EngineError> {
     let source = sources::source(file)
         .ok_or_else(|| EngineError::Device(format!("there is no kernel file {file}")))?;
     Ok(Unit { name: file, source, headers: HEADERS, options })
 }
 
-fn options(defines: &Defines, architecture: &str) -> Vec<String> {
+pub(super) fn options(defines: &Defines, architecture: &str) -> Vec<String> {
     let mut options = vec![
         format!("--gpu-architecture={architecture}"),
         "--std=c++17".to_owned(),
@@ -120,13 +101,13 @@ impl Compiler {
     ///
     /// # Errors
     /// None now: what is missing is told when something has to be compiled.
-    pub fn new(device: &Device, cache: Option<PathBuf>) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &Device, cache: Option<PathBuf>) -> Result<Self, EngineError> {
         Ok(Self { device: device.clone(), cache, loaded: Mutex::default() })
     }
 
     /// The device it compiles for.
     #[must_use]
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
@@ -135,7 +116,7 @@ impl Compiler {
     /// # Errors
     /// [`EngineError::Device`] if it doesn't compile or load, or has to be compiled and the
     /// run-time compiler is missing.
-    pub fn module(&self, file: &str, defines: &Defines) -> Result<Module, EngineError> {
+    pub(crate) fn module(&self, file: &str, defines: &Defines) -> Result<Module, EngineError> {
         let options = options(defines, &self.device.properties().architecture());
         let unit = unit(file, &options)?;
         let key = key(&unit);
@@ -152,7 +133,7 @@ impl Compiler {
     ///
     /// # Errors
     /// As [`Compiler::module`]: the first that failed.
-    pub fn modules(&self, units: &[(&str, Defines)]) -> Result<Vec<Module>, EngineError> {
+    pub(crate) fn modules(&self, units: &[(&str, Defines)]) -> Result<Vec<Module>, EngineError> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = units
                 .iter()
@@ -181,11 +162,12 @@ impl Compiler {
         }
         let nvrtc = nvrtc?;
         let start = Instant::now();
-        let Compiled { cubin, .. } = nvrtc.compile(unit)?;
+        let Compiled { cubin, log } = nvrtc.compile(unit)?;
         let made = Kept { version: nvrtc.version(), cubin };
         tracing::debug!(
             kernel = unit.name,
             milliseconds = start.elapsed().as_millis() as u64,
+            %log,
             "compiled"
         );
         if let Some(file) = file
@@ -227,20 +209,20 @@ fn write_cached(file: &Path, kept: &Kept) -> std::io::Result<()> {
 impl Defines {
     /// None.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// With `-Dname=value`.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Display) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl Display) -> Self {
         self.values.insert(name.to_owned(), Some(value.to_string()));
         self
     }
 
     /// With `-Dname`.
     #[must_use]
-    pub fn flag(mut self, name: &str) -> Self {
+    pub(crate) fn flag(mut self, name: &str) -> Self {
         self.values.insert(name.to_owned(), None);
         self
     }
@@ -268,7 +250,7 @@ impl Module {
     ///
     /// # Errors
     /// [`EngineError::Device`] if there is none of this name.
-    pub fn kernel(&self, name: &str) -> Result<Kernel, EngineError> {
+    pub(crate) fn kernel(&self, name: &str) -> Result<Kernel, EngineError> {
         Kernel::find(self, name)
     }
 

@@ -20,8 +20,9 @@ const OPERATION_TRANSPOSED: i32 = 1;
 
 /// The library's functions.
 #[derive(Clone, Copy, Debug)]
-pub struct CublasLt {
+pub(crate) struct CublasLt {
     calls: Calls,
+    /// As the library writes it, e.g. 130100.
     version: usize,
 }
 
@@ -157,21 +158,11 @@ pub(crate) struct Workspace {
     pub(crate) bytes: usize,
 }
 
-/// How sums may be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Sums {
-    /// In parts by several blocks, added at the end, where that is faster.
-    Split,
-    /// Each by one block.
-    Whole,
-}
-
 /// What suggestions must do with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Preference {
     /// That all operands have, bytes.
     pub(crate) alignment: u32,
-    pub(crate) sums: Sums,
     pub(crate) workspace: Workspace,
 }
 
@@ -202,12 +193,6 @@ impl CublasLt {
         // SAFETY: returns a constant.
         let version = unsafe { (calls.version)() };
         Ok(Self { calls, version })
-    }
-
-    /// As the library writes it, e.g. 130100.
-    #[must_use]
-    pub fn version(&self) -> usize {
-        self.version
     }
 }
 
@@ -293,7 +278,6 @@ impl Calls {
             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES as B,
             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES as C,
             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES as D,
-            CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK as REDUCTIONS,
         };
         let mut raw: cublasLtMatmulPreference_t = std::ptr::null_mut();
         // SAFETY: writes one pointer.
@@ -307,10 +291,6 @@ impl Calls {
         set(WORKSPACE, (&raw const wanted.workspace.bytes).cast(), size_of::<usize>())?;
         for operand in [A, B, C, D] {
             set(operand, (&raw const wanted.alignment).cast(), size_of::<u32>())?;
-        }
-        if wanted.sums == Sums::Whole {
-            let none = 0_u32;
-            set(REDUCTIONS, (&raw const none).cast(), size_of::<u32>())?;
         }
         Ok(preference)
     }

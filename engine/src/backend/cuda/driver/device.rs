@@ -19,7 +19,7 @@ pub(crate) const CAPABILITY_MIN: (u32, u32) = (8, 0);
 
 /// An open GPU; clones are the same one.
 #[derive(Clone, Debug)]
-pub struct Device {
+pub(crate) struct Device {
     open: Arc<OpenDevice>,
 }
 
@@ -32,7 +32,7 @@ struct OpenDevice {
 
 /// What a GPU is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Properties {
+pub(crate) struct Properties {
     /// As the driver calls it, e.g. `NVIDIA H100 80GB HBM3`.
     pub name: String,
     /// Major and minor, e.g. `(9, 0)`.
@@ -49,7 +49,7 @@ pub struct Properties {
 
 /// How urgent a stream's work is where several have work waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// Work that nobody waits for.
     #[default]
     Normal,
@@ -61,7 +61,7 @@ pub enum Priority {
 
 /// Work in order. Safe to use from several threads; the order is then theirs to make.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     device: Device,
     raw: sys::CUstream,
     multiprocessors: u32,
@@ -71,7 +71,7 @@ pub struct Stream {
 
 /// A point in a stream's work.
 #[derive(Debug)]
-pub struct Event {
+pub(crate) struct Event {
     device: Device,
     raw: sys::CUevent,
 }
@@ -86,7 +86,7 @@ impl Device {
     /// # Errors
     /// [`EngineError::Device`] says what is missing and what to do: no driver, one that is too old,
     /// no such GPU, or one without the instructions that the kernels use.
-    pub fn open(ordinal: usize, library_folders: &[PathBuf]) -> Result<Self, EngineError> {
+    pub(crate) fn open(ordinal: usize, library_folders: &[PathBuf]) -> Result<Self, EngineError> {
         library::require_driver(library_folders)
             .map_err(|why| EngineError::Device(why.to_string()))?;
         let count = result::device::get_count().map_err(|why| failed("counting GPUs", why))?;
@@ -109,13 +109,13 @@ impl Device {
 
     /// What it is.
     #[must_use]
-    pub fn properties(&self) -> &Properties {
+    pub(crate) fn properties(&self) -> &Properties {
         &self.open.properties
     }
 
     /// CUDA's other libraries, found and loaded when first asked for.
     #[must_use]
-    pub fn libraries(&self) -> &Libraries {
+    pub(crate) fn libraries(&self) -> &Libraries {
         &self.open.libraries
     }
 
@@ -123,7 +123,7 @@ impl Device {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn bind(&self) -> Result<(), EngineError> {
+    pub(crate) fn bind(&self) -> Result<(), EngineError> {
         self.open.context.bind_to_thread().map_err(|why| failed("binding a thread", why))
     }
 
@@ -131,7 +131,7 @@ impl Device {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn free_memory(&self) -> Result<u64, EngineError> {
+    pub(crate) fn free_memory(&self) -> Result<u64, EngineError> {
         let (free, _) =
             self.open.context.mem_get_info().map_err(|why| failed("asking for memory", why))?;
         Ok(free as u64)
@@ -141,14 +141,14 @@ impl Device {
     ///
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
-    pub fn synchronize(&self) -> Result<(), EngineError> {
+    pub(crate) fn synchronize(&self) -> Result<(), EngineError> {
         self.open.context.synchronize().map_err(|why| failed("waiting for the GPU", why))
     }
 
     /// Whether processes work on it at the same time, by NVIDIA's Multi-Process Service, rather than by
     /// turns.
     #[must_use]
-    pub fn is_shared_by_mps(&self) -> bool {
+    pub(crate) fn is_shared_by_mps(&self) -> bool {
         // Drivers that don't know the question know no answer.
         let enabled = Attribute::CU_DEVICE_ATTRIBUTE_MPS_ENABLED;
         self.open.context.attribute(enabled).is_ok_and(|enabled| enabled != 0)
@@ -158,7 +158,7 @@ impl Device {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn uuid(&self) -> Result<String, EngineError> {
+    pub(crate) fn uuid(&self) -> Result<String, EngineError> {
         let uuid = self.open.context.uuid().map_err(|why| failed("naming a GPU", why))?;
         Ok(uuid.bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
@@ -205,7 +205,7 @@ impl Properties {
     ///
     /// Hopper's tensor cores and copy engine are reached by instructions of the variant `a` alone.
     #[must_use]
-    pub fn architecture(&self) -> String {
+    pub(crate) fn architecture(&self) -> String {
         match self.capability {
             (9, 0) => "sm_90a".to_owned(),
             (major, minor) => format!("sm_{major}{minor}"),
@@ -220,7 +220,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn new(device: &Device, priority: Priority) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &Device, priority: Priority) -> Result<Self, EngineError> {
         device.bind()?;
         let raw = create_stream(priority).map_err(|why| failed("making a stream", why))?;
         let multiprocessors = device.properties().multiprocessors;
@@ -247,7 +247,7 @@ impl Stream {
 
     /// Whose stream it is.
     #[must_use]
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
@@ -258,7 +258,7 @@ impl Stream {
 
     /// Multiprocessors that its work runs on.
     #[must_use]
-    pub fn multiprocessors(&self) -> u32 {
+    pub(crate) fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
 
@@ -266,7 +266,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
-    pub fn synchronize(&self) -> Result<(), EngineError> {
+    pub(crate) fn synchronize(&self) -> Result<(), EngineError> {
         // SAFETY: the handle is valid while `self` is.
         unsafe { result::stream::synchronize(self.raw) }
             .map_err(|why| failed("waiting for a stream", why))
@@ -276,7 +276,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn is_capturing(&self) -> Result<bool, EngineError> {
+    pub(crate) fn is_capturing(&self) -> Result<bool, EngineError> {
         // SAFETY: the handle is valid while `self` is.
         let status = unsafe { result::stream::is_capturing(self.raw) }
             .map_err(|why| failed("asking for a capture", why))?;
@@ -287,7 +287,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn record(&self, event: &Event) -> Result<(), EngineError> {
+    pub(crate) fn record(&self, event: &Event) -> Result<(), EngineError> {
         // SAFETY: both handles are valid while their owners are.
         unsafe { result::event::record(event.raw, self.raw) }
             .map_err(|why| failed("recording an event", why))
@@ -297,7 +297,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn wait(&self, event: &Event) -> Result<(), EngineError> {
+    pub(crate) fn wait(&self, event: &Event) -> Result<(), EngineError> {
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both handles are valid while their owners are.
         unsafe { result::stream::wait_event(self.raw, event.raw, flags) }
@@ -308,7 +308,7 @@ impl Stream {
     ///
     /// # Errors
     /// What `work` says, and [`EngineError::Device`] if what it submitted failed.
-    pub fn time_us(
+    pub(crate) fn time_us(
         &self,
         work: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<f32, EngineError> {
@@ -362,7 +362,7 @@ impl Event {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn new(device: &Device) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &Device) -> Result<Self, EngineError> {
         Self::create(device, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
 
@@ -370,7 +370,7 @@ impl Event {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn patient(device: &Device) -> Result<Self, EngineError> {
+    pub(crate) fn patient(device: &Device) -> Result<Self, EngineError> {
         let sleeps = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32;
         let no_time = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
         device.bind()?;
@@ -386,7 +386,7 @@ impl Event {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn timed(device: &Device) -> Result<Self, EngineError> {
+    pub(crate) fn timed(device: &Device) -> Result<Self, EngineError> {
         Self::create(device, sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 
@@ -400,7 +400,7 @@ impl Event {
     ///
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
-    pub fn is_done(&self) -> Result<bool, EngineError> {
+    pub(crate) fn is_done(&self) -> Result<bool, EngineError> {
         // SAFETY: the handle is valid while `self` is.
         match unsafe { result::event::query(self.raw) } {
             Ok(()) => Ok(true),
@@ -413,7 +413,7 @@ impl Event {
     ///
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
-    pub fn synchronize(&self) -> Result<(), EngineError> {
+    pub(crate) fn synchronize(&self) -> Result<(), EngineError> {
         // SAFETY: the handle is valid while `self` is.
         unsafe { result::event::synchronize(self.raw) }
             .map_err(|why| failed("waiting for an event", why))
@@ -423,7 +423,7 @@ impl Event {
     ///
     /// # Errors
     /// [`EngineError::Device`] if they are not.
-    pub fn us_since(&self, earlier: &Self) -> Result<f32, EngineError> {
+    pub(crate) fn us_since(&self, earlier: &Self) -> Result<f32, EngineError> {
         // SAFETY: the handles are valid while their owners are.
         let ms = unsafe { result::event::elapsed(earlier.raw, self.raw) }
             .map_err(|why| failed("timing", why))?;

@@ -11,7 +11,7 @@ use crate::error::EngineError;
 /// It keeps the addresses and arguments it was recorded with. Whoever holds it keeps the memory and
 /// the kernels alive that it uses.
 #[derive(Debug)]
-pub struct Graph {
+pub(crate) struct Graph {
     device: Device,
     raw: sys::CUgraphExec,
 }
@@ -32,7 +32,7 @@ impl Stream {
     ///
     /// # Errors
     /// What `work` says; [`EngineError::Device`] if the driver can't make a graph of it.
-    pub fn capture(
+    pub(crate) fn capture(
         &self,
         work: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<Graph, EngineError> {
@@ -102,7 +102,7 @@ impl Graph {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn launch(&self, stream: &Stream) -> Result<(), EngineError> {
+    pub(crate) fn launch(&self, stream: &Stream) -> Result<(), EngineError> {
         // SAFETY: both handles are valid while their owners are, and `Graph` is not `Sync`.
         unsafe { result::graph::launch(self.raw, stream.raw()) }
             .map_err(|why| failed("launching a graph", why))
@@ -112,7 +112,7 @@ impl Graph {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn upload(&self, stream: &Stream) -> Result<(), EngineError> {
+    pub(crate) fn upload(&self, stream: &Stream) -> Result<(), EngineError> {
         // SAFETY: as for `launch`.
         unsafe { result::graph::upload(self.raw, stream.raw()) }
             .map_err(|why| failed("uploading a graph", why))

@@ -22,7 +22,7 @@ const SHARED_BYTES_USUAL: u32 = 48 << 10;
 
 /// An entry of a compiled module. Keeps the module loaded; clones are the same one.
 #[derive(Clone, Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     entry: Arc<Entry>,
 }
 
@@ -40,7 +40,7 @@ struct Entry {
 
 /// How a kernel is launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Launch {
+pub(crate) struct Launch {
     /// Blocks along x, y and z; none of them 0.
     pub grid: [u32; 3],
     /// Threads of a block.
@@ -59,11 +59,11 @@ pub struct Launch {
 ///
 /// # Safety
 /// The type is plain data, and laid out as the kernel's parameter is.
-pub unsafe trait Argument {}
+pub(crate) unsafe trait Argument {}
 
 /// A pointer to one argument, and its size.
 #[derive(Clone, Copy, Debug)]
-pub struct ArgumentRef<'a> {
+pub(crate) struct ArgumentRef<'a> {
     value: *const c_void,
     bytes: usize,
     _value: PhantomData<&'a ()>,
@@ -98,7 +98,7 @@ unsafe impl Argument for TensorMap {}
 impl<'a> ArgumentRef<'a> {
     /// Refers to a value for one launch.
     #[must_use]
-    pub fn new<T: Argument>(value: &'a T) -> Self {
+    pub(crate) fn new<T: Argument>(value: &'a T) -> Self {
         Self { value: std::ptr::from_ref(value).cast(), bytes: size_of::<T>(), _value: PhantomData }
     }
 }
@@ -123,7 +123,7 @@ impl Kernel {
 
     /// The entry's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.entry.name
     }
 
@@ -132,7 +132,7 @@ impl Kernel {
     /// # Errors
     /// [`EngineError::Device`] if the arguments are not the kernel's, or the driver refuses the
     /// launch. What fails while it runs is told by whatever waits for the stream.
-    pub fn launch(
+    pub(crate) fn launch(
         &self,
         stream: &Stream,
         launch: Launch,

@@ -49,7 +49,7 @@ const PYTHON_WAIT: Duration = Duration::from_secs(2);
 
 /// The libraries beside the driver; each is looked for once, when it is first asked for.
 #[derive(Debug)]
-pub struct Libraries {
+pub(crate) struct Libraries {
     folders: Vec<PathBuf>,
     python_folders: OnceLock<Vec<PathBuf>>,
     nvrtc: OnceLock<Result<Nvrtc, EngineError>>,
@@ -138,7 +138,7 @@ fn display_version(version: i32) -> String {
 impl Libraries {
     /// Looks in `folders` first, then where the system and Python keep libraries.
     #[must_use]
-    pub fn new(folders: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(folders: Vec<PathBuf>) -> Self {
         Self {
             folders,
             python_folders: OnceLock::new(),
@@ -151,7 +151,7 @@ impl Libraries {
     ///
     /// # Errors
     /// [`EngineError::Device`] says where it was looked for and what to install.
-    pub fn nvrtc(&self) -> Result<&Nvrtc, EngineError> {
+    pub(crate) fn nvrtc(&self) -> Result<&Nvrtc, EngineError> {
         let load = || self.load(&NVRTC).and_then(Nvrtc::new);
         self.nvrtc.get_or_init(load).as_ref().map_err(EngineError::clone)
     }
@@ -160,7 +160,7 @@ impl Libraries {
     ///
     /// # Errors
     /// [`EngineError::Device`] says where it was looked for and what to install.
-    pub fn cublaslt(&self) -> Result<&CublasLt, EngineError> {
+    pub(crate) fn cublaslt(&self) -> Result<&CublasLt, EngineError> {
         let load = || self.load(&CUBLASLT).and_then(CublasLt::new);
         self.cublaslt.get_or_init(load).as_ref().map_err(EngineError::clone)
     }

@@ -14,7 +14,7 @@ use crate::error::EngineError;
 /// Made by `cuMemAlloc`, never by a pool, so that other processes can be given a handle to it.
 /// Aligned to 256 bytes at least.
 #[derive(Debug)]
-pub struct DeviceMemory {
+pub(crate) struct DeviceMemory {
     device: Device,
     address: u64,
     bytes: usize,
@@ -22,7 +22,7 @@ pub struct DeviceMemory {
 
 /// Host memory that the device reads and writes directly. Its contents begin as zeros.
 #[derive(Debug)]
-pub struct PinnedMemory {
+pub(crate) struct PinnedMemory {
     device: Device,
     host: *mut u8,
     bytes: usize,
@@ -35,7 +35,7 @@ impl DeviceMemory {
     ///
     /// # Errors
     /// [`EngineError::Device`] says how much was wanted and how much is free.
-    pub fn new(device: &Device, bytes: usize) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &Device, bytes: usize) -> Result<Self, EngineError> {
         device.bind()?;
         // The driver has no allocation of no bytes.
         // SAFETY: nothing is read before it is written; that is the user's part, and no concern of
@@ -47,19 +47,19 @@ impl DeviceMemory {
 
     /// Where it begins; valid on the device, and never to be followed on the host.
     #[must_use]
-    pub fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.address
     }
 
     /// How long it is.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whose memory it is.
     #[must_use]
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 }
@@ -99,7 +99,7 @@ impl PinnedMemory {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the system has no more memory to pin.
-    pub fn new(device: &Device, bytes: usize) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &Device, bytes: usize) -> Result<Self, EngineError> {
         device.bind()?;
         // Of use to every context of the process, not just to the one current here.
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE;
@@ -116,13 +116,13 @@ impl PinnedMemory {
 
     /// Where it begins, for the device and for the host alike.
     #[must_use]
-    pub fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.host as u64
     }
 
     /// How long it is.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
@@ -130,7 +130,7 @@ impl PinnedMemory {
     ///
     /// Whoever submitted work that writes here waits for it first.
     #[must_use]
-    pub fn as_slice<T: Pod>(&self) -> &[T] {
+    pub(crate) fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: `bytes` initialized bytes, aligned to a page; any bits make a `T`. That the device
         // isn't writing is the user's part, as documented.
         unsafe { std::slice::from_raw_parts(self.host.cast(), self.bytes / size_of::<T>()) }
@@ -138,7 +138,7 @@ impl PinnedMemory {
 
     /// As [`PinnedMemory::as_slice`]; whoever submitted work that reads here waits for it first.
     #[must_use]
-    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+    pub(crate) fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: as for `as_slice`, and `self` is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.host.cast(), self.bytes / size_of::<T>()) }
     }
@@ -168,7 +168,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), EngineError> {
+    pub(crate) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), EngineError> {
         if bytes == 0 {
             return Ok(());
         }
@@ -183,7 +183,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<(), EngineError> {
+    pub(crate) fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<(), EngineError> {
         if bytes == 0 {
             return Ok(());
         }
@@ -197,7 +197,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the copy or anything before it in the stream failed.
-    pub fn write<T: Pod>(&self, address: u64, values: &[T]) -> Result<(), EngineError> {
+    pub(crate) fn write<T: Pod>(&self, address: u64, values: &[T]) -> Result<(), EngineError> {
         if values.is_empty() {
             return Ok(());
         }
@@ -211,7 +211,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the copy or anything before it in the stream failed.
-    pub fn read<T: Pod>(&self, values: &mut [T], address: u64) -> Result<(), EngineError> {
+    pub(crate) fn read<T: Pod>(&self, values: &mut [T], address: u64) -> Result<(), EngineError> {
         if values.is_empty() {
             return Ok(());
         }

@@ -10,14 +10,14 @@ use crate::error::EngineError;
 
 /// The compiler's functions.
 #[derive(Clone, Copy, Debug)]
-pub struct Nvrtc {
+pub(crate) struct Nvrtc {
     calls: Calls,
     version: (i32, i32),
 }
 
 /// What is compiled.
 #[derive(Clone, Copy, Debug)]
-pub struct Unit<'a> {
+pub(crate) struct Unit<'a> {
     /// The file's name, for messages and line tables.
     pub name: &'a str,
     /// Its text.
@@ -30,7 +30,7 @@ pub struct Unit<'a> {
 
 /// What came out.
 #[derive(Clone, Debug)]
-pub struct Compiled {
+pub(crate) struct Compiled {
     /// Machine code for one architecture.
     pub cubin: Vec<u8>,
     /// Warnings, and what `--ptxas-options=-v` tells of registers and spills.
@@ -84,7 +84,7 @@ impl Nvrtc {
 
     /// Major and minor, e.g. `(13, 0)`.
     #[must_use]
-    pub fn version(&self) -> (i32, i32) {
+    pub(crate) fn version(&self) -> (i32, i32) {
         self.version
     }
 
@@ -92,7 +92,7 @@ impl Nvrtc {
     ///
     /// # Errors
     /// [`EngineError::Device`] with the compiler's messages.
-    pub fn compile(&self, unit: &Unit<'_>) -> Result<Compiled, EngineError> {
+    pub(crate) fn compile(&self, unit: &Unit<'_>) -> Result<Compiled, EngineError> {
         let program = Program::new(self.calls, unit)?;
         let options = c_strings(unit.options.iter().map(String::as_str))?;
         let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();

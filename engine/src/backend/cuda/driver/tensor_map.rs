@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use cudarc::driver::sys;
 
 use super::device::failed;
-pub use super::element::ElementType;
+pub(crate) use super::element::ElementType;
 use crate::error::EngineError;
 
 /// Dimensions that the hardware knows.
@@ -24,7 +24,7 @@ const BOX_MAX: u32 = 256;
 /// zeros. Passed to kernels by value, as a `__grid_constant__` parameter.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub struct TensorMap {
+pub(crate) struct TensorMap {
     words: [u64; 16],
 }
 
@@ -42,7 +42,7 @@ impl TensorMap {
     ///
     /// # Errors
     /// [`EngineError::Device`] says which of these doesn't hold.
-    pub fn new(
+    pub(crate) fn new(
         address: u64,
         element: ElementType,
         dims: &[u64],
@@ -84,7 +84,7 @@ impl TensorMap {
     ///
     /// # Errors
     /// As [`TensorMap::new`].
-    pub fn of_rows(
+    pub(crate) fn of_rows(
         (address, rows, cols): (u64, usize, usize),
         element: ElementType,
         box_rows: usize,

@@ -1,6 +1,6 @@
 //! Products with weights: the kernels for few rows and for many where they win, the library elsewhere.
 
-use super::library::{Matmul, Product, Tuning};
+use super::library::{Matmul, Product};
 use super::skinny::{SkinnyKind, SkinnyMatmul, SkinnyProduct, SkinnyShape};
 use super::tiled::{TiledKind, TiledMatmul, TiledProduct, TiledShape};
 use crate::backend::Linear;
@@ -36,11 +36,10 @@ impl Projections {
         let shapes = if options.portable { Vec::new() } else { shapes(config) };
         let many: Vec<_> = shapes.iter().filter_map(tiled).collect();
         let rows_max = options.step_rows_max as usize;
-        let tuning = Tuning::Measured { cache: options.kernel_cache.clone() };
         Ok(Self {
             few_rows: SkinnyMatmul::new(compiler, element, &shapes)?,
             many_rows: TiledMatmul::new(compiler, element, &many, rows_max)?,
-            library: Matmul::new(compiler.device(), tuning)?,
+            library: Matmul::new(compiler.device(), options.kernel_cache.as_deref())?,
         })
     }
 

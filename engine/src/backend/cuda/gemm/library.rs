@@ -8,12 +8,12 @@
 mod choices;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use parking_lot::Mutex;
 
 use crate::backend::cuda::driver::cublaslt::{
-    Algorithm, Handle, Operands, Preference, Problem, Shape, Sums, Workspace,
+    Algorithm, Handle, Operands, Preference, Problem, Shape, Workspace,
 };
 use crate::backend::cuda::driver::device::{Device, Event, Stream};
 use crate::backend::cuda::driver::element::ElementType;
@@ -46,12 +46,9 @@ const READY_MAX: usize = 1024;
 
 /// Computes `x * weight^T` on one device. Its workspace serves one stream at a time.
 #[derive(Debug)]
-pub struct Matmul {
-    device: Device,
+pub(crate) struct Matmul {
     handle: Handle,
     workspace: DeviceMemory,
-    tunes: bool,
-    sums: Sums,
     choices: Mutex<Choices>,
     /// As they ran before: the library takes some 20 us to describe one.
     ready: Mutex<HashMap<Key, Ready>>,
@@ -66,7 +63,7 @@ struct Ready {
 
 /// One product: `out[rows, outputs] = x[rows, inputs] * weight[outputs, inputs]^T (+ bias)`.
 #[derive(Clone, Copy, Debug)]
-pub struct Product {
+pub(crate) struct Product {
     /// `[rows, inputs]`, rows `x_stride` elements apart.
     pub x: u64,
     /// `[outputs, inputs]`, contiguous.
@@ -91,59 +88,35 @@ pub struct Product {
     pub out_element: ElementType,
 }
 
-/// How a product's algorithm is chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tuning {
-    /// The library's favourite. Nothing is measured.
-    Off,
-    /// The fastest, measured when a shape is first needed, except during a capture.
-    Measured {
-        /// Where choices are kept for the next start.
-        cache: Option<PathBuf>,
-    },
-}
-
 // === impl Matmul ===
 
 impl Matmul {
     /// Starts the library on a device.
     ///
+    /// - `cache`: where choices are kept for the next start; nowhere if `None`.
+    ///
     /// # Errors
     /// [`EngineError::Device`] if the library is missing, says what to install, or if there is no
     /// memory for its workspace.
-    pub fn new(device: &Device, tuning: Tuning) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &Device, cache: Option<&Path>) -> Result<Self, EngineError> {
         let library = *device.libraries().cublaslt()?;
         device.bind()?;
         let handle = Handle::new(library)?;
         let workspace = DeviceMemory::new(device, WORKSPACE_BYTES)?;
-        let (tunes, cache) = match tuning {
-            Tuning::Off => (false, None),
-            Tuning::Measured { cache } => (true, cache),
-        };
         let maker = format!("{}, cublasLt {}", device.properties().name, handle.version());
-        let choices = Mutex::new(Choices::open(cache.as_deref(), &maker));
-        let sums = Sums::Split;
-        let (device, ready) = (device.clone(), Mutex::default());
-        Ok(Self { device, handle, workspace, tunes, sums, choices, ready })
-    }
-
-    /// Uses only algorithms that take each sum in one piece and in order, so that a row's result
-    /// doesn't depend on how many rows there are. Costs where there are few tiles to compute.
-    #[must_use]
-    pub fn with_whole_sums(mut self) -> Self {
-        self.sums = Sums::Whole;
-        self
+        let choices = Mutex::new(Choices::open(cache, &maker));
+        Ok(Self { handle, workspace, choices, ready: Mutex::default() })
     }
 
     /// Submits a product. May be called in a capture, where it measures nothing.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the library knows no way to compute it, or refuses.
-    pub fn run(&self, stream: &Stream, product: &Product) -> Result<(), EngineError> {
+    pub(crate) fn run(&self, stream: &Stream, product: &Product) -> Result<(), EngineError> {
         let Some(shape) = product.shape()? else {
             return Ok(());
         };
-        let key = Key { shape, alignment: product.alignment(), sums: self.sums };
+        let key = Key { shape, alignment: product.alignment() };
         let run = |problem: &Problem, algorithm| {
             self.handle.run(stream, problem, product.operands(), algorithm, self.workspace())
         };
@@ -169,32 +142,13 @@ impl Matmul {
         run(&problem, *favourite)
     }
 
-    /// Chooses algorithms for products of this kind with up to `product.rows` rows, so that none has
-    /// to be chosen later. Only the weight and the bias are read of it.
-    ///
-    /// # Errors
-    /// As [`Matmul::run`].
-    pub fn prepare(&self, stream: &Stream, product: &Product) -> Result<(), EngineError> {
-        for rows in buckets_up_to(product.rows) {
-            let product = Product { rows, ..*product };
-            if let Some(shape) = product.shape()? {
-                self.tuned(stream, &product, &shape)?;
-            }
-        }
-        Ok(())
-    }
-
     fn suggestions(
         &self,
         problem: &Problem,
         count: usize,
         product: &Product,
     ) -> Result<Vec<Algorithm>, EngineError> {
-        let preference = Preference {
-            alignment: product.alignment(),
-            sums: self.sums,
-            workspace: self.workspace(),
-        };
+        let preference = Preference { alignment: product.alignment(), workspace: self.workspace() };
         self.handle.suggestions(problem, count, preference)
     }
 
@@ -209,11 +163,8 @@ impl Matmul {
         product: &Product,
         shape: &Shape,
     ) -> Result<Option<Algorithm>, EngineError> {
-        if !self.tunes {
-            return Ok(None);
-        }
         let top = Shape { rows: bucket(shape.rows), ..*shape };
-        let key = Key { shape: top, alignment: product.alignment(), sums: self.sums };
+        let key = Key { shape: top, alignment: product.alignment() };
         if let Some(known) = self.choices.lock().get(&key) {
             return Ok(Some(known));
         }
@@ -263,12 +214,6 @@ impl Matmul {
             .fold(favourite, |best, this| if this.0 < best.0 { this } else { best });
         tracing::debug!(?shape, time_us, "chose a matrix product");
         Ok(Some(chosen))
-    }
-
-    /// The device it works on.
-    #[must_use]
-    pub fn device(&self) -> &Device {
-        &self.device
     }
 }
 
@@ -323,12 +268,6 @@ fn bucket(rows: usize) -> usize {
     let power = rows.next_power_of_two();
     let between = power / 4 * 3;
     if power > 64 && rows <= between { between } else { power }
-}
-
-/// The tops of all buckets from one row to `rows`.
-fn buckets_up_to(rows: usize) -> impl Iterator<Item = usize> {
-    let last = bucket(rows.max(1));
-    std::iter::successors(Some(1), |&top| Some(bucket(top + 1))).take_while(move |&top| top <= last)
 }
 
 // === bench ===

@@ -52,7 +52,7 @@ const FAST_MEMORY_BYTES: u64 = 100 << 30;
 
 /// The kernels for one model's products.
 #[derive(Debug)]
-pub struct SkinnyMatmul {
+pub(crate) struct SkinnyMatmul {
     element: ElementType,
     ahead_bytes: usize,
     prepared: HashMap<SkinnyShape, Prepared>,
@@ -62,7 +62,7 @@ pub struct SkinnyMatmul {
 
 /// What a product writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SkinnyKind {
+pub(crate) enum SkinnyKind {
     /// Elements.
     Plain,
     /// 32-bit floats.
@@ -73,7 +73,7 @@ pub enum SkinnyKind {
 
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SkinnyShape {
+pub(crate) struct SkinnyShape {
     /// Columns of the result; rows of the weight, or half of them where it is gated.
     pub outputs: usize,
     /// Columns of the weight: a multiple of 8.
@@ -84,7 +84,7 @@ pub struct SkinnyShape {
 
 /// One product: `out[rows, outputs] = x[rows, inputs] * weight^T (+ bias)`. All is contiguous.
 #[derive(Clone, Copy, Debug)]
-pub struct SkinnyProduct {
+pub(crate) struct SkinnyProduct {
     /// `[rows, inputs]` elements, aligned to 16 bytes.
     pub x: u64,
     /// `[outputs, inputs]` elements, twice as many rows where it is gated, aligned to 16 bytes. Read
@@ -152,7 +152,7 @@ impl SkinnyMatmul {
     ///
     /// # Errors
     /// As [`Compiler::module`].
-    pub fn new(
+    pub(crate) fn new(
         compiler: &Compiler,
         element: ElementType,
         shapes: &[SkinnyShape],
@@ -185,7 +185,7 @@ impl SkinnyMatmul {
 
     /// Whether the kernel is there for this product and measured faster than the library.
     #[must_use]
-    pub fn takes(&self, rows: usize, shape: &SkinnyShape) -> bool {
+    pub(crate) fn takes(&self, rows: usize, shape: &SkinnyShape) -> bool {
         (1..=shape.rows_max()).contains(&rows) && self.prepared.contains_key(shape)
     }
 
@@ -196,7 +196,7 @@ impl SkinnyMatmul {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the product isn't one it takes, or the launch fails.
-    pub fn run(&self, stream: &Stream, product: &SkinnyProduct) -> Result<(), EngineError> {
+    pub(crate) fn run(&self, stream: &Stream, product: &SkinnyProduct) -> Result<(), EngineError> {
         let shape = &product.shape;
         let prepared =
             self.prepared.get(shape).filter(|_| product.is_valid()).ok_or_else(|| {

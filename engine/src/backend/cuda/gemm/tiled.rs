@@ -48,7 +48,7 @@ const PLAIN_INPUTS_MIN: usize = 8192;
 
 /// The kernels for one model's products.
 #[derive(Debug)]
-pub struct TiledMatmul {
+pub(crate) struct TiledMatmul {
     element: ElementType,
     prepared: HashMap<TiledShape, Vec<Prepared>>,
     /// Of weights, by address. What a map says follows from its key, so none is ever out of date.
@@ -57,7 +57,7 @@ pub struct TiledMatmul {
 
 /// What a product writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TiledKind {
+pub(crate) enum TiledKind {
     /// The product.
     Plain,
     /// `silu(gate) * up`, where the weight is `[2 * outputs, inputs]`, gates first.
@@ -66,7 +66,7 @@ pub enum TiledKind {
 
 /// What kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TiledShape {
+pub(crate) struct TiledShape {
     /// Columns of the result; rows of the weight, or half of them where it is gated. A multiple of 8.
     pub outputs: usize,
     /// Columns of the weight: a multiple of 8.
@@ -78,7 +78,7 @@ pub struct TiledShape {
 /// One product: `out[rows, outputs] = x[rows, inputs] * weight^T (+ bias)`. All is contiguous, and of
 /// 16-bit elements.
 #[derive(Clone, Copy, Debug)]
-pub struct TiledProduct {
+pub(crate) struct TiledProduct {
     /// `[rows, inputs]`, aligned to 16 bytes.
     pub x: u64,
     /// `[outputs, inputs]`, twice as many rows where it is gated, aligned to 16 bytes. Read while the
@@ -131,7 +131,7 @@ impl TiledMatmul {
     ///
     /// # Errors
     /// As [`Compiler::module`].
-    pub fn new(
+    pub(crate) fn new(
         compiler: &Compiler,
         element: ElementType,
         shapes: &[TiledShape],
@@ -166,7 +166,7 @@ impl TiledMatmul {
 
     /// Whether there is a kernel for this product that does better than the library.
     #[must_use]
-    pub fn takes(&self, rows: usize, shape: &TiledShape) -> bool {
+    pub(crate) fn takes(&self, rows: usize, shape: &TiledShape) -> bool {
         shape.takes(rows) && self.prepared.contains_key(shape)
     }
 
@@ -177,7 +177,7 @@ impl TiledMatmul {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the product isn't one it takes, or the launch fails.
-    pub fn run(&self, stream: &Stream, product: &TiledProduct) -> Result<(), EngineError> {
+    pub(crate) fn run(&self, stream: &Stream, product: &TiledProduct) -> Result<(), EngineError> {
         let shape = &product.shape;
         let multiprocessors = stream.multiprocessors() as usize;
         let chosen = self

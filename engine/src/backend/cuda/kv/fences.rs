@@ -18,7 +18,7 @@ const EVENTS_MAX: usize = 64;
 /// it), so an event passed means that all before it have. A fence whose
 /// event has been used again is therefore waited for by the next event that is still there.
 #[derive(Debug)]
-pub struct FenceTable {
+pub(crate) struct FenceTable {
     device: Device,
     // Held while an event is recorded or waited for: the driver takes an event as it was recorded
     // last, so the two must not cross.
@@ -42,7 +42,7 @@ struct Ring<E> {
 impl FenceTable {
     /// A table with no fences.
     #[must_use]
-    pub fn new(device: &Device) -> Self {
+    pub(crate) fn new(device: &Device) -> Self {
         Self { device: device.clone(), ring: Mutex::new(Ring::new()) }
     }
 
@@ -52,7 +52,7 @@ impl FenceTable {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses, or something submitted before has failed.
-    pub fn fence(&self, stream: &Stream) -> Result<Fence, EngineError> {
+    pub(crate) fn fence(&self, stream: &Stream) -> Result<Fence, EngineError> {
         let mut ring = self.ring.lock();
         ring.retire(|event| event.is_done())?;
         // One that a thread waits for stands for its old fence until then.
@@ -69,7 +69,7 @@ impl FenceTable {
     /// # Errors
     /// [`EngineError::Device`] for a fence that was never given out, or if what was submitted before
     /// it has failed.
-    pub fn pass(&self, fence: Fence) -> Result<(), EngineError> {
+    pub(crate) fn pass(&self, fence: Fence) -> Result<(), EngineError> {
         let event = self.ring.lock().find(fence)?.cloned();
         event.map_or(Ok(()), |event| event.synchronize())
     }

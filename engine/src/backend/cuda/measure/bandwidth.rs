@@ -6,6 +6,7 @@ use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
 use crate::backend::cuda::driver::memory::DeviceMemory;
 use crate::error::EngineError;
 
+/// Of a block.
 const THREADS: u32 = 512;
 
 /// Blocks for each multiprocessor: as many as are resident, and as many waiting.
@@ -16,7 +17,7 @@ const WORD_BYTES: usize = 16;
 
 /// Reads memory and does nothing with it.
 #[derive(Debug)]
-pub struct ReadBandwidth {
+pub(super) struct ReadBandwidth {
     kernel: Kernel,
     multiprocessors: u32,
     sum: DeviceMemory,
@@ -29,8 +30,9 @@ impl ReadBandwidth {
     ///
     /// # Errors
     /// As [`Compiler::module`].
-    pub fn new(compiler: &Compiler) -> Result<Self, EngineError> {
-        let module = compiler.module("measure/bandwidth.cu", &Defines::new())?;
+    pub(super) fn new(compiler: &Compiler) -> Result<Self, EngineError> {
+        let module =
+            compiler.module("measure/bandwidth.cu", &Defines::new().with("THREADS", THREADS))?;
         let device = compiler.device();
         Ok(Self {
             kernel: module.kernel("read_all")?,
@@ -43,7 +45,12 @@ impl ReadBandwidth {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn read(&self, stream: &Stream, address: u64, bytes: usize) -> Result<(), EngineError> {
+    pub(super) fn read(
+        &self,
+        stream: &Stream,
+        address: u64,
+        bytes: usize,
+    ) -> Result<(), EngineError> {
         let launch = Launch {
             grid: [self.multiprocessors * BLOCKS_EACH, 1, 1],
             block: THREADS,

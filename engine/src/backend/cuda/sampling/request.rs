@@ -65,11 +65,11 @@ pub(super) struct Choice {
 const NOT_FINITE: u32 = 1;
 
 /// A token, or why there is none.
-pub type Answer = Result<Sampled, LogitsFault>;
+pub(crate) type Answer = Result<Sampled, LogitsFault>;
 
 /// The requests of one call.
 #[derive(Clone, Debug)]
-pub struct Requests {
+pub(crate) struct Requests {
     vocab: usize,
     /// Whether `greedy` may read the rows.
     aligned: bool,
@@ -97,7 +97,7 @@ impl Requests {
     /// Asks for a token.
     ///
     /// - `logits_row`: the row of logits to choose from.
-    pub fn choose(&mut self, logits_row: usize, row: &SampleRow<'_>) {
+    pub(crate) fn choose(&mut self, logits_row: usize, row: &SampleRow<'_>) {
         let sampling = row.sampling;
         let first_edit = self.edits.len();
         self.edits.extend(edits(row, self.vocab));
@@ -124,7 +124,7 @@ impl Requests {
     /// Asks for the log probability of a given token.
     ///
     /// - `logits_row`: the row of logits to read.
-    pub fn score(&mut self, logits_row: usize, row: &ScoreRow) {
+    pub(crate) fn score(&mut self, logits_row: usize, row: &ScoreRow) {
         self.requests.push(Request {
             row: logits_row as i32,
             mode: SCORE,
@@ -135,15 +135,8 @@ impl Requests {
     }
 
     /// Requests so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.requests.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
     }
 
     pub(super) fn any_greedy(&self) -> bool {

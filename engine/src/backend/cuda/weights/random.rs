@@ -13,7 +13,7 @@ const THREADS: u32 = 256;
 
 /// Fills device memory with the numbers that [`crate::weights`] gives a dummy model.
 #[derive(Clone, Debug)]
-pub struct RandomFill {
+pub(crate) struct RandomFill {
     kernel: Kernel,
 }
 
@@ -24,7 +24,7 @@ impl RandomFill {
     ///
     /// # Errors
     /// As [`Compiler::module`].
-    pub fn new(compiler: &Compiler, element: ElementType) -> Result<Self, EngineError> {
+    pub(crate) fn new(compiler: &Compiler, element: ElementType) -> Result<Self, EngineError> {
         let module = compiler.module("weights/random.cu", &Defines::new().flag(element.flag()))?;
         Ok(Self { kernel: module.kernel("fill_random")? })
     }
@@ -37,7 +37,7 @@ impl RandomFill {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub fn fill(
+    pub(crate) fn fill(
         &self,
         stream: &Stream,
         address: u64,

@@ -32,7 +32,7 @@ const THREADS_MAX: usize = 8;
 
 /// Copies weights to the device, in order and ahead of it.
 #[derive(Debug)]
-pub struct Uploader {
+pub(crate) struct Uploader {
     stream: Stream,
     stagings: Vec<Staging>,
     /// Which one is being written, and how far.
@@ -55,7 +55,7 @@ impl Uploader {
     ///
     /// # Errors
     /// [`EngineError::Device`] if there is no memory to pin, or no threads to be had.
-    pub fn new(device: &Device) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &Device) -> Result<Self, EngineError> {
         let stagings = (0..STAGINGS).map(|_| Staging::new(device)).collect::<Result<_, _>>()?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = ThreadPoolBuilder::new()
@@ -69,7 +69,7 @@ impl Uploader {
 
     /// The stream that the copies are submitted to.
     #[must_use]
-    pub fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &Stream {
         &self.stream
     }
 
@@ -81,7 +81,7 @@ impl Uploader {
     ///
     /// # Errors
     /// [`EngineError::Device`] if a copy fails.
-    pub fn copy(
+    pub(crate) fn copy(
         &mut self,
         to: u64,
         element: ElementType,
@@ -104,7 +104,7 @@ impl Uploader {
     ///
     /// # Errors
     /// [`EngineError::Device`] if a copy failed.
-    pub fn finish(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn finish(&mut self) -> Result<(), EngineError> {
         self.stream.synchronize()
     }
 

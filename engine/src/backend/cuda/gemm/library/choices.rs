@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::backend::cuda::driver::cublaslt::{Algorithm, Shape, Sums};
+use crate::backend::cuda::driver::cublaslt::{Algorithm, Shape};
 use crate::backend::cuda::driver::files::write_whole;
 
 /// See the module.
@@ -29,18 +29,17 @@ pub(super) struct Key {
     pub(super) shape: Shape,
     /// Of all operands, bytes.
     pub(super) alignment: u32,
-    pub(super) sums: Sums,
 }
 
 // === impl Key ===
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shape, alignment, sums } = self;
+        let Self { shape, alignment } = self;
         let Shape { rows, outputs, inputs, x_stride, out_stride, .. } = shape;
         write!(
             f,
-            "{rows}x{outputs}x{inputs}:{x_stride}:{out_stride}:{:?}:{:?}:{}:{alignment}:{sums:?}",
+            "{rows}x{outputs}x{inputs}:{x_stride}:{out_stride}:{:?}:{:?}:{}:{alignment}",
             shape.element,
             shape.out_element,
             if shape.has_bias { "bias" } else { "plain" }
@@ -131,15 +130,15 @@ mod tests {
             out_element: ElementType::F32,
             has_bias: false,
         };
-        let key = Key { shape, alignment: 16, sums: Sums::Split };
-        assert_eq!(key.to_string(), "8x16x32:32:16:Bf16:F32:plain:16:Split");
+        let key = Key { shape, alignment: 16 };
+        assert_eq!(key.to_string(), "8x16x32:32:16:Bf16:F32:plain:16");
         let mut first = Choices::open(Some(folder.path()), "a GPU, 13.0");
         first.set_and_keep(key, algorithm);
         assert_eq!(first.get(&key), Some(algorithm));
 
         let second = Choices::open(Some(folder.path()), "a GPU, 13.0");
         assert_eq!(second.kept(&key), Some(algorithm));
-        assert_eq!(second.kept(&Key { sums: Sums::Whole, ..key }), None);
+        assert_eq!(second.kept(&Key { alignment: 8, ..key }), None);
         assert_eq!(second.get(&key), None, "kept choices are verified before use");
         let other = Choices::open(Some(folder.path()), "a GPU, 13.1");
         assert_eq!(other.kept(&key), None);

@@ -18,8 +18,9 @@ fn rows_fall_into_buckets(#[case] rows: usize, #[case] want: usize) {
 
 #[test]
 fn buckets_follow_each_other() {
-    let got: Vec<_> = buckets_up_to(300).collect();
-    assert_eq!(got, [1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384]);
+    let mut tops: Vec<_> = (1..300).map(bucket).collect();
+    tops.dedup();
+    assert_eq!(tops, [1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384]);
     assert!((1..5000).all(|rows| (rows..2 * rows).contains(&bucket(rows))));
 }
 

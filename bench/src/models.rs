@@ -7,7 +7,14 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::ModelSource;
+/// Which model is measured.
+#[derive(Clone, Debug)]
+pub enum ModelSource {
+    /// A known shape, with random weights.
+    Shape(Shape),
+    /// A checkpoint's folder; random weights where it has none.
+    Folder(PathBuf),
+}
 
 /// A known model's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +25,9 @@ pub struct Shape {
 }
 
 const SHAPES: &[Shape] = &[
-    Shape { name: "llama-3.1-8b", config: include_str!("../../shapes/llama-3.1-8b.json") },
-    Shape { name: "qwen3-0.6b", config: include_str!("../../shapes/qwen3-0.6b.json") },
-    Shape { name: "tiny", config: include_str!("../../shapes/tiny.json") },
+    Shape { name: "llama-3.1-8b", config: include_str!("../shapes/llama-3.1-8b.json") },
+    Shape { name: "qwen3-0.6b", config: include_str!("../shapes/qwen3-0.6b.json") },
+    Shape { name: "tiny", config: include_str!("../shapes/tiny.json") },
 ];
 
 /// A folder in the layout of a checkpoint.

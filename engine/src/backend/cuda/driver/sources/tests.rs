@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use engine::backend::cuda::driver::compiler::{self, Defines};
-use engine::backend::cuda::driver::library::Libraries;
-use engine::backend::cuda::driver::nvrtc::Nvrtc;
-use engine::backend::cuda::driver::sources::{HEADERS, SOURCES, VARIANTS, Variant};
+use self::variants::{VARIANTS, Variant};
+use super::{HEADERS, SOURCES};
+use crate::backend::cuda::driver::compiler::{self, Defines};
+use crate::backend::cuda::driver::library::Libraries;
+use crate::backend::cuda::driver::nvrtc::Nvrtc;
+
+mod variants;
 
 /// The oldest GPUs that kernels run on, and those they are tuned for.
 const ARCHITECTURES: [&str; 2] = ["sm_80", "sm_90a"];
@@ -50,8 +53,10 @@ fn check(nvrtc: &Nvrtc, variant: &Variant, architecture: &str) -> Result<(), Str
             None => defines.flag(define),
         }
     });
-    let extra = ["--ptxas-options=-v"];
-    let compiled = compiler::compile(nvrtc, variant.file, &defines, architecture, &extra)
+    let mut options = compiler::options(&defines, architecture);
+    options.push("--ptxas-options=-v".to_owned());
+    let compiled = compiler::unit(variant.file, &options)
+        .and_then(|unit| nvrtc.compile(&unit))
         .map_err(|why| why.to_string())?;
     assert!(compiled.cubin.starts_with(b"\x7fELF"), "machine code");
     // One line for each entry: `.. bytes stack frame, .. bytes spill stores, .. bytes spill loads`.
