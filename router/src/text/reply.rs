@@ -21,9 +21,8 @@ pub struct Reply {
     stops: StopMatcher,
     /// Tokens whose text is held back.
     waiting: VecDeque<ReplyToken>,
-    /// Characters decoded, and characters given out.
+    /// Characters so far.
     decoded: usize,
-    released: usize,
     /// What has been said, and not given out.
     said: Piece,
 }
@@ -69,14 +68,12 @@ impl Reply {
     /// A reply that `detokenizer` decodes and `stops` cuts.
     #[must_use]
     pub fn new(detokenizer: Detokenizer, stops: StopMatcher) -> Self {
-        let (waiting, said) = (VecDeque::new(), Piece::default());
-        Self { detokenizer, stops, waiting, decoded: 0, released: 0, said }
+        Self { detokenizer, stops, waiting: VecDeque::new(), decoded: 0, said: Piece::default() }
     }
 
     /// Opens with the prompt, which is told at once. No stop string is looked for in it.
     pub fn echo(&mut self, text: &str, tokens: Vec<ReplyToken>) -> Piece {
         self.decoded = text.chars().count();
-        self.released = self.decoded;
         Piece { part: Part::Prompt, text: text.to_owned(), tokens }
     }
 
@@ -112,11 +109,9 @@ impl Reply {
 
     /// Gives out what has been said, with the tokens whose text begins in it.
     pub fn take(&mut self) -> Option<Piece> {
-        self.released += self.said.text.chars().count();
-        let nothing_held = self.released == self.decoded;
-        let released = self.released;
-        while let Some(token) =
-            self.waiting.pop_front_if(|token| nothing_held || token.offset < released)
+        let held = self.stops.held();
+        let given = self.decoded - held;
+        while let Some(token) = self.waiting.pop_front_if(|token| held == 0 || token.offset < given)
         {
             self.said.tokens.push(token);
         }

@@ -184,8 +184,9 @@ impl StopMatcher {
         for (at, byte) in text.bytes().enumerate() {
             self.state = self.set.step(self.state, byte);
             if let Some(stop) = self.set.state(self.state).stop {
-                self.held.push_str(&text[..=at]);
-                return Some(self.cut(stop as usize, out));
+                let end = self.held.len() + at + 1;
+                self.held.push_str(text);
+                return Some(self.cut(stop as usize, end, out));
             }
         }
         self.held.push_str(text);
@@ -194,17 +195,22 @@ impl StopMatcher {
         None
     }
 
+    /// Characters that are held back; after a match those that were cut off.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.chars().count()
+    }
+
     /// Ends the text: what was held back was no stop string after all.
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&std::mem::take(&mut self.held));
         self.state = ROOT;
     }
 
-    /// Ends the text with the stop string that the held text ends with.
-    fn cut(&mut self, stop: usize, out: &mut String) -> StopMatch {
-        let held = std::mem::take(&mut self.held);
-        let end = if self.include { 0 } else { self.set.stops[stop].len() };
-        out.push_str(&held[..held.len() - end]);
+    /// Ends the text with the stop string that ends at byte `end` of the held text.
+    fn cut(&mut self, stop: usize, end: usize, out: &mut String) -> StopMatch {
+        let cut = if self.include { 0 } else { self.set.stops[stop].len() };
+        out.extend(self.held.drain(..end - cut));
         self.state = ROOT;
         StopMatch { stop }
     }
@@ -239,6 +245,19 @@ mod tests {
         let (outs, found) = run(&["\n\nUser:"], false, &["Hello", ".\n", "x\n\nUs", "e", "!"]);
         assert_eq!(outs, ["Hello", ".", "\nx", "", "\n\nUse!", ""]);
         assert_eq!(found, None);
+    }
+
+    #[test]
+    fn what_is_held_or_cut_off_is_counted_in_characters() {
+        let set = StopSet::new(vec!["\u{e9}x".to_owned()]);
+        let mut matcher = StopMatcher::new(Arc::new(set), false);
+        let mut out = String::new();
+        assert_eq!((matcher.push("a\u{e9}", &mut out), matcher.held()), (None, 1));
+        assert_eq!(
+            (matcher.push("xbc", &mut out), matcher.held()),
+            (Some(StopMatch { stop: 0 }), 4)
+        );
+        assert_eq!(out, "a");
     }
 
     #[test]

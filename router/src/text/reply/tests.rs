@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::stop::StopSet;
 use super::*;
-use crate::testing::{byte_level_json, tokenizer};
+use crate::testing::{HELLO, byte_level_json, tokenizer};
 
 /// A reply that stops at `stop`, of a model whose first 256 tokens are bytes.
 fn reply(stop: &str) -> Reply {
@@ -32,6 +32,17 @@ fn a_token_goes_with_the_text_that_begins_in_it() {
     assert_eq!(reply.read(byte(2, b'c'), true), None);
     let piece = reply.take().unwrap();
     assert_eq!((&*piece.text, ids(&piece)), ("ac", vec![b'a'.into(), b'c'.into()]));
+}
+
+#[test]
+fn of_a_token_whose_text_is_cut_off_nothing_is_told() {
+    let hello = SampledToken { token: HELLO, ..byte(1, 0) };
+    for (stop, told) in [("h", 1), ("e", 2), ("xh", 0)] {
+        let mut reply = reply(stop);
+        reply.read(byte(0, b'x'), true);
+        assert_eq!(reply.read(hello.clone(), true), Some(StopMatch { stop: 0 }));
+        assert_eq!(reply.take().map_or(0, |piece| piece.tokens.len()), told, "{stop}");
+    }
 }
 
 #[test]
