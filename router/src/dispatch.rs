@@ -2,6 +2,7 @@
 
 mod admission;
 mod dispatcher;
+mod explanation;
 mod flight;
 mod news;
 mod pin;
@@ -27,6 +28,7 @@ use words::{ClientId, FinishReason, Generation, PromptLogprob, Role, SampledToke
 
 pub use self::admission::AdmissionConfig;
 pub use self::dispatcher::Dispatcher;
+pub use self::explanation::Explanation;
 pub use self::news::{News, Nonsense};
 pub use self::pin::Pin;
 pub use self::placing::DispatcherConfig;
@@ -43,6 +45,8 @@ pub struct DispatchRequest {
     pub pin: Pin,
     /// The client's place among the streams; given back when the request fails.
     pub place: Option<StreamPlace>,
+    /// Where it is told why the request goes where it goes, if anybody asks.
+    pub explanation: Option<Explanation>,
 }
 
 /// A request's place among the streams, held by whoever writes to the client and whoever works for it.
@@ -172,11 +176,16 @@ pub trait Generate: Send + Sync {
     /// [`DispatchError`] if the request is refused: nobody can take it, or not in time.
     async fn generate(&self, request: DispatchRequest) -> Result<GenerationStream, DispatchError>;
 
-    /// Refuses a request of `client` that nobody can take however small it is, before it costs anything.
+    /// Refuses a request of `client` that nobody can take however small it is, before it costs anything; why is told in
+    /// `explanation`.
     ///
     /// # Errors
     /// [`DispatchError`] as [`Generate::generate`] would give.
-    fn foresee(&self, client: ClientId) -> Result<(), DispatchError>;
+    fn foresee(
+        &self,
+        client: ClientId,
+        explanation: Option<&Explanation>,
+    ) -> Result<(), DispatchError>;
 
     /// Whether requests can be served at the moment, and by how many workers.
     fn readiness(&self) -> Readiness;

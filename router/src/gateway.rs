@@ -181,7 +181,7 @@ impl Gateway {
             request.task.salt = key.salt(request.task.salt);
         }
         let work = self.node.gate().enter().map_err(|_| RequestError::stopping())?;
-        self.generate.foresee(client)?;
+        self.generate.foresee(client, request.caller.call.explanation())?;
         let place = self.open(client)?;
         let permits = Permits { place: place.clone(), _turn: turn, work };
         let stopped = permits.work.cancelled().clone();
@@ -230,7 +230,8 @@ impl Gateway {
         let pin = if at_once { Pin::by_placement() } else { Pin::by_token() };
         let dispatch = |generation| {
             let (pin, place) = (pin.clone(), Some(place.clone()));
-            self.dispatch(DispatchRequest { generation, deadline, pin, place })
+            let explanation = request.caller.call.explanation().cloned();
+            self.dispatch(DispatchRequest { generation, deadline, pin, place, explanation })
         };
         let streams = generations.into_iter().map(dispatch);
         let started = try_join_all(streams).await?;

@@ -20,7 +20,8 @@ use tokio_util::task::TaskTracker;
 use words::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
 
 use crate::dispatch::{
-    DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Readiness, Route,
+    DispatchError, DispatchRequest, Explanation, Generate, GenerationEvent, GenerationStream,
+    Readiness, Route,
 };
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::{GatewayConfig, GatewayLimits, ModelCatalog, RouterConfig, ServedModel, serve};
@@ -175,6 +176,9 @@ pub(crate) struct ScriptedPeer {
 }
 
 /// A route from a prefill worker to a decode worker, with a cache hit.
+/// What a scripted peer says of where a request goes.
+pub(crate) const EXPLAINED: &str = "prefill-1 -> decode-2 (by the script)";
+
 pub(crate) fn route() -> Route {
     let (prefill, decode) = (WorkerId("prefill-1".into()), WorkerId("decode-2".into()));
     let fingerprint = "fp_test".into();
@@ -248,6 +252,9 @@ impl ScriptedPeer {
 #[async_trait]
 impl Generate for Arc<ScriptedPeer> {
     async fn generate(&self, request: DispatchRequest) -> Result<GenerationStream, DispatchError> {
+        if let Some(asked) = &request.explanation {
+            asked.add(EXPLAINED);
+        }
         self.requests.lock().push(request);
         let script = {
             let mut scripts = self.scripts.lock();
@@ -283,7 +290,7 @@ impl Generate for Arc<ScriptedPeer> {
         Ok(GenerationStream::new(events))
     }
 
-    fn foresee(&self, _: ClientId) -> Result<(), DispatchError> {
+    fn foresee(&self, _: ClientId, _: Option<&Explanation>) -> Result<(), DispatchError> {
         self.foreseen.lock().clone().map_or(Ok(()), Err)
     }
 

@@ -77,6 +77,7 @@ fn place(criterion: &mut Criterion) {
                     share_ahead: 1.0,
                     prompt_share_ahead: 1.0,
                     is_short: false,
+                    notes: None,
                 };
                 ledger.apply(&mut snapshot);
                 let placement = LeastLoad::default().place(&snapshot, &request, now).expect("room");

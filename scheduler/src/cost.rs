@@ -10,6 +10,8 @@ mod fit;
 mod output;
 pub mod prior;
 
+use std::fmt;
+
 pub use fit::{Line, LineFit, MeanFit};
 pub use output::OutputLengths;
 use words::{HandoffTotals, Load};
@@ -162,6 +164,14 @@ impl Terms {
     #[must_use]
     pub fn cost_s(&self) -> f64 {
         self.ttft_s() + self.stall_s
+    }
+}
+
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { queue_s, prefill_s, handoff_s, decode_s, stall_s } = self;
+        write!(f, "queue {queue_s:.4} + prefill {prefill_s:.4} + hand-off {handoff_s:.4} ")?;
+        write!(f, "+ decode {decode_s:.4} s, stall {stall_s:.4} s")
     }
 }
 

@@ -67,7 +67,7 @@ pub use admission::{Forecast, Need, StreamLimits, StreamPermit, Streams, Turns};
 pub use backlog::Backlog;
 pub use partition::{Activity, PartitionLoad, PartitionTargets, Partitioner, Room};
 pub use placement::{
-    Assigned, Candidate, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Path, Placement,
+    Assigned, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Notes, Path, Placement,
     PlacementReason, PlacementRequest, Placer, Refusal, WorkerView,
 };
 pub use slo::{Goodput, SloTargets, SloWindow};

@@ -1,12 +1,13 @@
 //! Where a request goes: one prefill worker and one decode worker, or one worker for both phases.
 //!
 //! A decision is a pure function of what the router sees ([`ClusterSnapshot`]), what is asked
-//! ([`PlacementRequest`]) and the time. It comes with its terms, so that it can be explained, and a
-//! refusal is computed from the same numbers.
+//! ([`PlacementRequest`]) and the time. It comes with its terms, a refusal is computed from the same numbers, and
+//! [`Notes`] explain either.
 
 mod editions;
 mod least_load;
 mod ledger;
+mod notes;
 mod seat;
 mod snapshot;
 
@@ -17,7 +18,8 @@ use words::{Address, ClientId, Fingerprint, Generation, Life, WorkerId};
 
 pub use editions::{Edition, choose, editions};
 pub use least_load::{HandoffPolicy, LeastLoad};
-pub use ledger::{Entry, Ledger};
+pub use ledger::{Ledger, LedgerEntry};
+pub use notes::{Candidate, Notes, Verdict};
 pub use snapshot::{Assigned, ClusterSnapshot, WorkerView};
 
 use crate::cost::Terms;
@@ -61,6 +63,8 @@ pub struct PlacementRequest<'a> {
     pub prompt_share_ahead: f64,
     /// Its client has less than its share: see [`crate::Turns::is_short`].
     pub is_short: bool,
+    /// Takes down what is considered, where somebody asks.
+    pub notes: Option<&'a Notes>,
 }
 
 /// The workers chosen, and why.
@@ -84,8 +88,6 @@ pub struct Placement {
     pub forecast: Forecast,
     /// What the choice puts on each worker chosen, for the [`Ledger`].
     pub work: SmallVec<[(WorkerId, Assigned); 2]>,
-    /// Every worker in the snapshot, once for each part it was considered in; rejected ones first.
-    pub candidates: Vec<Candidate>,
 }
 
 /// Where the prompt is computed.
@@ -116,17 +118,6 @@ pub enum PlacementReason {
     DecodePoolEmpty,
 }
 
-/// One worker in one part, as the decision saw it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// Who.
-    pub worker: WorkerId,
-    /// As what.
-    pub part: Part,
-    /// What came of it.
-    pub verdict: Verdict,
-}
-
 /// What a candidate would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -136,15 +127,6 @@ pub enum Part {
     Decode,
     /// Both phases.
     Both,
-}
-
-/// What a decision made of a candidate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Verdict {
-    /// It could have been chosen, at this cost.
-    Possible(Terms),
-    /// It could not.
-    Rejected(Rejection),
 }
 
 /// Why a worker could not be chosen.
@@ -226,6 +208,7 @@ impl<'a> PlacementRequest<'a> {
             share_ahead: 1.0,
             prompt_share_ahead: 1.0,
             is_short: false,
+            notes: None,
         }
     }
 
@@ -243,6 +226,7 @@ impl<'a> PlacementRequest<'a> {
             share_ahead: 1.0,
             prompt_share_ahead: 1.0,
             is_short: false,
+            notes: None,
         }
     }
 
@@ -259,6 +243,12 @@ impl<'a> PlacementRequest<'a> {
     #[must_use]
     pub fn only(self, fingerprint: &'a Fingerprint) -> Self {
         Self { fingerprint: Some(fingerprint), ..self }
+    }
+
+    /// The same request, and what is considered for it is taken down.
+    #[must_use]
+    pub fn noted(self, notes: Option<&'a Notes>) -> Self {
+        Self { notes, ..self }
     }
 
     /// The same request, not on `excluded`.

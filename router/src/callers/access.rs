@@ -5,7 +5,7 @@
 //! text of a prompt or an answer, and no key.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
@@ -14,6 +14,7 @@ use tonic::Code;
 use words::RequestId;
 
 use crate::callers::keys::Key;
+use crate::dispatch::Explanation;
 use quota::Quota;
 
 mod line;
@@ -50,6 +51,8 @@ struct Record {
     id: RequestId,
     address: Option<IpAddr>,
     received: Instant,
+    /// Set where the client wants to be told, and may.
+    explanation: OnceLock<Explanation>,
     notes: Mutex<Notes>,
 }
 
@@ -115,6 +118,7 @@ impl AccessLog {
             id,
             address,
             received: Instant::now(),
+            explanation: OnceLock::new(),
             notes: Mutex::default(),
         }))
     }
@@ -157,6 +161,16 @@ impl Call {
     /// It came with `key`.
     pub(crate) fn of(&self, key: &Arc<Key>) {
         self.0.notes.lock().key = Some(Arc::clone(key));
+    }
+
+    /// Whoever decides where its requests go is to say why.
+    pub(crate) fn ask_why(&self) {
+        self.0.explanation.get_or_init(Explanation::default);
+    }
+
+    /// Where that is said, if anybody asks.
+    pub(crate) fn explanation(&self) -> Option<&Explanation> {
+        self.0.explanation.get()
     }
 
     /// It was answered with `status`.

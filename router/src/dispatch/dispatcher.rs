@@ -11,7 +11,7 @@ use words::{ClientId, Fingerprint};
 
 use super::flight::{Flight, WayBack};
 use super::placing::{DispatcherConfig, Placing};
-use super::{DispatchError, DispatchRequest, Generate, GenerationStream, Readiness};
+use super::{DispatchError, DispatchRequest, Explanation, Generate, GenerationStream, Readiness};
 
 /// Events that a client may leave unread before its worker is made to wait: a few steps' worth for
 /// each of several choices. Behind them the worker's own bounded queues pause the sequence.
@@ -48,16 +48,10 @@ impl Generate for Dispatcher {
             let message = "this router is leaving; another one will serve the request";
             DispatchError::new(error.code(), message)
         })?;
-        let admit = |bound: Option<&Fingerprint>| self.placing.admit(&request.generation, bound);
+        let admit = |bound: Option<&Fingerprint>| {
+            self.placing.admit(&request.generation, bound, request.explanation.as_ref())
+        };
         let placement = request.pin.place(admit)?;
-        tracing::debug!(
-            request = %request.generation.id,
-            decode = %placement.decode.worker,
-            path = placement.path.name(),
-            reason = placement.reason.name(),
-            estimated_ttft_s = placement.estimated_ttft_s,
-            "placed"
-        );
         let (events, stream) = mpsc::channel(EVENTS_UNREAD_MAX);
         let last_words = Arc::new(OnceLock::new());
         let way_back = WayBack { events, last_words: last_words.clone() };
@@ -75,8 +69,12 @@ impl Generate for Dispatcher {
         Ok(stream)
     }
 
-    fn foresee(&self, client: ClientId) -> Result<(), DispatchError> {
-        self.placing.foresee(client)
+    fn foresee(
+        &self,
+        client: ClientId,
+        explanation: Option<&Explanation>,
+    ) -> Result<(), DispatchError> {
+        self.placing.foresee(client, explanation)
     }
 
     fn readiness(&self) -> Readiness {

@@ -178,7 +178,8 @@ impl Flight {
         loop {
             let now = clock::now();
             let place = |bound: Option<&Fingerprint>| {
-                self.placing.place(generation, bound, &setbacks.excluded(now))
+                let excluded = setbacks.excluded(now);
+                self.placing.place(generation, bound, &excluded, self.request.explanation.as_ref())
             };
             let refused = match self.request.pin.place(place) {
                 Ok(placement) if !setbacks.only_seems_fit(&placement) => return Ok(placement),

@@ -13,15 +13,15 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use scheduler::placement::Entry;
-use scheduler::{ClusterSnapshot, Ledger, Placement, PlacementRequest, Placer, Refusal};
+use scheduler::placement::LedgerEntry;
+use scheduler::{ClusterSnapshot, Ledger, Notes, Placement, PlacementRequest, Placer, Refusal};
 use tonic::Status;
 use tonic::transport::Channel;
 use words::{Address, ClientId, Fingerprint, Generation, Life, Role};
 
 use super::admission::Admission;
 use super::rollout::Rollout;
-use super::{AdmissionConfig, DispatchError, Readiness, remarks};
+use super::{AdmissionConfig, DispatchError, Explanation, Readiness, explanation, remarks};
 
 /// When to come back to a cluster that has no worker: about when a worker that restarts reports.
 const NO_WORKER_RETRY: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ pub(super) struct Placing {
 /// A placement's entry in the ledger; struck out when dropped.
 pub(super) struct Intent<'a> {
     placing: &'a Placing,
-    entry: Option<Entry>,
+    entry: Option<LedgerEntry>,
 }
 
 struct PlacingMetrics {
@@ -109,18 +109,31 @@ impl Placing {
         &self,
         generation: &Generation,
         bound: Option<&Fingerprint>,
+        explanation: Option<&Explanation>,
     ) -> Result<Placement, DispatchError> {
-        let placement = self.place(generation, bound, &[])?;
+        let placement = self.place(generation, bound, &[], explanation)?;
         self.admission.judge(&placement.forecast)?;
         Ok(placement)
     }
 
     /// Refuses a client whose smallest request would be refused.
-    pub(super) fn foresee(&self, client: ClientId) -> Result<(), DispatchError> {
+    pub(super) fn foresee(
+        &self,
+        client: ClientId,
+        explanation: Option<&Explanation>,
+    ) -> Result<(), DispatchError> {
+        let notes = explanation.map(|_| Notes::default());
         let request = PlacementRequest::smallest(&self.model, self.next_turn());
-        let request = self.admission.of(request, client);
-        let placement = self.choose(request, None).map_err(|refusal| self.refused(refusal))?;
-        self.admission.judge(&placement.forecast)
+        let request = self.admission.of(request, client).noted(notes.as_ref());
+        let decision = self.choose(request, None);
+        let judged = match &decision {
+            Ok(placement) => self.admission.judge(&placement.forecast),
+            Err(refusal) => Err(self.refused(*refusal)),
+        };
+        if judged.is_err() {
+            explanation::tell(notes.as_ref(), &decision, explanation);
+        }
+        judged
     }
 
     /// Places `generation`: where its answer is `bound` to or, if it isn't yet, where new requests
@@ -130,10 +143,14 @@ impl Placing {
         generation: &Generation,
         bound: Option<&Fingerprint>,
         excluded: &[Life],
+        explanation: Option<&Explanation>,
     ) -> Result<Placement, DispatchError> {
+        let notes = explanation::notes(explanation);
         let request = PlacementRequest::new(&self.model, generation, self.next_turn());
         let request = self.admission.of(request, generation.client).without(excluded);
-        let placement = self.choose(request, bound).map_err(|refusal| self.refused(refusal))?;
+        let decision = self.choose(request.noted(notes.as_ref()), bound);
+        explanation::tell(notes.as_ref(), &decision, explanation);
+        let placement = decision.map_err(|refusal| self.refused(refusal))?;
         self.metrics.decided(&placement);
         Ok(placement)
     }

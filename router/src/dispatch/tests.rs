@@ -115,6 +115,7 @@ impl Scene {
                 deadline,
                 pin,
                 place: None,
+                explanation: None,
             })
             .await
     }

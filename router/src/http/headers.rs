@@ -14,6 +14,7 @@ use crate::callers::access::{AccessLog, Call};
 use crate::callers::caller::{Caller, Endpoint};
 use crate::callers::client;
 use crate::callers::keys::{Allowance, Standing};
+use crate::dispatch::Explanation;
 use crate::gateway::TextStream;
 
 /// The request's name in the client's words; made up where the client has none.
@@ -26,6 +27,10 @@ const DECODE_WORKER: HeaderName = HeaderName::from_static("x-baton-decode-worker
 const PREFILL_WORKER: HeaderName = HeaderName::from_static("x-baton-prefill-worker");
 /// `handoff` or `local`.
 const PATH: HeaderName = HeaderName::from_static("x-baton-path");
+/// A client that wants to know why its request went where it went.
+const EXPLAIN: HeaderName = HeaderName::from_static("x-baton-explain");
+/// The decisions, with all candidates and their terms.
+const PLACEMENT: HeaderName = HeaderName::from_static("x-baton-placement");
 /// When to come back, finer than HTTP's own header; OpenAI's clients read it.
 pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Prompt tokens found in a cache.
@@ -35,8 +40,9 @@ const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens
 pub(crate) const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-baton-ignored-fields");
 
 /// What pages of other origins may read.
-pub(crate) const EXPOSED: [HeaderName; 8] = [
+pub(crate) const EXPOSED: [HeaderName; 9] = [
     REQUEST_ID,
+    PLACEMENT,
     DECODE_WORKER,
     PREFILL_WORKER,
     PATH,
@@ -132,6 +138,19 @@ pub(crate) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
     }
     add(PATH, route.path());
     add(CACHED_TOKENS, &stream.usage().cached_tokens.to_string());
+}
+
+/// Whether the client asks why.
+pub(crate) fn asks_why(headers: &HeaderMap) -> bool {
+    headers.contains_key(EXPLAIN)
+}
+
+/// Says why, where that was asked.
+pub(crate) fn add_explanation(headers: &mut HeaderMap, call: &Call) {
+    let text = call.explanation().and_then(Explanation::text);
+    if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+        headers.insert(PLACEMENT, value);
+    }
 }
 
 /// Takes out which workers served a request: strangers need not know their names.

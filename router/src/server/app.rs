@@ -16,7 +16,7 @@ use tracing::{Instrument as _, field, info_span};
 use super::{about, cors, probes};
 use crate::Gateway;
 use crate::api::{self, openai};
-use crate::callers::access::Status;
+use crate::callers::access::{Call, Status};
 use crate::http::error::HttpError;
 use crate::http::head;
 use crate::http::headers::{self, CallIds};
@@ -100,6 +100,7 @@ async fn authenticate(
         ids.client = key.client();
         ids.call.of(key);
     }
+    let asked = if gateway.config.debug_headers { asked_why(&request) } else { None };
     let mut response = next.run(request).await;
     if let Some(key) = key {
         headers::add_standing(response.headers_mut(), &key.allowance);
@@ -107,7 +108,17 @@ async fn authenticate(
     if !gateway.config.debug_headers {
         headers::hide_workers(response.headers_mut());
     }
+    if let Some(call) = asked {
+        headers::add_explanation(response.headers_mut(), &call);
+    }
     response
+}
+
+/// The call, where its client wants to know why it is placed as it is.
+fn asked_why(request: &Request) -> Option<Call> {
+    let CallIds { call, .. } = request.extensions().get()?;
+    headers::asks_why(request.headers()).then(|| call.ask_why())?;
+    Some(call.clone())
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> HttpError {

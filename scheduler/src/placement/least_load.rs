@@ -9,8 +9,8 @@ use words::{Fingerprint, Role};
 
 use super::seat::{Offer, Question, Seat};
 use super::{
-    Candidate, ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer,
-    Refusal, Rejection, Verdict, WorkerView,
+    ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer, Refusal,
+    Rejection, WorkerView,
 };
 use crate::Forecast;
 use crate::admission::retry_after;
@@ -75,7 +75,6 @@ struct Decision<'a> {
     policy: HandoffPolicy,
     request: &'a PlacementRequest<'a>,
     now: Instant,
-    candidates: Vec<Candidate>,
 }
 
 // === impl LeastLoad ===
@@ -87,8 +86,7 @@ impl Placer for LeastLoad {
         request: &PlacementRequest<'_>,
         now: Instant,
     ) -> Result<Placement, Refusal> {
-        let candidates = Vec::with_capacity(2 * view.workers.len());
-        let mut decision = Decision { policy: self.handoff, request, now, candidates };
+        let decision = Decision { policy: self.handoff, request, now };
         let groups = decision.groups(view)?;
         let mut best: Option<Plan<'_>> = None;
         let mut room_in_s = f64::INFINITY;
@@ -114,7 +112,7 @@ impl Placer for LeastLoad {
 
 impl<'a> Decision<'a> {
     /// The workers that could serve the request, by whom they can exchange blocks with.
-    fn groups(&mut self, view: &'a ClusterSnapshot) -> Result<Vec<Group<'a>>, Refusal> {
+    fn groups(&self, view: &'a ClusterSnapshot) -> Result<Vec<Group<'a>>, Refusal> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         for worker in &view.workers {
             match self.standing(worker) {
@@ -169,7 +167,7 @@ impl<'a> Decision<'a> {
         Refusal::TooWide { sequences, sequences_max: widths.max().unwrap_or(0), tokens }
     }
 
-    fn plan<'g>(&mut self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
+    fn plan<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
         let local = PlacementReason::LocalPolicy;
         match (group.prefill.is_empty(), group.decode.is_empty(), self.policy) {
             (_, true, _) => self.local(group, &group.prefill, PlacementReason::DecodePoolEmpty),
@@ -180,7 +178,7 @@ impl<'a> Decision<'a> {
         }
     }
 
-    fn cheaper<'g>(&mut self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
+    fn cheaper<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
         let handoff = self.handoff(group, PlacementReason::HandoffCheaper)?;
         if handoff.reason == PlacementReason::PrefillPoolFull {
             return Ok(handoff);
@@ -192,11 +190,7 @@ impl<'a> Decision<'a> {
     }
 
     /// The best pair; local where no prefill worker has room.
-    fn handoff<'g>(
-        &mut self,
-        group: &'g Group<'a>,
-        reason: PlacementReason,
-    ) -> Result<Plan<'g>, Full> {
+    fn handoff<'g>(&self, group: &'g Group<'a>, reason: PlacementReason) -> Result<Plan<'g>, Full> {
         let Ok(mut prefill) = self.offers(group, &group.prefill, Part::Prefill) else {
             return self.local(group, &group.decode, PlacementReason::PrefillPoolFull);
         };
@@ -207,7 +201,7 @@ impl<'a> Decision<'a> {
     }
 
     fn local<'g>(
-        &mut self,
+        &self,
         group: &'g Group<'a>,
         seats: &'g [Seat<'a>],
         reason: PlacementReason,
@@ -218,7 +212,7 @@ impl<'a> Decision<'a> {
 
     /// The offers of all seats that have room; never empty.
     fn offers<'g>(
-        &mut self,
+        &self,
         group: &'g Group<'a>,
         seats: &'g [Seat<'a>],
         part: Part,
@@ -245,16 +239,13 @@ impl<'a> Decision<'a> {
         if offers.is_empty() { Err(Full { room_in_s }) } else { Ok(offers) }
     }
 
-    fn note(&mut self, worker: &WorkerView, part: Part, verdict: Result<Terms, Rejection>) {
-        let verdict = verdict.map_or_else(Verdict::Rejected, Verdict::Possible);
-        self.candidates.push(Candidate {
-            worker: worker.info.address.worker.clone(),
-            part,
-            verdict,
-        });
+    fn note(&self, worker: &WorkerView, part: Part, verdict: Result<Terms, Rejection>) {
+        if let Some(notes) = self.request.notes {
+            notes.add(worker, part, verdict);
+        }
     }
 
-    fn placement(self, plan: &Plan<'_>) -> Placement {
+    fn placement(&self, plan: &Plan<'_>) -> Placement {
         let terms = plan.terms();
         let address = |offer: &Offer<'_>| offer.seat.view.info.address.clone();
         let work = |offer: &Offer<'_>, part| {
@@ -279,7 +270,6 @@ impl<'a> Decision<'a> {
             estimated_ttft_s: terms.ttft_s(),
             forecast: plan.forecast(self.request),
             work,
-            candidates: self.candidates,
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Ledger {
 /// One placement in a [`Ledger`], to be settled when its request ends.
 #[derive(Debug)]
 #[must_use = "settle it when the request ends"]
-pub struct Entry {
+pub struct LedgerEntry {
     number: u64,
     workers: SmallVec<[WorkerId; 2]>,
 }
@@ -59,7 +59,7 @@ impl Ledger {
     }
 
     /// Writes a placement down.
-    pub fn record(&mut self, placement: &Placement, now: Instant) -> Entry {
+    pub fn record(&mut self, placement: &Placement, now: Instant) -> LedgerEntry {
         let number = self.next;
         self.next += 1;
         for (worker, work) in &placement.work {
@@ -67,12 +67,15 @@ impl Ledger {
             account.sum += *work;
             account.lines.push_back(Line { number, placed_at: now, work: *work });
         }
-        Entry { number, workers: placement.work.iter().map(|(worker, _)| worker.clone()).collect() }
+        LedgerEntry {
+            number,
+            workers: placement.work.iter().map(|(worker, _)| worker.clone()).collect(),
+        }
     }
 
     /// Strikes a placement out: its request has ended, well or not.
     #[expect(clippy::needless_pass_by_value, reason = "an entry is settled once")]
-    pub fn settle(&mut self, entry: Entry) {
+    pub fn settle(&mut self, entry: LedgerEntry) {
         for worker in &entry.workers {
             let Some(account) = self.accounts.get_mut(worker) else { continue };
             account.settle(entry.number);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rstest::rstest;
-use words::{Load, NodeState, Role};
+use words::{HandoffTotals, Load, NodeState, Role};
 
 use self::table::{cluster, decide, decide_only, decide_wide, life, request};
 use super::*;
@@ -148,10 +148,12 @@ fn a_decision_explains_itself() {
     let now = Instant::now();
     let snapshot = cluster("p1 p2[down] d1", now);
     let policy = LeastLoad { handoff: HandoffPolicy::Auto };
-    let placement = policy.place(&snapshot, &request(4_000), now).expect("a place");
-    let seen: Vec<_> = placement
-        .candidates
-        .iter()
+    let notes = Notes::default();
+    let asked = request(4_000).noted(Some(&notes));
+    let placement = policy.place(&snapshot, &asked, now).expect("a place");
+    let seen: Vec<_> = notes
+        .candidates()
+        .into_iter()
         .map(|candidate| (candidate.worker.to_string(), candidate.part, candidate.verdict))
         .collect();
     let terms = |index: usize| match seen[index].2 {
@@ -167,6 +169,45 @@ fn a_decision_explains_itself() {
     assert!(terms(3).cost_s() > placement.terms.cost_s());
     // 0.4 s of prefill, about 9 ms of hand-off, one step of 10 ms.
     assert!((0.41..0.43).contains(&placement.estimated_ttft_s), "{placement:#?}");
+    let told = notes.explain(&Ok(placement));
+    let (choice, reasons) = told.split_once("; ").expect("a choice and its reasons");
+    assert_eq!(
+        choice,
+        "p1 -> d1 (handoff-cheaper): \
+         queue 0.0000 + prefill 0.4000 + hand-off 0.0094 + decode 0.0100 s, stall 0.0000 s"
+    );
+    assert!(reasons.starts_with("p2 prefill: unhealthy; p1 prefill: queue"), "{reasons}");
+}
+
+#[test]
+fn a_refusal_explains_itself() {
+    let now = Instant::now();
+    let snapshot = cluster("p1[down] d1[run=64 wait=32 step=100]", now);
+    let notes = Notes::default();
+    let refused = LeastLoad::default().place(&snapshot, &request(4_000).noted(Some(&notes)), now);
+    let told = notes.explain(&refused);
+    assert!(told.starts_with("all workers are busy"), "{told}");
+    assert!(told.ends_with("; p1 prefill: unhealthy; d1 both: full"), "{told}");
+}
+
+/// What workers report of hand-offs decides where the next prompt is computed.
+#[test]
+fn hand_offs_that_cost_more_than_they_save_are_left() {
+    let now = Instant::now();
+    let mut snapshot = cluster("p1 d1", now);
+    let place = |snapshot: &ClusterSnapshot| {
+        LeastLoad::default().place(snapshot, &request(4_000), now).expect("a place")
+    };
+    assert_eq!(place(&snapshot).reason, PlacementReason::HandoffCheaper);
+    let (sender, mut handoffs) = (&mut snapshot.workers[0], HandoffTotals::default());
+    let life = sender.info.address.incarnation;
+    for sequence in 10..20 {
+        handoffs.add(4_000, Duration::from_secs(2));
+        let load = Load { sequence, handoffs, ..sender.load.clone().expect("a report") };
+        sender.observe(life, load, now);
+    }
+    let placement = place(&snapshot);
+    assert_eq!(placement.reason, PlacementReason::LocalCheaper, "{placement:#?}");
 }
 
 #[test]

@@ -119,10 +119,10 @@ impl Clients {
         ask: &Ask,
         generate: &dyn Generate,
     ) -> Result<GenerationStream, ErrorCode> {
-        generate.foresee(ask.generation.client).map_err(|error| error.code)?;
+        generate.foresee(ask.generation.client, None).map_err(|error| error.code)?;
         let deadline = (Instant::now() + ask.patience).into_std();
         let (generation, pin) = (ask.generation.clone(), self.pin(ask.answer));
-        let request = DispatchRequest { generation, deadline, pin, place: None };
+        let request = DispatchRequest { generation, deadline, pin, place: None, explanation: None };
         generate.generate(request).await.map_err(|error| error.code)
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster::ErrorCode;
 use router::dispatch::{
-    DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Readiness,
+    DispatchError, DispatchRequest, Explanation, Generate, GenerationEvent, GenerationStream,
+    Readiness,
 };
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -82,8 +83,12 @@ impl<G: Generate> Generate for Garbled<G> {
         Ok(GenerationStream::new(stream))
     }
 
-    fn foresee(&self, client: ClientId) -> Result<(), DispatchError> {
-        self.inner.foresee(client)
+    fn foresee(
+        &self,
+        client: ClientId,
+        explanation: Option<&Explanation>,
+    ) -> Result<(), DispatchError> {
+        self.inner.foresee(client, explanation)
     }
 
     fn readiness(&self) -> Readiness {

@@ -21,8 +21,8 @@ use kv_transfer::{Sender, SenderConfig};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use router::dispatch::{
-    AdmissionConfig, DispatchError, DispatchRequest, Dispatcher, DispatcherConfig, Generate as _,
-    GenerationEvent, Pin,
+    AdmissionConfig, DispatchError, DispatchRequest, Dispatcher, DispatcherConfig, Explanation,
+    Generate as _, GenerationEvent, Pin,
 };
 use scheduler::{ClusterSnapshot, HandoffPolicy, LeastLoad, PlacementRequest, Placer as _};
 use tempfile::TempDir;
@@ -185,11 +185,22 @@ impl House {
         placement.expect("room").terms.handoff_s
     }
 
+    /// What a client gets that asks why `work` went where it went.
+    pub(crate) async fn explained(&self, generation: Generation) -> String {
+        let (deadline, pin) = (Instant::now() + PATIENCE, Pin::by_token());
+        let asked = Explanation::default();
+        let explanation = Some(asked.clone());
+        let request = DispatchRequest { generation, deadline, pin, place: None, explanation };
+        let mut stream = self.dispatcher.generate(request).await.expect("room");
+        while stream.next().await.is_some() {}
+        asked.text().expect("a decision")
+    }
+
     /// What a client gets.
     pub(crate) async fn answer(&self, work: &Generation) -> Result<Answer, DispatchError> {
         let deadline = Instant::now() + PATIENCE;
         let (generation, pin) = (work.clone(), Pin::by_token());
-        let request = DispatchRequest { generation, deadline, pin, place: None };
+        let request = DispatchRequest { generation, deadline, pin, place: None, explanation: None };
         let mut stream = self.dispatcher.generate(request).await?;
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {

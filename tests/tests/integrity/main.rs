@@ -84,6 +84,23 @@ async fn what_a_hand_off_costs_is_learned_from_those_that_were_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_decision_is_explained_with_all_candidates_to_whoever_asks() {
+    let house = House::start().await;
+    let told = house.explained(some_work(0, &mut ChaCha8Rng::seed_from_u64(1))).await;
+    let mut parts = told.split("; ");
+    let choice = parts.next().expect("a choice");
+    assert!(
+        choice.starts_with("p0 -> d") && choice.contains(" (handoff-policy): queue "),
+        "{told}"
+    );
+    let mut candidates: Vec<_> = parts.filter_map(|part| part.split_once(": queue ")).collect();
+    candidates.sort_unstable();
+    let names: Vec<_> = candidates.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["d0 decode", "d1 decode", "p0 prefill"], "{told}");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reply_too_large_is_a_broken_reply() {
     let house = House::start().await;
     let work = some_work(0, &mut ChaCha8Rng::seed_from_u64(1));

@@ -66,6 +66,7 @@ fn place(cluster: &ClusterSnapshot, context_tokens: u32, total_tokens_max: u32, 
         share_ahead: 0.5,
         prompt_share_ahead: 0.5,
         is_short: false,
+        notes: None,
     };
     match LeastLoad::default().place(cluster, &request, now) {
         Ok(placement) => {

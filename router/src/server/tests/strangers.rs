@@ -85,6 +85,23 @@ async fn workers_are_named_to_those_only_who_debug() {
     }
 }
 
+#[tokio::test]
+async fn why_a_request_went_there_is_told_to_those_only_who_debug_and_ask() {
+    for (debug, asked) in [(false, true), (true, false), (true, true)] {
+        let router =
+            TestRouter::configured(vec![says("x")], |config| config.debug_headers = debug).await;
+        let mut request = router.client.post(router.at(CHAT)).json(&chat(json!({})));
+        if asked {
+            request = request.header("x-baton-explain", "1");
+        }
+        let answer = Answer::read(request.send().await.unwrap()).await;
+        let told = answer.headers.get("x-baton-placement").map(|told| told.to_str().unwrap());
+        assert_eq!(told, (debug && asked).then_some(EXPLAINED));
+        let is_explained = router.peer.requests()[0].explanation.is_some();
+        assert_eq!(is_explained, debug && asked, "nobody writes down what nobody reads");
+    }
+}
+
 /// A router with a file of keys.
 async fn with_keys(tables: &[(&str, &str)]) -> (TestRouter, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();

@@ -28,6 +28,7 @@ pub(super) fn request(context_tokens: u32) -> PlacementRequest<'static> {
         share_ahead: 1.0,
         prompt_share_ahead: 1.0,
         is_short: false,
+        notes: None,
     }
 }
 
