@@ -11,7 +11,7 @@ use crate::{tools, workspace};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Schedules to try for each; a schedule has a number, and comes again by it.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 8)]
     schedules: u32,
 }
 

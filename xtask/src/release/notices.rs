@@ -30,7 +30,11 @@ struct Linked {
 pub(super) fn of(package: &str, host: &str) -> Result<String> {
     let mut by_text: BTreeMap<String, Vec<Linked>> = BTreeMap::new();
     for linked in all(package, host)? {
-        for text in texts(&source(&linked)?)? {
+        let mut texts = texts(&source(&linked)?)?;
+        if texts.is_empty() {
+            texts.push("The package comes without a text of its own.".to_owned());
+        }
+        for text in texts {
             by_text.entry(text).or_default().push(linked.clone());
         }
     }
