@@ -55,6 +55,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/backend/cuda/driver/library.rs",
     "engine/src/backend/cuda/driver/memory.rs",
     "engine/src/backend/cuda/driver/nvrtc.rs",
+    "engine/src/backend/cuda/driver/pinned.rs",
     "engine/src/backend/cuda/driver/probe.rs",
     "engine/src/backend/cuda/driver/tensor_map.rs",
     "engine/src/weights/mapped.rs",

@@ -493,7 +493,7 @@ impl Backend for CudaBackend {
         }
         let mut list = self.sampler.requests(requests.len());
         requests.iter().for_each(|(row, request)| list.choose(*row, request));
-        let tokens = self.tokens.address() + 4 * first as u64;
+        let tokens = self.tokens.at(4 * first);
         self.sampler.submit(&self.stream, logits.address(), &list, tokens)
     }
 
@@ -512,7 +512,7 @@ impl Backend for CudaBackend {
     ) -> Result<Pending, EngineError> {
         let mut list = self.sampler.requests(requests.len());
         requests.iter().for_each(|(row, request)| list.score(*row, request));
-        let tokens = self.tokens.address() + 4 * self.samples_max as u64;
+        let tokens = self.tokens.at(4 * self.samples_max);
         self.sampler.submit(&self.stream, logits.address(), &list, tokens)
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use self::decode::{DecodeAttention, DecodeRead, DecodeShape};
 use self::portable::{PortableAttention, PortableShape, PrefillRead};
 use self::prefill::{PagePool, PrefillAttention, PrefillShape, TiledRead};
+use super::driver::address::Address;
 use super::driver::compiler::Compiler;
 use super::driver::device::Stream;
 use super::driver::element::ElementType;
@@ -38,11 +39,11 @@ enum Prefill {
 /// Which rows see what: one layer's attention, apart from the rows.
 #[derive(Clone, Copy)]
 struct View {
-    qkv: u64,
+    qkv: Address,
     /// Rows of `qkv` and `out`.
     rows: usize,
     layer: u32,
-    out: u64,
+    out: Address,
     window: Option<u32>,
 }
 

@@ -9,6 +9,7 @@ use kv_cache::{
 };
 use rayon::prelude::*;
 
+use super::driver::address::{Address, Span};
 use super::driver::compiler::{Compiler, Defines};
 use super::driver::device::{Device, Stream};
 use super::driver::kernel::{Kernel, Launch, args};
@@ -99,7 +100,7 @@ impl CudaKv {
             return Err(EngineError::Device(reason));
         }
         let memory = DeviceMemory::new(device, layout.layers() as usize * blocks as usize * page)?;
-        stream.fill(memory.address(), 0, memory.bytes())?;
+        stream.fill(memory.all(), 0)?;
         let module = compiler.module("kv.cu", &Defines::new())?;
         let kernels = PageKernels {
             carry: module.kernel("carry_pages")?,
@@ -125,9 +126,9 @@ impl CudaKv {
 
     /// Where a layer's pages begin: `[blocks][page]`.
     #[must_use]
-    pub(super) fn layer(&self, layer: u32) -> u64 {
-        let pages = u64::from(layer) * u64::from(self.blocks);
-        self.memory.address() + pages * self.layout.page_bytes() as u64
+    pub(super) fn layer(&self, layer: u32) -> Address {
+        let pages = layer as usize * self.blocks as usize;
+        self.memory.at(pages * self.layout.page_bytes())
     }
 
     /// A fence behind everything submitted to the stream of steps.
@@ -179,17 +180,16 @@ impl CudaKv {
         // Before there is a lane: a lane that waits for one prompt's step is one that no other prompt's
         // finished pages go by.
         self.fences.pass(fence)?;
-        let lane = self.lanes.borrow();
+        let mut lane = self.lanes.borrow();
         let staged = lane.staged_pages(self.layout.page_bytes());
         let copy = Copy { kv: self, way: Way::Out, pages, staged };
-        copy.submit(&lane, 0)?;
+        copy.submit(&mut lane, 0)?;
         let pieces = out.chunks_mut(copy.staged * self.layout.page_bytes());
         for (piece, out) in pieces.enumerate() {
             // The device fills one buffer while the host empties the other.
-            copy.submit(&lane, piece + 1)?;
-            let staging = &lane.stagings[piece % STAGINGS];
-            staging.done.synchronize()?;
-            copy_bytes(out, &staging.memory.as_slice()[..out.len()]);
+            copy.submit(&mut lane, piece + 1)?;
+            let staging = &mut lane.stagings[piece % STAGINGS];
+            copy_bytes(out, staging.host(0..out.len())?);
         }
         Ok(())
     }
@@ -202,11 +202,8 @@ impl CudaKv {
         let pieces = bytes.chunks(copy.staged * self.layout.page_bytes());
         for (piece, bytes) in pieces.enumerate() {
             let staging = &mut lane.stagings[piece % STAGINGS];
-            if piece >= STAGINGS {
-                staging.done.synchronize()?;
-            }
-            copy_bytes(&mut staging.memory.as_mut_slice()[..bytes.len()], bytes);
-            copy.submit(&lane, piece)?;
+            copy_bytes(staging.host(0..bytes.len())?, bytes);
+            copy.submit(&mut lane, piece)?;
         }
         lane.stream.synchronize()
     }
@@ -319,36 +316,38 @@ impl Copy<'_> {
     ///
     /// The copy engines do it, and no kernel: that would hold multiprocessors for as long as the link
     /// takes, and where processes share the GPU by time, each would wait for the other's steps.
-    fn submit(&self, lane: &Lane, piece: usize) -> Result<(), EngineError> {
+    fn submit(&self, lane: &mut Lane, piece: usize) -> Result<(), EngineError> {
         let first = piece * self.staged;
         let end = self.pages.pages().min(first + self.staged);
         if first >= end {
             return Ok(());
         }
-        let staging = &lane.stagings[piece % STAGINGS];
-        let mut buffer = staging.memory.address();
-        let bytes = self.kv.layout.page_bytes();
+        let Lane { stream, stagings, .. } = lane;
+        let staging = &mut stagings[piece % STAGINGS];
+        let page = self.kv.layout.page_bytes();
         let mut next = first;
         while next < end {
             let count = self.pages_in_a_row(next, end);
-            let pool = self.page(next);
+            let buffer = staging.lend((next - first) * page..(next - first + count) * page);
+            let pool = self.pages(next, count);
             let (to, from) = match self.way {
                 Way::Out => (buffer, pool),
                 Way::In => (pool, buffer),
             };
-            lane.stream.copy(to, from, count * bytes)?;
-            buffer += (count * bytes) as u64;
+            stream.copy(to, from)?;
             next += count;
         }
-        lane.stream.record(&staging.done)
+        staging.mark(stream)
     }
 
-    /// Where the `index`-th page is.
-    fn page(&self, index: usize) -> u64 {
+    /// Where the `index`-th page is, and those that follow it in memory.
+    fn pages(&self, index: usize, count: usize) -> Span<'_> {
         let listed = self.pages.blocks.len();
-        let layer = self.pages.layers.start + (index / listed) as u32;
-        let block = self.pages.blocks[index % listed].block;
-        self.kv.layer(layer) + block.index() as u64 * self.kv.layout.page_bytes() as u64
+        let layer = self.pages.layers.start as usize + index / listed;
+        let block = self.pages.blocks[index % listed].block.index();
+        let first = layer * self.kv.blocks as usize + block;
+        let page = self.kv.layout.page_bytes();
+        self.kv.memory.part(first * page..(first + count) * page)
     }
 
     /// How many pages from the `first`-th on, before the `end`-th, follow each other in memory.

@@ -72,8 +72,8 @@ impl Yardstick {
         let reader = ReadBandwidth::new(&self.compiler)?;
         let stream = &self.stream;
         Ok(MemoryTimes {
-            read_us: self.least_us(|| reader.read(stream, from.address(), bytes))?,
-            copy_us: self.least_us(|| stream.copy(to.address(), from.address(), bytes))?,
+            read_us: self.least_us(|| reader.read(stream, from.all()))?,
+            copy_us: self.least_us(|| stream.copy(to.all(), from.all()))?,
         })
     }
 
@@ -105,7 +105,7 @@ impl Yardstick {
     /// tenth faster than real ones.
     fn randomize(&self, memory: &DeviceMemory, key: u64, spread: f32) -> Result<(), EngineError> {
         let fill = RandomFill::new(&self.compiler, ElementType::Bf16)?;
-        fill.fill(&self.stream, memory.address(), memory.bytes() as u64 / 2, key, (0.0, spread))
+        fill.fill(&self.stream, memory.all(), key, (0.0, spread))
     }
 
     /// Device time of what `work` submits, in the best of a few rounds.

@@ -3,6 +3,7 @@
 //! Buffers are device addresses; rows are contiguous. Operations on activations are launched with
 //! programmatic overlap: weights are read while the operation before still runs.
 
+use super::driver::address::Address;
 use super::driver::compiler::{Compiler, Defines};
 use super::driver::device::Stream;
 use super::driver::element::ElementType;
@@ -57,15 +58,15 @@ pub(super) struct RowShape {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AddNorm {
     /// `[rows, hidden]`, updated if there is a `delta`.
-    pub hidden: u64,
+    pub hidden: Address,
     /// `[rows, hidden]`.
-    pub delta: Option<u64>,
+    pub delta: Option<Address>,
     /// `[hidden]`.
-    pub weight: u64,
+    pub weight: Address,
     /// Added to the mean square.
     pub eps: f32,
     /// `[rows, hidden]`.
-    pub out: u64,
+    pub out: Address,
 }
 
 /// The rotation of queries and keys, and where keys and values go.
@@ -75,19 +76,19 @@ pub(super) struct AddNorm {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RopeAndCache {
     /// `[rows, (heads + 2 * kv_heads) * head_dim]`; queries are rotated in place.
-    pub qkv: u64,
+    pub qkv: Address,
     /// Whether keys are rotated in place, too, beside the copy in the pages.
     pub keys_in_place: bool,
     /// The layer's: `[blocks, 2, kv_heads, block_tokens, head_dim]`.
-    pub pages: u64,
+    pub pages: Address,
     /// Cosines, f32 `[positions, head_dim / 2]`.
-    pub cos: u64,
+    pub cos: Address,
     /// Sines, alike.
-    pub sin: u64,
+    pub sin: Address,
     /// u32 `[rows]`: each row's row of the tables.
-    pub positions: u64,
+    pub positions: Address,
     /// i32 `[rows]`: `block * block_tokens + offset`; -1 writes nothing.
-    pub slots: u64,
+    pub slots: Address,
     /// Norm of each head's queries.
     pub q_norm: Option<HeadNorm>,
     /// Norm of each head's keys.
@@ -98,7 +99,7 @@ pub(super) struct RopeAndCache {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadNorm {
     /// `[head_dim]`.
-    pub weight: u64,
+    pub weight: Address,
     /// Added to the mean square.
     pub eps: f32,
 }
@@ -132,7 +133,7 @@ impl RowKernels {
     pub(super) fn gather(
         &self,
         stream: &Stream,
-        (table, index, out): (u64, u64, u64),
+        (table, index, out): (Address, Address, Address),
         rows: usize,
         cols: usize,
     ) -> Result<(), EngineError> {
@@ -160,7 +161,7 @@ impl RowKernels {
             overlaps: true,
         };
         let AddNorm { hidden, delta, weight, eps, out } = it;
-        let delta = delta.unwrap_or(0);
+        let delta = delta.unwrap_or(Address::NONE);
         launched(rows, || self.norm.launch(stream, launch, args![hidden, delta, weight, out, eps]))
     }
 
@@ -181,7 +182,9 @@ impl RowKernels {
             cluster: 1,
             overlaps: true,
         };
-        let norm = |norm: Option<HeadNorm>| norm.map_or((0, 0.0), |norm| (norm.weight, norm.eps));
+        let norm = |norm: Option<HeadNorm>| {
+            norm.map_or((Address::NONE, 0.0), |norm| (norm.weight, norm.eps))
+        };
         let (q_weight, q_eps) = norm(it.q_norm);
         let (k_weight, k_eps) = norm(it.k_norm);
         let keys_in_place = i32::from(it.keys_in_place);
@@ -215,8 +218,8 @@ impl RowKernels {
     pub(super) fn silu_mul(
         &self,
         stream: &Stream,
-        gate_up: u64,
-        out: u64,
+        gate_up: Address,
+        out: Address,
         rows: usize,
         width: usize,
     ) -> Result<(), EngineError> {
@@ -234,7 +237,7 @@ impl RowKernels {
     pub(super) fn advance(
         &self,
         stream: &Stream,
-        (tokens, sampled, source): (u64, u64, u64),
+        (tokens, sampled, source): (Address, Address, Address),
         rows: usize,
     ) -> Result<(), EngineError> {
         let launch = Launch {

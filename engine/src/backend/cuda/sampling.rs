@@ -5,12 +5,16 @@
 
 mod request;
 
+use std::ops::Range;
+
 use words::TokenLogprob;
 
+use super::driver::address::Address;
 use super::driver::compiler::{Compiler, Defines};
-use super::driver::device::{Device, Event, Stream};
+use super::driver::device::{Device, Stream};
 use super::driver::kernel::{Kernel, Launch, args};
-use super::driver::memory::{DeviceMemory, PinnedMemory};
+use super::driver::memory::DeviceMemory;
+use super::driver::pinned::PinnedMemory;
 use crate::error::{EngineError, LogitsFault};
 use request::Choice;
 pub(super) use request::{Answer, Requests};
@@ -86,10 +90,10 @@ pub struct Pending {
 /// The memory of one call.
 #[derive(Debug)]
 struct Slot {
-    upload: PinnedMemory,
+    /// The choices, then what goes up: the two have one event.
+    pinned: PinnedMemory,
+    choices_bytes: usize,
     device: DeviceMemory,
-    choices: PinnedMemory,
-    done: Event,
 }
 
 // === impl Sampler ===
@@ -114,7 +118,7 @@ impl Sampler {
         let plan = Plan::new((vocab, stride), clusters, properties.shared_bytes_max as usize);
         let module = compiler.module("sampling.cu", &plan.defines())?;
         let state = DeviceMemory::new(&device, rows_max * GREEDY_STATE_BYTES)?;
-        stream.fill(state.address(), 0, state.bytes())?;
+        stream.fill(state.all(), 0)?;
         let scratch_bytes = rows_max * plan.quads() * QUAD_BYTES;
         let scratch =
             if plan.resident { None } else { Some(DeviceMemory::new(&device, scratch_bytes)?) };
@@ -148,9 +152,9 @@ impl Sampler {
     pub(super) fn submit(
         &mut self,
         stream: &Stream,
-        logits: u64,
+        logits: Address,
         requests: &Requests,
-        tokens: u64,
+        tokens: Address,
     ) -> Result<Pending, EngineError> {
         let count = requests.count();
         if count > self.rows_max {
@@ -160,10 +164,11 @@ impl Sampler {
             )));
         }
         let mut slot = self.slot(requests.bytes(), count)?;
-        let edits = requests.write(slot.upload.as_mut_slice());
+        let upload = slot.upload(requests.bytes());
+        let edits = requests.write(slot.pinned.host(upload.clone())?);
         let (list, stride) = (slot.device.address(), self.stride as i64);
-        stream.copy(list, slot.upload.address(), requests.bytes())?;
-        let choices = slot.choices.address();
+        stream.copy(slot.device.part(0..upload.len()), slot.pinned.lend(upload))?;
+        let choices = slot.pinned.lend(0..slot.choices_bytes).address();
         if requests.any_greedy() {
             let launch = greedy_launch(count);
             let (vocab, state) = (self.plan.vocab as i32, self.state.address());
@@ -172,12 +177,12 @@ impl Sampler {
         }
         if requests.any_general() {
             let launch = self.plan.launch(count);
-            let edits = list + edits as u64;
-            let scratch = self.scratch.as_ref().map_or(0, DeviceMemory::address);
+            let edits = slot.device.at(edits);
+            let scratch = self.scratch.as_ref().map_or(Address::NONE, DeviceMemory::address);
             let arguments = args![logits, stride, list, edits, choices, tokens, scratch];
             self.choose.launch(stream, launch, arguments)?;
         }
-        stream.record(&slot.done)?;
+        slot.pinned.mark(stream)?;
         Ok(Pending { slot, logprobs: requests.logprobs().collect() })
     }
 
@@ -205,9 +210,8 @@ impl Sampler {
         pending: Pending,
         answer: impl Fn(&Choice, bool) -> A,
     ) -> Result<Vec<A>, EngineError> {
-        let Pending { slot, logprobs } = pending;
-        slot.done.synchronize()?;
-        let choices = slot.choices.as_slice::<Choice>();
+        let Pending { mut slot, logprobs } = pending;
+        let choices = &*slot.pinned.host::<Choice>(0..slot.choices_bytes)?;
         let answers = choices.iter().zip(logprobs).map(|(choice, asked)| answer(choice, asked));
         let answers = answers.collect();
         self.slots.push(slot);
@@ -283,17 +287,23 @@ impl Plan {
 // === impl Slot ===
 
 impl Slot {
+    /// - `bytes`: of the requests.
     fn new(device: &Device, bytes: usize, rows: usize) -> Result<Self, EngineError> {
+        let choices_bytes = rows * size_of::<Choice>();
         Ok(Self {
-            upload: PinnedMemory::new(device, bytes)?,
+            pinned: PinnedMemory::new(device, choices_bytes + bytes)?,
+            choices_bytes,
             device: DeviceMemory::new(device, bytes)?,
-            choices: PinnedMemory::new(device, rows * size_of::<Choice>())?,
-            done: Event::new(device)?,
         })
     }
 
     fn fits(&self, bytes: usize, count: usize) -> bool {
-        self.upload.bytes() >= bytes && self.choices.bytes() >= count * size_of::<Choice>()
+        self.device.bytes() >= bytes && self.choices_bytes >= count * size_of::<Choice>()
+    }
+
+    /// Where requests of so many bytes go up from.
+    fn upload(&self, bytes: usize) -> Range<usize> {
+        self.choices_bytes..self.choices_bytes + bytes
     }
 }
 

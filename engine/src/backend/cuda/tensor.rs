@@ -1,5 +1,6 @@
 //! Weights and activations in device memory.
 
+use super::driver::address::Address;
 use super::driver::device::Device;
 use super::driver::element::ElementType;
 use super::driver::memory::DeviceMemory;
@@ -33,7 +34,7 @@ pub struct CudaBuffer {
 // === impl CudaMatrix ===
 
 impl CudaMatrix {
-    pub(super) fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> Address {
         self.memory.address()
     }
 }
@@ -41,7 +42,7 @@ impl CudaMatrix {
 // === impl CudaVector ===
 
 impl CudaVector {
-    pub(super) fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> Address {
         self.memory.address()
     }
 }
@@ -59,7 +60,7 @@ impl CudaBuffer {
         Ok(Self { memory, element, cols, rows: 0 })
     }
 
-    pub(super) fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> Address {
         self.memory.address()
     }
 

@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::driver::address::Span;
 use super::driver::compiler::Compiler;
 use super::driver::device::{Device, Priority, Stream};
 use super::driver::element::ElementType;
@@ -34,14 +35,14 @@ impl Gpu {
         DeviceMemory::new(&self.device, bytes).unwrap()
     }
 
-    pub(crate) fn random(&self, address: u64, elements: usize, key: u64, range: (f32, f32)) {
+    pub(crate) fn random(&self, to: Span<'_>, key: u64, range: (f32, f32)) {
         let fill = RandomFill::new(&self.compiler, ElementType::Bf16).unwrap();
-        fill.fill(&self.stream, address, elements as u64, key, range).unwrap();
+        fill.fill(&self.stream, to, key, range).unwrap();
     }
 
-    pub(crate) fn bf16s(&self, address: u64, elements: usize) -> Vec<f32> {
-        let mut out = vec![0_u16; elements];
-        self.stream.read(&mut out, address).unwrap();
+    pub(crate) fn bf16s(&self, from: Span<'_>) -> Vec<f32> {
+        let mut out = vec![0_u16; from.bytes() / 2];
+        self.stream.read(&mut out, from).unwrap();
         out.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Attention of single query tokens over their sequences' pages: the twin of `attention/decode.cu`.
 
 use super::validate_heads;
+use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
@@ -57,19 +58,19 @@ pub(super) struct DecodeShape {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeRead {
     /// `[any, qkv_width]`: the queries, rotated.
-    pub qkv: u64,
+    pub qkv: Address,
     /// The layer's: `[blocks, 2, kv_heads, block_tokens, head_dim]`.
-    pub pages: u64,
+    pub pages: Address,
     /// `[any, q_width]`, written for rows with a context.
-    pub out: u64,
+    pub out: Address,
     /// How many rows, padding included.
     pub count: usize,
     /// `i32 [count]`: rows of `qkv` and `out`.
-    pub rows: u64,
+    pub rows: Address,
     /// `i32 [count]`: tokens of the context, the row's own included; 0 in padding.
-    pub contexts: u64,
+    pub contexts: Address,
     /// `i32 [count, table_stride]`: blocks.
-    pub tables: u64,
+    pub tables: Address,
     /// Entries from one table to the next.
     pub table_stride: usize,
     /// How far back a row sees, itself included; at least 1.
@@ -135,7 +136,7 @@ impl DecodeAttention {
         let kernel = module.kernel("decode_attention")?;
         let workspace = DeviceMemory::new(device, shape.workspace(plan.splits_max).bytes())?;
         // Arrivals are counted from 0 and left at 0.
-        stream.fill(workspace.address(), 0, workspace.bytes())?;
+        stream.fill(workspace.all(), 0)?;
         Ok(Self { shape, plan, kernel, workspace })
     }
 
@@ -162,8 +163,8 @@ impl DecodeAttention {
         };
         let parts = self.shape.workspace(self.plan.splits_max);
         let partials = self.workspace.address();
-        let sums = partials + parts.partials_bytes as u64;
-        let arrivals = sums + parts.sums_bytes as u64;
+        let sums = self.workspace.at(parts.partials_bytes);
+        let arrivals = self.workspace.at(parts.partials_bytes + parts.sums_bytes);
         let heads = self.shape.heads;
         self.kernel.launch(
             stream,

@@ -2,6 +2,7 @@
 //! `attention/portable.cu`.
 
 use super::validate_heads;
+use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::element::ElementType;
@@ -39,22 +40,22 @@ pub(super) struct PortableShape {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PrefillRead<'a> {
     /// `[any, qkv_width]`: the queries, rotated.
-    pub qkv: u64,
+    pub qkv: Address,
     /// The layer's: `[blocks, 2, kv_heads, block_tokens, head_dim]`, with these rows' keys and
     /// values in it.
-    pub pages: u64,
+    pub pages: Address,
     /// `[any, q_width]`, written for the sequences' rows.
-    pub out: u64,
+    pub out: Address,
     /// Rows of each sequence.
     pub rows: &'a [usize],
     /// `i32 [sequences]`: the first row of each.
-    pub first_rows: u64,
+    pub first_rows: Address,
     /// `i32 [sequences]`: as `rows`.
-    pub lengths: u64,
+    pub lengths: Address,
     /// `i32 [sequences]`: tokens of each context, these rows included.
-    pub contexts: u64,
+    pub contexts: Address,
     /// `i32 [sequences, table_stride]`: blocks.
-    pub tables: u64,
+    pub tables: Address,
     /// Entries from one table to the next.
     pub table_stride: usize,
     /// How far back a row sees, itself included; at least 1.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
@@ -69,7 +70,7 @@ pub(crate) struct PrefillShape {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PagePool {
     /// `[layers, blocks, 2, kv_heads, block_tokens, head_dim]`.
-    pub(crate) address: u64,
+    pub(crate) address: Address,
     /// Layers.
     pub(crate) layers: usize,
     /// Of one layer.
@@ -80,11 +81,11 @@ pub(crate) struct PagePool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TiledRead<'a> {
     /// `[qkv_rows, qkv_width]`: the queries, rotated.
-    pub(crate) qkv: u64,
+    pub(crate) qkv: Address,
     /// Rows of the step.
     pub(crate) qkv_rows: usize,
     /// `[qkv_rows, q_width]`, written for the sequences' rows.
-    pub(crate) out: u64,
+    pub(crate) out: Address,
     /// The sequences.
     pub(crate) rows: &'a PrefillRows,
     /// What [`PrefillAttention::plan`] made of `rows`.
@@ -127,7 +128,7 @@ impl PrefillAttention {
         }
         let module = compiler.module("attention/prefill.cu", &shape.defines())?;
         let counter = DeviceMemory::new(device, size_of::<i32>())?;
-        stream.fill(counter.address(), 0, counter.bytes())?;
+        stream.fill(counter.all(), 0)?;
         let tiles_max = shape.tiles_max();
         Ok(Self {
             shape,
@@ -264,7 +265,7 @@ impl PrefillShape {
     }
 
     /// Query heads as `[halves, rows, heads, HALF]`.
-    fn map_queries(&self, qkv: u64, rows: usize) -> Result<TensorMap, EngineError> {
+    fn map_queries(&self, qkv: Address, rows: usize) -> Result<TensorMap, EngineError> {
         let HeadShape { heads, head_dim, .. } = self.heads;
         let bytes = |elements: usize| (elements * self.element.bytes()) as u64;
         let (halves, pack) = (head_dim / HALF, self.pack());

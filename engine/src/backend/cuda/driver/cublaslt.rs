@@ -11,6 +11,7 @@ use cudarc::cublaslt::sys::{
 };
 use libloading::os::unix::Library;
 
+use super::address::{Address, Span};
 use super::device::Stream;
 use super::element::ElementType;
 use crate::error::EngineError;
@@ -144,18 +145,11 @@ pub(crate) struct Shape {
 /// Where the operands lie, on the device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operands {
-    pub(crate) x: u64,
-    pub(crate) weight: u64,
+    pub(crate) x: Address,
+    pub(crate) weight: Address,
     /// Unused where the shape has none.
-    pub(crate) bias: u64,
-    pub(crate) out: u64,
-}
-
-/// Memory that a product may use while it runs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Workspace {
-    pub(crate) address: u64,
-    pub(crate) bytes: usize,
+    pub(crate) bias: Address,
+    pub(crate) out: Address,
 }
 
 /// What suggestions must do with.
@@ -163,7 +157,8 @@ pub(crate) struct Workspace {
 pub(crate) struct Preference {
     /// That all operands have, bytes.
     pub(crate) alignment: u32,
-    pub(crate) workspace: Workspace,
+    /// Of the memory that a product may use while it runs.
+    pub(crate) workspace_bytes: usize,
 }
 
 /// A shape in the library's words.
@@ -288,7 +283,7 @@ impl Calls {
             let status = unsafe { (self.preference_set)(raw, attribute, from, bytes) };
             check("preferring", status)
         };
-        set(WORKSPACE, (&raw const wanted.workspace.bytes).cast(), size_of::<usize>())?;
+        set(WORKSPACE, (&raw const wanted.workspace_bytes).cast(), size_of::<usize>())?;
         for operand in [A, B, C, D] {
             set(operand, (&raw const wanted.alignment).cast(), size_of::<u32>())?;
         }
@@ -378,7 +373,7 @@ impl Handle {
         &self,
         problem: &Problem,
         algorithm: Algorithm,
-        workspace: Workspace,
+        workspace: Span<'_>,
     ) -> bool {
         let mut result = empty_result();
         let algo = cublasLtMatmulAlgo_t { data: algorithm.words };
@@ -397,7 +392,7 @@ impl Handle {
         };
         status == cublasStatus_t::CUBLAS_STATUS_SUCCESS
             && result.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS
-            && result.workspaceSize <= workspace.bytes
+            && result.workspaceSize <= workspace.bytes()
     }
 
     /// Submits a product to a stream. Records no allocation, so it may be captured.
@@ -407,12 +402,12 @@ impl Handle {
         problem: &Problem,
         operands: Operands,
         algorithm: Algorithm,
-        workspace: Workspace,
+        workspace: Span<'_>,
     ) -> Result<(), EngineError> {
         let calls = &self.library.calls;
         if problem.has_bias {
             use cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER as POINTER;
-            calls.set_operation(&problem.operation, POINTER, operands.bias)?;
+            calls.set_operation(&problem.operation, POINTER, operands.bias.number())?;
         }
         let (one, zero) = (1.0_f32, 0.0_f32);
         let algo = cublasLtMatmulAlgo_t { data: algorithm.words };
@@ -423,18 +418,18 @@ impl Handle {
                 self.owned.raw.cast(),
                 problem.operation.raw.cast(),
                 (&raw const one).cast(),
-                operands.weight as *const c_void,
+                operands.weight.number() as *const c_void,
                 problem.weight.raw.cast(),
-                operands.x as *const c_void,
+                operands.x.number() as *const c_void,
                 problem.x.raw.cast(),
                 (&raw const zero).cast(),
-                operands.out as *const c_void,
+                operands.out.number() as *const c_void,
                 problem.out.raw.cast(),
-                operands.out as *mut c_void,
+                operands.out.number() as *mut c_void,
                 problem.out.raw.cast(),
                 &raw const algo,
-                workspace.address as *mut c_void,
-                workspace.bytes,
+                workspace.address().number() as *mut c_void,
+                workspace.bytes(),
                 stream.raw().cast(),
             )
         };

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::{result, sys};
 
+use super::address::Address;
 use super::compiler::Module;
 use super::device::{Stream, failed};
 use super::tensor_map::TensorMap;
@@ -61,6 +62,11 @@ pub(crate) struct Launch {
 /// The type is plain data, and laid out as the kernel's parameter is.
 pub(crate) unsafe trait Argument {}
 
+/// A 64-bit integer for a kernel: told from an address, which is as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Wide(pub(crate) u64);
+
 /// A pointer to one argument, and its size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ArgumentRef<'a> {
@@ -71,8 +77,8 @@ pub(crate) struct ArgumentRef<'a> {
 
 /// Arguments of [`Kernel::launch`], in the kernel's order.
 ///
-/// Each is a variable or an expression whose type is exactly the parameter's: `u64` for pointers,
-/// `i32`, `u32`, `f32`, a [`TensorMap`].
+/// Each is a variable or an expression whose type is exactly the parameter's: [`Address`] for pointers,
+/// `i32`, `u32`, `i64`, [`Wide`], `f32`, a [`TensorMap`].
 macro_rules! args {
     ($($value:expr),* $(,)?) => {
         &[$($crate::backend::cuda::driver::kernel::ArgumentRef::new(&$value)),*]
@@ -82,8 +88,10 @@ pub(crate) use args;
 
 // === impl Argument ===
 
-// SAFETY: a kernel's pointers and 64-bit integers.
-unsafe impl Argument for u64 {}
+// SAFETY: a kernel's pointers, into memory that the device reaches.
+unsafe impl Argument for Address {}
+// SAFETY: a kernel's `u64`.
+unsafe impl Argument for Wide {}
 // SAFETY: a kernel's 64-bit integers.
 unsafe impl Argument for i64 {}
 // SAFETY: a kernel's `u32`.

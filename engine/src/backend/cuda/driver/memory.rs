@@ -1,11 +1,12 @@
-//! Memory on the device, pinned memory on the host, and copies between them.
+//! Memory on the device, and copies to it and from it.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ops::Range;
 
 use bytemuck::Pod;
 use cudarc::driver::{DriverError, result, sys};
 
+use super::address::{Address, Span};
 use super::device::{Device, Stream, failed};
 use crate::error::EngineError;
 
@@ -17,14 +18,6 @@ use crate::error::EngineError;
 pub(crate) struct DeviceMemory {
     device: Device,
     address: u64,
-    bytes: usize,
-}
-
-/// Host memory that the device reads and writes directly. Its contents begin as zeros.
-#[derive(Debug)]
-pub(crate) struct PinnedMemory {
-    device: Device,
-    host: *mut u8,
     bytes: usize,
 }
 
@@ -45,10 +38,24 @@ impl DeviceMemory {
         Ok(Self { device: device.clone(), address, bytes })
     }
 
-    /// Where it begins; valid on the device, and never to be followed on the host.
-    #[must_use]
-    pub(crate) fn address(&self) -> u64 {
-        self.address
+    /// All of it.
+    pub(crate) fn all(&self) -> Span<'_> {
+        Span::of_memory(self.address, self.bytes)
+    }
+
+    /// Some of it: see [`Span::part`].
+    pub(crate) fn part(&self, part: Range<usize>) -> Span<'_> {
+        self.all().part(part)
+    }
+
+    /// Where it begins.
+    pub(crate) fn address(&self) -> Address {
+        self.all().address()
+    }
+
+    /// Where the byte `offset` of it lies: see [`Span::at`].
+    pub(crate) fn at(&self, offset: usize) -> Address {
+        self.all().at(offset)
     }
 
     /// How long it is.
@@ -88,92 +95,28 @@ fn no_memory(device: &Device, bytes: usize, why: DriverError) -> EngineError {
     ))
 }
 
-fn gibibytes(bytes: u64) -> String {
+pub(super) fn gibibytes(bytes: u64) -> String {
     format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
 }
-
-// === impl PinnedMemory ===
-
-impl PinnedMemory {
-    /// Takes memory from the host and pins it.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`] if the system has no more memory to pin.
-    pub(crate) fn new(device: &Device, bytes: usize) -> Result<Self, EngineError> {
-        device.bind()?;
-        // Of use to every context of the process, not just to the one current here.
-        let flags = sys::CU_MEMHOSTALLOC_PORTABLE;
-        // SAFETY: an allocation; it is made fit to read on the next line.
-        let host = unsafe { result::malloc_host(bytes.max(1), flags) }
-            .map_err(|why| {
-                failed(&format!("pinning {} of host memory", gibibytes(bytes as u64)), why)
-            })?
-            .cast::<u8>();
-        // SAFETY: `host` points to at least `bytes` fresh bytes.
-        unsafe { host.write_bytes(0, bytes) };
-        Ok(Self { device: device.clone(), host, bytes })
-    }
-
-    /// Where it begins, for the device and for the host alike.
-    #[must_use]
-    pub(crate) fn address(&self) -> u64 {
-        self.host as u64
-    }
-
-    /// How long it is.
-    #[must_use]
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// All of it, as whole numbers of `T`; a rest is left out.
-    ///
-    /// Whoever submitted work that writes here waits for it first.
-    #[must_use]
-    pub(crate) fn as_slice<T: Pod>(&self) -> &[T] {
-        // SAFETY: `bytes` initialized bytes, aligned to a page; any bits make a `T`. That the device
-        // isn't writing is the user's part, as documented.
-        unsafe { std::slice::from_raw_parts(self.host.cast(), self.bytes / size_of::<T>()) }
-    }
-
-    /// As [`PinnedMemory::as_slice`]; whoever submitted work that reads here waits for it first.
-    #[must_use]
-    pub(crate) fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        // SAFETY: as for `as_slice`, and `self` is borrowed alone.
-        unsafe { std::slice::from_raw_parts_mut(self.host.cast(), self.bytes / size_of::<T>()) }
-    }
-}
-
-impl Drop for PinnedMemory {
-    fn drop(&mut self) {
-        // Copies that were submitted may still be running, and freeing doesn't promise to wait.
-        // SAFETY: made by `new` and freed nowhere else; an error says nothing new, as above.
-        let _ = self
-            .device
-            .synchronize()
-            .map(|()| unsafe { result::free_host(self.host.cast::<c_void>()) });
-    }
-}
-
-// SAFETY: plain memory with one owner.
-unsafe impl Send for PinnedMemory {}
-// SAFETY: shared references only read it.
-unsafe impl Sync for PinnedMemory {}
 
 // === impl Stream ===
 
 impl Stream {
-    /// Copies between two places that the device knows: device memory or pinned memory. Returns
-    /// before it is done; both must live until then.
+    /// Copies between two places of one length. Returns before it is done: memory that is dropped meanwhile waits
+    /// for it.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub(crate) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), EngineError> {
-        if bytes == 0 {
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub(crate) fn copy(&self, to: Span<'_>, from: Span<'_>) -> Result<(), EngineError> {
+        assert_eq!(to.bytes(), from.bytes(), "a copy is as long as what is copied");
+        if to.bytes() == 0 {
             return Ok(());
         }
-        // SAFETY: addresses outside of what the driver knows are refused by it; what is inside is
-        // the caller's, as documented.
+        let (to, from, bytes) = (to.address().number(), from.address().number(), to.bytes());
+        // SAFETY: both are within memory that is alive, and whose end waits for the copy.
         unsafe { sys::cuMemcpyAsync(to, from, bytes, self.raw()) }
             .result()
             .map_err(|why| failed("copying", why))
@@ -183,12 +126,12 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
-    pub(crate) fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<(), EngineError> {
-        if bytes == 0 {
+    pub(crate) fn fill(&self, to: Span<'_>, value: u8) -> Result<(), EngineError> {
+        if to.bytes() == 0 {
             return Ok(());
         }
         // SAFETY: as for `copy`.
-        unsafe { result::memset_d8_async(address, value, bytes, self.raw()) }
+        unsafe { result::memset_d8_async(to.address().number(), value, to.bytes(), self.raw()) }
             .map_err(|why| failed("filling", why))
     }
 
@@ -197,12 +140,16 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the copy or anything before it in the stream failed.
-    pub(crate) fn write<T: Pod>(&self, address: u64, values: &[T]) -> Result<(), EngineError> {
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub(crate) fn write<T: Pod>(&self, to: Span<'_>, values: &[T]) -> Result<(), EngineError> {
+        assert_eq!(to.bytes(), size_of_val(values), "a copy is as long as what is copied");
         if values.is_empty() {
             return Ok(());
         }
         // SAFETY: `values` is borrowed until the copy is done; the device's side is as for `copy`.
-        unsafe { result::memcpy_htod_async(address, values, self.raw()) }
+        unsafe { result::memcpy_htod_async(to.address().number(), values, self.raw()) }
             .map_err(|why| failed("copying to the device", why))?;
         self.synchronize()
     }
@@ -211,13 +158,17 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Device`] if the copy or anything before it in the stream failed.
-    pub(crate) fn read<T: Pod>(&self, values: &mut [T], address: u64) -> Result<(), EngineError> {
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub(crate) fn read<T: Pod>(&self, values: &mut [T], from: Span<'_>) -> Result<(), EngineError> {
+        assert_eq!(from.bytes(), size_of_val(values), "a copy is as long as what is copied");
         if values.is_empty() {
             return Ok(());
         }
         // SAFETY: `values` is borrowed until the copy is done, and any bits make a `T`; the
         // device's side is as for `copy`.
-        unsafe { result::memcpy_dtoh_async(values, address, self.raw()) }
+        unsafe { result::memcpy_dtoh_async(values, from.address().number(), self.raw()) }
             .map_err(|why| failed("copying to the host", why))?;
         self.synchronize()
     }

@@ -5,6 +5,7 @@ use std::ffi::c_void;
 
 use cudarc::driver::sys;
 
+use super::address::Address;
 use super::device::failed;
 pub(crate) use super::element::ElementType;
 use crate::error::EngineError;
@@ -43,7 +44,7 @@ impl TensorMap {
     /// # Errors
     /// [`EngineError::Device`] says which of these doesn't hold.
     pub(crate) fn new(
-        address: u64,
+        address: Address,
         element: ElementType,
         dims: &[u64],
         strides_bytes: &[u64],
@@ -61,7 +62,7 @@ impl TensorMap {
                 &raw mut map,
                 data_type(element),
                 dims.len() as u32,
-                address as *mut c_void,
+                address.number() as *mut c_void,
                 dims.as_ptr(),
                 strides_bytes.as_ptr(),
                 boxes.as_ptr(),
@@ -85,7 +86,7 @@ impl TensorMap {
     /// # Errors
     /// As [`TensorMap::new`].
     pub(crate) fn of_rows(
-        (address, rows, cols): (u64, usize, usize),
+        (address, rows, cols): (Address, usize, usize),
         element: ElementType,
         box_rows: usize,
     ) -> Result<Self, EngineError> {
@@ -102,7 +103,7 @@ impl TensorMap {
 }
 
 fn check(
-    address: u64,
+    address: Address,
     element: ElementType,
     dims: &[u64],
     strides_bytes: &[u64],
@@ -116,8 +117,8 @@ fn check(
             strides_bytes.len()
         ));
     }
-    if !address.is_multiple_of(16) {
-        return Err(format!("address {address:#x} isn't a multiple of 16"));
+    if address.alignment() < 16 {
+        return Err(format!("address {:#x} isn't a multiple of 16", address.number()));
     }
     if let Some(dim) = dims.iter().find(|dim| !(1..=1 << 32).contains(*dim)) {
         return Err(format!("dimension of {dim}, want 1 to 2^32"));
@@ -165,7 +166,7 @@ mod tests {
         #[case] boxes: &[u32],
         #[case] want: Option<&str>,
     ) {
-        let got = check(address, ElementType::Bf16, dims, strides, boxes);
+        let got = check(Address::pretended(address), ElementType::Bf16, dims, strides, boxes);
         match want {
             None => assert_eq!(got, Ok(())),
             Some(part) => assert!(got.as_ref().is_err_and(|why| why.contains(part)), "{got:?}"),

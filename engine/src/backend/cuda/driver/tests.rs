@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::compiler::{Compiler, Defines};
 use super::device::Device;
 use super::element::ElementType;
-use super::kernel::{ArgumentRef, Launch};
-use super::memory::{DeviceMemory, PinnedMemory};
+use super::kernel::{ArgumentRef, Launch, Wide};
+use super::memory::DeviceMemory;
+use super::pinned::PinnedMemory;
 use super::tensor_map::TensorMap;
 use crate::backend::cuda::testing::{Gpu, message};
 use crate::backend::cuda::weights::random::RandomFill;
@@ -45,19 +46,27 @@ fn copies_go_both_ways() {
     let gpu = Gpu::open();
     let (there, back) = (gpu.memory(4000), gpu.memory(4000));
     let numbers: Vec<u32> = (0..1000).collect();
-    gpu.stream.write(there.address(), &numbers).unwrap();
-    gpu.stream.copy(back.address(), there.address(), 4000).unwrap();
+    gpu.stream.write(there.all(), &numbers).unwrap();
+    gpu.stream.copy(back.all(), there.all()).unwrap();
     let mut got = vec![0_u32; 1000];
-    gpu.stream.read(&mut got, back.address()).unwrap();
+    gpu.stream.read(&mut got, back.all()).unwrap();
     assert_eq!(got, numbers);
 
-    let pinned = PinnedMemory::new(&gpu.device, 4000).unwrap();
-    assert!(pinned.as_slice::<u32>().iter().all(|&number| number == 0));
-    gpu.stream.copy(pinned.address(), back.address(), 4000).unwrap();
-    gpu.stream.synchronize().unwrap();
-    assert_eq!(pinned.as_slice::<u32>(), numbers);
-    gpu.stream.fill(back.address(), 7, 4000).unwrap();
-    gpu.stream.read(&mut got, back.address()).unwrap();
+    let mut pinned = PinnedMemory::new(&gpu.device, 4000).unwrap();
+    assert!(pinned.host::<u32>(0..4000).unwrap().iter().all(|&number| number == 0));
+    for is_marked in [true, false] {
+        gpu.stream.copy(pinned.lend(0..2000), back.part(2000..4000)).unwrap();
+        if is_marked {
+            pinned.mark(&gpu.stream).unwrap();
+        }
+        // The rest wasn't lent.
+        pinned.host::<u32>(2000..4000).unwrap().fill(7);
+        assert_eq!(pinned.host::<u32>(0..2000).unwrap(), &numbers[500..]);
+        pinned.host::<u32>(0..2000).unwrap().fill(0);
+    }
+    assert!(pinned.host::<u32>(2000..4000).unwrap().iter().all(|&number| number == 7));
+    gpu.stream.fill(back.all(), 7).unwrap();
+    gpu.stream.read(&mut got, back.all()).unwrap();
     assert!(got.iter().all(|&number| number == 0x0707_0707));
 }
 
@@ -74,7 +83,8 @@ fn launches_are_checked_against_the_kernel() {
 
     let memory = gpu.memory(1024);
     let launch = Launch { grid: [1; 3], block: 64, shared_bytes: 0, cluster: 1, overlaps: true };
-    let (address, elements, key, range) = (memory.address(), 512_u64, 1_u64, (0.0_f32, 1.0_f32));
+    let (address, elements, key, range) =
+        (memory.address(), Wide(512), Wide(1), (0.0_f32, 1.0_f32));
     let arguments = [
         ArgumentRef::new(&address),
         ArgumentRef::new(&elements),
@@ -126,8 +136,8 @@ fn work_is_recorded_and_run_again() {
     let gpu = Gpu::open();
     let memory = gpu.memory(2000);
     let fill = RandomFill::new(&gpu.compiler, ElementType::Bf16).unwrap();
-    let record = || fill.fill(&gpu.stream, memory.address(), 1000, 3, (5.0, 1.0));
-    gpu.stream.fill(memory.address(), 0, 2000).unwrap();
+    let record = || fill.fill(&gpu.stream, memory.all(), 3, (5.0, 1.0));
+    gpu.stream.fill(memory.all(), 0).unwrap();
     let graph = gpu
         .stream
         .capture(|| {
@@ -135,10 +145,10 @@ fn work_is_recorded_and_run_again() {
             (0..100).try_for_each(|_| record())
         })
         .unwrap();
-    assert!(gpu.bf16s(memory.address(), 1000).iter().all(|&x| x == 0.0), "recorded, not run");
+    assert!(gpu.bf16s(memory.all()).iter().all(|&x| x == 0.0), "recorded, not run");
     graph.upload(&gpu.stream).unwrap();
     graph.launch(&gpu.stream).unwrap();
-    assert!(gpu.bf16s(memory.address(), 1000).iter().all(|&x| (4.0..=6.0).contains(&x)));
+    assert!(gpu.bf16s(memory.all()).iter().all(|&x| (4.0..=6.0).contains(&x)));
     let time_us = gpu.stream.time_us(|| graph.launch(&gpu.stream)).unwrap();
     println!("a graph of 100 small kernels: {:.2} us each", time_us / 100.0);
 
@@ -164,6 +174,6 @@ fn tensors_are_described_to_the_copy_engine() {
     let memory = gpu.memory(1 << 20);
     let (dims, strides, boxes) = ([4096, 100], [8192], [64, 64]);
     TensorMap::new(memory.address(), ElementType::Bf16, &dims, &strides, &boxes).unwrap();
-    let why = TensorMap::new(memory.address() + 2, ElementType::Bf16, &dims, &strides, &boxes);
+    let why = TensorMap::new(memory.at(2), ElementType::Bf16, &dims, &strides, &boxes);
     assert!(message(why.unwrap_err()).contains("multiple of 16"));
 }

@@ -5,6 +5,7 @@ use super::skinny::{SkinnyKind, SkinnyMatmul, SkinnyProduct, SkinnyShape};
 use super::tiled::{TiledKind, TiledMatmul, TiledProduct, TiledShape};
 use crate::backend::Linear;
 use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::Compiler;
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::element::ElementType;
@@ -104,7 +105,7 @@ impl Projections {
     pub(crate) fn logits(
         &self,
         stream: &Stream,
-        x: u64,
+        x: Address,
         element: ElementType,
         head: &CudaMatrix,
         out: &CudaBuffer,
@@ -151,7 +152,7 @@ fn tiled(shape: &SkinnyShape) -> Option<TiledShape> {
 }
 
 fn few_rows(
-    x: u64,
+    x: Address,
     rows: usize,
     weight: &CudaMatrix,
     out: &CudaBuffer,
@@ -171,7 +172,7 @@ fn many_rows(
 }
 
 fn product(
-    x: u64,
+    x: Address,
     rows: usize,
     element: ElementType,
     weight: &CudaMatrix,

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
+use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::cublaslt::{
-    Algorithm, Handle, Operands, Preference, Problem, Shape, Workspace,
+    Algorithm, Handle, Operands, Preference, Problem, Shape,
 };
 use crate::backend::cuda::driver::device::{Device, Event, Stream};
 use crate::backend::cuda::driver::element::ElementType;
@@ -65,13 +66,13 @@ struct Ready {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
     /// `[rows, inputs]`, rows `x_stride` elements apart.
-    pub x: u64,
+    pub x: Address,
     /// `[outputs, inputs]`, contiguous.
-    pub weight: u64,
+    pub weight: Address,
     /// `[outputs]`, added to every row. Only where `out` has 16-bit elements.
-    pub bias: Option<u64>,
+    pub bias: Option<Address>,
     /// `[rows, outputs]`, rows `out_stride` elements apart.
-    pub out: u64,
+    pub out: Address,
     /// Rows of `x` and `out`.
     pub rows: usize,
     /// Rows of `weight`.
@@ -118,7 +119,7 @@ impl Matmul {
         };
         let key = Key { shape, alignment: product.alignment() };
         let run = |problem: &Problem, algorithm| {
-            self.handle.run(stream, problem, product.operands(), algorithm, self.workspace())
+            self.handle.run(stream, problem, product.operands(), algorithm, self.workspace.all())
         };
         // Held to the end: a bias's address becomes part of the description.
         let mut ready = self.ready.lock();
@@ -148,12 +149,9 @@ impl Matmul {
         count: usize,
         product: &Product,
     ) -> Result<Vec<Algorithm>, EngineError> {
-        let preference = Preference { alignment: product.alignment(), workspace: self.workspace() };
+        let preference =
+            Preference { alignment: product.alignment(), workspace_bytes: self.workspace.bytes() };
         self.handle.suggestions(problem, count, preference)
-    }
-
-    fn workspace(&self) -> Workspace {
-        Workspace { address: self.workspace.address(), bytes: self.workspace.bytes() }
     }
 
     /// The algorithm chosen for the bucket of `shape`, choosing it now if it may be.
@@ -174,7 +172,8 @@ impl Matmul {
         let problem = self.handle.problem(&top)?;
         // What was kept is of this version of the library; still it is not believed unseen.
         let kept = self.choices.lock().kept(&key);
-        if let Some(kept) = kept.filter(|kept| self.handle.fits(&problem, *kept, self.workspace()))
+        if let Some(kept) =
+            kept.filter(|kept| self.handle.fits(&problem, *kept, self.workspace.all()))
         {
             self.choices.lock().set(key, kept);
             return Ok(Some(kept));
@@ -204,8 +203,9 @@ impl Matmul {
         };
         let operands =
             Operands { x: bench.x.address(), out: bench.out.address(), ..product.operands() };
-        let run =
-            |algorithm| self.handle.run(stream, &problem, operands, algorithm, self.workspace());
+        let run = |algorithm| {
+            self.handle.run(stream, &problem, operands, algorithm, self.workspace.all())
+        };
         let times_us = bench.times_us(&suggestions, run)?;
         let favourite = (times_us[0] / ADVANTAGE_MIN, suggestions[0]);
         let (time_us, chosen) = times_us
@@ -251,13 +251,18 @@ impl Product {
     }
 
     fn operands(&self) -> Operands {
-        Operands { x: self.x, weight: self.weight, bias: self.bias.unwrap_or(0), out: self.out }
+        Operands {
+            x: self.x,
+            weight: self.weight,
+            bias: self.bias.unwrap_or(Address::NONE),
+            out: self.out,
+        }
     }
 
     /// What all operands are aligned to, bytes; at most what the library asks for at most, 16.
     fn alignment(&self) -> u32 {
-        let all = self.x | self.weight | self.bias.unwrap_or(0) | self.out;
-        1 << all.trailing_zeros().min(4)
+        let all = [self.x, self.weight, self.bias.unwrap_or(Address::NONE), self.out];
+        all.map(Address::alignment).into_iter().fold(16, u32::min)
     }
 }
 
@@ -293,7 +298,7 @@ impl<'a> Bench<'a> {
             flush: DeviceMemory::new(device, flush_bytes as usize)?,
         };
         // 0.0115 in bf16, 1.06 in f16: any ordinary number.
-        stream.fill(bench.x.address(), 0x3C, x_bytes)?;
+        stream.fill(bench.x.all(), 0x3C)?;
         Ok(bench)
     }
 
@@ -328,7 +333,7 @@ impl<'a> Bench<'a> {
             let device = self.stream.device();
             let (start, end) = (Event::timed(device)?, Event::timed(device)?);
             // While the device is at this, the host submits the rest: what is timed has no gaps.
-            self.stream.fill(self.flush.address(), 0, self.flush.bytes())?;
+            self.stream.fill(self.flush.all(), 0)?;
             self.stream.record(&start)?;
             let ran = run(*algorithm).is_ok();
             self.stream.record(&end)?;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
+use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::{Properties, Stream};
 use crate::backend::cuda::driver::element::ElementType;
@@ -57,7 +58,7 @@ pub(crate) struct SkinnyMatmul {
     ahead_bytes: usize,
     prepared: HashMap<SkinnyShape, Prepared>,
     /// Of weights, by address. What a map says follows from its key, so none is ever out of date.
-    maps: Mutex<HashMap<(u64, SkinnyShape), TensorMap>>,
+    maps: Mutex<HashMap<(Address, SkinnyShape), TensorMap>>,
 }
 
 /// What a product writes.
@@ -86,14 +87,14 @@ pub(crate) struct SkinnyShape {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SkinnyProduct {
     /// `[rows, inputs]` elements, aligned to 16 bytes.
-    pub x: u64,
+    pub x: Address,
     /// `[outputs, inputs]` elements, twice as many rows where it is gated, aligned to 16 bytes. Read
     /// while the operation before may still run, as `bias` is.
-    pub weight: u64,
+    pub weight: Address,
     /// `[outputs]` elements, added to every row. None where it is gated.
-    pub bias: Option<u64>,
+    pub bias: Option<Address>,
     /// `[rows, outputs]`, aligned to 8 bytes.
-    pub out: u64,
+    pub out: Address,
     /// Rows of `x` and `out`.
     pub rows: usize,
     /// The weight's shape, and what is written.
@@ -226,7 +227,7 @@ impl SkinnyMatmul {
                 weights,
                 x,
                 product.out,
-                product.bias.unwrap_or(0),
+                product.bias.unwrap_or(Address::NONE),
                 product.rows as i32,
                 shape.outputs as i32,
                 shape.inputs as i32,
@@ -279,7 +280,7 @@ impl SkinnyShape {
 impl SkinnyProduct {
     fn is_valid(&self) -> bool {
         self.rows > 0
-            && self.out.is_multiple_of(8)
+            && self.out.alignment() >= 8
             && !(self.shape.kind == SkinnyKind::Gated && self.bias.is_some())
     }
 }

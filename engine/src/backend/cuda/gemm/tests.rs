@@ -68,9 +68,9 @@ impl Case {
         let weight = gpu.memory(outputs * inputs * 2);
         let bias = gpu.memory(outputs * 2);
         let out = gpu.memory(rows * out_stride * out_element.bytes());
-        gpu.random(x.address(), rows * x_stride, 1, (0.0, 1.0));
-        gpu.random(weight.address(), outputs * inputs, 2, (0.0, 1.0));
-        gpu.random(bias.address(), outputs, 3, (0.0, 1.0));
+        gpu.random(x.all(), 1, (0.0, 1.0));
+        gpu.random(weight.all(), 2, (0.0, 1.0));
+        gpu.random(bias.all(), 3, (0.0, 1.0));
         let product = Product {
             x: x.address(),
             weight: weight.address(),
@@ -90,19 +90,19 @@ impl Case {
     fn check(&self, gpu: &Gpu, run: impl FnOnce(&Product)) {
         let Product { rows, outputs, inputs, x_stride, out_stride, .. } = self.product;
         let [x, weight, bias, out] = &self.memory;
-        gpu.stream.fill(out.address(), 0xFF, out.bytes()).unwrap();
+        gpu.stream.fill(out.all(), 0xFF).unwrap();
         run(&self.product);
         let got = match self.product.out_element {
             ElementType::F32 => {
                 let mut got = vec![0.0_f32; rows * out_stride];
-                gpu.stream.read(&mut got, out.address()).unwrap();
+                gpu.stream.read(&mut got, out.all()).unwrap();
                 got
             }
-            _ => gpu.bf16s(out.address(), rows * out_stride),
+            _ => gpu.bf16s(out.all()),
         };
-        let x = gpu.bf16s(x.address(), rows * x_stride);
-        let weight = gpu.bf16s(weight.address(), outputs * inputs);
-        let bias = gpu.bf16s(bias.address(), outputs);
+        let x = gpu.bf16s(x.all());
+        let weight = gpu.bf16s(weight.all());
+        let bias = gpu.bf16s(bias.all());
         for row in 0..rows {
             let (got, rest) = got[row * out_stride..][..out_stride].split_at(outputs);
             assert!(rest.iter().all(|x| x.is_nan()), "between rows");
@@ -164,10 +164,10 @@ fn check_many_rows(gpu: &Gpu, shape: TiledShape, rows: usize, run: impl FnOnce(&
     let bias = gpu.memory(outputs * 2);
     // One row more than there are.
     let out = gpu.memory((rows + 1) * outputs * 2);
-    gpu.random(x.address(), rows * inputs, 1, (0.0, 1.0));
-    gpu.random(weight.address(), weight_rows * inputs, 2, (0.0, 0.2));
-    gpu.random(bias.address(), outputs, 3, (0.0, 1.0));
-    gpu.stream.fill(out.address(), 0xFF, out.bytes()).unwrap();
+    gpu.random(x.all(), 1, (0.0, 1.0));
+    gpu.random(weight.all(), 2, (0.0, 0.2));
+    gpu.random(bias.all(), 3, (0.0, 1.0));
+    gpu.stream.fill(out.all(), 0xFF).unwrap();
     run(&TiledProduct {
         x: x.address(),
         weight: weight.address(),
@@ -176,13 +176,13 @@ fn check_many_rows(gpu: &Gpu, shape: TiledShape, rows: usize, run: impl FnOnce(&
         rows,
         shape,
     });
-    let got = gpu.bf16s(out.address(), (rows + 1) * outputs);
+    let got = gpu.bf16s(out.all());
     let (got, after) = got.split_at(rows * outputs);
     assert!(got.iter().all(|x| x.is_finite()), "{rows} rows of {shape:?}: something isn't written");
     assert!(after.iter().all(|x| x.is_nan()), "{rows} rows of {shape:?}: written past the end");
-    let x = gpu.bf16s(x.address(), rows * inputs);
-    let weight = gpu.bf16s(weight.address(), weight_rows * inputs);
-    let bias = gpu.bf16s(bias.address(), outputs);
+    let x = gpu.bf16s(x.all());
+    let weight = gpu.bf16s(weight.all());
+    let bias = gpu.bf16s(bias.all());
     let sum = |row: usize, output: usize| {
         let terms = x[row * inputs..][..inputs].iter().zip(&weight[output * inputs..][..inputs]);
         terms.map(|(x, w)| f64::from(x * w)).sum::<f64>()
@@ -220,8 +220,8 @@ fn products_of_llama_are_near_the_memorys_rate() {
     let x = gpu.memory(8192 * 14336 * 2);
     let out = gpu.memory(8192 * 28672 * 2);
     let weights = gpu.memory(4 * 28672 * 4096 * 2);
-    gpu.random(x.address(), x.bytes() / 2, 1, (0.0, 1.0));
-    gpu.random(weights.address(), weights.bytes() / 2, 2, (0.0, 0.03));
+    gpu.random(x.all(), 1, (0.0, 1.0));
+    gpu.random(weights.all(), 2, (0.0, 0.03));
     println!("us: favourite, chosen (time to choose, ms)");
     for (outputs, inputs) in [(4096, 4096), (6144, 4096), (28672, 4096), (4096, 14336)] {
         for rows in [1, 16, 64, 256, 1024, 2048, 8192] {
@@ -229,7 +229,7 @@ fn products_of_llama_are_near_the_memorys_rate() {
             let copies = weights.bytes() / bytes;
             let product = |copy: usize| Product {
                 x: x.address(),
-                weight: weights.address() + (copy % copies * bytes) as u64,
+                weight: weights.at(copy % copies * bytes),
                 bias: None,
                 out: out.address(),
                 rows,

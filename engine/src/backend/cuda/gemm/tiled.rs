@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
+use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::{Properties, Stream};
 use crate::backend::cuda::driver::element::ElementType;
@@ -52,7 +53,7 @@ pub(crate) struct TiledMatmul {
     element: ElementType,
     prepared: HashMap<TiledShape, Vec<Prepared>>,
     /// Of weights, by address. What a map says follows from its key, so none is ever out of date.
-    maps: Mutex<HashMap<(u64, TiledShape, Tile), TensorMap>>,
+    maps: Mutex<HashMap<(Address, TiledShape, Tile), TensorMap>>,
 }
 
 /// What a product writes.
@@ -80,14 +81,14 @@ pub(crate) struct TiledShape {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TiledProduct {
     /// `[rows, inputs]`, aligned to 16 bytes.
-    pub x: u64,
+    pub x: Address,
     /// `[outputs, inputs]`, twice as many rows where it is gated, aligned to 16 bytes. Read while the
     /// operation before may still run.
-    pub weight: u64,
+    pub weight: Address,
     /// `[outputs]`, added to every row. None where it is gated.
-    pub bias: Option<u64>,
+    pub bias: Option<Address>,
     /// `[rows, outputs]`, aligned to 16 bytes.
-    pub out: u64,
+    pub out: Address,
     /// Rows of `x` and `out`.
     pub rows: usize,
     /// The weight's shape, and what is written.
@@ -210,7 +211,7 @@ impl TiledMatmul {
                 weights,
                 x,
                 product.out,
-                product.bias.unwrap_or(0),
+                product.bias.unwrap_or(Address::NONE),
                 product.rows as i32,
                 shape.outputs as i32,
                 shape.inputs as i32,
@@ -291,7 +292,7 @@ impl TiledProduct {
     fn is_valid(&self) -> bool {
         self.rows > 0
             && self.rows <= i32::MAX as usize
-            && (self.x | self.weight | self.out).is_multiple_of(16)
+            && [self.x, self.weight, self.out].iter().all(|address| address.alignment() == 16)
             && !(self.shape.kind == TiledKind::Gated && self.bias.is_some())
     }
 }

@@ -2,8 +2,10 @@
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::backend::cuda::driver::device::{Device, Event, Priority, Stream};
-use crate::backend::cuda::driver::memory::{DeviceMemory, PinnedMemory};
+use crate::backend::cuda::driver::address::Address;
+use crate::backend::cuda::driver::device::{Device, Priority, Stream};
+use crate::backend::cuda::driver::memory::DeviceMemory;
+use crate::backend::cuda::driver::pinned::PinnedMemory;
 use crate::error::EngineError;
 
 /// Pinned buffers of a lane: the device fills one while the host empties the other.
@@ -25,17 +27,9 @@ pub(super) struct Lanes {
 pub(super) struct Lane {
     pub(super) stream: Stream,
     /// None where pages stay on the device.
-    pub(super) stagings: Vec<Staging>,
+    pub(super) stagings: Vec<PinnedMemory>,
     list: PinnedMemory,
     device_list: DeviceMemory,
-}
-
-/// A pinned buffer.
-#[derive(Debug)]
-pub(super) struct Staging {
-    pub(super) memory: PinnedMemory,
-    /// Passed when the device is done with what was submitted last.
-    pub(super) done: Event,
 }
 
 /// A lane, for one call.
@@ -59,7 +53,7 @@ impl Lanes {
         Self::of(count, || {
             let mut lane = Lane::new(device, 0)?;
             let bytes = STAGING_BYTES.max(page_bytes);
-            let stagings = (0..STAGINGS).map(|_| Staging::new(device, bytes));
+            let stagings = (0..STAGINGS).map(|_| PinnedMemory::new(device, bytes));
             lane.stagings = stagings.collect::<Result<_, _>>()?;
             Ok(lane)
         })
@@ -121,14 +115,6 @@ impl Drop for Borrowed<'_> {
     }
 }
 
-// === impl Staging ===
-
-impl Staging {
-    fn new(device: &Device, bytes: usize) -> Result<Self, EngineError> {
-        Ok(Self { memory: PinnedMemory::new(device, bytes)?, done: Event::new(device)? })
-    }
-}
-
 // === impl Lane ===
 
 impl Lane {
@@ -143,7 +129,7 @@ impl Lane {
 
     /// Pages that fit a buffer.
     pub(super) fn staged_pages(&self, page_bytes: usize) -> usize {
-        self.stagings[0].memory.bytes() / page_bytes
+        self.stagings[0].bytes() / page_bytes
     }
 
     /// Moves a list of block numbers to the device; returns where it is. The stream has nothing to
@@ -151,15 +137,17 @@ impl Lane {
     pub(super) fn put_list(
         &mut self,
         blocks: impl Iterator<Item = u32> + Clone,
-    ) -> Result<u64, EngineError> {
+    ) -> Result<Address, EngineError> {
         let bytes = blocks.clone().count() * size_of::<u32>();
         if bytes > self.list.bytes() {
             let device = self.stream.device().clone();
             self.list = PinnedMemory::new(&device, bytes)?;
             self.device_list = DeviceMemory::new(&device, bytes)?;
         }
-        self.list.as_mut_slice::<u32>().iter_mut().zip(blocks).for_each(|(to, from)| *to = from);
-        self.stream.copy(self.device_list.address(), self.list.address(), bytes)?;
+        let words = self.list.host::<u32>(0..bytes)?;
+        words.iter_mut().zip(blocks).for_each(|(to, from)| *to = from);
+        self.stream.copy(self.device_list.part(0..bytes), self.list.lend(0..bytes))?;
+        self.list.mark(&self.stream)?;
         Ok(self.device_list.address())
     }
 }

@@ -1,8 +1,9 @@
 //! How fast memory is read: the twin of `measure/bandwidth.cu`. For measuring, not for steps.
 
+use crate::backend::cuda::driver::address::Span;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::Stream;
-use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
+use crate::backend::cuda::driver::kernel::{Kernel, Launch, Wide, args};
 use crate::backend::cuda::driver::memory::DeviceMemory;
 use crate::error::EngineError;
 
@@ -41,16 +42,11 @@ impl ReadBandwidth {
         })
     }
 
-    /// Reads `bytes` of device memory from `address` on, aligned to 16; a rest below 16 is left.
+    /// Reads device memory, aligned to 16; a rest below 16 is left.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
-    pub(super) fn read(
-        &self,
-        stream: &Stream,
-        address: u64,
-        bytes: usize,
-    ) -> Result<(), EngineError> {
+    pub(super) fn read(&self, stream: &Stream, from: Span<'_>) -> Result<(), EngineError> {
         let launch = Launch {
             grid: [self.multiprocessors * BLOCKS_EACH, 1, 1],
             block: THREADS,
@@ -58,7 +54,7 @@ impl ReadBandwidth {
             cluster: 1,
             overlaps: false,
         };
-        let words = (bytes / WORD_BYTES) as u64;
-        self.kernel.launch(stream, launch, args![address, words, self.sum.address()])
+        let words = Wide((from.bytes() / WORD_BYTES) as u64);
+        self.kernel.launch(stream, launch, args![from.address(), words, self.sum.address()])
     }
 }

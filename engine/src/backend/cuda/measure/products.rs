@@ -70,7 +70,7 @@ impl<'a> LibraryProduct<'a> {
         let ProductSize { outputs, inputs, out_element, copies, .. } = self.size;
         Product {
             x: self.x.address(),
-            weight: self.weights.address() + (turn % copies * self.size.weight_bytes()) as u64,
+            weight: self.weights.at(turn % copies * self.size.weight_bytes()),
             bias: None,
             out: self.out.address(),
             rows,

@@ -49,12 +49,12 @@ impl<'a> Softmax<'a> {
     pub fn run(&self, x: &[f32]) -> Result<Vec<f32>, EngineError> {
         assert_eq!(x.len(), self.rows * Self::COLS, "all rows");
         let stream = &self.yardstick.stream;
-        stream.write(self.x.address(), x)?;
+        stream.write(self.x.all(), x)?;
         // What isn't written shows.
-        stream.fill(self.out.address(), 0xFF, self.out.bytes())?;
+        stream.fill(self.out.all(), 0xFF)?;
         self.submit()?;
         let mut out = vec![0.0_f32; x.len()];
-        stream.read(&mut out, self.out.address())?;
+        stream.read(&mut out, self.out.all())?;
         Ok(out)
     }
 

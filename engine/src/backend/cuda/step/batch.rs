@@ -6,8 +6,10 @@
 
 use kv_cache::BlockId;
 
-use crate::backend::cuda::driver::device::{Device, Event, Stream};
-use crate::backend::cuda::driver::memory::{DeviceMemory, PinnedMemory};
+use crate::backend::cuda::driver::address::{Address, Span};
+use crate::backend::cuda::driver::device::{Device, Stream};
+use crate::backend::cuda::driver::memory::DeviceMemory;
+use crate::backend::cuda::driver::pinned::PinnedMemory;
 use crate::batch::{SequenceRows, StepBatch};
 use crate::error::EngineError;
 
@@ -50,15 +52,8 @@ pub(crate) struct BatchMemory {
 #[derive(Debug)]
 pub(crate) struct WordRing {
     words: DeviceMemory,
-    copies: Vec<Copy>,
+    copies: Vec<PinnedMemory>,
     next: usize,
-}
-
-#[derive(Debug)]
-struct Copy {
-    memory: PinnedMemory,
-    /// Passed when the device has read it.
-    taken: Event,
 }
 
 /// A step as its kernels see it. Addresses are of device memory.
@@ -67,13 +62,13 @@ pub struct CudaBatch {
     /// Rows computed; padded where [`CudaBatch::shape`] is.
     pub(crate) rows: usize,
     /// `u32 [rows]`.
-    pub(crate) tokens: u64,
+    pub(crate) tokens: Address,
     /// `u32 [rows]`.
-    pub(crate) positions: u64,
+    pub(crate) positions: Address,
     /// `i32 [rows]`: `block * block_tokens + offset`; -1 in padding.
-    pub(crate) slots: u64,
+    pub(crate) slots: Address,
     /// `i32 [rows]`: the sample of the step before that is this row's token; -1 for none.
-    pub(crate) sources: Option<u64>,
+    pub(crate) sources: Option<Address>,
     /// The rows with one token of a sequence each.
     pub(crate) decode: Option<DecodeRows>,
     /// The others.
@@ -97,11 +92,11 @@ pub(crate) struct DecodeRows {
     /// How many, padding included.
     pub(crate) count: usize,
     /// `i32 [count]`: which rows of the step they are.
-    pub(crate) rows: u64,
+    pub(crate) rows: Address,
     /// `i32 [count]`: tokens of the context, the row's own included; 0 in padding.
-    pub(crate) contexts: u64,
+    pub(crate) contexts: Address,
     /// `i32 [count, table_stride]`: blocks.
-    pub(crate) tables: u64,
+    pub(crate) tables: Address,
     pub(crate) table_stride: usize,
 }
 
@@ -109,7 +104,7 @@ pub(crate) struct DecodeRows {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptRows {
     /// `u32 [alone.count]`: which rows of the step they are.
-    pub(crate) rows: u64,
+    pub(crate) rows: Address,
     /// One after the other.
     pub(crate) alone: DecodeRows,
 }
@@ -122,13 +117,13 @@ pub(crate) struct PrefillRows {
     /// How the kernel for Hopper divides it, where that runs.
     pub(crate) plan: Option<PrefillPlan>,
     /// `i32 [sequences]`: the first row of each in the step.
-    pub(crate) first_rows: u64,
+    pub(crate) first_rows: Address,
     /// `i32 [sequences]`: rows of each.
-    pub(crate) lengths: u64,
+    pub(crate) lengths: Address,
     /// `i32 [sequences]`: tokens of each context, these rows included.
-    pub(crate) contexts: u64,
+    pub(crate) contexts: Address,
     /// `i32 [sequences, table_stride]`: blocks.
-    pub(crate) tables: u64,
+    pub(crate) tables: Address,
     pub(crate) table_stride: usize,
 }
 
@@ -136,7 +131,7 @@ pub(crate) struct PrefillRows {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PrefillPlan {
     /// `i32 [tiles, 4]`: first row, tokens, position of the first, sequence; longest first.
-    pub(crate) address: u64,
+    pub(crate) address: Address,
     pub(crate) tiles: usize,
 }
 
@@ -154,7 +149,8 @@ pub(crate) struct Chunk {
 struct Writer<'a> {
     words: &'a mut [u32],
     used: usize,
-    base: u64,
+    /// Where they will be on the device.
+    base: Span<'a>,
 }
 
 // === impl BatchMemory ===
@@ -197,12 +193,8 @@ impl WordRing {
     /// # Errors
     /// [`EngineError::Device`] if memory runs out.
     pub(crate) fn new(device: &Device, words: usize) -> Result<Self, EngineError> {
-        let copies = (0..COPIES)
-            .map(|_| {
-                let memory = PinnedMemory::new(device, words * 4)?;
-                Ok(Copy { memory, taken: Event::new(device)? })
-            })
-            .collect::<Result<_, EngineError>>()?;
+        let copies = (0..COPIES).map(|_| PinnedMemory::new(device, words * 4));
+        let copies = copies.collect::<Result<_, EngineError>>()?;
         Ok(Self { words: DeviceMemory::new(device, words * 4)?, copies, next: 0 })
     }
 
@@ -214,11 +206,11 @@ impl WordRing {
         &mut self,
         stream: &Stream,
         values: impl ExactSizeIterator<Item = u32>,
-    ) -> Result<u64, EngineError> {
+    ) -> Result<Address, EngineError> {
         self.write(stream, |words, base| {
             let count = values.len();
             words[..count].iter_mut().zip(values).for_each(|(word, value)| *word = value);
-            (base, count)
+            (base.address(), count)
         })
     }
 
@@ -226,15 +218,14 @@ impl WordRing {
     fn write<T>(
         &mut self,
         stream: &Stream,
-        fill: impl FnOnce(&mut [u32], u64) -> (T, usize),
+        fill: impl FnOnce(&mut [u32], Span<'_>) -> (T, usize),
     ) -> Result<T, EngineError> {
         let Self { words, copies, next } = self;
         let copy = &mut copies[*next];
         *next = (*next + 1) % COPIES;
-        copy.taken.synchronize()?;
-        let (value, used) = fill(copy.memory.as_mut_slice(), words.address());
-        stream.copy(words.address(), copy.memory.address(), used * 4)?;
-        stream.record(&copy.taken)?;
+        let (value, used) = fill(copy.host(0..copy.bytes())?, words.all());
+        stream.copy(words.part(0..used * 4), copy.lend(0..used * 4))?;
+        copy.mark(stream)?;
         Ok(value)
     }
 }
@@ -353,8 +344,8 @@ impl Writer<'_> {
         start..start + count
     }
 
-    fn address(&self, part: &std::ops::Range<usize>) -> u64 {
-        self.base + 4 * part.start as u64
+    fn address(&self, part: &std::ops::Range<usize>) -> Address {
+        self.base.at(4 * part.start)
     }
 
     /// Writes `values`, then `padding` to the part's end.
@@ -363,20 +354,20 @@ impl Writer<'_> {
         part: std::ops::Range<usize>,
         values: impl Iterator<Item = u32>,
         padding: u32,
-    ) -> u64 {
+    ) -> Address {
         let address = self.address(&part);
         let values = values.chain(std::iter::repeat(padding));
         self.words[part].iter_mut().zip(values).for_each(|(word, value)| *word = value);
         address
     }
 
-    fn rows(&mut self, values: &[u32], count: usize, padding: u32) -> u64 {
+    fn rows(&mut self, values: &[u32], count: usize, padding: u32) -> Address {
         let part = self.begin(count);
         self.fill(part, values.iter().copied(), padding)
     }
 
     /// Writes the blocks that each context covers, `count` rows of the returned stride.
-    fn tables(&mut self, sequences: &[&SequenceRows<'_>], count: usize) -> (u64, usize) {
+    fn tables(&mut self, sequences: &[&SequenceRows<'_>], count: usize) -> (Address, usize) {
         let longest = sequences.iter().map(|sequence| sequence.blocks.len()).max().unwrap_or(0);
         let stride = stride(longest);
         let part = self.begin(count * stride);
@@ -400,13 +391,14 @@ mod tests {
 
     fn described(batch: &StepBatch<'_>) -> (CudaBatch, Vec<u32>) {
         let mut words = vec![7; 4096];
-        let mut writer = Writer { words: &mut words, used: 0, base: 0 };
+        let base = Span::pretended(4 * words.len());
+        let mut writer = Writer { words: &mut words, used: 0, base };
         let described = describe(&mut writer, batch, &LIMITS);
         (described, words)
     }
 
-    fn at(words: &[u32], address: u64, count: usize) -> &[u32] {
-        &words[address as usize / 4..][..count]
+    fn at(words: &[u32], address: Address, count: usize) -> &[u32] {
+        &words[address.number() as usize / 4..][..count]
     }
 
     #[test]
@@ -423,7 +415,8 @@ mod tests {
         let decode = batch.decode.expect("decode rows");
         assert_eq!(at(&words, decode.rows, 3), [0, 1, 2]);
         assert_eq!(at(&words, decode.contexts, 4), [5, 9, 2, 0]);
-        assert_eq!(at(&words, decode.tables + 4 * decode.table_stride as u64, 3), [0, 4, 6]);
+        let stride = decode.table_stride;
+        assert_eq!(at(&words, decode.tables, stride + 3)[stride..], [0, 4, 6]);
         assert!(batch.prefill.is_none() && batch.sources.is_none());
         assert_eq!(batch.shape, Some(Shape { rows: 4, table_stride: 32 }));
     }

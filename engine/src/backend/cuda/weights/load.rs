@@ -8,6 +8,7 @@ use kv_cache::{KvCodec, KvLayout};
 use super::random::RandomFill;
 use super::upload::Uploader;
 use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::driver::address::Span;
 use crate::backend::cuda::driver::compiler::Compiler;
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
@@ -43,16 +44,15 @@ impl Loader {
 
     fn put(
         &mut self,
-        address: u64,
+        to: Span<'_>,
         element: ElementType,
         tensor: &Tensor<'_>,
     ) -> Result<(), EngineError> {
         match tensor.data {
-            TensorData::Stored(bytes) => self.uploader.copy(address, element, tensor.dtype, bytes),
+            TensorData::Stored(bytes) => self.uploader.copy(to, element, tensor.dtype, bytes),
             TensorData::Random(uniform) => {
                 let numbers = (uniform.center, uniform.spread);
-                let count = tensor.elements() as u64;
-                self.random.fill(self.uploader.stream(), address, count, uniform.key, numbers)
+                self.random.fill(self.uploader.stream(), to, uniform.key, numbers)
             }
         }
     }
@@ -81,10 +81,11 @@ impl CudaBackend {
         let Some(loader) = &mut self.loader else {
             return Err(EngineError::Device("the model is loaded already".to_owned()));
         };
-        let mut address = memory.address();
+        let mut begin = 0;
         for part in parts {
-            loader.put(address, self.element, part)?;
-            address += (part.elements() * self.element.bytes()) as u64;
+            let end = begin + part.elements() * self.element.bytes();
+            loader.put(memory.part(begin..end), self.element, part)?;
+            begin = end;
         }
         Ok(memory)
     }
@@ -137,7 +138,7 @@ pub(crate) fn rotations(
     let rows = rope.rows(&positions);
     let memory = |values: &[f32]| {
         let memory = DeviceMemory::new(device, size_of_val(values))?;
-        stream.write(memory.address(), values)?;
+        stream.write(memory.all(), values)?;
         Ok::<_, EngineError>(memory)
     };
     Ok((memory(&rows.cos)?, memory(&rows.sin)?))
@@ -146,8 +147,9 @@ pub(crate) fn rotations(
 /// A buffer's rows as floats.
 pub(crate) fn download(stream: &Stream, buffer: &CudaBuffer) -> Result<Vec<f32>, EngineError> {
     let count = buffer.rows * buffer.cols;
-    let mut bytes = vec![0u8; count * buffer.element.bytes()];
-    stream.read(&mut bytes, buffer.address())?;
+    let rows = buffer.memory.part(0..count * buffer.element.bytes());
+    let mut bytes = vec![0u8; rows.bytes()];
+    stream.read(&mut bytes, rows)?;
     // A byte vector need not be aligned for what is in it.
     let words = |size: usize| bytes.chunks_exact(size);
     Ok(match buffer.element {

@@ -1,8 +1,9 @@
 //! Random weights, made where they are needed: the twin of `weights/random.cu`.
 
+use crate::backend::cuda::driver::address::Span;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::Stream;
-use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
+use crate::backend::cuda::driver::kernel::{Kernel, Launch, Wide, args};
 use crate::backend::cuda::driver::tensor_map::ElementType;
 use crate::error::EngineError;
 
@@ -32,7 +33,7 @@ impl RandomFill {
     /// Fills with numbers uniform on `[center - spread, center + spread]`, bit for bit those that
     /// the host makes of `key`.
     ///
-    /// - `address`: of `elements` elements.
+    /// - `to`: whole elements.
     /// - `key`: of the Philox generator; a tensor's is the seed combined with its name.
     ///
     /// # Errors
@@ -40,11 +41,11 @@ impl RandomFill {
     pub(crate) fn fill(
         &self,
         stream: &Stream,
-        address: u64,
-        elements: u64,
+        to: Span<'_>,
         key: u64,
         (center, spread): (f32, f32),
     ) -> Result<(), EngineError> {
+        let elements = to.bytes() as u64 / 2;
         if elements == 0 {
             return Ok(());
         }
@@ -56,6 +57,7 @@ impl RandomFill {
             cluster: 1,
             overlaps: false,
         };
-        self.kernel.launch(stream, launch, args![address, elements, key, center, spread])
+        let (to, elements, key) = (to.address(), Wide(elements), Wide(key));
+        self.kernel.launch(stream, launch, args![to, elements, key, center, spread])
     }
 }

@@ -24,11 +24,11 @@ fn random_weights_are_those_of_the_host() {
         (ElementType::F16, 8, 0, (0.0, (3.0_f32 / 4096.0).sqrt())),
     ] {
         let fill = RandomFill::new(&gpu.compiler, element).unwrap();
-        gpu.stream.fill(memory.address(), 0xFF, memory.bytes()).unwrap();
-        fill.fill(&gpu.stream, memory.address() + offset, elements as u64, key, range).unwrap();
+        gpu.stream.fill(memory.all(), 0xFF).unwrap();
+        fill.fill(&gpu.stream, memory.part(offset..offset + 2 * elements), key, range).unwrap();
         let mut all = vec![0_u16; memory.bytes() / 2];
-        gpu.stream.read(&mut all, memory.address()).unwrap();
-        let (start, end) = (offset as usize / 2, offset as usize / 2 + elements);
+        gpu.stream.read(&mut all, memory.all()).unwrap();
+        let (start, end) = (offset / 2, offset / 2 + elements);
         let wanted = host_random(key, elements, range).map(|x| element.bits(x) as u16);
         let wrong = all[start..end].iter().zip(wanted).filter(|(got, want)| **got != *want).count();
         assert_eq!(wrong, 0, "{element:?} at {offset}: of {elements}");
@@ -67,14 +67,14 @@ fn weights_arrive_as_they_were() {
         let start = Instant::now();
         for (memory, count) in memory.iter().zip(counts) {
             let part = &bytes[..count * dtype.bytes()];
-            uploader.copy(memory.address(), ElementType::Bf16, dtype, part).unwrap();
+            uploader.copy(memory.all(), ElementType::Bf16, dtype, part).unwrap();
         }
         uploader.finish().unwrap();
         let read = counts.iter().sum::<usize>() * dtype.bytes();
         println!("{dtype:?}: {:.1} GB/s read", read as f64 / start.elapsed().as_secs_f64() / 1e9);
         for (memory, count) in memory.iter().zip(counts) {
             let mut got = vec![0_u16; count];
-            gpu.stream.read(&mut got, memory.address()).unwrap();
+            gpu.stream.read(&mut got, memory.all()).unwrap();
             let wanted = numbers[..count].iter().map(|&x| match dtype {
                 WeightDtype::F16 => bf16::from_f32(f16::from_f32(x).to_f32()).to_bits(),
                 _ => bf16::from_f32(x).to_bits(),

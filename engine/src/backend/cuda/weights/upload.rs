@@ -9,8 +9,9 @@ mod convert;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::backend::cuda::driver::device::{Device, Event, Priority, Stream};
-use crate::backend::cuda::driver::memory::PinnedMemory;
+use crate::backend::cuda::driver::address::Span;
+use crate::backend::cuda::driver::device::{Device, Priority, Stream};
+use crate::backend::cuda::driver::pinned::PinnedMemory;
 use crate::backend::cuda::driver::tensor_map::ElementType;
 use crate::config::WeightDtype;
 use crate::error::EngineError;
@@ -34,18 +35,11 @@ const THREADS_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Uploader {
     stream: Stream,
-    stagings: Vec<Staging>,
+    stagings: Vec<PinnedMemory>,
     /// Which one is being written, and how far.
     current: usize,
     used: usize,
     threads: ThreadPool,
-}
-
-#[derive(Debug)]
-struct Staging {
-    memory: PinnedMemory,
-    /// Passed when the device has taken what was written last.
-    taken: Event,
 }
 
 // === impl Uploader ===
@@ -56,7 +50,9 @@ impl Uploader {
     /// # Errors
     /// [`EngineError::Device`] if there is no memory to pin, or no threads to be had.
     pub(crate) fn new(device: &Device) -> Result<Self, EngineError> {
-        let stagings = (0..STAGINGS).map(|_| Staging::new(device)).collect::<Result<_, _>>()?;
+        let stagings = (0..STAGINGS)
+            .map(|_| PinnedMemory::new(device, STAGING_BYTES))
+            .collect::<Result<_, _>>()?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = ThreadPoolBuilder::new()
             .num_threads(cores.min(THREADS_MAX))
@@ -83,7 +79,7 @@ impl Uploader {
     /// [`EngineError::Device`] if a copy fails.
     pub(crate) fn copy(
         &mut self,
-        to: u64,
+        to: Span<'_>,
         element: ElementType,
         dtype: WeightDtype,
         bytes: &[u8],
@@ -94,7 +90,8 @@ impl Uploader {
             let room = self.room()? / element.bytes();
             let count = room.min(elements - done);
             let from = &bytes[done * dtype.bytes()..(done + count) * dtype.bytes()];
-            self.stage(to + (done * element.bytes()) as u64, element, dtype, from)?;
+            let part = to.part(done * element.bytes()..(done + count) * element.bytes());
+            self.stage(part, element, dtype, from)?;
             done += count;
         }
         Ok(())
@@ -111,9 +108,8 @@ impl Uploader {
     /// Bytes that fit the current buffer; goes on to the next where it is full.
     fn room(&mut self) -> Result<usize, EngineError> {
         if self.used == STAGING_BYTES {
-            self.stream.record(&self.stagings[self.current].taken)?;
+            self.stagings[self.current].mark(&self.stream)?;
             self.current = (self.current + 1) % STAGINGS;
-            self.stagings[self.current].taken.synchronize()?;
             self.used = 0;
         }
         Ok(STAGING_BYTES - self.used)
@@ -122,15 +118,15 @@ impl Uploader {
     /// Converts what fits the current buffer, and submits the copy of it.
     fn stage(
         &mut self,
-        to: u64,
+        to: Span<'_>,
         element: ElementType,
         dtype: WeightDtype,
         from: &[u8],
     ) -> Result<(), EngineError> {
         let bytes = from.len() / dtype.bytes() * element.bytes();
-        let memory = &mut self.stagings[self.current].memory;
-        let address = memory.address() + self.used as u64;
-        let out = &mut memory.as_mut_slice::<u8>()[self.used..self.used + bytes];
+        let memory = &mut self.stagings[self.current];
+        let staged = self.used..self.used + bytes;
+        let out = memory.host::<u8>(staged.clone())?;
         let from_piece = PIECE_BYTES / element.bytes() * dtype.bytes();
         let convert = |(out, from): (&mut [u8], &[u8])| convert::convert(element, out, dtype, from);
         if bytes <= PIECE_BYTES {
@@ -141,12 +137,6 @@ impl Uploader {
             });
         }
         self.used = (self.used + bytes).next_multiple_of(ALIGNMENT).min(STAGING_BYTES);
-        self.stream.copy(to, address, bytes)
-    }
-}
-
-impl Staging {
-    fn new(device: &Device) -> Result<Self, EngineError> {
-        Ok(Self { memory: PinnedMemory::new(device, STAGING_BYTES)?, taken: Event::new(device)? })
+        self.stream.copy(to, memory.lend(staged))
     }
 }

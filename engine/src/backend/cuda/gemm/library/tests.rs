@@ -27,10 +27,10 @@ fn buckets_follow_each_other() {
 #[test]
 fn nonsense_is_no_product() {
     let product = Product {
-        x: 256,
-        weight: 512,
+        x: Address::pretended(256),
+        weight: Address::pretended(512),
         bias: None,
-        out: 1024,
+        out: Address::pretended(1024),
         rows: 2,
         outputs: 8,
         inputs: 4,
@@ -41,13 +41,13 @@ fn nonsense_is_no_product() {
     };
     assert!(product.shape().is_ok_and(|shape| shape.is_some()));
     assert_eq!(product.alignment(), 16);
-    assert_eq!(Product { x: 258, ..product }.alignment(), 2);
+    assert_eq!(Product { x: Address::pretended(258), ..product }.alignment(), 2);
     assert!(Product { rows: 0, ..product }.shape().is_ok_and(|shape| shape.is_none()));
     for nonsense in [
         Product { x_stride: 3, ..product },
         Product { out_stride: 7, ..product },
         Product { element: ElementType::F32, ..product },
-        Product { bias: Some(64), ..product },
+        Product { bias: Some(Address::pretended(64)), ..product },
         Product { out_element: ElementType::F16, ..product },
     ] {
         assert!(nonsense.shape().is_err(), "{nonsense:?}");
