@@ -10,6 +10,7 @@
 //! use cluster::{MemoryMembership, Membership as _};
 //! use words::{Address, Capacity, Fingerprint, Incarnation, NodeState, Role, WorkerInfo};
 //!
+//! const LAYOUT: &str = "layers=2 kv_heads=2 head_dim=16 block_tokens=16 dtype=f32";
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let membership = MemoryMembership::new();
 //! let mut view = membership.view();
@@ -24,7 +25,7 @@
 //!     fingerprint: Fingerprint {
 //!         model: "demo".into(),
 //!         weights: "5eed".into(),
-//!         kv_layout: "as-all".into(),
+//!         kv_layout: LAYOUT.parse().expect("a layout"),
 //!         hash_version: 1,
 //!         wire_version: 1,
 //!     },

@@ -29,7 +29,9 @@ pub fn worker(id: &str, role: Role) -> WorkerInfo {
         fingerprint: Fingerprint {
             model: "baton-demo".to_owned(),
             weights: "00".to_owned(),
-            kv_layout: "layers=2 heads=2 head_size=64 block=16 bf16".to_owned(),
+            kv_layout: "layers=2 kv_heads=2 head_dim=64 block_tokens=16 dtype=bf16"
+                .parse()
+                .expect("a layout"),
             hash_version: 1,
             wire_version: 1,
         },

@@ -143,7 +143,7 @@ impl Handoff<'_> {
                 address: Some((&self.node.address).into()),
                 transports: self.inbound.transports.clone(),
                 held_blocks: pending.held_blocks(),
-                kv_layout: self.node.fingerprint.kv_layout.clone(),
+                kv_layout: self.node.fingerprint.kv_layout.to_string(),
             }),
             start_within_ms: self.start_by.map_or(0, |at| cluster::rpc::remaining_ms(at).max(1)),
             seal: 0,

@@ -157,7 +157,7 @@ impl EngineHandle {
     #[must_use]
     pub fn hasher(&self, salt: &TenantSalt) -> ChainHasher {
         let EngineInfo { fingerprint, layout, .. } = self.info();
-        words::chain_hasher(fingerprint, &layout.to_string(), salt)
+        words::chain_hasher(fingerprint, layout, salt)
     }
 
     /// Hands in work. Never waits; hashes the context, about 100 ns a block, on the caller's thread.

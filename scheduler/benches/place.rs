@@ -27,7 +27,9 @@ fn worker(index: u32, now: Instant) -> WorkerView {
         fingerprint: Fingerprint {
             model: "model".into(),
             weights: "0123456789abcdef".repeat(4),
-            kv_layout: "32x8x128x16xbf16".into(),
+            kv_layout: "layers=32 kv_heads=8 head_dim=128 block_tokens=16 dtype=bf16"
+                .parse()
+                .expect("a layout"),
             hash_version: 1,
             wire_version: 1,
         },

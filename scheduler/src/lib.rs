@@ -14,6 +14,7 @@
 //!     Address, Capacity, Fingerprint, Incarnation, Load, NodeState, Role, WorkerInfo,
 //! };
 //!
+//! const LAYOUT: &str = "layers=2 kv_heads=2 head_dim=16 block_tokens=16 dtype=f32";
 //! let worker = |name: &str, role| {
 //!     let incarnation = Incarnation(1);
 //!     let info = WorkerInfo {
@@ -23,7 +24,7 @@
 //!         fingerprint: Fingerprint {
 //!             model: "demo".into(),
 //!             weights: "5eed".into(),
-//!             kv_layout: "as-all".into(),
+//!             kv_layout: LAYOUT.parse().expect("a layout"),
 //!             hash_version: 1,
 //!             wire_version: 1,
 //!         },

@@ -344,7 +344,8 @@ async fn nobody_is_dialled_who_is_no_member(#[case] lock: Lock) {
     let decode = member(&cluster, NodeRole::Decode, "d9");
     let prefill_life = life(&channel(&cluster.prefill[0], Role::Prefill, &router)).await.unwrap();
     let prefill_port = channel(&cluster.prefill[0], Role::Prefill, &decode);
-    let layout = entries(&cluster.etcd, "prefill").await.remove(0).1.fingerprint.kv_layout;
+    let layout =
+        entries(&cluster.etcd, "prefill").await.remove(0).1.fingerprint.kv_layout.to_string();
     for id in ["d0", "d9"] {
         let target = canary.address(id);
         let refused = prefill(&prefill_port, prefill_life, target, &layout).await.unwrap_err();

@@ -445,7 +445,7 @@ fn fingerprint(model: &str, engine: &EngineHandle) -> Fingerprint {
     Fingerprint {
         model: model.to_owned(),
         weights: info.fingerprint.clone(),
-        kv_layout: info.layout.to_string(),
+        kv_layout: info.layout.clone(),
         hash_version: kv_cache::HASH_VERSION,
         wire_version: proto::WIRE_VERSION,
     }

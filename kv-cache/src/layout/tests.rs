@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
@@ -163,5 +164,36 @@ fn a_page_is_an_array_where_its_numbers_mean_what_they_say() {
     assert_eq!(integers(8, SCALE_A_HEAD).plain(), None, "nothing without its scale");
     for codec in KvCodec::ALL {
         assert_eq!(KvCodec::named(codec.name), Some(codec));
+    }
+}
+
+/// A count as strangers write them: small, or anything.
+fn a_count() -> impl Strategy<Value = u32> {
+    prop_oneof![0..9_u32, any::<u32>()]
+}
+
+proptest! {
+    /// Workers read what others say of themselves.
+    #[test]
+    fn what_is_read_reads_the_same_and_has_pages(
+        layers in (a_count(), a_count(), a_count()),
+        heads in (a_count(), a_count(), a_count()),
+        page in (a_count(), a_count(), a_count()),
+        codec in 0..KvCodec::ALL.len(),
+    ) {
+        let held = |(first, count, of): (u32, u32, u32)| Held { first, count, of };
+        let page = PageShape { vectors: page.0, head_dim: page.1, block_tokens: page.2 };
+        let shard = KvShard { layers: held(layers), heads: held(heads) };
+        let text = KvLayout { shard, page, codec: KvCodec::ALL[codec] }.to_string();
+        if let Ok(layout) = text.parse::<KvLayout>() {
+            prop_assert_eq!(layout.to_string(), text);
+            prop_assert!(layout.page_bytes() > 0 && layout.block_bytes() >= layout.page_bytes());
+            prop_assert_eq!(layout.fits(&layout), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_text_is_more_than_refused(text in "[a-z_=0-9./ ]{0,80}") {
+        prop_assert!(text.parse::<KvLayout>().is_err());
     }
 }

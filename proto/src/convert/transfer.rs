@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kv_cache::{BlockHash, CommitRecord, HandoffId, PageSpan, RejectReason};
+use kv_cache::{BadLayout, BlockHash, CommitRecord, HandoffId, KvLayout, PageSpan, RejectReason};
 
 use super::WireError;
 use crate::v1;
@@ -18,6 +18,14 @@ pub fn handoff_id(bytes: &[u8]) -> Result<HandoffId, WireError> {
         .try_into()
         .map(HandoffId)
         .map_err(|_| WireError::invalid("handoff_id", format!("has {} bytes, not 16", bytes.len())))
+}
+
+/// How a worker's KV is kept, from the wire.
+///
+/// # Errors
+/// [`WireError`] unless it is a layout that this version knows.
+pub fn kv_layout(text: &str) -> Result<KvLayout, WireError> {
+    text.parse().map_err(|bad: BadLayout| WireError::invalid("kv_layout", bad.to_string()))
 }
 
 impl v1::PushRequest {

@@ -2,6 +2,7 @@
 
 use words::{Capacity, Fingerprint, HandoffTotals, Incarnation, Load, NodeState, Role, WorkerInfo};
 
+use super::transfer::kv_layout;
 use super::{WireError, non_empty, required};
 use crate::v1;
 
@@ -146,7 +147,7 @@ impl From<&Fingerprint> for v1::Fingerprint {
         Self {
             model: fingerprint.model.clone(),
             weights: fingerprint.weights.clone(),
-            kv_layout: fingerprint.kv_layout.clone(),
+            kv_layout: fingerprint.kv_layout.to_string(),
             hash_version: fingerprint.hash_version,
             wire_version: fingerprint.wire_version,
         }
@@ -159,11 +160,10 @@ impl TryFrom<v1::Fingerprint> for Fingerprint {
     fn try_from(wire: v1::Fingerprint) -> Result<Self, WireError> {
         // Two workers that say nothing would be taken for equal.
         non_empty("weights", &wire.weights)?;
-        non_empty("kv_layout", &wire.kv_layout)?;
         Ok(Self {
             model: wire.model,
             weights: wire.weights,
-            kv_layout: wire.kv_layout,
+            kv_layout: kv_layout(&wire.kv_layout)?,
             hash_version: wire.hash_version,
             wire_version: wire.wire_version,
         })
@@ -207,6 +207,7 @@ fn measured(field: &'static str, value: f64) -> Result<f64, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use kv_cache::{KvCodec, KvLayout, PageShape};
     use rstest::rstest;
 
     use super::*;
@@ -256,7 +257,7 @@ mod tests {
             fingerprint: Fingerprint {
                 model: "m".into(),
                 weights: "aa".into(),
-                kv_layout: "l".into(),
+                kv_layout: KvLayout::whole(2, 2, PageShape::keys_and_values(16, 16), KvCodec::F32),
                 hash_version: 1,
                 wire_version: 2,
             },
@@ -285,6 +286,7 @@ mod tests {
     #[case::role_of_the_future(|w: &mut v1::WorkerInfo| w.role = 9, "role")]
     #[case::no_fingerprint(|w: &mut v1::WorkerInfo| w.fingerprint = None, "fingerprint")]
     #[case::no_weights(|w: &mut v1::WorkerInfo| w.fingerprint.as_mut().unwrap().weights.clear(), "weights")]
+    #[case::no_layout(|w: &mut v1::WorkerInfo| w.fingerprint.as_mut().unwrap().kv_layout.clear(), "kv_layout")]
     #[case::no_capacity(|w: &mut v1::WorkerInfo| w.capacity = None, "capacity")]
     fn a_worker_that_leaves_something_out_is_refused(
         #[case] spoil: fn(&mut v1::WorkerInfo),

@@ -66,7 +66,7 @@ impl Rollout {
         let of = |edition: &Edition<'_>| EditionReadiness {
             fingerprint: edition.fingerprint.name(),
             weights: edition.fingerprint.weights.clone(),
-            kv_layout: edition.fingerprint.kv_layout.clone(),
+            kv_layout: edition.fingerprint.kv_layout.to_string(),
             prefill: edition.prefill,
             decode: edition.decode,
             takes_new: chosen.as_ref().is_some_and(|it| it.computes_as(edition.fingerprint)),

@@ -283,7 +283,7 @@ fn part_named(role: Role) -> Part {
 
 fn add_to_group<'a>(groups: &mut Vec<Group<'a>>, view: &'a WorkerView) {
     let fingerprint = &view.info.fingerprint;
-    let known = groups.iter().position(|group| group.fingerprint == fingerprint);
+    let known = groups.iter().position(|group| group.fingerprint.exchanges_kv_with(fingerprint));
     let index = known.unwrap_or_else(|| {
         groups.push(Group {
             fingerprint,

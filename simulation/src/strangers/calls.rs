@@ -121,7 +121,7 @@ fn prefill(worker: &WorkerInfo, deadline: Instant) -> v1::PrefillRequest {
         address: Some((&worker.address).into()),
         transports: worker.transports.clone(),
         held_blocks: 0,
-        kv_layout: worker.fingerprint.kv_layout.clone(),
+        kv_layout: worker.fingerprint.kv_layout.to_string(),
     };
     let request = v1::PrefillRequest {
         generation: Some((&generation()).into()),
@@ -137,7 +137,7 @@ fn open(worker: &WorkerInfo) -> v1::PushRequest {
     let open = v1::Open {
         handoff_id: vec![1; 16],
         incarnation: worker.address.incarnation.0,
-        kv_layout: worker.fingerprint.kv_layout.clone(),
+        kv_layout: worker.fingerprint.kv_layout.to_string(),
         epoch: 1,
         lanes: 1,
         lane: 0,

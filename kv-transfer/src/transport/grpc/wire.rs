@@ -1,9 +1,9 @@
 //! `baton.v1` transfer messages, to and from what the two ends say.
 
 use bytes::Bytes;
-use kv_cache::{BadLayout, HandoffId, KvLayout, PageSpan};
+use kv_cache::{HandoffId, PageSpan};
 use proto::convert::required;
-use proto::convert::transfer::handoff_id;
+use proto::convert::transfer::{handoff_id, kv_layout};
 use proto::v1;
 use proto::v1::push_request::Message as Request;
 use proto::v1::push_response::Message as Response;
@@ -88,16 +88,12 @@ impl TryFrom<v1::PushRequest> for LaneOpen {
         let open = Open {
             id: handoff_id(&open.handoff_id)?,
             incarnation: open.incarnation,
-            kv_layout: layout(&open.kv_layout)?,
+            kv_layout: kv_layout(&open.kv_layout)?,
             epoch: open.epoch,
             bytes: 0,
         };
         Ok(Self { open, lane, lanes })
     }
-}
-
-fn layout(text: &str) -> Result<KvLayout, WireError> {
-    text.parse().map_err(|bad: BadLayout| WireError::invalid("kv_layout", bad.reason))
 }
 
 // === impl Push ===
@@ -203,7 +199,7 @@ impl TryFrom<v1::PushResponse> for Reply {
 
 #[cfg(test)]
 mod tests {
-    use kv_cache::{BlockHash, CommitRecord, KvCodec, PageShape, RejectReason};
+    use kv_cache::{BlockHash, CommitRecord, KvCodec, KvLayout, PageShape, RejectReason};
     use rstest::rstest;
 
     use super::*;

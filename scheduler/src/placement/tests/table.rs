@@ -136,7 +136,9 @@ fn worker(name: &str, traits: &str, now: Instant) -> WorkerView {
         fingerprint: Fingerprint {
             model: given("model").unwrap_or_else(|| "m".into()),
             weights: given("v").unwrap_or_else(|| "1".into()),
-            kv_layout: String::new(),
+            kv_layout: "layers=32 kv_heads=8 head_dim=128 block_tokens=16 dtype=bf16"
+                .parse()
+                .expect("a layout"),
             hash_version: 1,
             wire_version: 1,
         },
