@@ -45,7 +45,8 @@ pub use layout::{
     BadLayout, Conversion, Held, KvCodec, KvLayout, KvShard, Misfit, Numbers, PageShape, Scales,
 };
 pub use pool::{
-    BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt, Sealed,
+    BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt,
+    SealOutcome,
 };
 pub use region::{
     Fence, HostRegion, Kin, KvRegion, Offload, PageRange, PeerPages, PeerRegion, RegionError,

@@ -41,7 +41,7 @@ pub struct BlockCounts {
 
 /// What [`BlockHandle::seal`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sealed {
+pub enum SealOutcome {
     /// The block can now be found.
     Published,
     /// This or another block with the same contents is found under that name already.

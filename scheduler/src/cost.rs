@@ -12,22 +12,24 @@ pub mod prior;
 
 use std::fmt;
 
-pub use fit::{Line, LineFit, MeanFit};
 pub use output::OutputLengths;
 use words::{HandoffTotals, Load};
+
+use self::fit::{AssumedLine, LineFit, MeanFit};
 
 /// Seconds a prompt token takes before anything was measured.
 const PREFILL_S_PER_TOKEN_PRIOR: f64 = 1.0 / prior::PREFILL_TOKENS_PER_S;
 
 /// A decode step over its batch size before anything was measured: the same model takes 4.9 ms for
 /// one sequence and 17.2 ms for 256, at a context of 1,120 tokens.
-const DECODE_STEP_PRIOR: Line =
-    Line { at_zero: prior::DECODE_STEP_S, per_unit: 4.8e-5, doubt: 4.0 };
+const DECODE_STEP_PRIOR: AssumedLine =
+    AssumedLine { at_zero: prior::DECODE_STEP_S, per_unit: 4.8e-5, doubt: 4.0 };
 
 /// What a hand-off adds to a prompt before any was measured: two calls and a commit record, and the
 /// last layers' pages, which nothing is left to hide behind (128 KiB a token, an eighth of it not
 /// hidden, at 10 GB/s). Assumed, not measured.
-const HANDOFF_PRIOR: Line = Line { at_zero: 3e-3, per_unit: 1.6e-6, doubt: 256.0 * 256.0 };
+const HANDOFF_PRIOR: AssumedLine =
+    AssumedLine { at_zero: 3e-3, per_unit: 1.6e-6, doubt: 256.0 * 256.0 };
 
 /// What is known about the speed of one worker, or on average about a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -137,9 +139,9 @@ impl Estimates<'_> {
 
     /// A sequence more costs a step as much as a prompt's token at least: the same products have one row more. Where
     /// reading the weights hides that, it is little; a CPU hides nothing, and a crowd is seen to be slow before it is there.
-    fn decode_step_prior(&self) -> Line {
+    fn decode_step_prior(&self) -> AssumedLine {
         let per_unit = DECODE_STEP_PRIOR.per_unit.max(self.prefill_s(1.0));
-        Line { per_unit, ..DECODE_STEP_PRIOR }
+        AssumedLine { per_unit, ..DECODE_STEP_PRIOR }
     }
 
     /// Seconds that handing over a prompt of `tokens` tokens adds to computing it.

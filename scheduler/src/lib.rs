@@ -62,13 +62,13 @@ pub mod batching;
 pub mod cost;
 pub mod partition;
 pub mod placement;
-pub mod slo;
+mod slo;
 
 pub use admission::{Forecast, Need, StreamLimits, StreamPermit, Streams, Turns};
 pub use backlog::Backlog;
-pub use partition::{Activity, PartitionLoad, PartitionTargets, Partitioner, Room};
+pub use partition::{EngineActivity, PartitionLoad, PartitionTargets, Partitioner, Room};
 pub use placement::{
     Assigned, ClusterSnapshot, HandoffPolicy, LeastLoad, Ledger, Notes, Path, Placement,
     PlacementReason, PlacementRequest, Placer, Refusal, WorkerView,
 };
-pub use slo::{Goodput, SloTargets, SloWindow};
+pub use slo::SloTargets;

@@ -43,7 +43,7 @@ pub enum Room {
 
 /// What is known of an engine's work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Activity {
+pub struct EngineActivity {
     /// The GPU isn't done with its latest step.
     pub in_flight: bool,
     /// How long ago it submitted that; `None` if there never was one.
@@ -94,7 +94,7 @@ impl Room {
     /// also keeps to its part where decode is about to begin, with sequences that get their first
     /// token from the prefill step under way.
     #[must_use]
-    pub fn of(role: Role, own: &Activity, other: &Activity) -> Self {
+    pub fn of(role: Role, own: &EngineActivity, other: &EngineActivity) -> Self {
         let is_shared = match role {
             Role::Decode => other.in_flight,
             Role::Prefill => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BlockPool, CommittedBlock, Sealed};
+use super::{BlockPool, CommittedBlock, SealOutcome};
 use crate::{BlockHash, BlockId, BlockRef, TokenId};
 
 /// One owner's claim on a block: while a handle lives, the block is neither evicted nor given out.
@@ -43,7 +43,12 @@ impl BlockHandle {
     ///
     /// # Panics
     /// If `tokens` aren't exactly `block_tokens`, or the block is published already as another.
-    pub fn seal(&self, hash: BlockHash, tokens: &[TokenId], parent: Option<BlockHash>) -> Sealed {
+    pub fn seal(
+        &self,
+        hash: BlockHash,
+        tokens: &[TokenId],
+        parent: Option<BlockHash>,
+    ) -> SealOutcome {
         self.pool.lock().seal(self.id(), CommittedBlock { hash, parent }, tokens)
     }
 

@@ -9,7 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::events::{BlockEvent, CommittedBlock, EventLog};
 use super::list::{Links, List};
-use super::{BlockCounts, Corrupt, Sealed};
+use super::{BlockCounts, Corrupt, SealOutcome};
 use crate::{BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, TokenId};
 
 /// All that a pool knows.
@@ -127,24 +127,28 @@ impl PoolState {
         block: BlockId,
         committed: CommittedBlock,
         tokens: &[TokenId],
-    ) -> Sealed {
+    ) -> SealOutcome {
         assert_eq!(tokens.len(), self.block_tokens, "only a full block has a name");
         if !self.caching {
-            return Sealed::CachingOff;
+            return SealOutcome::CachingOff;
         }
         if self.is_published(block) {
             assert!(self.holds(block, committed, tokens), "{block} is sealed again as another");
-            return Sealed::Duplicate(block);
+            return SealOutcome::Duplicate(block);
         }
         if let Some(&holder) = self.published.get(&committed.hash) {
             let same = self.holds(holder, committed, tokens);
-            return if same { Sealed::Duplicate(holder) } else { Sealed::Collision(holder) };
+            return if same {
+                SealOutcome::Duplicate(holder)
+            } else {
+                SealOutcome::Collision(holder)
+            };
         }
         self.tokens_mut(block).copy_from_slice(tokens);
         self.slots[block.index()].published = Some(committed);
         self.published.insert(committed.hash, block);
         self.events.push(BlockEvent::Committed(committed));
-        Sealed::Published
+        SealOutcome::Published
     }
 
     /// Takes an owned block's name back; says whether it had one.

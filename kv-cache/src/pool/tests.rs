@@ -19,7 +19,7 @@ fn fill(pool: &BlockPool, hashes: &[BlockHash], tokens: &[TokenId]) -> Vec<Block
     blocks
         .map(|(&hash, tokens)| {
             let block = bind(pool);
-            assert_eq!(block.seal(hash, tokens, parent), Sealed::Published);
+            assert_eq!(block.seal(hash, tokens, parent), SealOutcome::Published);
             parent = Some(hash);
             block
         })
@@ -138,11 +138,11 @@ fn a_collision_is_a_miss() {
     let pool = BlockPool::new(3, BLOCK_TOKENS);
     let (name, mine, other) = (BlockHash(7), [1, 2, 3, 4], [1, 2, 3, 5]);
     let holder = bind(&pool);
-    assert_eq!(holder.seal(name, &mine, None), Sealed::Published);
+    assert_eq!(holder.seal(name, &mine, None), SealOutcome::Published);
     let late = bind(&pool);
-    assert_eq!(late.seal(name, &mine, None), Sealed::Duplicate(holder.id()));
-    assert_eq!(late.seal(name, &other, None), Sealed::Collision(holder.id()));
-    assert_eq!(late.seal(name, &mine, Some(name)), Sealed::Collision(holder.id()));
+    assert_eq!(late.seal(name, &mine, None), SealOutcome::Duplicate(holder.id()));
+    assert_eq!(late.seal(name, &other, None), SealOutcome::Collision(holder.id()));
+    assert_eq!(late.seal(name, &mine, Some(name)), SealOutcome::Collision(holder.id()));
     assert!(late.is_writable());
 
     assert_eq!(pool.match_prefix(&[name], &mine).len(), 1);
@@ -169,7 +169,7 @@ fn without_a_cache_nothing_is_found_and_released_blocks_are_free() {
     pool.set_caching(false);
     assert_eq!(pool.counts(), BlockCounts { free: 3, reserved: 0, active: 1, cached: 0 });
     assert!(pool.match_prefix(&hashes, &tokens).is_empty() && pool.snapshot().is_empty());
-    assert_eq!(blocks[0].seal(hashes[0], &tokens[..4], None), Sealed::CachingOff);
+    assert_eq!(blocks[0].seal(hashes[0], &tokens[..4], None), SealOutcome::CachingOff);
     drop(blocks);
     assert_eq!((pool.counts().free, pool.audit()), (4, Ok(())));
 }

@@ -8,26 +8,26 @@ const AGED: f64 = 0.98;
 
 /// A running mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct MeanFit {
+pub(super) struct MeanFit {
     weight: f64,
     mean: f64,
 }
 
 /// A line as it is assumed before there is evidence, and how firmly.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Line {
+pub(super) struct AssumedLine {
     /// The value at 0.
-    pub at_zero: f64,
+    pub(super) at_zero: f64,
     /// Growth per unit.
-    pub per_unit: f64,
+    pub(super) per_unit: f64,
     /// The variance of the observed positions, in squared units, from which on the evidence about
     /// the slope weighs more than this line's own.
-    pub doubt: f64,
+    pub(super) doubt: f64,
 }
 
 /// A running line through observed points: least squares, drawn towards an assumed slope.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LineFit {
+pub(super) struct LineFit {
     at: MeanFit,
     value: MeanFit,
     variance: f64,
@@ -38,18 +38,18 @@ pub struct LineFit {
 
 impl MeanFit {
     /// Adds one observation.
-    pub fn observe(&mut self, value: f64) {
+    pub(super) fn observe(&mut self, value: f64) {
         self.weight = (self.weight + 1.0).min(MEMORY);
         self.mean += (value - self.mean) / self.weight;
     }
 
     /// Lets the evidence fade.
-    pub fn age(&mut self) {
+    pub(super) fn age(&mut self) {
         self.weight *= AGED;
     }
 
     /// Adds another estimate's evidence to this one's.
-    pub fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         let weight = self.weight + other.weight;
         if weight > 0.0 {
             self.mean += (other.mean - self.mean) * other.weight / weight;
@@ -59,13 +59,13 @@ impl MeanFit {
 
     /// The mean, or `prior` without any evidence.
     #[must_use]
-    pub fn mean_or(&self, prior: f64) -> f64 {
+    pub(super) fn mean_or(&self, prior: f64) -> f64 {
         if self.weight > 0.0 { self.mean } else { prior }
     }
 
     /// The mean drawn towards `pool`, which counts for one observation.
     #[must_use]
-    pub fn blend(&self, pool: f64) -> f64 {
+    pub(super) fn blend(&self, pool: f64) -> f64 {
         (self.mean * self.weight + pool) / (self.weight + 1.0)
     }
 }
@@ -74,7 +74,7 @@ impl MeanFit {
 
 impl LineFit {
     /// Adds one observation of `value` at `at`.
-    pub fn observe(&mut self, at: f64, value: f64) {
+    pub(super) fn observe(&mut self, at: f64, value: f64) {
         let (off_at, off_value) = (at - self.at.mean, value - self.value.mean);
         self.at.observe(at);
         self.value.observe(value);
@@ -85,12 +85,12 @@ impl LineFit {
 
     /// Whether nothing was observed yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.value.weight == 0.0
     }
 
     /// Lets the evidence fade.
-    pub fn age(&mut self) {
+    pub(super) fn age(&mut self) {
         self.at.age();
         self.value.age();
     }
@@ -99,7 +99,7 @@ impl LineFit {
     ///
     /// Only what each saw around its own centre tells about the slope: two workers at different
     /// batch sizes also differ in speed.
-    pub fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         let weight = self.value.weight + other.value.weight;
         if weight > 0.0 {
             let share = other.value.weight / weight;
@@ -112,18 +112,18 @@ impl LineFit {
 
     /// The value at `at`, or the `prior`'s without any evidence.
     #[must_use]
-    pub fn at_or(&self, at: f64, prior: &Line) -> f64 {
+    pub(super) fn at_or(&self, at: f64, prior: &AssumedLine) -> f64 {
         if self.value.weight > 0.0 { self.at(at, prior) } else { prior.at(at) }
     }
 
     /// The value at `at`, drawn towards `pool`, which counts for one observation.
     #[must_use]
-    pub fn blend(&self, at: f64, prior: &Line, pool: f64) -> f64 {
+    pub(super) fn blend(&self, at: f64, prior: &AssumedLine, pool: f64) -> f64 {
         let weight = self.value.weight;
         if weight > 0.0 { (self.at(at, prior) * weight + pool) / (weight + 1.0) } else { pool }
     }
 
-    fn at(&self, at: f64, prior: &Line) -> f64 {
+    fn at(&self, at: f64, prior: &AssumedLine) -> f64 {
         // The assumed line is scaled to the speed that was seen; its slope is the first guess.
         let guess = prior.per_unit * self.value.mean / prior.at(self.at.mean);
         let slope = (self.covariance + prior.doubt * guess) / (self.variance + prior.doubt);
@@ -131,9 +131,9 @@ impl LineFit {
     }
 }
 
-// === impl Line ===
+// === impl AssumedLine ===
 
-impl Line {
+impl AssumedLine {
     fn at(&self, at: f64) -> f64 {
         self.at_zero + self.per_unit * at
     }

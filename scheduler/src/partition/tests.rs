@@ -106,8 +106,8 @@ fn a_step_runs_where_it_disturbs_nobody(
     #[case] expected: Room,
 ) {
     let submitted_ago = submitted_ms_ago.map(Duration::from_millis);
-    let other = Activity { in_flight, submitted_ago, gives_tokens: true };
-    let own = Activity {
+    let other = EngineActivity { in_flight, submitted_ago, gives_tokens: true };
+    let own = EngineActivity {
         in_flight: own_gives_tokens,
         submitted_ago: None,
         gives_tokens: own_gives_tokens,

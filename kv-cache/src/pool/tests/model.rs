@@ -99,14 +99,14 @@ impl Model {
         }
     }
 
-    fn sealed(&mut self, block: BlockId, content: Content) -> Sealed {
+    fn sealed(&mut self, block: BlockId, content: Content) -> SealOutcome {
         match self.names.get(&content.committed.hash) {
-            _ if !self.caching => Sealed::CachingOff,
-            Some((holder, held)) if *held == content => Sealed::Duplicate(*holder),
-            Some((holder, _)) => Sealed::Collision(*holder),
+            _ if !self.caching => SealOutcome::CachingOff,
+            Some((holder, held)) if *held == content => SealOutcome::Duplicate(*holder),
+            Some((holder, _)) => SealOutcome::Collision(*holder),
             None => {
                 self.names.insert(content.committed.hash, (block, content));
-                Sealed::Published
+                SealOutcome::Published
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use scheduler::{Activity, PartitionLoad, PartitionTargets, Partitioner, Room};
+use scheduler::{EngineActivity, PartitionLoad, PartitionTargets, Partitioner, Room};
 use words::Role;
 
 use crate::backend::cuda::driver::device::{Device, Event, Priority, Stream};
@@ -347,9 +347,9 @@ impl Mean {
 // === impl Latest ===
 
 impl Latest {
-    fn activity(&self, now: Instant) -> Result<Activity, EngineError> {
-        let Some((end, submitted)) = &self.end else { return Ok(Activity::default()) };
-        Ok(Activity {
+    fn activity(&self, now: Instant) -> Result<EngineActivity, EngineError> {
+        let Some((end, submitted)) = &self.end else { return Ok(EngineActivity::default()) };
+        Ok(EngineActivity {
             in_flight: !end.is_done()?,
             submitted_ago: Some(now.saturating_duration_since(*submitted)),
             gives_tokens: self.kind.gives_tokens,
