@@ -111,7 +111,7 @@ pub enum RegionError {
 // === impl KvRegion ===
 
 impl dyn KvRegion + '_ {
-    /// Whether [`Self::copy_from`] can copy pages of `peer`.
+    /// Whether `copy_from` can copy pages of `peer`.
     #[must_use]
     pub fn reaches(&self, peer: &dyn KvRegion) -> bool {
         self.as_peer().is_some_and(|this| this.reaches(peer))
