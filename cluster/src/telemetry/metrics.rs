@@ -83,22 +83,6 @@ impl Buckets {
         262_144.0,
         1_048_576.0,
     ]);
-    /// Bytes of a hand-off, 4 KiB to 64 GiB.
-    pub const BYTES: Self = Self(&[
-        4096.0,
-        16384.0,
-        65536.0,
-        262_144.0,
-        1_048_576.0,
-        4_194_304.0,
-        16_777_216.0,
-        67_108_864.0,
-        268_435_456.0,
-        1_073_741_824.0,
-        4_294_967_296.0,
-        17_179_869_184.0,
-        68_719_476_736.0,
-    ]);
 }
 
 impl MetricConstructor<Histogram> for Buckets {
@@ -235,7 +219,6 @@ mod tests {
     #[case(Buckets::TPOT_S)]
     #[case(Buckets::REQUEST_S)]
     #[case(Buckets::TOKENS)]
-    #[case(Buckets::BYTES)]
     fn buckets_ascend(#[case] buckets: Buckets) {
         assert!(buckets.0.windows(2).all(|pair| pair[0] < pair[1]));
     }
