@@ -1,5 +1,7 @@
 //! What a checkpoint's `config.json` says, as plain typed values.
 
+mod families;
+pub(crate) mod layer;
 mod rope;
 
 use std::path::Path;
@@ -9,34 +11,14 @@ use model_folder::{Fields, FolderError, ModelFolder};
 use serde::Serialize;
 
 use crate::error::EngineError;
+use crate::weights::{MatrixSpec, VectorSpec, WeightDtype, WeightFormat};
+use families::Extras;
+pub use families::Family;
+use layer::LayerSpec;
 pub use rope::{Llama3Scaling, RopeConfig, RopeScaling, YarnScaling};
 
 /// Layers of a model: ten times those of the deepest. Something is kept for each before a weight is read.
 const LAYERS_MAX: u32 = 4096;
-
-/// The model families the forward pass knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub enum Architecture {
-    /// `LlamaForCausalLM`.
-    Llama,
-    /// `MistralForCausalLM`: Llama with a sliding window.
-    Mistral,
-    /// `Qwen2ForCausalLM`: Llama with biases on queries, keys and values.
-    Qwen2,
-    /// `Qwen3ForCausalLM`: Llama with a norm on each head's queries and keys.
-    Qwen3,
-}
-
-/// The element type of weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub enum WeightDtype {
-    /// 32-bit float.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE half.
-    F16,
-}
 
 /// How a layer's projection splits into heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +37,7 @@ pub struct HeadShape {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelConfig {
     /// The family.
-    pub architecture: Architecture,
+    pub architecture: &'static Family,
     /// Rows of the embedding; token ids are below it.
     pub vocab_size: u32,
     /// Width of the residual stream.
@@ -91,84 +73,12 @@ pub struct ModelConfig {
     /// The dtype the file declares; weights are kept in the one their tensors have.
     #[serde(skip)]
     pub dtype: Option<WeightDtype>,
+    /// How matrices are stored.
+    #[serde(skip)]
+    pub format: &'static WeightFormat,
     /// Tokens that end a sequence: see [`ModelFolder::end_tokens`].
     #[serde(skip)]
     pub eos_token_ids: Vec<TokenId>,
-}
-
-// === impl Architecture ===
-
-impl Architecture {
-    fn parse(fields: &Fields) -> Result<Self, FolderError> {
-        let names = fields.require("architectures", fields.strings("architectures")?)?;
-        match names.first().map(String::as_str) {
-            Some("LlamaForCausalLM") => Ok(Self::Llama),
-            Some("MistralForCausalLM") => Ok(Self::Mistral),
-            Some("Qwen2ForCausalLM") => Ok(Self::Qwen2),
-            Some("Qwen3ForCausalLM") => Ok(Self::Qwen3),
-            other => Err(fields.error(
-                "architectures",
-                format!(
-                    "{} is not supported: want LlamaForCausalLM, MistralForCausalLM, \
-                     Qwen2ForCausalLM or Qwen3ForCausalLM",
-                    other.unwrap_or("an empty list")
-                ),
-            )),
-        }
-    }
-
-    /// The head size where the file names none.
-    fn default_head_dim(self, hidden_size: u32, heads: u32) -> Option<u32> {
-        match self {
-            Self::Qwen3 => Some(128),
-            _ if hidden_size.is_multiple_of(heads) => Some(hidden_size / heads),
-            _ => None,
-        }
-    }
-}
-
-// === impl WeightDtype ===
-
-impl WeightDtype {
-    /// Bytes of one element.
-    #[must_use]
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 | Self::F16 => 2,
-        }
-    }
-
-    /// The name used in configuration files.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::Bf16 => "bfloat16",
-            Self::F16 => "float16",
-        }
-    }
-
-    /// What keeps such numbers as they are in KV memory.
-    #[must_use]
-    pub fn codec(self) -> KvCodec {
-        match self {
-            Self::F32 => KvCodec::F32,
-            Self::Bf16 => KvCodec::BF16,
-            Self::F16 => KvCodec::F16,
-        }
-    }
-
-    /// The type that pages in `codec` are arrays of, if they are.
-    #[must_use]
-    pub fn kept_in(codec: &KvCodec) -> Option<Self> {
-        let all = [Self::F32, Self::Bf16, Self::F16];
-        all.into_iter().find(|dtype| codec.plain() == Some(dtype.codec().numbers))
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        [Self::F32, Self::Bf16, Self::F16].into_iter().find(|dtype| dtype.name() == name)
-    }
 }
 
 // === impl HeadShape ===
@@ -228,9 +138,30 @@ impl ModelConfig {
         KvLayout::whole(self.layers, self.kv_heads, page, codec)
     }
 
+    /// The embedding, one row a token.
+    pub(crate) fn embedding(&self) -> MatrixSpec {
+        MatrixSpec::new("model.embed_tokens", self.vocab_size as usize, self.hidden_size as usize)
+    }
+
+    /// What turns hidden states into logits, where that isn't the embedding.
+    pub(crate) fn head(&self) -> MatrixSpec {
+        MatrixSpec { name: "lm_head".to_owned(), ..self.embedding() }
+    }
+
+    /// The norm behind the last layer.
+    pub(crate) fn norm(&self) -> VectorSpec {
+        VectorSpec::new("model.norm.weight", self.hidden_size as usize)
+    }
+
+    /// What a layer is made of.
+    pub(crate) fn layer(&self, index: u32) -> LayerSpec {
+        (self.architecture.layer)(self, index)
+    }
+
     fn parse(folder: &ModelFolder) -> Result<Self, FolderError> {
         let fields = folder.config();
-        let architecture = Architecture::parse(fields)?;
+        let architecture = Family::of(fields)?;
+        let format = WeightFormat::of(fields)?;
         refuse_unsupported(fields)?;
         let required = |name: &str| fields.require(name, fields.positive_u32(name)?);
         let flag = |name: &str| Ok(fields.bool(name)?.unwrap_or(false));
@@ -244,10 +175,8 @@ impl ModelConfig {
         }
         let head_dim = head_dim(fields, architecture, hidden_size, heads)?;
         let rope = RopeConfig::parse(fields, max_position)?;
-        let has_attention_bias = match architecture {
-            Architecture::Llama | Architecture::Qwen3 => flag("attention_bias")?,
-            Architecture::Mistral | Architecture::Qwen2 => false,
-        };
+        let Extras { qkv_bias, output_bias, mlp_bias, qk_norm, windows } =
+            (architecture.extras)(fields, layers)?;
         Ok(Self {
             architecture,
             vocab_size: required("vocab_size")?,
@@ -260,22 +189,20 @@ impl ModelConfig {
             max_position: folder.context_tokens()?.unwrap_or(max_position),
             rms_norm_eps: fields.positive_f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             tie_embeddings: flag("tie_word_embeddings")?,
-            qkv_bias: has_attention_bias || architecture == Architecture::Qwen2,
-            output_bias: has_attention_bias,
-            mlp_bias: architecture == Architecture::Llama && flag("mlp_bias")?,
-            qk_norm: architecture == Architecture::Qwen3,
-            windows: windows(fields, architecture, layers)?,
+            qkv_bias,
+            output_bias,
+            mlp_bias,
+            qk_norm,
+            windows,
             rope,
             dtype: dtype(fields)?,
+            format,
             eos_token_ids: folder.end_tokens()?,
         })
     }
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), FolderError> {
-    if fields.get("quantization_config").is_some() {
-        return Err(fields.error("quantization_config", "quantized checkpoints are not supported"));
-    }
     match fields.str("hidden_act")?.as_deref() {
         None | Some("silu" | "swish") => Ok(()),
         Some(other) => {
@@ -286,13 +213,13 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), FolderError> {
 
 fn head_dim(
     fields: &Fields,
-    architecture: Architecture,
+    architecture: &Family,
     hidden_size: u32,
     heads: u32,
 ) -> Result<u32, FolderError> {
     let head_dim = match fields.positive_u32("head_dim")? {
         Some(explicit) => explicit,
-        None => architecture.default_head_dim(hidden_size, heads).ok_or_else(|| {
+        None => (architecture.default_head_dim)(hidden_size, heads).ok_or_else(|| {
             fields.error(
                 "head_dim",
                 format!("is missing, and {hidden_size} is no multiple of {heads} heads"),
@@ -313,53 +240,6 @@ fn kv_heads(fields: &Fields, heads: u32) -> Result<u32, FolderError> {
     } else {
         Err(fields.error("num_key_value_heads", format!("{heads} heads can't share {kv_heads}")))
     }
-}
-
-/// Which layers see only a window, as each family of transformers decides it.
-fn windows(
-    fields: &Fields,
-    architecture: Architecture,
-    layers: u32,
-) -> Result<Vec<Option<u32>>, FolderError> {
-    let window = fields.positive_u32("sliding_window")?;
-    match architecture {
-        Architecture::Llama => Ok(vec![None; layers as usize]),
-        // Absent means the family's default, `null` means none.
-        Architecture::Mistral if !fields.mentions("sliding_window") => {
-            Ok(vec![Some(4096); layers as usize])
-        }
-        Architecture::Mistral => Ok(vec![window; layers as usize]),
-        Architecture::Qwen2 | Architecture::Qwen3 => qwen_windows(fields, window, layers),
-    }
-}
-
-fn qwen_windows(
-    fields: &Fields,
-    window: Option<u32>,
-    layers: u32,
-) -> Result<Vec<Option<u32>>, FolderError> {
-    let default = (!fields.mentions("sliding_window")).then_some(4096);
-    let window = match fields.bool("use_sliding_window")? {
-        Some(true) => window.or(default),
-        _ => None,
-    };
-    let Some(types) = fields.strings("layer_types")? else {
-        let full_layers = fields.u32("max_window_layers")?.unwrap_or(28);
-        return Ok((0..layers).map(|layer| window.filter(|_| layer >= full_layers)).collect());
-    };
-    if types.len() != layers as usize {
-        return Err(
-            fields.error("layer_types", format!("has {} entries for {layers} layers", types.len()))
-        );
-    }
-    types
-        .iter()
-        .map(|kind| match kind.as_str() {
-            "full_attention" => Ok(None),
-            "sliding_attention" => Ok(window),
-            other => Err(fields.error("layer_types", format!("{other} is not supported"))),
-        })
-        .collect()
 }
 
 fn dtype(fields: &Fields) -> Result<Option<WeightDtype>, FolderError> {

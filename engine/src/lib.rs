@@ -61,7 +61,6 @@ mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
-mod fingerprint;
 pub mod handle;
 pub mod host_memory;
 pub mod model;

@@ -1,7 +1,10 @@
 //! A model: weights, KV memory, and the forward pass, written once for every backend.
 
-mod layers;
+mod attention;
+mod forward;
+mod mlp;
 mod validate;
+mod weights;
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,14 +14,15 @@ use kv_cache::{BlockId, Fence, KvCodec, KvLayout, KvRegion};
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::{CudaBackend, CudaOptions};
-use crate::backend::{Attention, Backend, Linear, Norm, Pass};
+use crate::backend::{Backend, Pass};
 use crate::batch::{ScoreRow, StepBatch, StepOutput};
 use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::host_memory::HostDemand;
 use crate::rope::Rope;
-use crate::weights::{LoadFormat, LoadProgress, WeightReader};
-use layers::{Layer, Weights, tensors_total};
+use crate::weights::{LoadFormat, LoadProgress, WeightReader, WeightSource};
+use forward::{Forward, Scratch, place};
+use weights::{Loader, Weights};
 
 /// How to load a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,29 +65,6 @@ pub struct Model<B: Backend> {
     scratch: Scratch<B>,
     fingerprint: String,
     layer_group: u32,
-}
-
-/// Activations of the step under way; kept between steps for their memory.
-struct Scratch<B: Backend> {
-    /// `[tokens, hidden]`: the residual stream.
-    hidden: B::Buffer,
-    /// `[tokens, hidden]`: the normed residual stream.
-    normed: B::Buffer,
-    /// `[tokens, qkv width]`.
-    qkv: B::Buffer,
-    /// `[tokens, q width]`.
-    attended: B::Buffer,
-    /// `[tokens, hidden]`: what attention or MLP adds.
-    delta: B::Buffer,
-    /// `[kept, hidden]`, `[kept, qkv width]`: of the rows that go on past the last layer's cache write.
-    kept_hidden: B::Buffer,
-    kept_qkv: B::Buffer,
-    /// `[tokens, 2 * intermediate]`.
-    gate_up: B::Buffer,
-    /// `[tokens, intermediate]`.
-    activated: B::Buffer,
-    /// `[up to LOGIT_ROWS_MAX, vocab]`.
-    logits: B::Buffer,
 }
 
 // === impl ModelOptions ===
@@ -165,9 +146,16 @@ impl<B: Backend> Model<B> {
         start: impl FnOnce(&ModelConfig, &KvLayout) -> Result<B, EngineError>,
     ) -> Result<Self, EngineError> {
         let mut config = ModelConfig::load(dir)?;
-        let total = tensors_total(&config);
-        let mut reader = WeightReader::open(dir, &config, options.load_format, total, progress)?;
-        if config.tie_embeddings && reader.has_own_head()? {
+        let from = WeightSource {
+            dir,
+            load: options.load_format,
+            format: config.format,
+            dtype: config.dtype,
+            count: weights::count(&config),
+        };
+        let mut reader = WeightReader::open(from, &config, progress)?;
+        let (embedding, head) = (config.embedding(), config.head());
+        if config.tie_embeddings && reader.differ(&embedding, &head)? {
             tracing::warn!(
                 model = %dir.display(),
                 "config.json ties the output projection to the embedding, but the weights hold \
@@ -177,11 +165,12 @@ impl<B: Backend> Model<B> {
         }
         let codec = match options.kv_codec {
             Some(codec) => codec,
-            None => reader.dtype()?.codec(),
+            None => reader.dtype(&embedding)?.codec(),
         };
         let layout = config.kv_layout(options.block_tokens, codec);
         let mut backend = start(&config, &layout)?;
-        let weights = Weights::load(&config, &mut reader, &mut backend)?;
+        let loader = Loader { config: &config, reader: &mut reader, backend: &mut backend };
+        let weights = Weights::load(loader)?;
         let scratch = Scratch::new(&config, &mut backend)?;
         let rope = Rope::new(&config.rope, config.head_dim as usize);
         backend.finish_loading(&config, &rope)?;
@@ -349,202 +338,6 @@ impl<B: Backend> Model<B> {
             logits.extend(backend.download(&scratch.logits)?);
         }
         Ok(logits)
-    }
-}
-
-// === impl Scratch ===
-
-impl<B: Backend> Scratch<B> {
-    fn new(config: &ModelConfig, backend: &mut B) -> Result<Self, EngineError> {
-        let shape = config.head_shape();
-        let hidden = config.hidden_size as usize;
-        let intermediate = config.intermediate_size as usize;
-        Ok(Self {
-            hidden: backend.buffer(hidden)?,
-            normed: backend.buffer(hidden)?,
-            qkv: backend.buffer(shape.qkv_width())?,
-            attended: backend.buffer(shape.q_width())?,
-            delta: backend.buffer(hidden)?,
-            kept_hidden: backend.kept_buffer(hidden)?,
-            kept_qkv: backend.kept_buffer(shape.qkv_width())?,
-            gate_up: backend.buffer(2 * intermediate)?,
-            activated: backend.buffer(intermediate)?,
-            logits: backend.logit_buffer(config.vocab_size as usize)?,
-        })
-    }
-}
-
-/// The forward pass of one step.
-struct Forward<'a, B: Backend> {
-    config: &'a ModelConfig,
-    weights: &'a Weights<B>,
-    scratch: &'a mut Scratch<B>,
-    layer_group: u32,
-    /// See [`StepBatch::kept_rows`].
-    kept: Option<Vec<usize>>,
-    /// Whether only kept rows are left.
-    is_narrow: bool,
-}
-
-// === impl Forward ===
-
-impl<B: Backend> Forward<'_, B> {
-    /// Embeds the tokens and runs all layers; leaves the normed last hidden state in `normed`, of the
-    /// rows that are kept.
-    fn layers(
-        &mut self,
-        backend: &mut B,
-        batch: &B::Batch,
-        mut on_layers: Option<&mut OnLayers<'_>>,
-    ) -> Result<(), EngineError> {
-        let eps = self.config.rms_norm_eps;
-        let weights = self.weights;
-        backend.embed(batch, &weights.embedding, &mut self.scratch.hidden)?;
-        for (index, layer) in (0u32..).zip(&weights.layers) {
-            self.norm(backend, index > 0, Norm { weight: &layer.attention_norm, eps })?;
-            let attention = self.attention_of(index, layer);
-            self.write_kv(backend, batch, &attention, layer, on_layers.as_deref_mut())?;
-            match &self.kept {
-                Some(kept) if index + 1 == self.config.layers => {
-                    if kept.is_empty() {
-                        return Ok(());
-                    }
-                    self.attend_kept(backend, batch, &attention)?;
-                }
-                _ => {
-                    let Scratch { qkv, attended, .. } = &mut *self.scratch;
-                    backend.attention(batch, &attention, qkv, attended)?;
-                }
-            }
-            let Scratch { attended, delta, .. } = &mut *self.scratch;
-            backend.linear(attended, layer.output.as_linear(), delta)?;
-            self.norm(backend, true, Norm { weight: &layer.mlp_norm, eps })?;
-            self.mlp(backend, layer)?;
-        }
-        self.norm(backend, true, Norm { weight: &weights.norm, eps })
-    }
-
-    /// The residual stream, with `delta` added to it if that is pending, to `normed`.
-    fn norm(
-        &mut self,
-        backend: &mut B,
-        pending: bool,
-        norm: Norm<'_, B>,
-    ) -> Result<(), EngineError> {
-        let Scratch { hidden, kept_hidden, normed, delta, .. } = &mut *self.scratch;
-        let hidden = if self.is_narrow { kept_hidden } else { hidden };
-        backend.add_norm(hidden, pending.then_some(&*delta), norm, normed)
-    }
-
-    /// What is particular to a layer's attention.
-    fn attention_of<'l>(&self, index: u32, layer: &'l Layer<B>) -> Attention<'l, B> {
-        let eps = self.config.rms_norm_eps;
-        Attention {
-            layer: index,
-            shape: self.config.head_shape(),
-            window: self.config.windows[index as usize],
-            q_norm: layer.q_norm.as_ref().map(|weight| Norm { weight, eps }),
-            k_norm: layer.k_norm.as_ref().map(|weight| Norm { weight, eps }),
-        }
-    }
-
-    /// `normed` to `qkv`, and keys and values on to the layer's pages.
-    fn write_kv(
-        &mut self,
-        backend: &mut B,
-        batch: &B::Batch,
-        attention: &Attention<'_, B>,
-        layer: &Layer<B>,
-        on_layers: Option<&mut OnLayers<'_>>,
-    ) -> Result<(), EngineError> {
-        let written = self.group_ending_with(attention.layer);
-        let Scratch { normed, qkv, .. } = &mut *self.scratch;
-        backend.linear(normed, layer.qkv.as_linear(), qkv)?;
-        backend.rope_and_cache(batch, attention, qkv)?;
-        if let (Some(written), Some(on_layers)) = (written, on_layers) {
-            on_layers(written, backend.fence()?);
-        }
-        Ok(())
-    }
-
-    /// `qkv` to `attended`, of the rows that are kept; from here on there are no others.
-    fn attend_kept(
-        &mut self,
-        backend: &mut B,
-        batch: &B::Batch,
-        attention: &Attention<'_, B>,
-    ) -> Result<(), EngineError> {
-        let Scratch { hidden, kept_hidden, qkv, kept_qkv, attended, .. } = &mut *self.scratch;
-        self.is_narrow = true;
-        backend.keep(batch, hidden, kept_hidden)?;
-        backend.keep(batch, qkv, kept_qkv)?;
-        backend.attention_of_kept(batch, attention, kept_qkv, attended)
-    }
-
-    /// `normed` to `delta`.
-    fn mlp(&mut self, backend: &mut B, layer: &Layer<B>) -> Result<(), EngineError> {
-        let Scratch { normed, gate_up, activated, delta, .. } = &mut *self.scratch;
-        backend.gated(normed, layer.gate_up.as_linear(), gate_up, activated)?;
-        backend.linear(activated, layer.down.as_linear(), delta)
-    }
-
-    /// The layers to report once layer `index` has been written, if a group ends with it.
-    fn group_ending_with(&self, index: u32) -> Option<Range<u32>> {
-        let end = index + 1;
-        let ends_group = end.is_multiple_of(self.layer_group) || end == self.config.layers;
-        ends_group.then(|| index / self.layer_group * self.layer_group..end)
-    }
-
-    /// Computes logits where they are wanted, a bounded number of rows at a time, and asks for tokens
-    /// and scores.
-    fn choose(
-        &mut self,
-        backend: &mut B,
-        batch: &StepBatch<'_>,
-        pending: &mut PendingStep<B>,
-    ) -> Result<(), EngineError> {
-        for (chunk, samples) in batch.samples.chunks(B::LOGIT_ROWS_MAX).enumerate() {
-            let rows = self.wanted_logits(backend, samples.iter().map(|sample| sample.row))?;
-            let requests: Vec<_> =
-                samples.iter().map(|sample| (place(&rows, sample.row), sample)).collect();
-            let first = chunk * B::LOGIT_ROWS_MAX;
-            pending.samples.push(backend.sample(&self.scratch.logits, first, &requests)?);
-        }
-        for scores in batch.scores.chunks(B::LOGIT_ROWS_MAX) {
-            let rows = self.wanted_logits(backend, scores.iter().map(|score| score.row))?;
-            let requests: Vec<_> =
-                scores.iter().map(|score| (place(&rows, score.row), score)).collect();
-            pending.scores.push(backend.score(&self.scratch.logits, &requests)?);
-        }
-        Ok(())
-    }
-
-    /// Computes the logits of some batch rows, each once; returns which rows, ascending.
-    fn wanted_logits(
-        &mut self,
-        backend: &mut B,
-        rows: impl Iterator<Item = usize>,
-    ) -> Result<Vec<usize>, EngineError> {
-        let mut rows: Vec<usize> = rows.collect();
-        rows.sort_unstable();
-        rows.dedup();
-        let Scratch { normed, logits, .. } = &mut *self.scratch;
-        let computed: Vec<usize> = match &self.kept {
-            Some(kept) => rows.iter().map(|&row| place(kept, row)).collect(),
-            None => rows.clone(),
-        };
-        backend.logits(normed, &computed, self.weights.head(), logits)?;
-        Ok(rows)
-    }
-}
-
-fn place(rows: &[usize], row: usize) -> usize {
-    rows.binary_search(&row).expect("every wanted row was computed")
-}
-
-impl<B: Backend> layers::Projection<B> {
-    fn as_linear(&self) -> Linear<'_, B> {
-        Linear { weight: &self.weight, bias: self.bias.as_ref() }
     }
 }
 

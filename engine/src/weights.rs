@@ -1,26 +1,28 @@
 //! Where a model's tensors come from: safetensors files, or a seeded generator.
 
 mod checkpoint;
+mod dtype;
 mod dummy;
+mod fingerprint;
+pub(crate) mod formats;
 mod mapped;
+mod spec;
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use half::{bf16, f16};
+use serde::Serialize;
 
-use crate::config::ModelConfig;
-pub use crate::config::WeightDtype;
 use crate::error::EngineError;
-use crate::fingerprint::Fingerprinter;
 use crate::sampler::philox::Philox;
 use checkpoint::Checkpoint;
+pub use dtype::WeightDtype;
 use dummy::DummyWeights;
-
-/// The embedding's name in a checkpoint.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-/// The output projection's.
-pub(crate) const HEAD: &str = "lm_head.weight";
+use fingerprint::Fingerprinter;
+use formats::dense;
+pub use formats::{StoredMatrix, WeightFormat};
+pub(crate) use spec::{MatrixSpec, VectorSpec};
 
 /// Where the weights are read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,18 @@ pub struct Tensor<'a> {
     pub data: TensorData<'a>,
 }
 
+/// A tensor as it is stored, whatever its type is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredTensor<'a> {
+    /// The element type's name.
+    pub(crate) dtype: &'static str,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) data: TensorData<'a>,
+    /// In the checkpoint.
+    pub(crate) bytes: u64,
+}
+
 /// The elements of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub enum TensorData<'a> {
@@ -81,15 +95,21 @@ pub struct Uniform {
     pub spread: f32,
 }
 
-/// A tensor's name and the shape the configuration gives it.
-#[derive(Clone, Debug)]
-pub(crate) struct TensorSpec {
-    pub(crate) name: String,
-    /// As in the file: one dimension for vectors, two for matrices.
-    pub(crate) shape: Vec<usize>,
+/// Which weights a reader is opened for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WeightSource<'a> {
+    /// The model's folder.
+    pub(crate) dir: &'a Path,
+    pub(crate) load: LoadFormat,
+    /// How matrices are stored there.
+    pub(crate) format: &'static WeightFormat,
+    /// What the configuration says: the type of random weights.
+    pub(crate) dtype: Option<WeightDtype>,
+    /// Matrices and vectors that will be asked for: for the progress reports only.
+    pub(crate) count: usize,
 }
 
-/// Gives tensors by name, counting and fingerprinting what it gave.
+/// Gives matrices and vectors by name, counting and fingerprinting what it gave.
 pub(crate) struct WeightReader<'a> {
     source: Source,
     fingerprinter: Fingerprinter,
@@ -98,34 +118,19 @@ pub(crate) struct WeightReader<'a> {
 }
 
 enum Source {
-    Checkpoint(Checkpoint),
+    Checkpoint(Checkpoint, &'static WeightFormat),
     Dummy(DummyWeights),
-}
-
-// === impl TensorSpec ===
-
-impl TensorSpec {
-    pub(crate) fn matrix(name: impl Into<String>, rows: usize, cols: usize) -> Self {
-        Self { name: name.into(), shape: vec![rows, cols] }
-    }
-
-    pub(crate) fn vector(name: impl Into<String>, len: usize) -> Self {
-        Self { name: name.into(), shape: vec![len] }
-    }
-
-    fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    fn tensor<'a>(&self, dtype: WeightDtype, data: TensorData<'a>) -> Tensor<'a> {
-        let cols = *self.shape.last().expect("a spec has one or two dimensions");
-        Tensor { dtype, rows: self.elements() / cols, cols, data }
-    }
 }
 
 // === impl Tensor ===
 
 impl<'a> Tensor<'a> {
+    /// - `shape`: one dimension for a vector, two for a matrix.
+    fn new(dtype: WeightDtype, shape: &[usize], data: TensorData<'a>) -> Self {
+        let cols = *shape.last().expect("a tensor has one or two dimensions");
+        Self { dtype, rows: shape.iter().product::<usize>() / cols, cols, data }
+    }
+
     /// Elements in all.
     #[must_use]
     pub fn elements(&self) -> usize {
@@ -141,6 +146,16 @@ impl<'a> Tensor<'a> {
                 Cow::Owned(encode(self.dtype, uniform.numbers(self.elements())))
             }
         }
+    }
+}
+
+// === impl StoredTensor ===
+
+impl<'a> From<&Tensor<'a>> for StoredTensor<'a> {
+    fn from(tensor: &Tensor<'a>) -> Self {
+        let Tensor { dtype, rows, cols, data } = *tensor;
+        let bytes = (rows * cols * dtype.bytes()) as u64;
+        Self { dtype: dtype.name(), rows, cols, data, bytes }
     }
 }
 
@@ -167,65 +182,89 @@ impl Uniform {
 // === impl WeightReader ===
 
 impl<'a> WeightReader<'a> {
-    /// Opens the weights of the model in `dir`.
+    /// Opens a model's weights.
     ///
-    /// - `tensors_total`: how many tensors will be asked for; for the progress reports only.
+    /// - `config`: what of the configuration changes a computed number.
     pub(crate) fn open(
-        dir: &Path,
-        config: &ModelConfig,
-        format: LoadFormat,
-        tensors_total: usize,
+        from: WeightSource<'_>,
+        config: &impl Serialize,
         report: &'a mut dyn FnMut(LoadProgress),
     ) -> Result<Self, EngineError> {
-        let source = match format {
-            LoadFormat::Auto => Source::Checkpoint(Checkpoint::open(dir)?),
-            LoadFormat::Dummy { seed } => Source::Dummy(DummyWeights::new(seed, config)),
+        let source = match from.load {
+            LoadFormat::Auto => Source::Checkpoint(Checkpoint::open(from.dir)?, from.format),
+            LoadFormat::Dummy { seed } => Source::Dummy(DummyWeights::new(seed, from.dtype)),
         };
-        let progress = LoadProgress { tensors: 0, tensors_total, bytes: 0 };
+        let progress = LoadProgress { tensors: 0, tensors_total: from.count, bytes: 0 };
         report(progress);
         Ok(Self { source, fingerprinter: Fingerprinter::new(config), progress, report })
     }
 
-    /// Reads tensors and gives them to `take`, which moves them to the device.
+    /// Reads matrices and gives them to `take`, which moves them to the device.
     ///
     /// # Errors
-    /// [`EngineError::Weights`] for a tensor that is missing, damaged or of another shape; else what
+    /// [`EngineError::Weights`] for one that is missing, damaged or of another shape; else what
     /// `take` says.
-    pub(crate) fn read<T>(
+    pub(crate) fn matrices<T>(
         &mut self,
-        specs: &[TensorSpec],
-        take: impl FnOnce(&[Tensor<'_>]) -> Result<T, EngineError>,
+        specs: &[MatrixSpec],
+        take: impl FnOnce(&[StoredMatrix<'_>]) -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        let tensors =
-            specs.iter().map(|spec| self.source.tensor(spec)).collect::<Result<Vec<_>, _>>()?;
-        for (spec, tensor) in specs.iter().zip(&tensors) {
-            self.fingerprinter.tensor(&spec.name, tensor);
+        let matrices =
+            specs.iter().map(|spec| self.source.matrix(spec)).collect::<Result<Vec<_>, _>>()?;
+        for (spec, matrix) in specs.iter().zip(&matrices) {
+            for (part, tensor) in &matrix.parts {
+                self.fingerprinter.tensor(&spec.tensor(part), tensor);
+                self.progress.bytes += tensor.bytes;
+            }
             self.progress.tensors += 1;
-            self.progress.bytes += (tensor.elements() * tensor.dtype.bytes()) as u64;
         }
-        let taken = take(&tensors)?;
+        let taken = take(&matrices)?;
         (self.report)(self.progress);
         Ok(taken)
     }
 
-    /// The model's element type: the embedding's.
+    /// As [`WeightReader::matrices`].
     ///
     /// # Errors
-    /// As [`WeightReader::read`].
-    pub(crate) fn dtype(&self) -> Result<WeightDtype, EngineError> {
+    /// As there.
+    pub(crate) fn vectors<T>(
+        &mut self,
+        specs: &[VectorSpec],
+        take: impl FnOnce(&[Tensor<'_>]) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let vectors =
+            specs.iter().map(|spec| self.source.vector(spec)).collect::<Result<Vec<_>, _>>()?;
+        for (spec, vector) in specs.iter().zip(&vectors) {
+            let stored = StoredTensor::from(vector);
+            self.fingerprinter.tensor(&spec.name, &stored);
+            self.progress.tensors += 1;
+            self.progress.bytes += stored.bytes;
+        }
+        let taken = take(&vectors)?;
+        (self.report)(self.progress);
+        Ok(taken)
+    }
+
+    /// The element type of a dense matrix.
+    ///
+    /// # Errors
+    /// As [`WeightReader::matrices`].
+    pub(crate) fn dtype(&self, matrix: &MatrixSpec) -> Result<WeightDtype, EngineError> {
         match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.dtype(EMBEDDING),
+            Source::Checkpoint(checkpoint, _) => checkpoint.dtype(&matrix.tensor(dense::WEIGHT)),
             Source::Dummy(dummy) => Ok(dummy.dtype()),
         }
     }
 
-    /// Whether there is an output projection that isn't the embedding.
+    /// Whether two dense matrices are there, and not the same.
     ///
     /// # Errors
-    /// As [`WeightReader::read`].
-    pub(crate) fn has_own_head(&self) -> Result<bool, EngineError> {
+    /// As [`WeightReader::matrices`].
+    pub(crate) fn differ(&self, one: &MatrixSpec, other: &MatrixSpec) -> Result<bool, EngineError> {
         match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.differ(EMBEDDING, HEAD),
+            Source::Checkpoint(checkpoint, _) => {
+                checkpoint.differ(&one.tensor(dense::WEIGHT), &other.tensor(dense::WEIGHT))
+            }
             Source::Dummy(_) => Ok(false),
         }
     }
@@ -239,10 +278,19 @@ impl<'a> WeightReader<'a> {
 // === impl Source ===
 
 impl Source {
-    fn tensor(&self, spec: &TensorSpec) -> Result<Tensor<'_>, EngineError> {
+    fn matrix(&self, spec: &MatrixSpec) -> Result<StoredMatrix<'_>, EngineError> {
         match self {
-            Self::Checkpoint(checkpoint) => checkpoint.tensor(spec),
-            Self::Dummy(dummy) => Ok(dummy.tensor(spec)),
+            Self::Checkpoint(checkpoint, format) => (format.read)(checkpoint, spec),
+            Self::Dummy(dummy) => {
+                Ok(dummy.tensor(&spec.tensor(dense::WEIGHT), &[spec.rows, spec.cols]).into())
+            }
+        }
+    }
+
+    fn vector(&self, spec: &VectorSpec) -> Result<Tensor<'_>, EngineError> {
+        match self {
+            Self::Checkpoint(checkpoint, _) => checkpoint.tensor(&spec.name, &[spec.len]),
+            Self::Dummy(dummy) => Ok(dummy.tensor(&spec.name, &[spec.len])),
         }
     }
 }

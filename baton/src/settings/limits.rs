@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use engine::config::WeightDtype;
+use engine::weights::WeightDtype;
 use engine::{HostDemand, LoadFormat, ModelConfig};
 use kv_cache::KvCodec;
 use router::GatewayLimits;

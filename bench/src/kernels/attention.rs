@@ -1,7 +1,7 @@
 //! Attention over pages: single rows of many sequences, and rows of prompts.
 
 use anyhow::Result;
-use engine::backend::Backend;
+use engine::backend::{Backend, Operations as _};
 use engine::cuda::CudaBackend;
 use engine::{CudaOptions, ModelConfig};
 use kv_cache::BlockId;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use engine::ModelConfig;
-use engine::backend::Backend as _;
+use engine::backend::{Memory as _, Timeline as _};
 use engine::cuda::CudaBackend;
 use engine::cuda::measure::Softmax;
 use kv_cache::{BlockId, BlockRef, BlockVersion, PageRange};

@@ -1,7 +1,7 @@
 //! Products with weights, as the engine chooses among kernel and library.
 
 use anyhow::Result;
-use engine::backend::{Backend, Linear};
+use engine::backend::{Backend, Choosing as _, Linear};
 use engine::cuda::{CudaBackend, ElementType};
 use engine::{CudaOptions, EngineError, ModelConfig};
 

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use engine::backend::{Attention, Backend, Norm};
-use engine::config::WeightDtype;
+use engine::backend::{Backend, Norm, PagedHeads};
 use engine::cuda::CudaBackend;
 use engine::rope::Rope;
+use engine::weights::WeightDtype;
 use engine::weights::{Tensor, TensorData, Uniform};
 use engine::{CpuBackend, CudaOptions, EngineError, ModelConfig, SequenceRows, StepBatch};
 use kv_cache::{BlockId, KvCodec, KvLayout};
@@ -123,7 +123,7 @@ impl<B: Backend> Rig<B> {
         let uniform = Uniform { key, center: 0.0, spread: (3.0 * variance).sqrt() };
         let data = TensorData::Random(uniform);
         let tensor = Tensor { dtype: WeightDtype::Bf16, rows, cols, data };
-        Ok(self.backend.matrix(&[tensor])?)
+        Ok(self.backend.matrix(&[tensor.into()])?)
     }
 
     /// A random vector around `center`.
@@ -138,7 +138,7 @@ impl<B: Backend> Rig<B> {
         let bytes = NAN.repeat(cols);
         let data = TensorData::Stored(&bytes);
         let poison = Tensor { dtype: WeightDtype::Bf16, rows: 1, cols, data };
-        let poison = self.backend.matrix(&[poison])?;
+        let poison = self.backend.matrix(&[poison.into()])?;
         Ok(Output { buffer: self.backend.buffer(cols)?, poison })
     }
 
@@ -185,9 +185,9 @@ impl<B: Backend> Rig<B> {
     }
 
     /// One layer's attention without norms.
-    pub(crate) fn attention(&self, layer: usize, window: Option<u32>) -> Attention<'static, B> {
+    pub(crate) fn attention(&self, layer: usize, window: Option<u32>) -> PagedHeads<'static, B> {
         let shape = self.config.head_shape();
-        Attention { layer: layer as u32, shape, window, q_norm: None, k_norm: None }
+        PagedHeads { layer: layer as u32, shape, window, q_norm: None, k_norm: None }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use engine::ModelConfig;
-use engine::backend::{Attention, Backend};
+use engine::backend::{Backend, Operations as _, PagedHeads};
 use half::bf16;
 use kv_cache::{BlockRef, BlockVersion, PageRange};
 
@@ -170,13 +170,13 @@ impl<B: Backend> RopeOperands<B> {
         norms: &'a Option<[B::Vector; 2]>,
         rig: &Rig<B>,
         layer: usize,
-    ) -> Attention<'a, B> {
+    ) -> PagedHeads<'a, B> {
         let plain = rig.attention(layer, None);
         let [q_norm, k_norm] = match norms {
             Some([q, k]) => [Some(norm(q)), Some(norm(k))],
             None => [None, None],
         };
-        Attention { layer: plain.layer, shape: plain.shape, window: None, q_norm, k_norm }
+        PagedHeads { layer: plain.layer, shape: plain.shape, window: None, q_norm, k_norm }
     }
 
     /// The rotated queries of all rows, then the pages written.

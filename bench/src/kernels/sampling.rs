@@ -1,10 +1,10 @@
 //! Choosing tokens, scoring them, and feeding them to the next step.
 
 use anyhow::{Result, ensure};
-use engine::backend::Backend;
+use engine::backend::{Choosing as _, Memory, Operations as _};
 use engine::batch::FedRow;
-use engine::config::WeightDtype;
 use engine::cuda::CudaBackend;
+use engine::weights::WeightDtype;
 use engine::weights::{Tensor, TensorData};
 use engine::{CpuBackend, LogitsFault, ModelConfig, SampleRow, Sampled, ScoreRow};
 use rand::RngExt as _;
@@ -40,10 +40,10 @@ const BANNED: [u32; 2] = [2, 40];
 struct Logits {
     cpu: Rig<CpuBackend>,
     gpu: Rig<CudaBackend>,
-    on_cpu: <CpuBackend as Backend>::Buffer,
-    on_gpu: <CudaBackend as Backend>::Buffer,
-    hidden: <CudaBackend as Backend>::Buffer,
-    head: <CudaBackend as Backend>::Matrix,
+    on_cpu: <CpuBackend as Memory>::Buffer,
+    on_gpu: <CudaBackend as Memory>::Buffer,
+    hidden: <CudaBackend as Memory>::Buffer,
+    head: <CudaBackend as Memory>::Matrix,
     vocab: usize,
     rows: usize,
 }
@@ -100,7 +100,7 @@ impl Logits {
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         let data = TensorData::Stored(&bytes);
         let tensor = Tensor { dtype: WeightDtype::F32, rows: count, cols: vocab, data };
-        let table = cpu.backend.matrix(&[tensor])?;
+        let table = cpu.backend.matrix(&[tensor.into()])?;
         let mut on_cpu = cpu.backend.logit_buffer(vocab)?;
         cpu.finish()?;
         let batch = cpu.batch(&[Piece::rows((0..count as u32).collect())])?;

@@ -4,9 +4,9 @@
 
 mod attention;
 mod crew;
+mod gemm;
 mod kernels;
 mod kv;
-mod matmul;
 mod rows;
 mod simd;
 mod tensor;
@@ -16,18 +16,21 @@ use std::sync::Arc;
 use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
 use words::TokenLogprob;
 
-use crate::backend::{Attention, Backend, Linear, Norm, Pass};
+use crate::backend::{Choosing, Linear, Memory, Norm, Operations, PagedHeads, Pass, Timeline};
 use crate::batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch};
 use crate::config::ModelConfig;
 use crate::error::{EngineError, LogitsFault};
 use crate::rope::{Rope, RopeRows};
 use crate::sampler;
+use crate::weights::{StoredMatrix, Tensor};
 use attention::PagedAttention;
 use crew::Crew;
+pub use gemm::CpuMatrix;
+use gemm::Product;
 use kv::{CpuKv, PageShape, Slot};
 use simd::Isa;
 use tensor::with_elements;
-pub use tensor::{CpuBuffer, CpuMatrix, CpuVector};
+pub use tensor::{CpuBuffer, CpuVector};
 
 /// What looking at one logit costs, in multiply-adds.
 const SAMPLING_COST: usize = 16;
@@ -79,10 +82,14 @@ impl CpuBackend {
         Ok(Self { isa: Isa::detect(), crew, pages: PageShape::new(layout), kv })
     }
 
+    fn product<'a>(&'a self, x: &'a [&'a [f32]]) -> Product<'a> {
+        Product { isa: self.isa, crew: &self.crew, x }
+    }
+
     /// Attention of the rows of `qkv`.
     fn attend(
         &self,
-        attention: &Attention<'_, Self>,
+        attention: &PagedHeads<'_, Self>,
         (sequences, positions): (&[SequenceRows<'_>], &[u32]),
         qkv: &CpuBuffer,
         out: &mut CpuBuffer,
@@ -112,25 +119,16 @@ impl CpuBatch {
     }
 }
 
-impl Backend for CpuBackend {
+impl Memory for CpuBackend {
     type Matrix = CpuMatrix;
     type Vector = CpuVector;
     type Buffer = CpuBuffer;
-    type Batch = CpuBatch;
-    type Samples = Vec<Result<Sampled, LogitsFault>>;
-    type Scores = Vec<Result<TokenLogprob, LogitsFault>>;
-    type Mark = ();
 
-    // 64 rows of a 150,000-token vocabulary are 38 MB.
-    const LOGIT_ROWS_MAX: usize = 64;
-
-    const OVERLAPS: bool = false;
-
-    fn matrix(&mut self, parts: &[crate::weights::Tensor<'_>]) -> Result<CpuMatrix, EngineError> {
-        Ok(CpuMatrix::stack(parts))
+    fn matrix(&mut self, parts: &[StoredMatrix<'_>]) -> Result<CpuMatrix, EngineError> {
+        CpuMatrix::stack(parts)
     }
 
-    fn vector(&mut self, parts: &[crate::weights::Tensor<'_>]) -> Result<CpuVector, EngineError> {
+    fn vector(&mut self, parts: &[Tensor<'_>]) -> Result<CpuVector, EngineError> {
         Ok(CpuVector::concat(parts))
     }
 
@@ -149,6 +147,31 @@ impl Backend for CpuBackend {
     fn finish_loading(&mut self, _: &ModelConfig, _: &Rope) -> Result<(), EngineError> {
         Ok(())
     }
+
+    fn download(&mut self, buffer: &CpuBuffer) -> Result<Vec<f32>, EngineError> {
+        Ok(buffer.data.clone())
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
+        self.kv.copy_block(from, to);
+        Ok(())
+    }
+
+    fn kv_blocks(&self) -> u32 {
+        self.kv.blocks()
+    }
+
+    fn layout(&self) -> &KvLayout {
+        self.kv.layout()
+    }
+
+    fn region(&self) -> Arc<dyn KvRegion> {
+        Arc::clone(&self.kv) as Arc<dyn KvRegion>
+    }
+}
+
+impl Operations for CpuBackend {
+    type Batch = CpuBatch;
 
     fn prepare(&mut self, batch: &StepBatch<'_>, rope: &Rope) -> Result<CpuBatch, EngineError> {
         let block_tokens = self.pages.block_tokens();
@@ -198,7 +221,7 @@ impl Backend for CpuBackend {
         out: &mut CpuBuffer,
     ) -> Result<(), EngineError> {
         out.resize(batch.tokens.len());
-        with_elements!(&table.elements, table => rows::embed(&batch.tokens, table, out));
+        table.embed(&batch.tokens, out);
         Ok(())
     }
 
@@ -227,8 +250,8 @@ impl Backend for CpuBackend {
         layer: Linear<'_, Self>,
         out: &mut CpuBuffer,
     ) -> Result<(), EngineError> {
-        let inputs: Vec<&[f32]> = x.data.chunks_exact(x.cols).collect();
-        matmul::matmul(self.isa, &self.crew, &inputs, layer.weight, out);
+        let x: Vec<&[f32]> = x.data.chunks_exact(x.cols).collect();
+        layer.weight.multiply(&self.product(&x), out);
         if let Some(bias) = layer.bias {
             out.data.chunks_exact_mut(out.cols).for_each(|row| rows::add(row, &bias.0));
         }
@@ -238,7 +261,7 @@ impl Backend for CpuBackend {
     fn rope_and_cache(
         &mut self,
         batch: &CpuBatch,
-        attention: &Attention<'_, Self>,
+        attention: &PagedHeads<'_, Self>,
         qkv: &mut CpuBuffer,
     ) -> Result<(), EngineError> {
         let isa = self.isa;
@@ -255,7 +278,7 @@ impl Backend for CpuBackend {
     fn attention(
         &mut self,
         batch: &CpuBatch,
-        attention: &Attention<'_, Self>,
+        attention: &PagedHeads<'_, Self>,
         qkv: &CpuBuffer,
         out: &mut CpuBuffer,
     ) -> Result<(), EngineError> {
@@ -280,7 +303,7 @@ impl Backend for CpuBackend {
     fn attention_of_kept(
         &mut self,
         batch: &CpuBatch,
-        attention: &Attention<'_, Self>,
+        attention: &PagedHeads<'_, Self>,
         qkv: &CpuBuffer,
         out: &mut CpuBuffer,
     ) -> Result<(), EngineError> {
@@ -309,10 +332,18 @@ impl Backend for CpuBackend {
         head: &CpuMatrix,
         out: &mut CpuBuffer,
     ) -> Result<(), EngineError> {
-        let inputs: Vec<&[f32]> = rows.iter().map(|&row| x.row(row)).collect();
-        matmul::matmul(self.isa, &self.crew, &inputs, head, out);
+        let x: Vec<&[f32]> = rows.iter().map(|&row| x.row(row)).collect();
+        head.multiply(&self.product(&x), out);
         Ok(())
     }
+}
+
+impl Choosing for CpuBackend {
+    type Samples = Vec<Result<Sampled, LogitsFault>>;
+    type Scores = Vec<Result<TokenLogprob, LogitsFault>>;
+
+    // 64 rows of a 150,000-token vocabulary are 38 MB.
+    const LOGIT_ROWS_MAX: usize = 64;
 
     fn sample(
         &mut self,
@@ -352,11 +383,12 @@ impl Backend for CpuBackend {
     ) -> Result<Vec<Result<TokenLogprob, LogitsFault>>, EngineError> {
         Ok(scores)
     }
+}
 
-    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
-        self.kv.copy_block(from, to);
-        Ok(())
-    }
+impl Timeline for CpuBackend {
+    type Mark = ();
+
+    const OVERLAPS: bool = false;
 
     /// Operations finish before they return, so every mark has passed.
     fn mark(&mut self) -> Result<(), EngineError> {
@@ -374,21 +406,5 @@ impl Backend for CpuBackend {
     /// As for marks, so one fence will do.
     fn fence(&mut self) -> Result<Fence, EngineError> {
         Ok(Fence::default())
-    }
-
-    fn download(&mut self, buffer: &CpuBuffer) -> Result<Vec<f32>, EngineError> {
-        Ok(buffer.data.clone())
-    }
-
-    fn kv_blocks(&self) -> u32 {
-        self.kv.blocks()
-    }
-
-    fn layout(&self) -> &KvLayout {
-        self.kv.layout()
-    }
-
-    fn region(&self) -> Arc<dyn KvRegion> {
-        Arc::clone(&self.kv) as Arc<dyn KvRegion>
     }
 }

@@ -5,10 +5,12 @@
 //! decode rows alone are recorded as CUDA graphs, one for each padded size.
 
 mod attention;
+mod choosing;
 mod driver;
 mod gemm;
 mod kv;
 pub mod measure;
+mod memory;
 mod options;
 mod rows;
 mod sampling;
@@ -22,28 +24,28 @@ mod testing;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
-use words::TokenLogprob;
+use kv_cache::KvLayout;
 
 use self::attention::PagedAttention;
 use self::driver::compiler::Compiler;
 use self::driver::device::{Device, Stream};
 use self::driver::graph::Graph;
 use self::driver::memory::DeviceMemory;
-use self::gemm::choose::Projections;
+use self::gemm::Epilogue;
+use self::gemm::choose::{Projection, Projections};
 use self::kv::CudaKv;
+use self::memory::positions_max;
 use self::rows::{AddNorm, HeadNorm, RopeAndCache, RowKernels, RowShape};
-use self::sampling::{Pending, Sampler};
-use self::step::batch::{self, BatchMemory, KeptRows, Shape, StepLimits, WordRing};
-use self::step::streams::{StepMark, StepStreams, StreamId};
+use self::sampling::Sampler;
+use self::step::batch::{BatchMemory, KeptRows, Shape, StepLimits, WordRing};
+use self::step::streams::{StepStreams, StreamId};
 use self::step::turns::Turns;
 use self::weights::load::{self, Loader};
-use crate::backend::{Attention, Backend, Linear, Norm, Pass};
-use crate::batch::{SampleRow, Sampled, ScoreRow, StepBatch};
+use crate::backend::{Choosing as _, Linear, Norm, Operations, PagedHeads, Pass};
+use crate::batch::StepBatch;
 use crate::config::ModelConfig;
-use crate::error::{EngineError, LogitsFault};
+use crate::error::EngineError;
 use crate::rope::Rope;
-use crate::weights::Tensor;
 
 pub use self::driver::element::ElementType;
 pub use self::driver::probe::{CudaUnavailable, GpuInfo, first_usable, libraries, probe};
@@ -179,26 +181,17 @@ impl CudaBackend {
         })
     }
 
-    /// Blocks for the memory that is left of the engine's share.
-    fn blocks_that_fit(&self) -> Result<u32, EngineError> {
-        let total = self.device.properties().memory_bytes;
-        let share = (total as f64 * f64::from(self.options.memory_share)) as u64;
-        let budget = share.saturating_sub(self.taken_bytes + load::RESERVE_BYTES);
-        let budget = budget.min(self.device.free_memory()?.saturating_sub(load::RESERVE_BYTES));
-        let blocks = budget / self.layout.block_bytes() as u64;
-        let least = self.options.sequences_max.min(16);
-        if blocks < u64::from(least) {
-            return Err(EngineError::Device(format!(
-                "not enough GPU memory for KV: the engine may take {:.1} GiB \
-                 (engine.gpu_memory_utilization), and weights and activations take {:.1} of them. \
-                 Raise it, lower engine.batch_tokens_max, or use a smaller model",
-                gibibytes(share),
-                gibibytes(self.taken_bytes),
-            )));
-        }
-        Ok(u32::try_from(blocks)
-            .unwrap_or(u32::MAX)
-            .min(i32::MAX as u32 / self.layout.block_tokens()))
+    /// Says whether there is something that does it at once.
+    fn project(
+        &self,
+        x: &CudaBuffer,
+        layer: &Linear<'_, Self>,
+        out: &CudaBuffer,
+        epilogue: Epilogue,
+    ) -> Result<bool, EngineError> {
+        let Linear { weight, bias } = *layer;
+        let product = Projection { x: x.address(), rows: x.rows, weight, bias, out, epilogue };
+        self.projections.run(&self.stream, &product)
     }
 
     fn head_norm(norm: Option<&Norm<'_, Self>>) -> Option<HeadNorm> {
@@ -206,90 +199,8 @@ impl CudaBackend {
     }
 }
 
-fn gibibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
-}
-
-/// Positions that a sequence may have.
-fn positions_max(config: &ModelConfig, options: &CudaOptions) -> usize {
-    options.context_tokens_max.unwrap_or(u32::MAX).min(config.max_position) as usize
-}
-
-impl Backend for CudaBackend {
-    type Matrix = CudaMatrix;
-    type Vector = CudaVector;
-    type Buffer = CudaBuffer;
+impl Operations for CudaBackend {
     type Batch = CudaBatch;
-    type Samples = Pending;
-    type Scores = Pending;
-    type Mark = StepMark;
-
-    // 256 rows of a 128,256-token vocabulary are 131 MB.
-    const LOGIT_ROWS_MAX: usize = 256;
-
-    const OVERLAPS: bool = true;
-
-    fn matrix(&mut self, parts: &[Tensor<'_>]) -> Result<CudaMatrix, EngineError> {
-        let (rows, cols) = (parts.iter().map(|part| part.rows).sum(), parts[0].cols);
-        assert!(parts.iter().all(|part| part.cols == cols), "stacked matrices are equally wide");
-        let memory = self.take(rows * cols, parts)?;
-        Ok(CudaMatrix { memory, rows, cols })
-    }
-
-    fn vector(&mut self, parts: &[Tensor<'_>]) -> Result<CudaVector, EngineError> {
-        let memory = self.take(parts.iter().map(Tensor::elements).sum(), parts)?;
-        Ok(CudaVector { memory })
-    }
-
-    fn buffer(&mut self, cols: usize) -> Result<CudaBuffer, EngineError> {
-        // Recorded steps are padded.
-        let rows = (self.options.step_rows_max as usize).next_multiple_of(batch::ROWS_STEP);
-        let buffer = CudaBuffer::new(&self.device, self.element, rows, cols)?;
-        self.taken_bytes += buffer.memory.bytes() as u64;
-        Ok(buffer)
-    }
-
-    fn logit_buffer(&mut self, vocab: usize) -> Result<CudaBuffer, EngineError> {
-        let rows = Self::LOGIT_ROWS_MAX;
-        let buffer = CudaBuffer::new(&self.device, ElementType::F32, rows, vocab)?;
-        self.taken_bytes += buffer.memory.bytes() as u64;
-        Ok(buffer)
-    }
-
-    fn kept_buffer(&mut self, cols: usize) -> Result<CudaBuffer, EngineError> {
-        let rows = (self.options.sequences_max as usize).next_multiple_of(batch::ROWS_STEP);
-        let buffer = CudaBuffer::new(&self.device, self.element, rows, cols)?;
-        self.taken_bytes += buffer.memory.bytes() as u64;
-        Ok(buffer)
-    }
-
-    fn finish_loading(&mut self, config: &ModelConfig, rope: &Rope) -> Result<(), EngineError> {
-        if let Some(loader) = self.loader.take() {
-            loader.finish()?;
-        }
-        let (cos, sin) = load::rotations(
-            &self.device,
-            &self.stream,
-            rope,
-            positions_max(config, &self.options),
-        )?;
-        self.taken_bytes += (cos.bytes() + sin.bytes()) as u64;
-        let blocks = match self.blocks_wanted {
-            Some(blocks) => blocks,
-            None => self.blocks_that_fit()?,
-        };
-        let kv = Arc::new(CudaKv::new(&self.compiler, &self.stream, &self.layout, blocks)?);
-        let attention = PagedAttention::new(
-            &self.compiler,
-            &self.stream,
-            &kv,
-            (self.element, config.head_shape()),
-            &self.options,
-        )?;
-        self.device.synchronize()?;
-        self.ready = Some(Ready { kv, attention, cos, sin });
-        Ok(())
-    }
 
     fn prepare(&mut self, batch: &StepBatch<'_>, _: &Rope) -> Result<CudaBatch, EngineError> {
         self.bind()?;
@@ -378,13 +289,13 @@ impl Backend for CudaBackend {
         out: &mut CudaBuffer,
     ) -> Result<(), EngineError> {
         out.resize(x.rows);
-        self.projections.linear(&self.stream, x, &layer, out)
+        self.project(x, &layer, out, Epilogue::Plain).map(|_| ())
     }
 
     fn rope_and_cache(
         &mut self,
         batch: &CudaBatch,
-        attention: &Attention<'_, Self>,
+        attention: &PagedHeads<'_, Self>,
         qkv: &mut CudaBuffer,
     ) -> Result<(), EngineError> {
         let Ready { kv, cos, sin, .. } = self.ready()?;
@@ -406,7 +317,7 @@ impl Backend for CudaBackend {
     fn attention(
         &mut self,
         batch: &CudaBatch,
-        attention: &Attention<'_, Self>,
+        attention: &PagedHeads<'_, Self>,
         qkv: &CudaBuffer,
         out: &mut CudaBuffer,
     ) -> Result<(), EngineError> {
@@ -434,7 +345,7 @@ impl Backend for CudaBackend {
     fn attention_of_kept(
         &mut self,
         batch: &CudaBatch,
-        attention: &Attention<'_, Self>,
+        attention: &PagedHeads<'_, Self>,
         qkv: &CudaBuffer,
         out: &mut CudaBuffer,
     ) -> Result<(), EngineError> {
@@ -453,10 +364,10 @@ impl Backend for CudaBackend {
     ) -> Result<(), EngineError> {
         out.resize(x.rows);
         gate_up.resize(x.rows);
-        if self.projections.gated(&self.stream, x, &layer, out)? {
+        if self.project(x, &layer, out, Epilogue::Gated)? {
             return Ok(());
         }
-        self.projections.linear(&self.stream, x, &layer, gate_up)?;
+        self.project(x, &layer, gate_up, Epilogue::Plain)?;
         let (from, to) = (gate_up.address(), out.address());
         self.rows.silu_mul(&self.stream, from, to, x.rows, out.cols)
     }
@@ -478,99 +389,14 @@ impl Backend for CudaBackend {
             self.rows.gather(&self.stream, operands, rows.len(), x.cols)?;
             self.picked.address()
         };
-        self.projections.logits(&self.stream, from, x.element, head, out)
-    }
-
-    fn sample(
-        &mut self,
-        logits: &CudaBuffer,
-        first: usize,
-        requests: &[(usize, &SampleRow<'_>)],
-    ) -> Result<Pending, EngineError> {
-        if first + requests.len() > self.samples_max {
-            let (wanted, most) = (first + requests.len(), self.samples_max);
-            return Err(EngineError::Device(format!("{wanted} samples in a step of {most}")));
-        }
-        let mut list = self.sampler.requests(requests.len());
-        requests.iter().for_each(|(row, request)| list.choose(*row, request));
-        let tokens = self.tokens.at(4 * first);
-        self.sampler.submit(&self.stream, logits.address(), &list, tokens)
-    }
-
-    fn sampled(
-        &mut self,
-        samples: Pending,
-    ) -> Result<Vec<Result<Sampled, LogitsFault>>, EngineError> {
-        self.bind()?;
-        self.sampler.finish(samples)
-    }
-
-    fn score(
-        &mut self,
-        logits: &CudaBuffer,
-        requests: &[(usize, &ScoreRow)],
-    ) -> Result<Pending, EngineError> {
-        let mut list = self.sampler.requests(requests.len());
-        requests.iter().for_each(|(row, request)| list.score(*row, request));
-        let tokens = self.tokens.at(4 * self.samples_max);
-        self.sampler.submit(&self.stream, logits.address(), &list, tokens)
-    }
-
-    fn scored(
-        &mut self,
-        scores: Pending,
-    ) -> Result<Vec<Result<TokenLogprob, LogitsFault>>, EngineError> {
-        self.bind()?;
-        self.sampler.finish_scores(scores)
-    }
-
-    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
-        self.bind()?;
-        self.ready()?.kv.copy_block(&self.stream, from, to)
-    }
-
-    fn is_shared(&self) -> bool {
-        self.streams.are_shared()
-    }
-
-    fn expects_others(&self) -> bool {
-        self.streams.expect_others()
-    }
-
-    fn mark(&mut self) -> Result<StepMark, EngineError> {
-        self.streams.mark()
-    }
-
-    fn has_passed(&self, mark: &StepMark) -> bool {
-        mark.has_passed()
-    }
-
-    fn pass(&mut self, mark: StepMark) -> Result<(), EngineError> {
-        self.bind()?;
-        self.streams.pass(&mark)
-    }
-
-    fn fence(&mut self) -> Result<Fence, EngineError> {
-        self.ready()?.kv.fence(&self.stream)
-    }
-
-    fn download(&mut self, buffer: &CudaBuffer) -> Result<Vec<f32>, EngineError> {
-        self.bind()?;
-        load::download(&self.stream, buffer)
-    }
-
-    fn kv_blocks(&self) -> u32 {
-        self.ready.as_ref().map_or(0, |ready| ready.kv.blocks())
-    }
-
-    fn layout(&self) -> &KvLayout {
-        &self.layout
-    }
-
-    /// # Panics
-    /// Before the model is loaded: there is no memory yet.
-    fn region(&self) -> Arc<dyn KvRegion> {
-        let ready = self.ready.as_ref().expect("a region is asked for once the model is loaded");
-        Arc::clone(&ready.kv) as Arc<dyn KvRegion>
+        let product = Projection {
+            x: from,
+            rows: out.rows,
+            weight: head,
+            bias: None,
+            out,
+            epilogue: Epilogue::F32,
+        };
+        self.projections.run(&self.stream, &product).map(|_| ())
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use words::Sampling;
 
 use super::*;
+use crate::backend::Choosing as _;
 use crate::batch::{SampleRow, ScoreRow};
 use crate::error::LogitsFault;
 use crate::testing::{

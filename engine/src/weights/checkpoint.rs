@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use serde_json::Value;
 
-use super::{Tensor, TensorData, TensorSpec, WeightDtype, mapped};
+use super::{Tensor, TensorData, WeightDtype, mapped};
 use crate::error::EngineError;
 
 const SINGLE: &str = "model.safetensors";
@@ -56,9 +56,9 @@ impl Checkpoint {
         }
     }
 
-    /// The tensor `spec` names, checked against its shape.
-    pub(super) fn tensor(&self, spec: &TensorSpec) -> Result<Tensor<'_>, EngineError> {
-        self.shard_of(&spec.name)?.tensor(spec)
+    /// The tensor of this name, which must have this shape.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
+        self.shard_of(name)?.tensor(name, shape)
     }
 
     /// The element type of one tensor.
@@ -133,15 +133,15 @@ impl Shard {
         Ok(Self { file, map, metadata, data_start })
     }
 
-    fn tensor(&self, spec: &TensorSpec) -> Result<Tensor<'_>, EngineError> {
-        let info = self.info(&spec.name)?;
-        if info.shape != spec.shape {
-            let (is, want) = (&info.shape, &spec.shape);
-            let reason = format!("has shape {is:?} where the configuration says {want:?}");
-            return Err(EngineError::weights(&self.file, &spec.name, reason));
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
+        let info = self.info(name)?;
+        if info.shape != shape {
+            let is = &info.shape;
+            let reason = format!("has shape {is:?} where the configuration says {shape:?}");
+            return Err(EngineError::weights(&self.file, name, reason));
         }
-        let dtype = self.dtype(&spec.name, info)?;
-        Ok(spec.tensor(dtype, TensorData::Stored(self.bytes(info))))
+        let dtype = self.dtype(name, info)?;
+        Ok(Tensor::new(dtype, shape, TensorData::Stored(self.bytes(info))))
     }
 
     /// A tensor as it lies in the file: type, shape, bytes.

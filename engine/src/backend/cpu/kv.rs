@@ -4,8 +4,8 @@ use kv_cache::{BlockId, HostRegion, KvLayout};
 
 use super::simd::Element;
 use super::tensor::{Elements, with_elements};
-use crate::config::WeightDtype;
 use crate::error::EngineError;
+use crate::weights::WeightDtype;
 
 /// All pages of a pool, layer by layer.
 pub(super) type CpuKv = HostRegion<Elements>;

@@ -5,7 +5,7 @@ use super::crew::Crew;
 use super::kernels::{self, SharedRows};
 use super::simd::{Element, Isa};
 use super::tensor::CpuBuffer;
-use crate::backend::{Attention, Norm};
+use crate::backend::{Norm, PagedHeads};
 use crate::config::HeadShape;
 use crate::rope::RopeRows;
 
@@ -50,7 +50,7 @@ pub(super) fn silu_mul(isa: Isa, crew: &Crew, gate_up: &CpuBuffer, out: &mut Cpu
 pub(super) fn norm_and_rotate(
     isa: Isa,
     crew: &Crew,
-    attention: &Attention<'_, CpuBackend>,
+    attention: &PagedHeads<'_, CpuBackend>,
     rope: &RopeRows,
     qkv: &mut CpuBuffer,
 ) {

@@ -3,8 +3,7 @@
 use half::{bf16, f16};
 
 use super::simd::Element;
-use crate::config::WeightDtype;
-use crate::weights::Tensor;
+use crate::weights::{Tensor, WeightDtype};
 
 /// Elements of one of the three types.
 #[derive(Clone, Debug)]
@@ -25,15 +24,6 @@ macro_rules! with_elements {
     };
 }
 pub(super) use with_elements;
-
-/// A weight matrix in its checkpoint's dtype: widening happens in registers, so that a decode step
-/// reads as few bytes as there are.
-#[derive(Debug)]
-pub struct CpuMatrix {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) elements: Elements,
-}
 
 /// A weight vector, widened: vectors are small.
 #[derive(Debug)]
@@ -74,30 +64,6 @@ impl AsMut<[u8]> for Elements {
     }
 }
 
-// === impl CpuMatrix ===
-
-impl CpuMatrix {
-    /// Stacks tensors of equal width. They nearly always have one dtype; where they don't, floats
-    /// hold them all.
-    pub(super) fn stack(parts: &[Tensor<'_>]) -> Self {
-        let (rows, cols) = (parts.iter().map(|part| part.rows).sum(), parts[0].cols);
-        assert!(parts.iter().all(|part| part.cols == cols), "stacked matrices are equally wide");
-        let dtype = parts[0].dtype;
-        let elements = if parts.iter().all(|part| part.dtype == dtype) {
-            let mut elements = Elements::zeros(dtype, rows * cols);
-            let mut rest = elements.bytes_mut();
-            for part in parts {
-                let bytes = part.bytes();
-                rest.split_off_mut(..bytes.len()).expect("counted above").copy_from_slice(&bytes);
-            }
-            elements
-        } else {
-            Elements::F32(parts.iter().flat_map(widen).collect())
-        };
-        Self { rows, cols, elements }
-    }
-}
-
 // === impl CpuVector ===
 
 impl CpuVector {
@@ -106,7 +72,7 @@ impl CpuVector {
     }
 }
 
-fn widen(tensor: &Tensor<'_>) -> Vec<f32> {
+pub(super) fn widen(tensor: &Tensor<'_>) -> Vec<f32> {
     fn read<E: Element>(bytes: &[u8]) -> Vec<f32> {
         let size = size_of::<E>();
         bytes.chunks_exact(size).map(|x| bytemuck::pod_read_unaligned::<E>(x).to_f32()).collect()

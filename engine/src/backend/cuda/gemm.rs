@@ -7,3 +7,14 @@ pub(super) mod tiled;
 
 #[cfg(test)]
 mod tests;
+
+/// What a product writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Epilogue {
+    /// Elements.
+    Plain,
+    /// 32-bit floats.
+    F32,
+    /// Elements: `silu(gate) * up`, where the weight is `[2 * outputs, inputs]`, gates first.
+    Gated,
+}

@@ -4,3 +4,41 @@ pub(super) mod batch;
 pub(super) mod partition;
 pub(crate) mod streams;
 pub(crate) mod turns;
+
+use kv_cache::Fence;
+
+use self::streams::StepMark;
+use super::CudaBackend;
+use crate::backend::Timeline;
+use crate::error::EngineError;
+
+impl Timeline for CudaBackend {
+    type Mark = StepMark;
+
+    const OVERLAPS: bool = true;
+
+    fn is_shared(&self) -> bool {
+        self.streams.are_shared()
+    }
+
+    fn expects_others(&self) -> bool {
+        self.streams.expect_others()
+    }
+
+    fn mark(&mut self) -> Result<StepMark, EngineError> {
+        self.streams.mark()
+    }
+
+    fn has_passed(&self, mark: &StepMark) -> bool {
+        mark.has_passed()
+    }
+
+    fn pass(&mut self, mark: StepMark) -> Result<(), EngineError> {
+        self.bind()?;
+        self.streams.pass(&mark)
+    }
+
+    fn fence(&mut self) -> Result<Fence, EngineError> {
+        self.ready()?.kv.fence(&self.stream)
+    }
+}

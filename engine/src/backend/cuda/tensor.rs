@@ -6,9 +6,10 @@ use super::driver::element::ElementType;
 use super::driver::memory::DeviceMemory;
 use crate::error::EngineError;
 
-/// A weight matrix, `[rows, cols]` elements, contiguous.
+/// A weight matrix, `[rows, cols]`: dense, contiguous.
 #[derive(Debug)]
 pub struct CudaMatrix {
+    pub(super) element: ElementType,
     pub(super) memory: DeviceMemory,
     pub(super) rows: usize,
     pub(super) cols: usize,

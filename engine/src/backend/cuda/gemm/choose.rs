@@ -1,10 +1,9 @@
 //! Products with weights: the kernels for few rows and for many where they win, the library elsewhere.
 
+use super::Epilogue;
 use super::library::{Matmul, Product};
-use super::skinny::{SkinnyKind, SkinnyMatmul, SkinnyProduct, SkinnyShape};
+use super::skinny::{SkinnyMatmul, SkinnyProduct, SkinnyShape};
 use super::tiled::{TiledKind, TiledMatmul, TiledProduct, TiledShape};
-use crate::backend::Linear;
-use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::Compiler;
 use crate::backend::cuda::driver::device::Stream;
@@ -19,6 +18,28 @@ pub(crate) struct Projections {
     few_rows: SkinnyMatmul,
     many_rows: TiledMatmul,
     library: Matmul,
+}
+
+/// One product with a weight.
+#[derive(Clone, Copy)]
+pub(crate) struct Projection<'a> {
+    /// `[rows, inputs]`, of the weight's element type.
+    pub(crate) x: Address,
+    pub(crate) rows: usize,
+    /// `[outputs, inputs]`.
+    pub(crate) weight: &'a CudaMatrix,
+    /// `[outputs]`.
+    pub(crate) bias: Option<&'a CudaVector>,
+    /// `[rows, outputs]`, or half as many outputs where they are gates and ups.
+    pub(crate) out: &'a CudaBuffer,
+    pub(crate) epilogue: Epilogue,
+}
+
+/// What does a product.
+enum Way {
+    FewRows(SkinnyShape),
+    ManyRows(TiledShape),
+    Library,
 }
 
 // === impl Projections ===
@@ -44,77 +65,63 @@ impl Projections {
         })
     }
 
-    /// `out = x * weight^T + bias`.
+    /// `out = x * weight^T + bias`, ended as `product.epilogue` says; the one place that chooses what does
+    /// it. False if nothing does so at once, which happens to gates alone.
     ///
     /// # Errors
     /// [`EngineError::Device`].
-    pub(crate) fn linear(
+    pub(crate) fn run(
         &self,
         stream: &Stream,
-        x: &CudaBuffer,
-        layer: &Linear<'_, CudaBackend>,
-        out: &CudaBuffer,
-    ) -> Result<(), EngineError> {
-        let bias = layer.bias.map(CudaVector::address);
-        let weight = layer.weight;
-        let shape = shape_of(weight, SkinnyKind::Plain);
-        if self.few_rows.takes(x.rows, &shape) {
-            let product = few_rows(x.address(), x.rows, weight, out, shape);
-            return self.few_rows.run(stream, &SkinnyProduct { bias, ..product });
-        }
-        if let Some(shape) = tiled(&shape).filter(|it| self.many_rows.takes(x.rows, it)) {
-            let product = many_rows(x, weight, out, shape);
-            return self.many_rows.run(stream, &TiledProduct { bias, ..product });
-        }
-        let product = product(x.address(), x.rows, x.element, weight, out);
-        self.library.run(stream, &Product { bias, ..product })
-    }
-
-    /// `out = silu(gate) * up` in one, where there is a kernel for it. Says whether there was.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`].
-    pub(crate) fn gated(
-        &self,
-        stream: &Stream,
-        x: &CudaBuffer,
-        layer: &Linear<'_, CudaBackend>,
-        out: &CudaBuffer,
+        product: &Projection<'_>,
     ) -> Result<bool, EngineError> {
-        let whole = shape_of(layer.weight, SkinnyKind::Gated);
-        let shape = SkinnyShape { outputs: whole.outputs / 2, ..whole };
-        if layer.bias.is_some() {
-            return Ok(false);
+        let Projection { x, rows, weight, bias, out, .. } = *product;
+        let (weight_at, bias, out_at) =
+            (weight.address(), bias.map(CudaVector::address), out.address());
+        match self.way(product) {
+            Some(Way::FewRows(shape)) => {
+                let it = SkinnyProduct { x, weight: weight_at, bias, out: out_at, rows, shape };
+                self.few_rows.run(stream, &it)?;
+            }
+            Some(Way::ManyRows(shape)) => {
+                let it = TiledProduct { x, weight: weight_at, bias, out: out_at, rows, shape };
+                self.many_rows.run(stream, &it)?;
+            }
+            Some(Way::Library) => {
+                let it = Product {
+                    x,
+                    weight: weight_at,
+                    bias,
+                    out: out_at,
+                    rows,
+                    outputs: weight.rows,
+                    inputs: weight.cols,
+                    x_stride: weight.cols,
+                    out_stride: out.cols,
+                    element: weight.element,
+                    out_element: out.element,
+                };
+                self.library.run(stream, &it)?;
+            }
+            None => return Ok(false),
         }
-        if self.few_rows.takes(x.rows, &shape) {
-            let product = few_rows(x.address(), x.rows, layer.weight, out, shape);
-            self.few_rows.run(stream, &product)?;
-            return Ok(true);
-        }
-        let Some(shape) = tiled(&shape).filter(|it| self.many_rows.takes(x.rows, it)) else {
-            return Ok(false);
-        };
-        self.many_rows.run(stream, &many_rows(x, layer.weight, out, shape))?;
         Ok(true)
     }
 
-    /// Logits of `out.rows` rows of hidden states at `x`.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`].
-    pub(crate) fn logits(
-        &self,
-        stream: &Stream,
-        x: Address,
-        element: ElementType,
-        head: &CudaMatrix,
-        out: &CudaBuffer,
-    ) -> Result<(), EngineError> {
-        let shape = shape_of(head, SkinnyKind::F32);
-        if self.few_rows.takes(out.rows, &shape) {
-            return self.few_rows.run(stream, &few_rows(x, out.rows, head, out, shape));
+    /// By shape and rows; every weight is dense.
+    fn way(&self, product: &Projection<'_>) -> Option<Way> {
+        let Projection { rows, weight, bias, epilogue, .. } = product;
+        let is_gated = *epilogue == Epilogue::Gated;
+        let outputs = if is_gated { weight.rows / 2 } else { weight.rows };
+        let shape = SkinnyShape { outputs, inputs: weight.cols, kind: *epilogue };
+        if is_gated && bias.is_some() {
+            return None;
         }
-        self.library.run(stream, &product(x, out.rows, element, head, out))
+        if self.few_rows.takes(*rows, &shape) {
+            return Some(Way::FewRows(shape));
+        }
+        let many = tiled(&shape).filter(|shape| self.many_rows.takes(*rows, shape));
+        many.map(Way::ManyRows).or((!is_gated).then_some(Way::Library))
     }
 }
 
@@ -124,11 +131,11 @@ fn shapes(config: &ModelConfig) -> Vec<SkinnyShape> {
     let (hidden, inner) = (config.hidden_size as usize, config.intermediate_size as usize);
     let shape = |outputs, inputs, kind| SkinnyShape { outputs, inputs, kind };
     let mut shapes = vec![
-        shape(heads.qkv_width(), hidden, SkinnyKind::Plain),
-        shape(hidden, heads.q_width(), SkinnyKind::Plain),
-        shape(hidden, inner, SkinnyKind::Plain),
-        shape(inner, hidden, SkinnyKind::Gated),
-        shape(config.vocab_size as usize, hidden, SkinnyKind::F32),
+        shape(heads.qkv_width(), hidden, Epilogue::Plain),
+        shape(hidden, heads.q_width(), Epilogue::Plain),
+        shape(hidden, inner, Epilogue::Plain),
+        shape(inner, hidden, Epilogue::Gated),
+        shape(config.vocab_size as usize, hidden, Epilogue::F32),
     ];
     // Where attention is as wide as the residual stream, two of them may be one.
     let mut seen = std::collections::HashSet::new();
@@ -136,59 +143,13 @@ fn shapes(config: &ModelConfig) -> Vec<SkinnyShape> {
     shapes
 }
 
-fn shape_of(weight: &CudaMatrix, kind: SkinnyKind) -> SkinnyShape {
-    SkinnyShape { outputs: weight.rows, inputs: weight.cols, kind }
-}
-
 /// The same for many rows; none for logits, of which there are few rows.
 fn tiled(shape: &SkinnyShape) -> Option<TiledShape> {
     let SkinnyShape { outputs, inputs, kind } = *shape;
     let kind = match kind {
-        SkinnyKind::Plain => TiledKind::Plain,
-        SkinnyKind::Gated => TiledKind::Gated,
-        SkinnyKind::F32 => return None,
+        Epilogue::Plain => TiledKind::Plain,
+        Epilogue::Gated => TiledKind::Gated,
+        Epilogue::F32 => return None,
     };
     Some(TiledShape { outputs, inputs, kind })
-}
-
-fn few_rows(
-    x: Address,
-    rows: usize,
-    weight: &CudaMatrix,
-    out: &CudaBuffer,
-    shape: SkinnyShape,
-) -> SkinnyProduct {
-    SkinnyProduct { x, weight: weight.address(), bias: None, out: out.address(), rows, shape }
-}
-
-fn many_rows(
-    x: &CudaBuffer,
-    weight: &CudaMatrix,
-    out: &CudaBuffer,
-    shape: TiledShape,
-) -> TiledProduct {
-    let (x, rows) = (x.address(), x.rows);
-    TiledProduct { x, weight: weight.address(), bias: None, out: out.address(), rows, shape }
-}
-
-fn product(
-    x: Address,
-    rows: usize,
-    element: ElementType,
-    weight: &CudaMatrix,
-    out: &CudaBuffer,
-) -> Product {
-    Product {
-        x,
-        weight: weight.address(),
-        bias: None,
-        out: out.address(),
-        rows,
-        outputs: weight.rows,
-        inputs: weight.cols,
-        x_stride: weight.cols,
-        out_stride: out.cols,
-        element,
-        out_element: out.element,
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
+use super::Epilogue;
 use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::{Properties, Stream};
@@ -61,17 +62,6 @@ pub(crate) struct SkinnyMatmul {
     maps: Mutex<HashMap<(Address, SkinnyShape), TensorMap>>,
 }
 
-/// What a product writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum SkinnyKind {
-    /// Elements.
-    Plain,
-    /// 32-bit floats.
-    F32,
-    /// Elements: `silu(gate) * up`, where the weight is `[2 * outputs, inputs]`, gates first.
-    Gated,
-}
-
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SkinnyShape {
@@ -80,7 +70,7 @@ pub(crate) struct SkinnyShape {
     /// Columns of the weight: a multiple of 8.
     pub inputs: usize,
     /// What is written.
-    pub kind: SkinnyKind,
+    pub kind: Epilogue,
 }
 
 /// One product: `out[rows, outputs] = x[rows, inputs] * weight^T (+ bias)`. All is contiguous.
@@ -257,7 +247,7 @@ impl SkinnyMatmul {
 impl SkinnyShape {
     /// Rows of the weight that make one output.
     fn parts(&self) -> usize {
-        if self.kind == SkinnyKind::Gated { 2 } else { 1 }
+        if self.kind == Epilogue::Gated { 2 } else { 1 }
     }
 
     fn weight_rows(&self) -> usize {
@@ -266,7 +256,7 @@ impl SkinnyShape {
 
     /// Rows of activations up to which the kernel is used.
     fn rows_max(&self) -> usize {
-        if self.kind == SkinnyKind::F32 { LOGIT_ROWS_MAX } else { ROWS_MAX }
+        if self.kind == Epilogue::F32 { LOGIT_ROWS_MAX } else { ROWS_MAX }
     }
 
     fn buckets(&self) -> impl Iterator<Item = &'static Bucket> + use<> {
@@ -281,7 +271,7 @@ impl SkinnyProduct {
     fn is_valid(&self) -> bool {
         self.rows > 0
             && self.out.alignment() >= 8
-            && !(self.shape.kind == SkinnyKind::Gated && self.bias.is_some())
+            && !(self.shape.kind == Epilogue::Gated && self.bias.is_some())
     }
 }
 
@@ -329,9 +319,9 @@ impl Plan {
             .with("X_PIECES", bucket.pieces(self))
             .flag(element.flag());
         match shape.kind {
-            SkinnyKind::Plain => defines,
-            SkinnyKind::F32 => defines.flag("OUT_F32"),
-            SkinnyKind::Gated => defines.flag("GATED"),
+            Epilogue::Plain => defines,
+            Epilogue::F32 => defines.flag("OUT_F32"),
+            Epilogue::Gated => defines.flag("GATED"),
         }
     }
 }
@@ -405,23 +395,19 @@ mod tests {
         }
     }
 
-    fn shape(outputs: usize, inputs: usize, kind: SkinnyKind) -> SkinnyShape {
+    fn shape(outputs: usize, inputs: usize, kind: Epilogue) -> SkinnyShape {
         SkinnyShape { outputs, inputs, kind }
     }
 
     /// `(block_rows, tiles, pieces, shares)`.
-    fn plan(
-        outputs: usize,
-        inputs: usize,
-        kind: SkinnyKind,
-    ) -> Option<(usize, usize, usize, bool)> {
+    fn plan(outputs: usize, inputs: usize, kind: Epilogue) -> Option<(usize, usize, usize, bool)> {
         let plan = Plan::of(&shape(outputs, inputs, kind), &h100())?;
         Some((plan.block_rows, plan.tiles, plan.pieces, plan.shares))
     }
 
     #[test]
     fn llama_is_planned_as_it_was_measured() {
-        use SkinnyKind::{F32, Gated, Plain};
+        use Epilogue::{F32, Gated, Plain};
         assert_eq!(plan(6144, 4096, Plain), Some((48, 128, 4, false)));
         assert_eq!(plan(4096, 4096, Plain), Some((32, 128, 4, false)));
         assert_eq!(plan(14336, 4096, Gated), Some((112, 256, 1, true)));
@@ -431,10 +417,10 @@ mod tests {
 
     #[test]
     fn leaves_what_it_cannot_do_to_the_library() {
-        assert_eq!(plan(4096, 4097, SkinnyKind::Plain), None, "rows aren't aligned");
-        assert_eq!(plan(256, 4096, SkinnyKind::Plain), None, "16 blocks");
+        assert_eq!(plan(4096, 4097, Epilogue::Plain), None, "rows aren't aligned");
+        assert_eq!(plan(256, 4096, Epilogue::Plain), None, "16 blocks");
         let blackwell = Properties { capability: (10, 0), ..h100() };
-        let shape = shape(4096, 4096, SkinnyKind::Plain);
+        let shape = shape(4096, 4096, Epilogue::Plain);
         assert_eq!(Plan::of(&shape, &blackwell), None);
     }
 

@@ -14,10 +14,10 @@ use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::memory::DeviceMemory;
 use crate::backend::cuda::tensor::CudaBuffer;
-use crate::config::{ModelConfig, WeightDtype};
+use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::rope::Rope;
-use crate::weights::{Tensor, TensorData};
+use crate::weights::{Tensor, TensorData, WeightDtype};
 
 /// Memory that is neither weights nor activations nor KV: the driver's own, the libraries',
 /// recorded steps and staging.

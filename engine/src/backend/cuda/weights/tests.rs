@@ -8,8 +8,8 @@ use super::random::RandomFill;
 use super::upload::Uploader;
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::testing::Gpu;
-use crate::config::WeightDtype;
 use crate::sampler::philox::Philox;
+use crate::weights::WeightDtype;
 
 #[test]
 #[ignore = "needs a GPU"]

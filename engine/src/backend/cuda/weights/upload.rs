@@ -13,8 +13,8 @@ use crate::backend::cuda::driver::address::Span;
 use crate::backend::cuda::driver::device::{Device, Priority, Stream};
 use crate::backend::cuda::driver::pinned::PinnedMemory;
 use crate::backend::cuda::driver::tensor_map::ElementType;
-use crate::config::WeightDtype;
 use crate::error::EngineError;
+use crate::weights::WeightDtype;
 
 /// Of each pinned buffer: long enough for all threads to have their part of it.
 const STAGING_BYTES: usize = 32 << 20;

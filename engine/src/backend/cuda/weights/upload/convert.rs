@@ -4,7 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::backend::cuda::driver::tensor_map::ElementType;
-use crate::config::WeightDtype;
+use crate::weights::WeightDtype;
 
 /// Numbers that are converted at a time: they stay in the first-level cache, and are enough for the
 /// processor's widest instructions.

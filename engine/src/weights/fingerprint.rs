@@ -1,7 +1,8 @@
 //! The identity of a model: who may exchange KV blocks with whom.
 
-use crate::config::ModelConfig;
-use crate::weights::{Tensor, TensorData, Uniform};
+use serde::Serialize;
+
+use super::{StoredTensor, TensorData, Uniform};
 
 /// Tensors up to this size are hashed whole.
 const WHOLE_BYTES_MAX: usize = 64 << 10;
@@ -23,16 +24,17 @@ pub(crate) struct Fingerprinter(blake3::Hasher);
 // === impl Fingerprinter ===
 
 impl Fingerprinter {
-    pub(crate) fn new(config: &ModelConfig) -> Self {
+    /// - `config`: what of the configuration changes a computed number.
+    pub(crate) fn new(config: &impl Serialize) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("baton engine fingerprint v1");
         let config = serde_json::to_vec(config).expect("a configuration has only plain values");
         update_framed(&mut hasher, &config);
         Self(hasher)
     }
 
-    pub(crate) fn tensor(&mut self, name: &str, tensor: &Tensor<'_>) {
+    pub(crate) fn tensor(&mut self, name: &str, tensor: &StoredTensor<'_>) {
         update_framed(&mut self.0, name.as_bytes());
-        update_framed(&mut self.0, tensor.dtype.name().as_bytes());
+        update_framed(&mut self.0, tensor.dtype.as_bytes());
         self.0.update(&(tensor.rows as u64).to_le_bytes());
         self.0.update(&(tensor.cols as u64).to_le_bytes());
         let bytes = match tensor.data {
@@ -72,8 +74,9 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::config::WeightDtype;
+    use crate::config::ModelConfig;
     use crate::testing::tiny_config;
+    use crate::weights::{Tensor, WeightDtype};
 
     fn digest(config: &ModelConfig, name: &str, bytes: &[u8]) -> String {
         let mut fingerprinter = Fingerprinter::new(config);
@@ -83,7 +86,7 @@ mod tests {
             cols: bytes.len() / 4,
             data: TensorData::Stored(bytes),
         };
-        fingerprinter.tensor(name, &tensor);
+        fingerprinter.tensor(name, &StoredTensor::from(&tensor));
         fingerprinter.finish()
     }
 

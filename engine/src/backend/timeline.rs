@@ -1,0 +1,47 @@
+//! When a device has done what was submitted to it.
+
+use kv_cache::Fence;
+
+use crate::error::EngineError;
+
+/// The order of what was submitted, and how far it has come.
+pub trait Timeline {
+    /// A point in what was submitted.
+    type Mark: Send;
+
+    /// Whether the device works on while the host prepares the next step. Where it doesn't, a step
+    /// submitted early only delays the tokens of the one before.
+    const OVERLAPS: bool;
+
+    /// Whether others that it doesn't know work on the device, too. Then a step should end before the
+    /// next is submitted, so that each has its turn.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Whether others may come that would wait for a step to end. Then steps should be short.
+    fn expects_others(&self) -> bool {
+        self.is_shared()
+    }
+
+    /// A mark behind everything submitted so far, for the host.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn mark(&mut self) -> Result<Self::Mark, EngineError>;
+
+    /// Whether all before a mark is done. True, too, where it failed: [`Timeline::pass`] tells.
+    fn has_passed(&self, mark: &Self::Mark) -> bool;
+
+    /// Waits until all before a mark is done.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if some of it failed.
+    fn pass(&mut self, mark: Self::Mark) -> Result<(), EngineError>;
+
+    /// A fence behind everything submitted so far, for transfers.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn fence(&mut self) -> Result<Fence, EngineError>;
+}
