@@ -7,7 +7,8 @@
 // A pool is [layers][pool_blocks][page]. The floor is twice the bytes / copy bandwidth.
 #include "common/common.cuh"
 
-constexpr int THREADS = 512;
+// -DTHREADS: of a block.
+
 // Vectors of 16 bytes that each thread has in flight: 32 KiB a block.
 constexpr int EACH = 4;
 

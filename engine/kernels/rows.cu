@@ -39,8 +39,8 @@
 #define BLOCK_TOKENS 16
 #endif
 
-// Threads of the kernels that only stream.
-constexpr int STREAM_THREADS = 256;
+// -DSTREAM_THREADS: of the kernels that only stream. -DGATHER_THREADS, -DGATHER_VECTORS: of gather_rows, and each
+// one's vectors.
 
 // === 16 bytes of elements ===
 
@@ -61,22 +61,22 @@ __device__ __forceinline__ uint4 narrow(const Floats8& f) {
 // === gather_rows ===
 
 // - table: [any, vectors * 8]; index: u32 [rows]; out: [rows, vectors * 8].
-// Grid: (ceil(vectors / (4 * 128)), rows), 128 threads.
-extern "C" __global__ void __launch_bounds__(128) gather_rows(const uint4* __restrict__ table,
-                                                              const u32* __restrict__ index,
-                                                              uint4* __restrict__ out, int vectors) {
+// Grid: (ceil(vectors / (GATHER_VECTORS * GATHER_THREADS)), rows), GATHER_THREADS threads.
+extern "C" __global__ void __launch_bounds__(GATHER_THREADS)
+    gather_rows(const uint4* __restrict__ table, const u32* __restrict__ index, uint4* __restrict__ out,
+                int vectors) {
     grid_launch();
     grid_wait();
     const uint4* from = table + (u64)index[blockIdx.y] * vectors;
     uint4* to = out + (u64)blockIdx.y * vectors;
-    const int first = blockIdx.x * 512 + threadIdx.x;
-    uint4 v[4];
+    const int first = blockIdx.x * (GATHER_VECTORS * GATHER_THREADS) + threadIdx.x;
+    uint4 v[GATHER_VECTORS];
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (first + i * 128 < vectors) v[i] = from[first + i * 128];
+    for (int i = 0; i < GATHER_VECTORS; i++)
+        if (first + i * GATHER_THREADS < vectors) v[i] = from[first + i * GATHER_THREADS];
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (first + i * 128 < vectors) to[first + i * 128] = v[i];
+    for (int i = 0; i < GATHER_VECTORS; i++)
+        if (first + i * GATHER_THREADS < vectors) to[first + i * GATHER_THREADS] = v[i];
 }
 
 // The row that a block takes, where there is one block for each.
@@ -159,12 +159,11 @@ constexpr int SPAN = HALF % 8 == 0 ? 8 : 4;
 // Threads of a head, and the same rounded up so that a warp holds whole heads.
 constexpr int LANES = HALF / SPAN;
 constexpr int GROUP = LANES <= 2 ? LANES : LANES <= 4 ? 4 : LANES <= 8 ? 8 : LANES <= 16 ? 16 : 32;
-constexpr int ROPE_THREADS = 128;
 constexpr int ROPE_GROUPS = ROPE_THREADS / GROUP;
-// Heads per thread: at most 4, so that all are in flight at once; `blockIdx.y` goes over the rest.
+// Heads per thread: at most ROPE_HEADS_MAX, so that all are in flight at once; `blockIdx.y` goes over the rest.
 constexpr int ALL_HEADS = HEADS + 2 * KV_HEADS;
 constexpr int TURNS = (ALL_HEADS + ROPE_GROUPS - 1) / ROPE_GROUPS;
-constexpr int ROPE_SPLITS = (TURNS + 3) / 4;
+static_assert(ROPE_SPLITS == (TURNS + ROPE_HEADS_MAX - 1) / ROPE_HEADS_MAX, "as many blocks as are launched");
 constexpr int ROPE_HEADS = (TURNS + ROPE_SPLITS - 1) / ROPE_SPLITS;
 static_assert(HEAD_DIM % 8 == 0 && HEAD_DIM >= 16 && HEAD_DIM <= 256, "head dims 16..256 in steps of 8");
 

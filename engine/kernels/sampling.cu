@@ -10,8 +10,8 @@
 #include "sampling/sampling.cuh"
 
 // What a request wants of its row of logits.
-enum Mode : u32 { GREEDY = 0, CHOOSE = 1, SCORE = 2 };
-enum Status : u32 { OK = 0, NOT_FINITE = 1, NO_CANDIDATE = 2 };
+enum Mode : u32 { GREEDY = MODE_GREEDY, CHOOSE = MODE_CHOOSE, SCORE = MODE_SCORE };
+enum Status : u32 { OK = 0, NOT_FINITE = STATUS_NOT_FINITE, NO_CANDIDATE = 2 };
 
 struct Request {
     // Row of logits; negative for a padding entry, which gives nothing.
@@ -31,6 +31,7 @@ struct Request {
     u32 first_edit, edits;
     u32 reserved[2];
 };
+static_assert(sizeof(Request) == REQUEST_BYTES, "as the host writes it");
 
 struct Choice {
     u32 token;
@@ -40,10 +41,9 @@ struct Choice {
     u32 top_tokens[TOP_MAX];
     float top_logprobs[TOP_MAX];
 };
+static_assert(sizeof(Choice) == CHOICE_BYTES, "as the host reads it");
 
 // === greedy ===
-
-constexpr int GREEDY_THREADS = 256;
 
 // A row's state between its blocks: zero before and after.
 struct alignas(16) GreedyRow {
@@ -51,13 +51,14 @@ struct alignas(16) GreedyRow {
     u32 done;
     u32 reserved;
 };
+static_assert(sizeof(GreedyRow) == GREEDY_STATE_BYTES, "as much as the host takes");
 
 // - logits: f32 [any, stride], `vocab` of each row; stride a multiple of 4.
 // - requests, choices, tokens: one per row of the grid; those that aren't plain greedy are left alone.
 // - state: [rows], zeroed once.
 // Several blocks share a row; the last to arrive writes the result. A maximum doesn't depend on who
 // came first.
-// Grid: (splits, requests), 256 threads.
+// Grid: (splits, requests), GREEDY_THREADS threads.
 extern "C" __global__ void __launch_bounds__(GREEDY_THREADS)
     greedy(const float* __restrict__ logits, i64 stride, int vocab, const Request* __restrict__ requests,
            Choice* __restrict__ choices, u32* __restrict__ tokens, GreedyRow* __restrict__ state) {
@@ -205,6 +206,7 @@ struct Edit {
     // Minus infinity for a ban.
     float bias;
 };
+static_assert(sizeof(Edit) == EDIT_BYTES, "as the host writes it");
 
 __device__ __forceinline__ float edited(float y, const Edit& edit) {
     if (edit.bias == -INFINITY) return -INFINITY;

@@ -38,8 +38,7 @@
 #define SHORT_TOKENS 1024
 #endif
 
-constexpr int TILE = 16;  // tokens
-constexpr int COMBINERS = 4;
+// -DTILE: tokens that a warp takes at a time. -DCOMBINERS: warps beside the reading ones.
 constexpr int THREADS = (WARPS + COMBINERS) * 32;
 constexpr int SLICE_MAX = HEAD_DIM <= 192 ? 16 : 8;  // O of more heads doesn't fit the registers
 constexpr int SLICES = (GROUP + SLICE_MAX - 1) / SLICE_MAX;

@@ -17,15 +17,11 @@
 // six tenths of wgmma's).
 #include "common/common.cuh"
 
-#ifndef TOKENS
-#define TOKENS 32
-#endif
 #ifndef RESIDENT
 #define RESIDENT 2
 #endif
 
-constexpr int WARPS = 4;
-constexpr int THREADS = WARPS * 32;
+constexpr int WARPS = THREADS / 32;
 constexpr int PARTS = HEAD_DIM <= 128 ? 2 : 1;  // of 16 queries, in a warp: O fills half the registers
 constexpr int QUERIES = WARPS * PARTS * 16;
 constexpr int STEPS = (HEAD_DIM + 15) / 16;     // of 16 elements of a head

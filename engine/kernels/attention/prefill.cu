@@ -43,14 +43,12 @@
 #define PACK 1
 #endif
 
-constexpr int TILE_KEYS = 128;
-constexpr int STAGES = 2;
-// As many query rows as registers and shared memory hold.
-constexpr int CONSUMERS = HEAD_DIM == 64 ? 3 : 2;
+// -DTILE_KEYS: taken at a time. -DSTAGES, -DQUERY_STAGES: tiles in flight of keys and of values, and of queries.
+// -DCONSUMERS: warpgroups that compute, of WARPGROUP_ROWS query rows each.
 constexpr int HALVES = HEAD_DIM / 64;
 constexpr int PAGES = TILE_KEYS / BLOCK_TOKENS;
-constexpr int TOKENS = 64 / PACK;  // query tokens of a warpgroup
-constexpr int Q_BYTES = 64 * HEAD_DIM * 2;
+constexpr int TOKENS = WARPGROUP_ROWS / PACK;  // query tokens of a warpgroup
+constexpr int Q_BYTES = WARPGROUP_ROWS * HEAD_DIM * 2;
 constexpr int KV_BYTES = TILE_KEYS * HEAD_DIM * 2;
 // A page arrives as [BLOCK_TOKENS / 8][HALVES][8][64]: one copy, and groups of 8 keys evenly apart.
 constexpr int HALF_BYTES = 1024, GROUP_BYTES = 1024 * HALVES;
@@ -77,6 +75,7 @@ struct Tile {
     int first_position;  // of first_row in its sequence
     int sequence;
 };
+static_assert(sizeof(Tile) == TILE_WORDS * 4, "as the host lists it");
 
 // A tile and head as the producer tells the consumers.
 struct Work {
@@ -85,12 +84,12 @@ struct Work {
 };
 
 struct alignas(1024) Shared {
-    u8 q[2][CONSUMERS][Q_BYTES];
+    u8 q[QUERY_STAGES][CONSUMERS][Q_BYTES];
     u8 k[STAGES][KV_BYTES];
     u8 v[STAGES][KV_BYTES];
     u64 k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
-    u64 q_full[2], q_empty[2];
-    Work work[2];
+    u64 q_full[QUERY_STAGES], q_empty[QUERY_STAGES];
+    Work work[QUERY_STAGES];
     int never;
 };
 

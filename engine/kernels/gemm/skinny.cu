@@ -42,9 +42,10 @@
 #define WIDTH ROWS
 #include "common/wgmma.cuh"
 
-#define PIECE 64          // inputs: 128 bytes, the width of the swizzle
-#define STAGES_MAX 32     // of a ring
-#define RING_OFFSET 1024  // the barriers come first
+// -DPIECE_BYTES: of a piece's row, the width of the swizzle. -DGROUP_TOKENS: of a warpgroup. -DSTAGES_MAX: of a
+// ring. -DRING_OFFSET: the barriers come first.
+#define PIECE (PIECE_BYTES / 2)
+static_assert(PIECE == 64 && GROUP_TOKENS == 64 && STAGES_MAX * 32 <= RING_OFFSET, "what the instructions take");
 #define CONSUMERS (WARPGROUPS * 4)  // warps that multiply; then come one that loads W, one that loads x
 #define THREADS (CONSUMERS * 32 + 64)
 

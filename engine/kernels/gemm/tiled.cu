@@ -27,13 +27,12 @@
 #define WIDTH ROWS
 #include "common/wgmma.cuh"
 
-#define PIECE 64                  // inputs: 128 bytes, the width of the swizzle
-#define TILE_TOKENS 128
-#define RING_OFFSET 1024          // the barriers come first
+// -DPIECE, -DPIECE_BYTES: inputs, and the width of the swizzle. -DRING_OFFSET: the barriers come first. -DTHREADS: a
+// warpgroup that loads, two that multiply.
+static_assert(PIECE * 2 == PIECE_BYTES && STAGES <= STAGES_MAX && STAGES * 16 <= RING_OFFSET, "rings");
 #define X_BYTES (TILE_TOKENS * 128)
 #define HALF_BYTES (ROWS / 2 * 128)
 #define STAGE_BYTES (X_BYTES + 2 * HALF_BYTES)
-#define THREADS 384               // a warpgroup that loads, two that multiply
 
 #if defined(SHARED_WEIGHTS) || defined(SPLIT_SUM)
 #define BLOCKS 2

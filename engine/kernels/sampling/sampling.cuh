@@ -61,8 +61,7 @@ static_assert(CLUSTER <= GROUP_THREADS, "a thread of each group tells a peer");
 constexpr int WEIGHT_BITS = SHARE * 4 <= 131072 ? 14 : 12;
 
 constexpr float LOG2_E = 1.4426950408889634f;
-// The most alternatives that are listed beside a token.
-constexpr int TOP_MAX = 20;
+// -DTOP_MAX: the most alternatives that are listed beside a token.
 
 // What each part of the row has come to: the key of its likeliest token, and four times the sum of its
 // weights relative to that.

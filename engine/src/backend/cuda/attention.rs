@@ -1,9 +1,9 @@
 //! Attention of a step: decode rows by one kernel, prompt chunks by another, which depends on the
 //! GPU and the model.
 
-mod decode;
-mod portable;
-mod prefill;
+pub(super) mod decode;
+pub(super) mod portable;
+pub(super) mod prefill;
 
 use std::sync::Arc;
 

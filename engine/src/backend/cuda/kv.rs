@@ -10,7 +10,7 @@ use kv_cache::{
 use rayon::prelude::*;
 
 use super::driver::address::{Address, Span};
-use super::driver::compiler::{Compiler, Defines};
+use super::driver::compiler::{Compiler, Constants, Defines};
 use super::driver::device::{Device, Stream};
 use super::driver::kernel::{Kernel, Launch, args};
 use super::driver::memory::DeviceMemory;
@@ -20,6 +20,9 @@ use lanes::{Lane, Lanes, STAGINGS};
 
 /// Threads of the kernels.
 const THREADS: u32 = 512;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[("THREADS", THREADS as usize)];
 
 /// Calls that copy to and from the host at the same time: while one fills or empties its buffer, the
 /// next has the link.
@@ -101,7 +104,7 @@ impl CudaKv {
         }
         let memory = DeviceMemory::new(device, layout.layers() as usize * blocks as usize * page)?;
         stream.fill(memory.all(), 0)?;
-        let module = compiler.module("kv.cu", &Defines::new())?;
+        let module = compiler.module("kv.cu", &Defines::of(CONSTANTS))?;
         let kernels = PageKernels {
             carry: module.kernel("carry_pages")?,
             copy_block: module.kernel("copy_block")?,

@@ -1,9 +1,9 @@
 //! What measurements need of a GPU and steps don't: the card's own rates, the library's products, and the
 //! time that a backend's operations take.
 
-mod bandwidth;
+pub(super) mod bandwidth;
 mod products;
-mod softmax;
+pub(super) mod softmax;
 mod timing;
 
 use std::path::PathBuf;

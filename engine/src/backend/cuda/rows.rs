@@ -4,7 +4,7 @@
 //! programmatic overlap: weights are read while the operation before still runs.
 
 use super::driver::address::Address;
-use super::driver::compiler::{Compiler, Defines};
+use super::driver::compiler::{Compiler, Constants, Defines};
 use super::driver::device::Stream;
 use super::driver::element::ElementType;
 use super::driver::kernel::{Kernel, Launch, args};
@@ -21,7 +21,7 @@ const STREAM_THREADS: u32 = 256;
 const GATHER_THREADS: u32 = 128;
 const GATHER_VECTORS: usize = 4;
 
-/// Threads of `rope_and_cache`; the kernel splits them the same way.
+/// Threads of `rope_and_cache`.
 const ROPE_THREADS: usize = 128;
 
 /// Heads that a thread of `rope_and_cache` has in flight at most.
@@ -29,6 +29,15 @@ const ROPE_HEADS_MAX: usize = 4;
 
 /// What a grid has along y.
 const GRID_Y_MAX: usize = 65_535;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[
+    ("STREAM_THREADS", STREAM_THREADS as usize),
+    ("GATHER_THREADS", GATHER_THREADS as usize),
+    ("GATHER_VECTORS", GATHER_VECTORS),
+    ("ROPE_THREADS", ROPE_THREADS),
+    ("ROPE_HEADS_MAX", ROPE_HEADS_MAX),
+];
 
 /// The kernels for one model.
 #[derive(Clone, Debug)]
@@ -270,7 +279,7 @@ impl RowShape {
 
     fn defines(&self) -> Defines {
         let HeadShape { heads, kv_heads, head_dim } = self.heads;
-        Defines::new()
+        Defines::of(CONSTANTS)
             .flag(self.element.flag())
             .with("HIDDEN", self.hidden)
             .with("NORM_THREADS", self.norm_threads())
@@ -278,6 +287,7 @@ impl RowShape {
             .with("KV_HEADS", kv_heads)
             .with("HEAD_DIM", head_dim)
             .with("BLOCK_TOKENS", self.block_tokens)
+            .with("ROPE_SPLITS", self.rope_splits())
     }
 
     /// A vector of the row for each thread where a block has enough: all loads are in flight at
@@ -288,7 +298,7 @@ impl RowShape {
         vectors.div_ceil(each).next_multiple_of(32)
     }
 
-    /// Blocks of `rope_and_cache` that share a row; the kernel computes the same.
+    /// Blocks of `rope_and_cache` that share a row.
     fn rope_splits(&self) -> usize {
         let HeadShape { heads, kv_heads, head_dim } = self.heads;
         let half = head_dim / 2;

@@ -10,14 +10,14 @@ use std::ops::Range;
 use words::TokenLogprob;
 
 use super::driver::address::Address;
-use super::driver::compiler::{Compiler, Defines};
+use super::driver::compiler::{Compiler, Constants, Defines};
 use super::driver::device::{Device, Stream};
 use super::driver::kernel::{Kernel, Launch, args};
 use super::driver::memory::DeviceMemory;
 use super::driver::pinned::PinnedMemory;
 use crate::error::{EngineError, LogitsFault};
-use request::Choice;
 pub(super) use request::{Answer, Requests};
+use request::{Choice, Edit, Request};
 
 /// Threads of `greedy`.
 const GREEDY_THREADS: u32 = 256;
@@ -31,6 +31,20 @@ const GREEDY_SPLITS_MAX: usize = 132;
 
 /// Bytes of a row's state between the blocks of `greedy`.
 const GREEDY_STATE_BYTES: usize = 16;
+
+/// What the kernels have from here, the sizes of what they read and write among it.
+pub(crate) const CONSTANTS: Constants = &[
+    ("GREEDY_THREADS", GREEDY_THREADS as usize),
+    ("GREEDY_STATE_BYTES", GREEDY_STATE_BYTES),
+    ("TOP_MAX", request::TOP_MAX),
+    ("MODE_GREEDY", request::GREEDY as usize),
+    ("MODE_CHOOSE", request::CHOOSE as usize),
+    ("MODE_SCORE", request::SCORE as usize),
+    ("STATUS_NOT_FINITE", request::NOT_FINITE as usize),
+    ("REQUEST_BYTES", size_of::<Request>()),
+    ("EDIT_BYTES", size_of::<Edit>()),
+    ("CHOICE_BYTES", size_of::<Choice>()),
+];
 
 /// Logits of four tokens: what a row is shared out in.
 const QUAD_BYTES: usize = 16;
@@ -253,7 +267,7 @@ impl Plan {
     }
 
     fn defines(&self) -> Defines {
-        Defines::new()
+        Defines::of(CONSTANTS)
             .with("VOCAB", self.vocab)
             .with("CLUSTER", self.cluster)
             .with("CHOOSE_THREADS", self.threads)

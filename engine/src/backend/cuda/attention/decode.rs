@@ -2,7 +2,7 @@
 
 use super::validate_heads;
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Defines};
+use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
@@ -26,6 +26,9 @@ const RESERVED_BYTES: usize = 1024;
 
 /// Items of one row that fill any GPU: chunks times key/value heads.
 const ITEMS: usize = 256;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[("TILE", TILE), ("COMBINERS", COMBINERS)];
 
 /// The kernel for one model, and the memory it combines partial results in. That serves one stream
 /// at a time.
@@ -268,7 +271,7 @@ impl Plan {
     }
 
     fn defines(&self, shape: &DecodeShape) -> Defines {
-        Defines::new()
+        Defines::of(CONSTANTS)
             .flag(shape.element.flag())
             .with("HEAD_DIM", shape.heads.head_dim)
             .with("GROUP", shape.group())

@@ -3,7 +3,7 @@
 
 use super::validate_heads;
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Defines};
+use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
@@ -17,6 +17,9 @@ const TOKENS: usize = 32;
 
 /// What a grid has along y.
 const GRID_Y_MAX: usize = 65_535;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[("THREADS", THREADS as usize), ("TOKENS", TOKENS)];
 
 /// The kernel for one model.
 #[derive(Clone, Debug)]
@@ -77,11 +80,10 @@ impl PortableAttention {
         if shape.shared_bytes() > most {
             return Err(unsupported("shape", "it needs more shared memory than there is"));
         }
-        let defines = Defines::new()
+        let defines = Defines::of(CONSTANTS)
             .flag(shape.element.flag())
             .with("HEAD_DIM", shape.heads.head_dim)
-            .with("BLOCK_TOKENS", shape.block_tokens)
-            .with("TOKENS", TOKENS);
+            .with("BLOCK_TOKENS", shape.block_tokens);
         let module = compiler.module("attention/portable.cu", &defines)?;
         Ok(Self { shape, kernel: module.kernel("portable_attention")? })
     }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Defines};
+use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
@@ -37,6 +37,15 @@ const PACK_MAX: usize = 16;
 
 /// Words of a tile in the list.
 const TILE_WORDS: usize = 4;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[
+    ("TILE_KEYS", TILE_KEYS),
+    ("STAGES", STAGES),
+    ("QUERY_STAGES", QUERY_STAGES),
+    ("WARPGROUP_ROWS", WARPGROUP_ROWS),
+    ("TILE_WORDS", TILE_WORDS),
+];
 
 /// The kernel for one model's pages, and the list of work it takes from. That serves one stream at
 /// a time.
@@ -227,11 +236,12 @@ impl PrefillShape {
     }
 
     fn defines(&self) -> Defines {
-        Defines::new()
+        Defines::of(CONSTANTS)
             .flag(self.element.flag())
             .with("HEAD_DIM", self.heads.head_dim)
             .with("BLOCK_TOKENS", self.block_tokens)
             .with("PACK", self.pack())
+            .with("CONSUMERS", self.consumers())
     }
 
     /// Query heads of a tile: as many of a group as divide a warpgroup's rows.
@@ -239,7 +249,7 @@ impl PrefillShape {
         (1 << self.heads.group().trailing_zeros()).min(PACK_MAX)
     }
 
-    /// Warpgroups that compute; the kernel has as many.
+    /// Warpgroups that compute: as many query rows as registers and shared memory hold.
     fn consumers(&self) -> usize {
         if self.heads.head_dim == 64 { 3 } else { 2 }
     }

@@ -44,6 +44,9 @@ pub(crate) struct Defines {
     values: BTreeMap<String, Option<String>>,
 }
 
+/// Sizes that a kernel has from its twin, which alone says them: names and values.
+pub(crate) type Constants = &'static [(&'static str, usize)];
+
 /// Loaded machine code; clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Module {
@@ -211,6 +214,11 @@ impl Defines {
     #[must_use]
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// What a kernel and its twin know alike.
+    pub(crate) fn of(constants: Constants) -> Self {
+        constants.iter().fold(Self::new(), |defines, (name, value)| defines.with(name, value))
     }
 
     /// With `-Dname=value`.

@@ -10,6 +10,7 @@ use super::kernel::{ArgumentRef, Launch, Wide};
 use super::memory::DeviceMemory;
 use super::pinned::PinnedMemory;
 use super::tensor_map::TensorMap;
+use crate::backend::cuda::kv;
 use crate::backend::cuda::testing::{Gpu, message};
 use crate::backend::cuda::weights::random::RandomFill;
 use crate::error::EngineError;
@@ -115,7 +116,7 @@ fn a_kept_kernel_needs_no_compiler() {
     let load = || {
         let start = Instant::now();
         let compiler = Compiler::new(&gpu.device, Some(folder.path().to_owned())).unwrap();
-        let units = ["weights/random.cu", "sampling.cu"].map(|file| (file, Defines::new()));
+        let units = [("weights/random.cu", Defines::new()), ("kv.cu", Defines::of(kv::CONSTANTS))];
         assert_eq!(compiler.modules(&units).unwrap().len(), 2);
         start.elapsed()
     };

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::Epilogue;
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Defines};
+use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::{Properties, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
@@ -23,10 +23,10 @@ const PIECE_BYTES: usize = 128;
 /// Tokens of one group of multiplying warps.
 const GROUP_TOKENS: usize = 64;
 
-/// Stages of a ring, as in the kernel.
+/// Stages of a ring that the barriers have room for.
 const STAGES_MAX: usize = 32;
 
-/// Barriers before the rings, as in the kernel.
+/// Barriers before the rings.
 const BARRIER_BYTES: usize = 1024;
 
 /// Rows of weights that a block may own: multiples of 16. More than 128 measured no faster.
@@ -51,6 +51,14 @@ const AHEAD_BYTES: usize = 48 << 10;
 const AHEAD_BYTES_FAST: usize = 64 << 10;
 /// Devices with more memory than this have the faster kind.
 const FAST_MEMORY_BYTES: u64 = 100 << 30;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[
+    ("PIECE_BYTES", PIECE_BYTES),
+    ("GROUP_TOKENS", GROUP_TOKENS),
+    ("STAGES_MAX", STAGES_MAX),
+    ("RING_OFFSET", BARRIER_BYTES),
+];
 
 /// The kernels for one model's products.
 #[derive(Debug)]
@@ -312,7 +320,7 @@ impl Plan {
     }
 
     fn defines(&self, shape: &SkinnyShape, bucket: &Bucket, element: ElementType) -> Defines {
-        let defines = Defines::new()
+        let defines = Defines::of(CONSTANTS)
             .with("ROWS", self.block_rows)
             .with("WARPGROUPS", bucket.groups)
             .with("W_PIECES", self.pieces)

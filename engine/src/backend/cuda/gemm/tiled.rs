@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Defines};
+use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::{Properties, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
@@ -29,7 +29,7 @@ const PIECE_BYTES: usize = 128;
 /// Threads of a block: a warpgroup that loads, two that multiply.
 const THREADS: u32 = 384;
 
-/// Barriers before the ring, as in the kernel.
+/// Barriers before the ring.
 const BARRIER_BYTES: usize = 1024;
 
 /// Stages of the ring that the barriers have room for, and more than were tried.
@@ -46,6 +46,16 @@ const ROWS_MIN: usize = 65;
 /// 4096 inputs at either, they are equal (H100).
 const PLAIN_ROWS_MAX: usize = TILE_TOKENS;
 const PLAIN_INPUTS_MIN: usize = 8192;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[
+    ("TILE_TOKENS", TILE_TOKENS),
+    ("PIECE", PIECE),
+    ("PIECE_BYTES", PIECE_BYTES),
+    ("THREADS", THREADS as usize),
+    ("RING_OFFSET", BARRIER_BYTES),
+    ("STAGES_MAX", STAGES_MAX),
+];
 
 /// The kernels for one model's products.
 #[derive(Debug)]
@@ -381,8 +391,10 @@ impl Tile {
     }
 
     fn defines(self, kind: TiledKind, stages: usize, element: ElementType) -> Defines {
-        let defines =
-            Defines::new().with("ROWS", self.rows).with("STAGES", stages).flag(element.flag());
+        let defines = Defines::of(CONSTANTS)
+            .with("ROWS", self.rows)
+            .with("STAGES", stages)
+            .flag(element.flag());
         let defines = match self.pairs {
             Pairs::None => defines,
             Pairs::SharedWeights => defines.flag("SHARED_WEIGHTS"),

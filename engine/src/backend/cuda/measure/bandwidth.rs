@@ -1,7 +1,7 @@
 //! How fast memory is read: the twin of `measure/bandwidth.cu`. For measuring, not for steps.
 
 use crate::backend::cuda::driver::address::Span;
-use crate::backend::cuda::driver::compiler::{Compiler, Defines};
+use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, Wide, args};
 use crate::backend::cuda::driver::memory::DeviceMemory;
@@ -15,6 +15,9 @@ const BLOCKS_EACH: u32 = 8;
 
 /// Bytes of one load.
 const WORD_BYTES: usize = 16;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants = &[("THREADS", THREADS as usize)];
 
 /// Reads memory and does nothing with it.
 #[derive(Debug)]
@@ -32,8 +35,7 @@ impl ReadBandwidth {
     /// # Errors
     /// As [`Compiler::module`].
     pub(super) fn new(compiler: &Compiler) -> Result<Self, EngineError> {
-        let module =
-            compiler.module("measure/bandwidth.cu", &Defines::new().with("THREADS", THREADS))?;
+        let module = compiler.module("measure/bandwidth.cu", &Defines::of(CONSTANTS))?;
         let device = compiler.device();
         Ok(Self {
             kernel: module.kernel("read_all")?,

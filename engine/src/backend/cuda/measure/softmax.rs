@@ -1,7 +1,7 @@
 //! Rows of logits to probabilities: the twin of `measure/softmax.cu`. For measuring, not for steps.
 
 use super::Yardstick;
-use crate::backend::cuda::driver::compiler::Defines;
+use crate::backend::cuda::driver::compiler::{Constants, Defines};
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
 use crate::backend::cuda::driver::memory::DeviceMemory;
 use crate::error::EngineError;
@@ -11,6 +11,10 @@ const THREADS: u32 = 512;
 
 /// Calls that are timed together.
 const TURNS: usize = 10;
+
+/// What the kernel has from here.
+pub(crate) const CONSTANTS: Constants =
+    &[("SOFTMAX_COLS", Softmax::COLS), ("SOFTMAX_THREADS", THREADS as usize)];
 
 /// The kernel with its memory: f32 `[rows, COLS]`.
 #[derive(Debug)]
@@ -29,9 +33,7 @@ impl<'a> Softmax<'a> {
     pub const COLS: usize = 8192;
 
     pub(super) fn new(yardstick: &'a Yardstick, rows: usize) -> Result<Self, EngineError> {
-        let defines =
-            Defines::new().with("SOFTMAX_COLS", Self::COLS).with("SOFTMAX_THREADS", THREADS);
-        let module = yardstick.compiler.module("measure/softmax.cu", &defines)?;
+        let module = yardstick.compiler.module("measure/softmax.cu", &Defines::of(CONSTANTS))?;
         let memory = || yardstick.memory(rows * Self::COLS * size_of::<f32>());
         let kernel = module.kernel("softmax_rows")?;
         Ok(Self { yardstick, kernel, rows, x: memory()?, out: memory()? })

@@ -1,5 +1,7 @@
 //! What a step asks of the sampler, as the kernels read it, and what they answer.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 use kv_cache::TokenId;
 use words::{Sampling, TokenLogprob};
@@ -8,7 +10,7 @@ use crate::batch::{SampleRow, Sampled, ScoreRow};
 use crate::error::LogitsFault;
 
 /// Alternatives that are returned at most.
-const TOP_MAX: usize = 20;
+pub(super) const TOP_MAX: usize = 20;
 
 /// One request; laid out as `Request` in `sampling.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -33,9 +35,9 @@ pub(super) struct Request {
 }
 
 /// The modes of a request: the likeliest token; any other choice; the score of a given token.
-const GREEDY: u32 = 0;
-const CHOOSE: u32 = 1;
-const SCORE: u32 = 2;
+pub(super) const GREEDY: u32 = 0;
+pub(super) const CHOOSE: u32 = 1;
+pub(super) const SCORE: u32 = 2;
 
 /// One token's penalties, bias or ban; laid out as `Edit` in `sampling.cu`, applied in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -62,7 +64,14 @@ pub(super) struct Choice {
 }
 
 /// The statuses of an answer beside 0.
-const NOT_FINITE: u32 = 1;
+pub(super) const NOT_FINITE: u32 = 1;
+
+// Where things lie for the kernels, which check the sizes.
+const _: () = assert!(size_of::<Request>() == 64 && offset_of!(Request, seed) == 24);
+const _: () = assert!(offset_of!(Request, given) == 40 && offset_of!(Request, edits) == 52);
+const _: () = assert!(size_of::<Edit>() == 16 && offset_of!(Edit, bias) == 12);
+const _: () = assert!(size_of::<Choice>() == 16 + 8 * TOP_MAX);
+const _: () = assert!(offset_of!(Choice, logprob) == 8 && offset_of!(Choice, top_tokens) == 16);
 
 /// A token, or why there is none.
 pub(crate) type Answer = Result<Sampled, LogitsFault>;

@@ -47,12 +47,13 @@ fn kernels_compile_without_spills() {
 
 /// Compiles one variant; what is wrong with it, if anything.
 fn check(nvrtc: &Nvrtc, variant: &Variant, architecture: &str) -> Result<(), String> {
-    let defines = variant.defines.iter().fold(Defines::new(), |defines, define| {
-        match define.split_once('=') {
+    let defines =
+        variant.defines.iter().fold(Defines::of(variant.constants), |defines, define| match define
+            .split_once('=')
+        {
             Some((name, value)) => defines.with(name, value),
             None => defines.flag(define),
-        }
-    });
+        });
     let mut options = compiler::options(&defines, architecture);
     options.push("--ptxas-options=-v".to_owned());
     let compiled = compiler::unit(variant.file, &options)
