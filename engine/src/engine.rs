@@ -66,10 +66,10 @@ pub trait StepModel: Send + 'static {
     /// A step that was submitted.
     type Ticket: Send;
 
-    /// See [`Backend::OVERLAPS`].
+    /// See [`Backend::OVERLAPS`]. Not while others are at work on the device.
     fn overlaps(&self) -> bool;
 
-    /// See [`Backend::expects_others`].
+    /// Whether others may come that would wait for a step to end. Then steps should be short.
     fn expects_others(&self) -> bool;
 
     /// See [`Model::submit`].
@@ -270,11 +270,11 @@ impl<B: Backend> StepModel for Model<B> {
     type Ticket = PendingStep<B>;
 
     fn overlaps(&self) -> bool {
-        B::OVERLAPS && !self.is_shared()
+        B::OVERLAPS && !self.neighbours().are_at_work()
     }
 
     fn expects_others(&self) -> bool {
-        Self::expects_others(self)
+        self.neighbours().may_come()
     }
 
     fn submit(

@@ -64,6 +64,7 @@ pub mod error;
 pub mod handle;
 pub mod host_memory;
 pub mod model;
+mod neighbours;
 pub mod rope;
 pub mod sampler;
 mod sequence;

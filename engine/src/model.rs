@@ -19,6 +19,7 @@ use crate::batch::{ScoreRow, StepBatch, StepOutput};
 use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::host_memory::HostDemand;
+use crate::neighbours::Neighbours;
 use crate::rope::Rope;
 use crate::weights::{LoadFormat, LoadProgress, WeightReader, WeightSource};
 use forward::{Forward, Scratch, place};
@@ -65,6 +66,7 @@ pub struct Model<B: Backend> {
     scratch: Scratch<B>,
     fingerprint: String,
     layer_group: u32,
+    neighbours: Neighbours,
 }
 
 // === impl ModelOptions ===
@@ -128,9 +130,10 @@ impl Model<CudaBackend> {
             kv_codec: options.kv_codec.or(CudaBackend::kv_codec(dir)?),
             ..options.clone()
         };
-        Self::load_with(dir, &options, progress, |config, layout| {
+        let model = Self::load_with(dir, &options, progress, |config, layout| {
             CudaBackend::new(config, layout, options.kv_blocks, cuda)
-        })
+        })?;
+        Ok(Self { neighbours: model.backend.neighbours(), ..model })
     }
 }
 
@@ -179,6 +182,7 @@ impl<B: Backend> Model<B> {
             rope,
             fingerprint: reader.fingerprint(),
             layer_group: options.layer_group.max(1),
+            neighbours: Neighbours::default(),
             backend,
             config,
             layout,
@@ -266,14 +270,9 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// See [`Backend::is_shared`].
-    pub(crate) fn is_shared(&self) -> bool {
-        self.backend.is_shared()
-    }
-
-    /// See [`Backend::expects_others`].
-    pub(crate) fn expects_others(&self) -> bool {
-        self.backend.expects_others()
+    /// Other processes' engines on the device.
+    pub(crate) fn neighbours(&self) -> &Neighbours {
+        &self.neighbours
     }
 
     /// Whether the device is done with a submitted batch.

@@ -64,6 +64,10 @@ pub(crate) struct EngineArgs {
     /// Where compiled kernels are kept between starts. Default: ~/.cache/baton/kernels
     #[arg(long, value_name = "DIR")]
     pub kernel_cache: Option<PathBuf>,
+    /// Take turns of a step with other processes' engines on the same GPU, by locks on files beside the compiled
+    /// kernels [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub gpu_turns: Option<bool>,
     /// Folders with CUDA's libraries (NVRTC, cuBLAS), comma separated. Default: where the toolkit
     /// and Python's packages put them.
     #[arg(long, value_name = "DIR", value_delimiter = ',')]

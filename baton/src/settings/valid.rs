@@ -434,6 +434,7 @@ impl Settings {
             memory_share,
             portable: engine.portable_kernels.unwrap_or(false),
             library_folders: engine.cuda_libraries.clone().unwrap_or_default(),
+            turns: kernel_cache.clone().filter(|_| engine.gpu_turns.unwrap_or(true)),
             kernel_cache,
             ..CudaOptions::default()
         })

@@ -45,6 +45,7 @@ use crate::backend::{Choosing as _, Linear, Norm, Operations, PagedHeads, Pass};
 use crate::batch::StepBatch;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
+use crate::neighbours::Neighbours;
 use crate::rope::Rope;
 
 pub use self::driver::element::ElementType;
@@ -168,6 +169,11 @@ impl CudaBackend {
             stream,
             device,
         })
+    }
+
+    /// Other processes' engines on the GPU, as far as turns are taken with them.
+    pub(crate) fn neighbours(&self) -> Neighbours {
+        self.streams.neighbours()
     }
 
     /// Binds the calling thread, which has to be whenever it changes.

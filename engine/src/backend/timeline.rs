@@ -13,17 +13,6 @@ pub trait Timeline {
     /// submitted early only delays the tokens of the one before.
     const OVERLAPS: bool;
 
-    /// Whether others that it doesn't know work on the device, too. Then a step should end before the
-    /// next is submitted, so that each has its turn.
-    fn is_shared(&self) -> bool {
-        false
-    }
-
-    /// Whether others may come that would wait for a step to end. Then steps should be short.
-    fn expects_others(&self) -> bool {
-        self.is_shared()
-    }
-
     /// A mark behind everything submitted so far, for the host.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub(crate) fn gpu(portable: bool) -> CudaOptions {
         ordinal: engine::cuda::first_usable().expect("a GPU that the kernels run on"),
         portable,
         kernel_cache: Some(std::env::temp_dir().join("baton-test-kernels")),
+        turns: Some(std::env::temp_dir().join("baton-test-kernels")),
         step_rows_max: 2048,
         sequences_max: 64,
         ..CudaOptions::default()

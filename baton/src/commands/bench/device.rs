@@ -34,12 +34,15 @@ impl DeviceArgs {
     /// The GPU, and how it is used; `None` for the CPU.
     pub(super) fn cuda(&self) -> Result<Option<CudaOptions>> {
         let Some(ordinal) = self.ordinal()? else { return Ok(None) };
+        let kernel_cache = self.kernel_cache.clone().or_else(settings::kernel_cache);
         Ok(Some(CudaOptions {
             ordinal,
             memory_share: self.gpu_memory_utilization,
             portable: self.portable,
             library_folders: self.cuda_libraries.clone(),
-            kernel_cache: self.kernel_cache.clone().or_else(settings::kernel_cache),
+            // As a worker that is told nothing.
+            turns: kernel_cache.clone(),
+            kernel_cache,
             ..CudaOptions::default()
         }))
     }

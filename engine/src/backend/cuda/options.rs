@@ -17,6 +17,8 @@ pub struct CudaOptions {
     pub library_folders: Vec<PathBuf>,
     /// Where compiled kernels and measured choices are kept between starts; nowhere if `None`.
     pub kernel_cache: Option<PathBuf>,
+    /// A folder in which engines of several processes take turns on a GPU, a step each; they don't if `None`.
+    pub turns: Option<PathBuf>,
     /// Rows of a step at most: activations have memory for as many.
     pub step_rows_max: u32,
     /// Sequences of a step at most.
@@ -37,6 +39,7 @@ impl Default for CudaOptions {
             portable: false,
             library_folders: Vec::new(),
             kernel_cache: None,
+            turns: None,
             step_rows_max: 8192,
             sequences_max: 256,
             context_tokens_max: None,

@@ -17,14 +17,6 @@ impl Timeline for CudaBackend {
 
     const OVERLAPS: bool = true;
 
-    fn is_shared(&self) -> bool {
-        self.streams.are_shared()
-    }
-
-    fn expects_others(&self) -> bool {
-        self.streams.expect_others()
-    }
-
     fn mark(&mut self) -> Result<StepMark, EngineError> {
         self.streams.mark()
     }

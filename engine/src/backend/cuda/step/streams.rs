@@ -12,6 +12,7 @@ use super::turns::Turns;
 use crate::backend::cuda::driver::device::{Device, Event, Priority, Stream};
 use crate::batch::StepBatch;
 use crate::error::EngineError;
+use crate::neighbours::Neighbours;
 
 /// See the module.
 #[derive(Debug)]
@@ -92,14 +93,9 @@ impl StepStreams {
         self.current
     }
 
-    /// Whether engines of other processes work on the GPU, too.
-    pub(crate) fn are_shared(&self) -> bool {
-        self.turns.as_ref().is_some_and(Turns::are_shared)
-    }
-
-    /// Whether they may come, if they don't now.
-    pub(crate) fn expect_others(&self) -> bool {
-        self.turns.as_ref().is_some_and(Turns::expect_others)
+    /// Whom turns are taken with; nobody where none are.
+    pub(crate) fn neighbours(&self) -> Neighbours {
+        self.turns.as_ref().map(Turns::neighbours).unwrap_or_default()
     }
 
     /// Lets others have their turn, if no step is in flight.

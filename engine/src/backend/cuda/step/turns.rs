@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::cuda::driver::device::Device;
 use crate::backend::cuda::options::CudaOptions;
+use crate::neighbours::Neighbours;
 
 /// How long a turn is waited for: the other may hang. Steps of engines that share take far less.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -29,19 +30,13 @@ const LOOK_EVERY: Duration = Duration::from_micros(30);
 /// A step may spend this much on asking whether others wait: local file systems take some microseconds.
 const LOCK_TIME_MAX: Duration = Duration::from_micros(200);
 
-/// For how long after the last sign of another engine it is taken to be at work.
-const AT_WORK: Duration = Duration::from_secs(2);
-
-/// For how long it is expected to come again.
-const EXPECTED: Duration = Duration::from_secs(60);
-
 /// One engine's turns.
 #[derive(Debug)]
 pub(crate) struct Turns {
     door: File,
     turn: File,
     is_mine: bool,
-    others_seen: Option<Instant>,
+    neighbours: Neighbours,
     /// When a turn was last waited for in vain.
     gave_up: Option<Instant>,
 }
@@ -49,10 +44,10 @@ pub(crate) struct Turns {
 // === impl Turns ===
 
 impl Turns {
-    /// Turns with other processes' engines that keep their kernels in the same folder. None where MPS
+    /// Turns with other processes' engines that take theirs in the same folder. None where MPS
     /// lets them work at the same time, and none with engines of this process, which have a partition.
     pub(crate) fn with_others(device: &Device, options: &CudaOptions) -> Option<Self> {
-        let folder = options.kernel_cache.as_ref().filter(|_| options.partition.is_none())?;
+        let folder = options.turns.as_ref().filter(|_| options.partition.is_none())?;
         if device.is_shared_by_mps() {
             return None;
         }
@@ -71,7 +66,8 @@ impl Turns {
             File::options().create(true).truncate(false).write(true).open(file)
         };
         let (door, turn) = (open("door")?, open("turn")?);
-        let turns = Self { door, turn, is_mine: false, others_seen: None, gave_up: None };
+        let neighbours = Neighbours::default();
+        let turns = Self { door, turn, is_mine: false, neighbours, gave_up: None };
         let took = turns.lock_time();
         if took > LOCK_TIME_MAX {
             return Err(std::io::Error::other(format!("a lock takes {took:?} there")));
@@ -91,18 +87,9 @@ impl Turns {
         (0..5).map(once).min().unwrap_or_default()
     }
 
-    /// Whether another engine is at work.
-    pub(crate) fn are_shared(&self) -> bool {
-        self.has_seen_within(AT_WORK)
-    }
-
-    /// Whether another engine may come and want a turn.
-    pub(crate) fn expect_others(&self) -> bool {
-        self.has_seen_within(EXPECTED)
-    }
-
-    fn has_seen_within(&self, time: Duration) -> bool {
-        self.others_seen.is_some_and(|seen| seen.elapsed() < time)
+    /// Whom they are taken with.
+    pub(crate) fn neighbours(&self) -> Neighbours {
+        self.neighbours.clone()
     }
 
     /// Waits for a turn, or looks whether others wait for this engine's to end.
@@ -123,13 +110,8 @@ impl Turns {
         if !self.is_mine && is_patient {
             self.gave_up = Some(Instant::now());
         }
-        if are_others {
-            if self.others_seen.is_none() {
-                tracing::info!(
-                    "another process works on this GPU: steps take turns, and are short"
-                );
-            }
-            self.others_seen = Some(Instant::now());
+        if are_others && self.neighbours.saw_one() {
+            tracing::info!("another process works on this GPU: steps take turns, and are short");
         }
     }
 
@@ -182,7 +164,7 @@ mod tests {
             turns.begin();
             turns.end();
         }
-        assert!(!turns.are_shared());
+        assert!(!turns.neighbours.are_at_work());
     }
 
     #[test]
@@ -202,7 +184,7 @@ mod tests {
                         thread::park_timeout(Duration::from_millis(2));
                         turns.end();
                     }
-                    assert!(turns.are_shared());
+                    assert!(turns.neighbours.are_at_work());
                 });
             }
         });
@@ -222,11 +204,11 @@ mod tests {
             other.is_mine
         });
         let deadline = Instant::now() + PATIENCE / 2;
-        while !busy.are_shared() && Instant::now() < deadline {
+        while !busy.neighbours.are_at_work() && Instant::now() < deadline {
             busy.begin();
             thread::park_timeout(Duration::from_millis(1));
         }
-        assert!(busy.are_shared());
+        assert!(busy.neighbours.are_at_work());
         busy.end();
         assert!(waiting.join().expect("no panic"), "it got its turn");
     }
