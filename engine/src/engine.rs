@@ -66,7 +66,7 @@ pub trait StepModel: Send + 'static {
     /// A step that was submitted.
     type Ticket: Send;
 
-    /// See [`Backend::OVERLAPS`]. Not while others are at work on the device.
+    /// See [`crate::backend::Timeline::OVERLAPS`]. Not while others are at work on the device.
     fn overlaps(&self) -> bool;
 
     /// Whether others may come that would wait for a step to end. Then steps should be short.

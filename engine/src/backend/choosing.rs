@@ -18,7 +18,7 @@ pub trait Choosing: Memory {
 
     /// Starts to choose a token for each request.
     ///
-    /// - `first`: index of the first request among the step's, for [`StepBatch::fed`] rows of the
+    /// - `first`: index of the first request among the step's, for [`crate::StepBatch::fed`] rows of the
     ///   next step.
     /// - `requests`: with the row of `logits` to choose from.
     ///
