@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod cuda;
 mod memory;
 mod operations;
+pub mod rope;
 mod timeline;
 
 pub use choosing::Choosing;

@@ -6,6 +6,8 @@ mod ordered;
 mod rehearsal;
 mod request;
 mod roster;
+mod sequence;
+pub mod stats;
 mod step;
 
 use std::any::Any;
@@ -22,6 +24,8 @@ use tokio::sync::watch;
 
 use self::core::Core;
 pub use self::driven::{DrivenEngine, Turn};
+pub use self::stats::EngineStats;
+use self::stats::Meter;
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::CudaOptions;
@@ -29,7 +33,6 @@ use crate::batch::{StepBatch, StepOutput};
 use crate::error::EngineError;
 use crate::handle::{Command, EngineHandle, EngineInfo, Exchange, SequenceError};
 use crate::model::{Model, ModelOptions, OnLayers, PendingStep};
-use crate::stats::Meter;
 use crate::weights::LoadProgress;
 
 /// Blocks kept free for the growth of running sequences when a prompt is admitted, as a share of

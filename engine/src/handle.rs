@@ -21,13 +21,13 @@ use scheduler::batching::SequenceKey;
 use tokio::sync::{Notify, watch};
 use words::TenantSalt;
 
+pub(crate) use self::events::Outbox;
 pub use self::events::{Event, EventStream, FilledPages, SequenceError};
 pub(crate) use self::events::{EventSender, event_channel};
 pub(crate) use self::live::LiveBlocks;
-pub(crate) use self::outbox::Outbox;
 pub(crate) use self::queue::{Part, Queue, QueuePlace, Waiting};
 pub use self::submission::{Mode, Submission, SubmitError};
-use crate::stats::EngineStats;
+use crate::engine::stats::EngineStats;
 
 /// How long a refused caller is told to wait where nothing was measured yet.
 const RETRY_AFTER_UNMEASURED: Duration = Duration::from_secs(1);

@@ -62,30 +62,24 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod handle;
-pub mod host_memory;
 pub mod model;
 mod neighbours;
-pub mod rope;
 pub mod sampler;
-mod sequence;
-pub mod stats;
 pub mod weights;
 
 #[cfg(test)]
 mod testing;
 
-pub use backend::cpu::CpuBackend;
+pub use backend::cpu::{CpuBackend, HostDemand};
 pub use backend::cuda;
 pub use backend::cuda::CudaOptions;
 pub use batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
 pub use config::ModelConfig;
-pub use engine::{DrivenEngine, Engine, EngineConfig, StepModel, Turn};
+pub use engine::{DrivenEngine, Engine, EngineConfig, EngineStats, StepModel, Turn};
 pub use error::{EngineError, LogitsFault};
 pub use handle::{
     EngineHandle, EngineInfo, Event, EventStream, FilledPages, Mode, SequenceError, Submission,
     SubmitError,
 };
-pub use host_memory::HostDemand;
 pub use model::{Model, ModelOptions, OnLayers};
-pub use stats::EngineStats;
 pub use weights::{LoadFormat, LoadProgress};

@@ -2,6 +2,7 @@
 
 mod attention;
 mod forward;
+mod load;
 mod mlp;
 mod validate;
 mod weights;
@@ -13,17 +14,18 @@ use std::sync::Arc;
 use kv_cache::{BlockId, Fence, KvCodec, KvLayout, KvRegion};
 
 use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::HostDemand;
 use crate::backend::cuda::{CudaBackend, CudaOptions};
+use crate::backend::rope::Rope;
 use crate::backend::{Backend, Pass};
 use crate::batch::{ScoreRow, StepBatch, StepOutput};
 use crate::config::ModelConfig;
 use crate::error::EngineError;
-use crate::host_memory::HostDemand;
 use crate::neighbours::Neighbours;
-use crate::rope::Rope;
 use crate::weights::{LoadFormat, LoadProgress, WeightReader, WeightSource};
 use forward::{Forward, Scratch, place};
-use weights::{Loader, Weights};
+use load::Loader;
+use weights::Weights;
 
 /// How to load a model.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use anyhow::Result;
+use engine::backend::rope::Rope;
 use engine::backend::{Backend, Norm, PagedHeads};
 use engine::cuda::CudaBackend;
-use engine::rope::Rope;
 use engine::weights::WeightDtype;
 use engine::weights::{Tensor, TensorData, Uniform};
 use engine::{CpuBackend, CudaOptions, EngineError, ModelConfig, SequenceRows, StepBatch};

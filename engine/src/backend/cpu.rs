@@ -5,6 +5,7 @@
 mod attention;
 mod crew;
 mod gemm;
+mod host_memory;
 mod kernels;
 mod kv;
 mod rows;
@@ -16,17 +17,18 @@ use std::sync::Arc;
 use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
 use words::TokenLogprob;
 
+use crate::backend::rope::{Rope, RopeRows};
 use crate::backend::{Choosing, Linear, Memory, Norm, Operations, PagedHeads, Pass, Timeline};
 use crate::batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch};
 use crate::config::ModelConfig;
 use crate::error::{EngineError, LogitsFault};
-use crate::rope::{Rope, RopeRows};
 use crate::sampler;
 use crate::weights::{StoredMatrix, Tensor};
 use attention::PagedAttention;
 use crew::Crew;
 pub use gemm::CpuMatrix;
 use gemm::Product;
+pub use host_memory::HostDemand;
 use kv::{CpuKv, PageShape, Slot};
 use simd::Isa;
 use tensor::with_elements;

@@ -6,9 +6,11 @@
 
 mod attention;
 mod choosing;
+mod compile;
 mod driver;
 mod gemm;
 mod kv;
+mod libraries;
 pub mod measure;
 mod memory;
 mod options;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use kv_cache::KvLayout;
 
 use self::attention::PagedAttention;
-use self::driver::compiler::Compiler;
+use self::compile::Compiler;
 use self::driver::device::{Device, Stream};
 use self::driver::graph::Graph;
 use self::driver::memory::DeviceMemory;
@@ -41,15 +43,16 @@ use self::step::batch::{BatchMemory, KeptRows, Shape, StepLimits, WordRing};
 use self::step::streams::{StepStreams, StreamId};
 use self::step::turns::Turns;
 use self::weights::load::{self, Loader};
+use crate::backend::rope::Rope;
 use crate::backend::{Choosing as _, Linear, Norm, Operations, PagedHeads, Pass};
 use crate::batch::StepBatch;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::neighbours::Neighbours;
-use crate::rope::Rope;
 
 pub use self::driver::element::ElementType;
-pub use self::driver::probe::{CudaUnavailable, GpuInfo, first_usable, libraries, probe};
+pub use self::driver::probe::{GpuInfo, first_usable, libraries, probe};
+pub use self::libraries::CudaUnavailable;
 pub use self::options::CudaOptions;
 pub use self::step::batch::CudaBatch;
 pub use self::step::partition::{PartitionSeat, SmPartition, SmSplit};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use kv_cache::{BlockId, KvLayout, KvRegion};
 
+use crate::backend::rope::Rope;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
-use crate::rope::Rope;
 use crate::weights::{StoredMatrix, Tensor};
 
 /// A device's memory.

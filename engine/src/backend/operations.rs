@@ -1,10 +1,10 @@
 //! What a device computes: a dozen fused operations, each over a whole step.
 
 use super::Memory;
+use crate::backend::rope::Rope;
 use crate::batch::StepBatch;
 use crate::config::HeadShape;
 use crate::error::EngineError;
-use crate::rope::Rope;
 
 /// The operations of the forward pass.
 ///

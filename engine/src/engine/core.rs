@@ -21,9 +21,9 @@ use super::roster::Roster;
 use super::step::{Flight, Outcome, Part, Step};
 use crate::batch::Sampled;
 use crate::clock;
+use crate::engine::stats::Meter;
 use crate::error::{EngineError, LogitsFault};
 use crate::handle::{Command, Event, Exchange, SequenceError};
-use crate::stats::Meter;
 
 /// How often a reader that has stalled, or memory that others hold, is looked at again while
 /// nothing can run. Far below a step's time, and a thousand looks a second cost nothing.

@@ -9,8 +9,8 @@ use words::Sampling;
 use super::StepModel;
 use crate::batch::{SampleRow, SequenceRows, StepBatch};
 use crate::clock;
+use crate::engine::stats::Meter;
 use crate::error::EngineError;
-use crate::stats::Meter;
 
 /// Computes a short prompt in a block that nobody has yet, and one token after it, and notes their times.
 ///

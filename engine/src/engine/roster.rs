@@ -8,9 +8,9 @@ use words::{FinishReason, SampledToken};
 
 use super::ordered::OrderedMap;
 use super::request::{Request, Terms};
+use crate::engine::sequence::Sequence;
+use crate::engine::stats::EngineStats;
 use crate::handle::{Accepted, Event, Exchange, Mode, SequenceError, Submission};
-use crate::sequence::Sequence;
-use crate::stats::EngineStats;
 
 /// All requests and sequences. Every sequence has its request, every request a sequence.
 pub(super) struct Roster {

@@ -11,8 +11,8 @@ use super::StepModel;
 use super::request::{Pages, Request};
 use super::roster::Roster;
 use crate::batch::{FedRow, SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
+use crate::engine::sequence::Sequence;
 use crate::error::{EngineError, LogitsFault};
-use crate::sequence::Sequence;
 
 /// A batch, and whose each of its wishes is.
 pub(super) struct Step<'a> {

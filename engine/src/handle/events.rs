@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use words::{FinishReason, PromptLogprob, SampledToken};
 
-use super::outbox::{Outbox, Parcel};
+use super::outbox::{self, Parcel};
 
 /// Steps whose tokens a reader may leave unread before its sequences are paused.
 ///
@@ -117,9 +117,12 @@ pub(crate) struct EventSender {
     step_events_max: usize,
 }
 
+/// Where events wait for the end of a step.
+pub(crate) type Outbox = outbox::Outbox<Message>;
+
 /// What goes through the channel. One that closes before a last message has lost its engine.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(crate) enum Message {
     Event(Event),
     /// Nothing follows; without an event where everything had been told elsewhere before.
     Last(Option<Event>),

@@ -10,8 +10,6 @@ use std::sync::{Arc, OnceLock, mpsc};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::OwnedPermit;
 
-use super::events::Message;
-
 /// So few are delivered at once by the engine's thread: a hop to another would delay them by more.
 const DIRECT_MAX: usize = 8;
 
@@ -20,31 +18,40 @@ const DIRECT_MAX: usize = 8;
 const BATCHES_MAX: usize = 256;
 
 /// What the engine's thread has to say. Events are delivered in the order in which they were put.
-#[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    parcels: Mutex<Vec<Parcel>>,
+#[derive(Debug)]
+pub(crate) struct Outbox<M> {
+    parcels: Mutex<Vec<Parcel<M>>>,
     /// The delivering thread, once it was needed; nobody if it can't be started.
-    courier: OnceLock<Option<mpsc::SyncSender<Vec<Parcel>>>>,
+    courier: OnceLock<Option<Courier<M>>>,
     /// Batches that the courier has not delivered yet.
     under_way: Arc<AtomicUsize>,
 }
 
 /// A message, and the room that was kept for it.
 #[derive(Debug)]
-pub(super) struct Parcel {
-    pub(super) room: OwnedPermit<Message>,
-    pub(super) message: Message,
+pub(super) struct Parcel<M> {
+    pub(super) room: OwnedPermit<M>,
+    pub(super) message: M,
 }
+
+/// Takes batches to deliver.
+type Courier<M> = mpsc::SyncSender<Vec<Parcel<M>>>;
 
 // === impl Outbox ===
 
-impl Outbox {
+impl<M> Default for Outbox<M> {
+    fn default() -> Self {
+        Self { parcels: Mutex::default(), courier: OnceLock::new(), under_way: Arc::default() }
+    }
+}
+
+impl<M: Send + 'static> Outbox<M> {
     /// One that delivers by itself, however much there is.
     pub(crate) fn without_courier() -> Self {
         Self { courier: OnceLock::from(None), ..Self::default() }
     }
 
-    pub(super) fn put(&self, parcel: Parcel) {
+    pub(super) fn put(&self, parcel: Parcel<M>) {
         self.parcels.lock().push(parcel);
     }
 
@@ -71,8 +78,8 @@ impl Outbox {
 }
 
 /// Starts the delivering thread, which ends with the outbox.
-fn hire(under_way: &Arc<AtomicUsize>) -> Option<mpsc::SyncSender<Vec<Parcel>>> {
-    let (sender, batches) = mpsc::sync_channel::<Vec<Parcel>>(BATCHES_MAX);
+fn hire<M: Send + 'static>(under_way: &Arc<AtomicUsize>) -> Option<Courier<M>> {
+    let (sender, batches) = mpsc::sync_channel::<Vec<Parcel<M>>>(BATCHES_MAX);
     let under_way = Arc::clone(under_way);
     let run = move || {
         for parcels in batches {
@@ -87,7 +94,7 @@ fn hire(under_way: &Arc<AtomicUsize>) -> Option<mpsc::SyncSender<Vec<Parcel>>> {
     hired.ok().map(|_| sender)
 }
 
-fn deliver(parcels: Vec<Parcel>) {
+fn deliver<M>(parcels: Vec<Parcel<M>>) {
     for Parcel { room, message } in parcels {
         room.send(message);
     }
@@ -95,8 +102,8 @@ fn deliver(parcels: Vec<Parcel>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::handle::{Event, event_channel};
+    use super::{Arc, DIRECT_MAX};
+    use crate::handle::{Event, Outbox, event_channel};
 
     /// Batches of all sizes, some delivered here and some by the courier.
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 mod gated;
 
-use super::weights::Loader;
+use super::load::Loader;
 use crate::backend::Backend;
 use crate::config::ModelConfig;
 use crate::config::layer::MlpSpec;

@@ -1,12 +1,12 @@
 //! A model's weights on the device.
 
 use super::attention::Attention;
+use super::load::Loader;
 use super::mlp::Mlp;
-use crate::backend::{Backend, Linear};
+use crate::backend::Backend;
 use crate::config::ModelConfig;
-use crate::config::layer::{LayerSpec, ProjectionSpec};
+use crate::config::layer::LayerSpec;
 use crate::error::EngineError;
-use crate::weights::{MatrixSpec, VectorSpec, WeightReader};
 
 /// All of them.
 pub(super) struct Weights<B: Backend> {
@@ -25,19 +25,6 @@ pub(super) struct Layer<B: Backend> {
     pub(super) mlp: Mlp<B>,
 }
 
-/// A weight matrix and perhaps a bias.
-pub(super) struct Projection<B: Backend> {
-    weight: B::Matrix,
-    bias: Option<B::Vector>,
-}
-
-/// Loads one thing after another.
-pub(super) struct Loader<'a, 'r, B> {
-    pub(super) config: &'a ModelConfig,
-    pub(super) reader: &'a mut WeightReader<'r>,
-    pub(super) backend: &'a mut B,
-}
-
 /// How many matrices and vectors a model reads from its checkpoint.
 pub(super) fn count(config: &ModelConfig) -> usize {
     let layers: usize = (0..config.layers).map(|index| config.layer(index).count()).sum();
@@ -50,8 +37,9 @@ impl<B: Backend> Weights<B> {
     pub(super) fn load(mut loader: Loader<'_, '_, B>) -> Result<Self, EngineError> {
         let config = loader.config;
         let embedding = loader.matrix(&[config.embedding()])?;
-        let layers =
-            (0..config.layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
+        let layers = (0..config.layers)
+            .map(|index| Layer::load(&mut loader, index))
+            .collect::<Result<_, _>>()?;
         let norm = loader.vector(&config.norm())?;
         let head = match config.tie_embeddings {
             true => None,
@@ -66,48 +54,16 @@ impl<B: Backend> Weights<B> {
     }
 }
 
-// === impl Projection ===
+// === impl Layer ===
 
-impl<B: Backend> Projection<B> {
-    pub(super) fn as_linear(&self) -> Linear<'_, B> {
-        Linear { weight: &self.weight, bias: self.bias.as_ref() }
-    }
-}
-
-// === impl Loader ===
-
-impl<B: Backend> Loader<'_, '_, B> {
-    fn layer(&mut self, index: u32) -> Result<Layer<B>, EngineError> {
-        let LayerSpec { attention_norm, attention, mlp_norm, mlp } = self.config.layer(index);
-        Ok(Layer {
-            attention_norm: self.vector(&attention_norm)?,
-            attention: Attention::load(self, index, &attention)?,
-            mlp_norm: self.vector(&mlp_norm)?,
-            mlp: Mlp::load(self, &mlp)?,
+impl<B: Backend> Layer<B> {
+    fn load(loader: &mut Loader<'_, '_, B>, index: u32) -> Result<Self, EngineError> {
+        let LayerSpec { attention_norm, attention, mlp_norm, mlp } = loader.config.layer(index);
+        Ok(Self {
+            attention_norm: loader.vector(&attention_norm)?,
+            attention: Attention::load(loader, index, &attention)?,
+            mlp_norm: loader.vector(&mlp_norm)?,
+            mlp: Mlp::load(loader, &mlp)?,
         })
-    }
-
-    pub(super) fn projection(
-        &mut self,
-        spec: &ProjectionSpec,
-    ) -> Result<Projection<B>, EngineError> {
-        let weight = self.matrix(&spec.weights)?;
-        let has_bias = !spec.biases.is_empty();
-        let bias = has_bias.then(|| self.vectors(&spec.biases)).transpose()?;
-        Ok(Projection { weight, bias })
-    }
-
-    fn matrix(&mut self, specs: &[MatrixSpec]) -> Result<B::Matrix, EngineError> {
-        let backend = &mut *self.backend;
-        self.reader.matrices(specs, |matrices| backend.matrix(matrices))
-    }
-
-    pub(super) fn vector(&mut self, spec: &VectorSpec) -> Result<B::Vector, EngineError> {
-        self.vectors(std::slice::from_ref(spec))
-    }
-
-    fn vectors(&mut self, specs: &[VectorSpec]) -> Result<B::Vector, EngineError> {
-        let backend = &mut *self.backend;
-        self.reader.vectors(specs, |vectors| backend.vector(vectors))
     }
 }

@@ -13,7 +13,6 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio_util::task::TaskTracker;
 
-use super::script::Slot;
 use crate::checks::Verdicts;
 use crate::planted::Bug;
 
@@ -38,6 +37,15 @@ struct Inner {
     bug: Option<Bug>,
     /// Tokens of the step submitted last.
     step_tokens: Mutex<usize>,
+}
+
+/// One slot of one layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// The token.
+    pub key: u64,
+    /// A digest of everything up to it.
+    pub value: u64,
 }
 
 // === impl Memory ===

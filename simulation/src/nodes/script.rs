@@ -8,7 +8,7 @@ use engine::{
 use kv_cache::{BlockId, Fence, KvCodec, KvLayout, PageShape, TokenId};
 use words::{Generation, Sampling, TokenLogprob};
 
-use super::memory::Memory;
+use super::memory::{Memory, Slot};
 use crate::planted::Bug;
 
 /// Tokens are below it.
@@ -31,15 +31,6 @@ pub struct Script {
     /// Tokens of the step submitted last, for the rows that it feeds.
     sampled: Vec<TokenId>,
     bug: Option<Bug>,
-}
-
-/// One slot of one layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot {
-    /// The token.
-    pub key: u64,
-    /// A digest of everything up to it.
-    pub value: u64,
 }
 
 // === impl Script ===

@@ -5,9 +5,9 @@ use super::crew::Crew;
 use super::kernels::{self, SharedRows};
 use super::simd::{Element, Isa};
 use super::tensor::CpuBuffer;
+use crate::backend::rope::RopeRows;
 use crate::backend::{Norm, PagedHeads};
 use crate::config::HeadShape;
-use crate::rope::RopeRows;
 
 /// Rows per task of a shared loop over rows.
 const TASK_ROWS: usize = 8;

@@ -1,6 +1,7 @@
 //! Products with weights: which kernel does which, and the kernels' twins.
 
 pub(crate) mod choose;
+mod cublaslt;
 pub(super) mod library;
 pub(super) mod skinny;
 pub(super) mod tiled;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use self::bandwidth::ReadBandwidth;
 pub use self::products::{LibraryProduct, ProductSize};
 pub use self::softmax::Softmax;
-use super::driver::compiler::Compiler;
+use super::compile::Compiler;
 use super::driver::device::{Device, Priority, Stream};
 use super::driver::element::ElementType;
 use super::driver::memory::DeviceMemory;

@@ -12,10 +12,10 @@ use super::step::batch;
 use super::tensor::{CudaBuffer, CudaMatrix, CudaVector};
 use super::weights::load;
 use super::{CudaBackend, Ready};
+use crate::backend::rope::Rope;
 use crate::backend::{Choosing, Memory};
 use crate::config::ModelConfig;
 use crate::error::EngineError;
-use crate::rope::Rope;
 use crate::weights::formats::dense;
 use crate::weights::{StoredMatrix, Tensor};
 

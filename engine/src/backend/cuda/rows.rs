@@ -3,8 +3,8 @@
 //! Buffers are device addresses; rows are contiguous. Operations on activations are launched with
 //! programmatic overlap: weights are read while the operation before still runs.
 
+use super::compile::{Compiler, Constants, Defines};
 use super::driver::address::Address;
-use super::driver::compiler::{Compiler, Constants, Defines};
 use super::driver::device::Stream;
 use super::driver::element::ElementType;
 use super::driver::kernel::{Kernel, Launch, args};

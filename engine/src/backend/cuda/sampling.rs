@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use words::TokenLogprob;
 
+use super::compile::{Compiler, Constants, Defines};
 use super::driver::address::Address;
-use super::driver::compiler::{Compiler, Constants, Defines};
 use super::driver::device::{Device, Stream};
 use super::driver::kernel::{Kernel, Launch, args};
 use super::driver::memory::DeviceMemory;

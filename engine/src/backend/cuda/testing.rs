@@ -3,8 +3,8 @@
 
 use half::bf16;
 
+use super::compile::Compiler;
 use super::driver::address::Span;
-use super::driver::compiler::Compiler;
 use super::driver::device::{Device, Priority, Stream};
 use super::driver::element::ElementType;
 use super::driver::memory::DeviceMemory;

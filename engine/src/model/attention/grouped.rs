@@ -4,7 +4,7 @@ use crate::backend::{Backend, Norm, PagedHeads};
 use crate::config::HeadShape;
 use crate::config::layer::GroupedSpec;
 use crate::error::EngineError;
-use crate::model::weights::{Loader, Projection};
+use crate::model::load::{Loader, Projection};
 
 /// One layer's.
 pub(in crate::model) struct Grouped<B: Backend> {

@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::config::layer::GatedSpec;
 use crate::error::EngineError;
-use crate::model::weights::{Loader, Projection};
+use crate::model::load::{Loader, Projection};
 
 /// One layer's.
 pub(in crate::model) struct Gated<B: Backend> {

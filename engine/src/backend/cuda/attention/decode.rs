@@ -1,8 +1,8 @@
 //! Attention of single query tokens over their sequences' pages: the twin of `attention/decode.cu`.
 
 use super::validate_heads;
+use crate::backend::cuda::compile::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};

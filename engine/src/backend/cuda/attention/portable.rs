@@ -2,8 +2,8 @@
 //! `attention/portable.cu`.
 
 use super::validate_heads;
+use crate::backend::cuda::compile::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};

@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
+use crate::backend::cuda::compile::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};

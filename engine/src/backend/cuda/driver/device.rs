@@ -4,14 +4,14 @@
 //! it first, once, with [`Device::bind`]; opening a device binds the calling thread.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
-use super::green::GreenContext;
-use super::library::{self, Libraries};
+use crate::backend::cuda::libraries::{self, Libraries};
 use crate::error::EngineError;
 
 /// The oldest GPUs with the instructions that the portable kernels use (bf16 `mma`, `cp.async`).
@@ -66,7 +66,7 @@ pub(crate) struct Stream {
     raw: sys::CUstream,
     multiprocessors: u32,
     /// Whose multiprocessors its work runs on; none for all of them.
-    _part: Option<Arc<GreenContext>>,
+    _part: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// A point in a stream's work.
@@ -87,7 +87,7 @@ impl Device {
     /// [`EngineError::Device`] says what is missing and what to do: no driver, one that is too old,
     /// no such GPU, or one without the instructions that the kernels use.
     pub(crate) fn open(ordinal: usize, library_folders: &[PathBuf]) -> Result<Self, EngineError> {
-        library::require_driver(library_folders)
+        libraries::require_driver(library_folders)
             .map_err(|why| EngineError::Device(why.to_string()))?;
         let count = result::device::get_count().map_err(|why| failed("counting GPUs", why))?;
         if ordinal >= count.unsigned_abs() as usize {
@@ -227,22 +227,14 @@ impl Stream {
         Ok(Self { device: device.clone(), raw, multiprocessors, _part: None })
     }
 
-    /// A new stream whose work runs on a part of the GPU alone.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`] if the driver refuses.
-    pub(crate) fn within(
-        part: &Arc<GreenContext>,
-        priority: Priority,
-    ) -> Result<Self, EngineError> {
-        let device = part.device().clone();
-        device.bind()?;
-        let raw = priority
-            .number()
-            .and_then(|priority| part.create_stream(priority))
-            .map_err(|why| failed("making a stream of a part", why))?;
-        let multiprocessors = part.multiprocessors();
-        Ok(Self { device, raw, multiprocessors, _part: Some(Arc::clone(part)) })
+    /// A stream that the driver made, and whoever has to live as long.
+    pub(super) fn adopt(
+        device: Device,
+        raw: sys::CUstream,
+        multiprocessors: u32,
+        part: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self { device, raw, multiprocessors, _part: Some(part) }
     }
 
     /// Whose stream it is.
@@ -330,7 +322,7 @@ fn create_stream(priority: Priority) -> Result<sys::CUstream, DriverError> {
 
 impl Priority {
     /// As the driver wants it, of the device that the calling thread is bound to.
-    fn number(self) -> Result<i32, DriverError> {
+    pub(super) fn number(self) -> Result<i32, DriverError> {
         // The highest priority is the least number.
         let (least, greatest) = result::stream::get_priority_range()?;
         Ok(match self {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{DriverError, sys};
 
-use super::device::{Device, failed};
+use super::device::{Device, Priority, Stream, failed};
 use crate::error::EngineError;
 
 /// Groups of multiprocessors that a GPU is divided into at most: more than any has.
@@ -30,6 +30,28 @@ struct Groups {
     rest: Option<sys::CUdevResource>,
     /// Multiprocessors of a group.
     size: u32,
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// A new stream whose work runs on a part of the GPU alone.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses.
+    pub(crate) fn within(
+        part: &Arc<GreenContext>,
+        priority: Priority,
+    ) -> Result<Self, EngineError> {
+        let device = part.device().clone();
+        device.bind()?;
+        let raw = priority
+            .number()
+            .and_then(|priority| part.create_stream(priority))
+            .map_err(|why| failed("making a stream of a part", why))?;
+        let multiprocessors = part.multiprocessors();
+        Ok(Self::adopt(device, raw, multiprocessors, Arc::clone(part) as _))
+    }
 }
 
 // === impl GreenContext ===

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cudarc::driver::{result, sys};
 
 use super::address::Address;
-use super::compiler::Module;
 use super::device::{Stream, failed};
+use super::module::Module;
 use super::tensor_map::TensorMap;
 use crate::error::EngineError;
 
@@ -111,11 +111,23 @@ impl<'a> ArgumentRef<'a> {
     }
 }
 
+// === impl Module ===
+
+impl Module {
+    /// One of its `extern "C" __global__` functions.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if there is none of this name.
+    pub(crate) fn kernel(&self, name: &str) -> Result<Kernel, EngineError> {
+        Kernel::find(self, name)
+    }
+}
+
 // === impl Kernel ===
 
 impl Kernel {
-    /// Finds an entry of `module`; see [`Module::kernel`].
-    pub(crate) fn find(module: &Module, name: &str) -> Result<Self, EngineError> {
+    /// Finds an entry of `module`.
+    fn find(module: &Module, name: &str) -> Result<Self, EngineError> {
         let raw = module.entry(name)?;
         // SAFETY: `raw` is an entry of the module, which `_module` keeps loaded.
         let parameters = unsafe { parameters(raw) };

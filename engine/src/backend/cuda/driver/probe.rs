@@ -4,7 +4,7 @@
 use cudarc::driver::{DriverError, result, sys};
 
 use super::device::CAPABILITY_MIN;
-use super::library;
+use crate::backend::cuda::libraries::{CudaUnavailable, Libraries, require_driver};
 use crate::error::EngineError;
 
 /// One GPU.
@@ -18,37 +18,12 @@ pub struct GpuInfo {
     pub memory_bytes: u64,
 }
 
-/// Why no GPU can be used.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum CudaUnavailable {
-    /// There is no `libcuda` to load: no NVIDIA driver on this machine or in this container.
-    #[error(
-        "no NVIDIA driver: libcuda.so.1 was not found. On a machine with an NVIDIA GPU install its \
-         driver; in a container start it with the GPU, e.g. `docker run --gpus all`"
-    )]
-    NoDriver,
-    /// The driver is older than the kernels' compiler.
-    #[error("the NVIDIA driver is for CUDA {have}: update it to one for CUDA {need} or newer")]
-    OldDriver {
-        /// The newest CUDA that the driver knows.
-        have: String,
-        /// The oldest that will do.
-        need: String,
-    },
-    /// The driver is there and refuses.
-    #[error("the NVIDIA driver refuses: {0}")]
-    Driver(String),
-    /// The driver works and has no device.
-    #[error("the NVIDIA driver sees no GPU")]
-    NoDevice,
-}
-
 /// The GPUs of this machine, in the driver's order.
 ///
 /// # Errors
 /// [`CudaUnavailable`] says how far it got. Never panics where there is no driver.
 pub fn probe() -> Result<Vec<GpuInfo>, CudaUnavailable> {
-    library::require_driver(&[])?;
+    require_driver(&[])?;
     let count = result::device::get_count()?;
     if count == 0 {
         return Err(CudaUnavailable::NoDevice);
@@ -65,7 +40,7 @@ pub fn first_usable() -> Option<usize> {
 
 /// CUDA's other libraries by name, and whether each can be loaded; if not, what to do about it.
 pub fn libraries() -> [(&'static str, Result<(), String>); 2] {
-    let libraries = library::Libraries::new(Vec::new());
+    let libraries = Libraries::new(Vec::new());
     let found = |loaded: Result<(), EngineError>| loaded.map_err(|why| why.to_string());
     [
         ("NVRTC", found(libraries.nvrtc().map(|_| ()))),
@@ -92,15 +67,6 @@ fn describe(ordinal: i32) -> Result<GpuInfo, DriverError> {
         compute_capability: (major.unsigned_abs(), minor.unsigned_abs()),
         memory_bytes: memory_bytes as u64,
     })
-}
-
-impl From<DriverError> for CudaUnavailable {
-    fn from(error: DriverError) -> Self {
-        match error.0 {
-            sys::CUresult::CUDA_ERROR_NO_DEVICE => Self::NoDevice,
-            _ => Self::Driver(error.to_string()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::compiler::{Compiler, Defines};
 use super::device::Device;
 use super::element::ElementType;
 use super::kernel::{ArgumentRef, Launch, Wide};
 use super::memory::DeviceMemory;
 use super::pinned::PinnedMemory;
 use super::tensor_map::TensorMap;
+use crate::backend::cuda::compile::{Compiler, Defines};
 use crate::backend::cuda::kv;
 use crate::backend::cuda::testing::{Gpu, message};
 use crate::backend::cuda::weights::random::RandomFill;

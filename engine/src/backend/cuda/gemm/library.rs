@@ -13,12 +13,12 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::cublaslt::{
-    Algorithm, Handle, Operands, Preference, Problem, Shape,
-};
 use crate::backend::cuda::driver::device::{Device, Event, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::memory::DeviceMemory;
+use crate::backend::cuda::gemm::cublaslt::{
+    Algorithm, Handle, Operands, Preference, Problem, Shape,
+};
 use crate::error::EngineError;
 use choices::{Choices, Key};
 

@@ -1,7 +1,7 @@
 //! How fast memory is read: the twin of `measure/bandwidth.cu`. For measuring, not for steps.
 
+use crate::backend::cuda::compile::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::address::Span;
-use crate::backend::cuda::driver::compiler::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, Wide, args};
 use crate::backend::cuda::driver::memory::DeviceMemory;

@@ -1,7 +1,7 @@
 //! Rows of logits to probabilities: the twin of `measure/softmax.cu`. For measuring, not for steps.
 
 use super::Yardstick;
-use crate::backend::cuda::driver::compiler::{Constants, Defines};
+use crate::backend::cuda::compile::{Constants, Defines};
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
 use crate::backend::cuda::driver::memory::DeviceMemory;
 use crate::error::EngineError;

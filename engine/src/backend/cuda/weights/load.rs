@@ -8,15 +8,15 @@ use kv_cache::{KvCodec, KvLayout};
 use super::random::RandomFill;
 use super::upload::Uploader;
 use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::compile::Compiler;
 use crate::backend::cuda::driver::address::Span;
-use crate::backend::cuda::driver::compiler::Compiler;
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::memory::DeviceMemory;
 use crate::backend::cuda::tensor::CudaBuffer;
+use crate::backend::rope::Rope;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
-use crate::rope::Rope;
 use crate::weights::{Tensor, TensorData, WeightDtype};
 
 /// Memory that is neither weights nor activations nor KV: the driver's own, the libraries',

@@ -1,7 +1,7 @@
 //! Random weights, made where they are needed: the twin of `weights/random.cu`.
 
+use crate::backend::cuda::compile::{Compiler, Defines};
 use crate::backend::cuda::driver::address::Span;
-use crate::backend::cuda::driver::compiler::{Compiler, Defines};
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, Wide, args};
 use crate::backend::cuda::driver::tensor_map::ElementType;

@@ -8,8 +8,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::backend::cuda::driver::cublaslt::{Algorithm, Shape};
-use crate::backend::cuda::driver::files::write_whole;
+use crate::backend::cuda::compile::files::write_whole;
+use crate::backend::cuda::gemm::cublaslt::{Algorithm, Shape};
 
 /// See the module.
 #[derive(Debug)]

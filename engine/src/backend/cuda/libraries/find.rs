@@ -19,7 +19,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
 use super::cublaslt::CublasLt;
 use super::nvrtc::Nvrtc;
-use crate::cuda::CudaUnavailable;
+use super::unavailable::CudaUnavailable;
 use crate::error::EngineError;
 
 /// The driver's library, by the name that it gives itself.

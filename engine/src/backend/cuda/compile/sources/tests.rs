@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::variants::{VARIANTS, Variant};
 use super::{HEADERS, SOURCES};
-use crate::backend::cuda::driver::compiler::{self, Defines};
-use crate::backend::cuda::driver::library::Libraries;
-use crate::backend::cuda::driver::nvrtc::Nvrtc;
+use crate::backend::cuda::compile::{Defines, compiler};
+use crate::backend::cuda::libraries::Libraries;
+use crate::backend::cuda::libraries::nvrtc::Nvrtc;
 
 mod variants;
 

@@ -4,24 +4,20 @@
 //! So cubins are kept in a folder, under the hash of everything they were made from. The compiler's
 //! version is kept with them: where there is another one now, it compiles them again, and where there is none
 //! they serve as they are.
-#![allow(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::CString;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use cudarc::driver::{result, sys};
 use parking_lot::Mutex;
 
-use super::device::{Device, failed};
 use super::files::write_whole;
-use super::kernel::Kernel;
-use super::nvrtc::{Compiled, Unit};
 use super::sources::{self, HEADERS};
+use crate::backend::cuda::driver::device::Device;
+use crate::backend::cuda::driver::module::Module;
+use crate::backend::cuda::libraries::nvrtc::{Compiled, Unit};
 use crate::error::EngineError;
 
 /// Begins a cached file, with the format's version. A hash of all that follows it comes next, then the
@@ -46,19 +42,6 @@ pub(crate) struct Defines {
 
 /// Sizes that a kernel has from its twin, which alone says them: names and values.
 pub(crate) type Constants = &'static [(&'static str, usize)];
-
-/// Loaded machine code; clones are the same one.
-#[derive(Clone, Debug)]
-pub(crate) struct Module {
-    loaded: Arc<Loaded>,
-}
-
-#[derive(Debug)]
-struct Loaded {
-    device: Device,
-    file: String,
-    raw: sys::CUmodule,
-}
 
 pub(super) fn unit<'a>(file: &'a str, options: &'a [String]) -> Result<Unit<'a>, EngineError> {
     let source = sources::source(file)
@@ -242,48 +225,6 @@ impl Defines {
         })
     }
 }
-
-// === impl Module ===
-
-impl Module {
-    fn load(device: &Device, file: &str, cubin: &[u8]) -> Result<Self, EngineError> {
-        device.bind()?;
-        // SAFETY: a whole cubin, which tells its own length; the driver copies it.
-        let raw = unsafe { result::module::load_data(cubin.as_ptr().cast()) }
-            .map_err(|why| failed(&format!("loading {file}"), why))?;
-        Ok(Self { loaded: Arc::new(Loaded { device: device.clone(), file: file.to_owned(), raw }) })
-    }
-
-    /// One of its `extern "C" __global__` functions.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`] if there is none of this name.
-    pub(crate) fn kernel(&self, name: &str) -> Result<Kernel, EngineError> {
-        Kernel::find(self, name)
-    }
-
-    /// The driver's handle to a function; valid while `self` is.
-    pub(crate) fn entry(&self, name: &str) -> Result<sys::CUfunction, EngineError> {
-        let c_name = CString::new(name)
-            .map_err(|_| EngineError::Device("a kernel's name has a 0 in it".to_owned()))?;
-        // SAFETY: the module is loaded while `self` is.
-        unsafe { result::module::get_function(self.loaded.raw, c_name) }
-            .map_err(|why| failed(&format!("finding `{name}` in {}", self.loaded.file), why))
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        // SAFETY: loaded by `Module::load` and unloaded nowhere else. Of a context that is broken
-        // nothing can be given back, so the error says nothing new.
-        let _ = self.device.bind().map(|()| unsafe { result::module::unload(self.raw) });
-    }
-}
-
-// SAFETY: the driver's modules may be used from any thread bound to their context.
-unsafe impl Send for Loaded {}
-// SAFETY: as above.
-unsafe impl Sync for Loaded {}
 
 #[cfg(test)]
 mod tests;

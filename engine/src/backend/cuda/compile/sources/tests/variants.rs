@@ -1,7 +1,7 @@
 //! In which ways the kernels are compiled for checks.
 
 use crate::backend::cuda::attention::{decode, portable, prefill};
-use crate::backend::cuda::driver::compiler::Constants;
+use crate::backend::cuda::compile::Constants;
 use crate::backend::cuda::gemm::{skinny, tiled};
 use crate::backend::cuda::measure::{bandwidth, softmax};
 use crate::backend::cuda::{kv, rows, sampling};

@@ -3,106 +3,20 @@
 
 use std::ffi::{c_int, c_void};
 
+use crate::backend::cuda::driver::address::{Address, Span};
+use crate::backend::cuda::driver::device::Stream;
+use crate::backend::cuda::driver::element::ElementType;
+use crate::backend::cuda::libraries::cublaslt::{Calls, CublasLt, Destroy};
+use crate::error::EngineError;
 use cudarc::cublaslt::sys::{
     cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t,
     cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t, cublasLtMatmulHeuristicResult_t,
     cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t,
-    cublasStatus_t, cudaDataType, cudaStream_t,
+    cublasStatus_t, cudaDataType,
 };
-use libloading::os::unix::Library;
-
-use super::address::{Address, Span};
-use super::device::Stream;
-use super::element::ElementType;
-use crate::error::EngineError;
 
 /// `CUBLAS_OP_T`.
 const OPERATION_TRANSPOSED: i32 = 1;
-
-/// The library's functions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CublasLt {
-    calls: Calls,
-    /// As the library writes it, e.g. 130100.
-    version: usize,
-}
-
-type Destroy = unsafe extern "C" fn(*mut c_void) -> cublasStatus_t;
-
-#[derive(Clone, Copy, Debug)]
-struct Calls {
-    version: unsafe extern "C" fn() -> usize,
-    create: unsafe extern "C" fn(*mut cublasLtHandle_t) -> cublasStatus_t,
-    destroy: Destroy,
-    operation_create: unsafe extern "C" fn(
-        *mut cublasLtMatmulDesc_t,
-        cublasComputeType_t,
-        cudaDataType,
-    ) -> cublasStatus_t,
-    operation_set: unsafe extern "C" fn(
-        cublasLtMatmulDesc_t,
-        cublasLtMatmulDescAttributes_t,
-        *const c_void,
-        usize,
-    ) -> cublasStatus_t,
-    operation_destroy: Destroy,
-    layout_create: unsafe extern "C" fn(
-        *mut cublasLtMatrixLayout_t,
-        cudaDataType,
-        u64,
-        u64,
-        i64,
-    ) -> cublasStatus_t,
-    layout_destroy: Destroy,
-    preference_create: unsafe extern "C" fn(*mut cublasLtMatmulPreference_t) -> cublasStatus_t,
-    preference_set: unsafe extern "C" fn(
-        cublasLtMatmulPreference_t,
-        cublasLtMatmulPreferenceAttributes_t,
-        *const c_void,
-        usize,
-    ) -> cublasStatus_t,
-    preference_destroy: Destroy,
-    heuristic: unsafe extern "C" fn(
-        cublasLtHandle_t,
-        cublasLtMatmulDesc_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatmulPreference_t,
-        c_int,
-        *mut cublasLtMatmulHeuristicResult_t,
-        *mut c_int,
-    ) -> cublasStatus_t,
-    check: unsafe extern "C" fn(
-        cublasLtHandle_t,
-        cublasLtMatmulDesc_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-        cublasLtMatrixLayout_t,
-        *const cublasLtMatmulAlgo_t,
-        *mut cublasLtMatmulHeuristicResult_t,
-    ) -> cublasStatus_t,
-    matmul: unsafe extern "C" fn(
-        cublasLtHandle_t,
-        cublasLtMatmulDesc_t,
-        *const c_void,
-        *const c_void,
-        cublasLtMatrixLayout_t,
-        *const c_void,
-        cublasLtMatrixLayout_t,
-        *const c_void,
-        *const c_void,
-        cublasLtMatrixLayout_t,
-        *mut c_void,
-        cublasLtMatrixLayout_t,
-        *const cublasLtMatmulAlgo_t,
-        *mut c_void,
-        usize,
-        cudaStream_t,
-    ) -> cublasStatus_t,
-}
 
 /// An object of the library, destroyed at the end.
 #[derive(Debug)]
@@ -175,48 +89,7 @@ pub(crate) struct Problem {
     has_bias: bool,
 }
 
-// === impl CublasLt ===
-
-impl CublasLt {
-    /// Takes the functions of a loaded library, which stays loaded for good.
-    pub(crate) fn new(library: Library) -> Result<Self, EngineError> {
-        // SAFETY: the types are those of `cublasLt.h` of CUDA 13.
-        let calls = unsafe { Calls::of(&library) }.map_err(|why| {
-            EngineError::Device(format!("the library of matrix products lacks a function: {why}"))
-        })?;
-        std::mem::forget(library);
-        // SAFETY: returns a constant.
-        let version = unsafe { (calls.version)() };
-        Ok(Self { calls, version })
-    }
-}
-
-impl Calls {
-    /// # Safety
-    /// `library` is cublasLt.
-    unsafe fn of(library: &Library) -> Result<Self, libloading::Error> {
-        // SAFETY: each field has the type that `cublasLt.h` gives the function of that name, but for
-        // the destroyers, whose argument is a pointer to an opaque struct.
-        unsafe {
-            Ok(Self {
-                version: *library.get(b"cublasLtGetVersion")?,
-                create: *library.get(b"cublasLtCreate")?,
-                destroy: *library.get(b"cublasLtDestroy")?,
-                operation_create: *library.get(b"cublasLtMatmulDescCreate")?,
-                operation_set: *library.get(b"cublasLtMatmulDescSetAttribute")?,
-                operation_destroy: *library.get(b"cublasLtMatmulDescDestroy")?,
-                layout_create: *library.get(b"cublasLtMatrixLayoutCreate")?,
-                layout_destroy: *library.get(b"cublasLtMatrixLayoutDestroy")?,
-                preference_create: *library.get(b"cublasLtMatmulPreferenceCreate")?,
-                preference_set: *library.get(b"cublasLtMatmulPreferenceSetAttribute")?,
-                preference_destroy: *library.get(b"cublasLtMatmulPreferenceDestroy")?,
-                heuristic: *library.get(b"cublasLtMatmulAlgoGetHeuristic")?,
-                check: *library.get(b"cublasLtMatmulAlgoCheck")?,
-                matmul: *library.get(b"cublasLtMatmul")?,
-            })
-        }
-    }
-}
+// === impl Calls ===
 
 impl Calls {
     fn operation(&self, shape: &Shape) -> Result<Owned, EngineError> {
