@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use half::{bf16, f16};
+use safetensors::Dtype;
 use serde::Serialize;
 
 use crate::error::EngineError;
@@ -65,8 +66,7 @@ pub struct Tensor<'a> {
 /// A tensor as it is stored, whatever its type is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoredTensor<'a> {
-    /// The element type's name.
-    pub(crate) dtype: &'static str,
+    pub(crate) dtype: Dtype,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) data: TensorData<'a>,
@@ -127,8 +127,8 @@ enum Source {
 impl<'a> Tensor<'a> {
     /// - `shape`: one dimension for a vector, two for a matrix.
     fn new(dtype: WeightDtype, shape: &[usize], data: TensorData<'a>) -> Self {
-        let cols = *shape.last().expect("a tensor has one or two dimensions");
-        Self { dtype, rows: shape.iter().product::<usize>() / cols, cols, data }
+        let (rows, cols) = rows_and_cols(shape);
+        Self { dtype, rows, cols, data }
     }
 
     /// Elements in all.
@@ -151,12 +151,25 @@ impl<'a> Tensor<'a> {
 
 // === impl StoredTensor ===
 
+impl<'a> StoredTensor<'a> {
+    /// As numbers of a floating-point type, if that is what it is.
+    pub(crate) fn dense(&self) -> Option<Tensor<'a>> {
+        let Self { rows, cols, data, .. } = *self;
+        Some(Tensor { dtype: WeightDtype::of(self.dtype)?, rows, cols, data })
+    }
+}
+
 impl<'a> From<&Tensor<'a>> for StoredTensor<'a> {
     fn from(tensor: &Tensor<'a>) -> Self {
         let Tensor { dtype, rows, cols, data } = *tensor;
         let bytes = (rows * cols * dtype.bytes()) as u64;
-        Self { dtype: dtype.name(), rows, cols, data, bytes }
+        Self { dtype: dtype.stored(), rows, cols, data, bytes }
     }
+}
+
+fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
+    let cols = *shape.last().expect("a tensor has one or two dimensions");
+    (shape.iter().product::<usize>() / cols, cols)
 }
 
 fn encode(dtype: WeightDtype, values: impl Iterator<Item = f32>) -> Vec<u8> {

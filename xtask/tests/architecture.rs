@@ -41,7 +41,7 @@ const TEST_SUPPORT: [&str; 1] = ["cluster"];
 /// The only files with `unsafe` in them, each behind a safe API.
 const UNSAFE_FILES: &[&str] = &[
     "engine/src/backend/cpu/attention.rs",
-    "engine/src/backend/cpu/gemm/dense.rs",
+    "engine/src/backend/cpu/gemm/columns.rs",
     "engine/src/backend/cpu/kernels.rs",
     "engine/src/backend/cpu/kernels/tests.rs",
     "engine/src/backend/cpu/rows.rs",

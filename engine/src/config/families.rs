@@ -16,7 +16,7 @@ use super::ModelConfig;
 use super::layer::LayerSpec;
 
 /// All of them.
-const FAMILIES: [&Family; 4] = [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
+const FAMILIES: &[&Family] = &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 /// Models of one kind: a class of transformers.
 pub struct Family {
@@ -51,9 +51,9 @@ impl Family {
     pub(super) fn of(fields: &Fields) -> Result<&'static Self, FolderError> {
         let names = fields.require("architectures", fields.strings("architectures")?)?;
         let name = names.first().map_or("an empty list", String::as_str);
-        let family = FAMILIES.into_iter().find(|family| family.class == name);
+        let family = FAMILIES.iter().copied().find(|family| family.class == name);
         family.ok_or_else(|| {
-            let known = FAMILIES.map(|family| family.class);
+            let known: Vec<_> = FAMILIES.iter().map(|family| family.class).collect();
             let (last, others) = known.split_last().expect("there are several");
             let reason = format!("{name} is not supported: want {} or {last}", others.join(", "));
             fields.error("architectures", reason)

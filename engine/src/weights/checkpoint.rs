@@ -9,11 +9,14 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use serde_json::Value;
 
-use super::{Tensor, TensorData, WeightDtype, mapped};
+use super::{StoredTensor, Tensor, TensorData, WeightDtype, mapped, rows_and_cols};
 use crate::error::EngineError;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+
+/// What dense numbers may be.
+const FLOATS: [Dtype; 3] = [Dtype::BF16, Dtype::F16, Dtype::F32];
 
 /// Bytes before a safetensors header: its length.
 const HEADER_LENGTH_BYTES: usize = 8;
@@ -56,24 +59,39 @@ impl Checkpoint {
         }
     }
 
-    /// The tensor of this name, which must have this shape.
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
-        self.shard_of(name)?.tensor(name, shape)
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.index.contains_key(name)
     }
 
-    /// The element type of one tensor.
+    /// The dense tensor of this name, which must have this shape.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
+        let stored = self.stored(name, &FLOATS, shape)?;
+        Ok(stored.dense().expect("it is of `FLOATS`"))
+    }
+
+    /// The tensor of this name, which must have one of these types and this shape.
+    pub(super) fn stored(
+        &self,
+        name: &str,
+        types: &[Dtype],
+        shape: &[usize],
+    ) -> Result<StoredTensor<'_>, EngineError> {
+        self.shard_of(name)?.stored(name, types, shape)
+    }
+
+    /// The element type of a dense tensor.
     pub(super) fn dtype(&self, name: &str) -> Result<WeightDtype, EngineError> {
-        let shard = self.shard_of(name)?;
-        shard.dtype(name, shard.info(name)?)
+        self.shard_of(name)?.dtype(name, &FLOATS).map(float)
     }
 
     /// Whether both tensors are there, and not the same; reads no further than the first difference.
     pub(super) fn differ(&self, one: &str, other: &str) -> Result<bool, EngineError> {
-        if ![one, other].iter().all(|name| self.index.contains_key(*name)) {
+        if ![one, other].iter().all(|name| self.has(name)) {
             return Ok(false);
         }
-        let stored = |name: &str| self.shard_of(name)?.stored(name);
-        Ok(stored(one)? != stored(other)?)
+        let raw = |name: &str| self.shard_of(name)?.raw(name);
+        Ok(raw(one)? != raw(other)?)
     }
 
     fn shard_of(&self, name: &str) -> Result<&Shard, EngineError> {
@@ -133,19 +151,26 @@ impl Shard {
         Ok(Self { file, map, metadata, data_start })
     }
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, EngineError> {
+    fn stored(
+        &self,
+        name: &str,
+        types: &[Dtype],
+        shape: &[usize],
+    ) -> Result<StoredTensor<'_>, EngineError> {
         let info = self.info(name)?;
         if info.shape != shape {
             let is = &info.shape;
             let reason = format!("has shape {is:?} where the configuration says {shape:?}");
             return Err(EngineError::weights(&self.file, name, reason));
         }
-        let dtype = self.dtype(name, info)?;
-        Ok(Tensor::new(dtype, shape, TensorData::Stored(self.bytes(info))))
+        let (dtype, bytes) = (self.dtype(name, types)?, self.bytes(info));
+        let (rows, cols) = rows_and_cols(shape);
+        let data = TensorData::Stored(bytes);
+        Ok(StoredTensor { dtype, rows, cols, data, bytes: bytes.len() as u64 })
     }
 
     /// A tensor as it lies in the file: type, shape, bytes.
-    fn stored(&self, name: &str) -> Result<(Dtype, &[usize], &[u8]), EngineError> {
+    fn raw(&self, name: &str) -> Result<(Dtype, &[usize], &[u8]), EngineError> {
         let info = self.info(name)?;
         Ok((info.dtype, &info.shape, self.bytes(info)))
     }
@@ -160,17 +185,19 @@ impl Shard {
         info.ok_or_else(|| EngineError::weights(&self.file, name, "is missing"))
     }
 
-    fn dtype(&self, name: &str, info: &TensorInfo) -> Result<WeightDtype, EngineError> {
-        match info.dtype {
-            Dtype::F32 => Ok(WeightDtype::F32),
-            Dtype::BF16 => Ok(WeightDtype::Bf16),
-            Dtype::F16 => Ok(WeightDtype::F16),
-            other => {
-                let reason = format!("has dtype {other:?}: want BF16, F16 or F32");
-                Err(EngineError::weights(&self.file, name, reason))
-            }
+    fn dtype(&self, name: &str, types: &[Dtype]) -> Result<Dtype, EngineError> {
+        let dtype = self.info(name)?.dtype;
+        if types.contains(&dtype) {
+            return Ok(dtype);
         }
+        let wanted: Vec<_> = types.iter().map(Dtype::to_string).collect();
+        let reason = format!("has dtype {dtype}: want {}", wanted.join(" or "));
+        Err(EngineError::weights(&self.file, name, reason))
     }
+}
+
+fn float(dtype: Dtype) -> WeightDtype {
+    WeightDtype::of(dtype).expect("one of `FLOATS`")
 }
 
 /// What a clone without Git LFS has in a file's place.

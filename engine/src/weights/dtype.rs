@@ -1,6 +1,7 @@
 //! The element types that tensors are stored in.
 
 use kv_cache::KvCodec;
+use safetensors::Dtype;
 use serde::Serialize;
 
 /// The element type of weights.
@@ -51,6 +52,20 @@ impl WeightDtype {
     pub fn kept_in(codec: &KvCodec) -> Option<Self> {
         let all = [Self::F32, Self::Bf16, Self::F16];
         all.into_iter().find(|dtype| codec.plain() == Some(dtype.codec().numbers))
+    }
+
+    /// The one that a checkpoint's files call so.
+    pub(crate) fn of(stored: Dtype) -> Option<Self> {
+        [Self::F32, Self::Bf16, Self::F16].into_iter().find(|dtype| dtype.stored() == stored)
+    }
+
+    /// What a checkpoint's files call it.
+    pub(crate) fn stored(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::BF16,
+            Self::F16 => Dtype::F16,
+        }
     }
 
     /// The one of this name.

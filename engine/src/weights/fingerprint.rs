@@ -1,8 +1,9 @@
 //! The identity of a model: who may exchange KV blocks with whom.
 
+use safetensors::Dtype;
 use serde::Serialize;
 
-use super::{StoredTensor, TensorData, Uniform};
+use super::{StoredTensor, TensorData, Uniform, WeightDtype};
 
 /// Tensors up to this size are hashed whole.
 const WHOLE_BYTES_MAX: usize = 64 << 10;
@@ -34,7 +35,7 @@ impl Fingerprinter {
 
     pub(crate) fn tensor(&mut self, name: &str, tensor: &StoredTensor<'_>) {
         update_framed(&mut self.0, name.as_bytes());
-        update_framed(&mut self.0, tensor.dtype.as_bytes());
+        update_framed(&mut self.0, name_of(tensor.dtype).as_bytes());
         self.0.update(&(tensor.rows as u64).to_le_bytes());
         self.0.update(&(tensor.cols as u64).to_le_bytes());
         let bytes = match tensor.data {
@@ -63,6 +64,11 @@ impl Fingerprinter {
     }
 }
 
+/// What fingerprints call a type: as configurations do, where these have a name for it.
+fn name_of(stored: Dtype) -> String {
+    WeightDtype::of(stored).map_or_else(|| stored.to_string(), |dtype| dtype.name().to_owned())
+}
+
 /// Hashes length and bytes, so that neighbours can't run into each other.
 fn update_framed(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -76,7 +82,7 @@ mod tests {
     use super::*;
     use crate::config::ModelConfig;
     use crate::testing::tiny_config;
-    use crate::weights::{Tensor, WeightDtype};
+    use crate::weights::Tensor;
 
     fn digest(config: &ModelConfig, name: &str, bytes: &[u8]) -> String {
         let mut fingerprinter = Fingerprinter::new(config);

@@ -14,7 +14,7 @@ use super::{MatrixSpec, StoredTensor};
 use crate::error::EngineError;
 
 /// All of them. A checkpoint has the first that knows its configuration.
-const FORMATS: [&WeightFormat; 1] = [&dense::FORMAT];
+const FORMATS: &[&WeightFormat] = &[&dense::FORMAT];
 
 /// How a checkpoint stores its matrices.
 pub struct WeightFormat {
@@ -48,7 +48,7 @@ impl WeightFormat {
     /// [`FolderError`] names the field: of a format that isn't here, and of one that is told wrong.
     pub(crate) fn of(config: &Fields) -> Result<&'static Self, FolderError> {
         let told = config.object("quantization_config")?;
-        for format in FORMATS {
+        for format in FORMATS.iter().copied() {
             if (format.is_told)(told.as_ref())? {
                 return Ok(format);
             }

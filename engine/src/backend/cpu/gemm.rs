@@ -1,5 +1,6 @@
 //! Products with weights, chosen by the format that these are in: a module and a row each.
 
+mod columns;
 mod dense;
 
 use std::fmt::Debug;
@@ -14,11 +15,14 @@ use crate::weights::StoredMatrix;
 type Stack = fn(&[StoredMatrix<'_>]) -> Option<Box<dyn Weights>>;
 
 /// The formats that there are products for.
-const FORMATS: [Stack; 1] = [dense::stack];
+const FORMATS: &[Stack] = &[dense::stack];
 
 /// A weight matrix in memory, `[rows, cols]`: rows are outputs.
 #[derive(Debug)]
-pub struct CpuMatrix(Box<dyn Weights>);
+pub struct CpuMatrix {
+    rows: usize,
+    weights: Box<dyn Weights>,
+}
 
 /// What is multiplied by weights, and who does it.
 #[derive(Clone, Copy)]
@@ -48,21 +52,22 @@ impl CpuMatrix {
     pub(super) fn stack(parts: &[StoredMatrix<'_>]) -> Result<Self, EngineError> {
         let cols = parts[0].cols;
         assert!(parts.iter().all(|part| part.cols == cols), "stacked matrices are equally wide");
-        let weights = FORMATS.into_iter().find_map(|stack| stack(parts));
-        weights.map(Self).ok_or_else(|| {
+        let weights = FORMATS.iter().find_map(|stack| stack(parts)).ok_or_else(|| {
             let formats: Vec<_> = parts.iter().map(StoredMatrix::format).collect();
             let reason = format!("no products on a CPU with weights that are {formats:?}");
             EngineError::Device(reason)
-        })
+        })?;
+        Ok(Self { rows: parts.iter().map(|part| part.rows).sum(), weights })
     }
 
     pub(super) fn multiply(&self, product: &Product<'_>, out: &mut CpuBuffer) {
+        assert_eq!(out.cols, self.rows, "an output for each row of the weights");
         out.resize(product.x.len());
-        self.0.multiply(product, out);
+        self.weights.multiply(product, out);
     }
 
     /// `out` has as many rows as there are tokens.
     pub(super) fn embed(&self, tokens: &[u32], out: &mut CpuBuffer) {
-        self.0.embed(tokens, out);
+        self.weights.embed(tokens, out);
     }
 }

@@ -2,7 +2,7 @@
 
 use kv_cache::{BlockId, HostRegion, KvLayout};
 
-use super::simd::Element;
+use super::simd::FromFloat;
 use super::tensor::{Elements, with_elements};
 use crate::error::EngineError;
 use crate::weights::WeightDtype;
@@ -78,7 +78,7 @@ impl PageShape {
         with_elements!(layer, data => self.write_as(data, slot, keys, values));
     }
 
-    fn write_as<E: Element>(&self, data: &mut [E], slot: Slot, keys: &[f32], values: &[f32]) {
+    fn write_as<E: FromFloat>(&self, data: &mut [E], slot: Slot, keys: &[f32], values: &[f32]) {
         let dim = self.head_dim;
         for head in 0..self.kv_heads {
             for (start, from) in

@@ -41,10 +41,21 @@ pub(super) trait Simd {
 /// An element type that kernels read as floats.
 pub(super) trait Element: bytemuck::Pod + Send + Sync {
     fn to_f32(self) -> f32;
-    fn from_f32(x: f32) -> Self;
+
+    /// [`LANES`] of them: as the compiler does it, which is well where a processor widens the type.
+    ///
     /// # Safety
     /// As [`Simd`].
-    unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+        // SAFETY: the caller's promise; the floats are here.
+        unsafe { S::load_f32(widened(from).as_ptr()) }
+    }
+}
+
+/// An element type that floats are rounded to.
+pub(super) trait FromFloat: Element {
+    fn from_f32(x: f32) -> Self;
 }
 
 /// A computation that is compiled once per instruction set.
@@ -123,14 +134,16 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        x
-    }
-
-    #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load_f32(from) }
+    }
+}
+
+impl FromFloat for f32 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        x
     }
 }
 
@@ -141,14 +154,16 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        Self::from_f32(x)
-    }
-
-    #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load_bf16(from) }
+    }
+}
+
+impl FromFloat for bf16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        Self::from_f32(x)
     }
 }
 
@@ -159,33 +174,35 @@ impl Element for f16 {
     }
 
     #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        Self::from_f32(x)
-    }
-
-    #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load_f16(from) }
     }
 }
 
+impl FromFloat for f16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        Self::from_f32(x)
+    }
+}
+
+/// # Safety
+/// `from` is valid for [`LANES`] elements.
+#[inline(always)]
+unsafe fn widened<E: Element>(from: *const E) -> [f32; LANES] {
+    let mut v = [0.0; LANES];
+    for (lane, x) in v.iter_mut().enumerate() {
+        // SAFETY: the caller promised `LANES` elements.
+        *x = unsafe { from.add(lane).read() }.to_f32();
+    }
+    v
+}
+
 /// Plain arrays.
 pub(super) struct Portable;
 
 // === impl Portable ===
-
-impl Portable {
-    #[inline(always)]
-    unsafe fn load<E: Element>(from: *const E) -> [f32; LANES] {
-        let mut v = [0.0; LANES];
-        for (lane, x) in v.iter_mut().enumerate() {
-            // SAFETY: the caller promised `LANES` elements.
-            *x = unsafe { from.add(lane).read() }.to_f32();
-        }
-        v
-    }
-}
 
 impl Simd for Portable {
     type V = [f32; LANES];
@@ -200,19 +217,19 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_f32(from: *const f32) -> Self::V {
         // SAFETY: the caller's promise.
-        unsafe { Self::load(from) }
+        unsafe { widened(from) }
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self::V {
         // SAFETY: the caller's promise.
-        unsafe { Self::load(from) }
+        unsafe { widened(from) }
     }
 
     #[inline(always)]
     unsafe fn load_f16(from: *const f16) -> Self::V {
         // SAFETY: the caller's promise.
-        unsafe { Self::load(from) }
+        unsafe { widened(from) }
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Numbers of one floating-point type, row after row: what training leaves behind.
 
 use super::{StoredMatrix, WeightFormat};
-use crate::weights::{Tensor, WeightDtype};
+use crate::weights::Tensor;
 
 /// What the tensor is called after its matrix.
 pub(crate) const WEIGHT: &str = "weight";
@@ -19,8 +19,7 @@ pub(crate) static FORMAT: WeightFormat = WeightFormat {
 /// The matrix, if it is of this format.
 pub(crate) fn of<'a>(matrix: &StoredMatrix<'a>) -> Option<Tensor<'a>> {
     let (_, stored) = matrix.parts.first().filter(|_| *matrix.format == FORMAT)?;
-    let dtype = WeightDtype::parse(stored.dtype)?;
-    Some(Tensor { dtype, rows: matrix.rows, cols: matrix.cols, data: stored.data })
+    stored.dense()
 }
 
 // === impl StoredMatrix ===

@@ -2,6 +2,7 @@ use half::{bf16, f16};
 use rstest::rstest;
 
 use super::*;
+use crate::backend::cpu::simd::FromFloat;
 use crate::sampler::philox::Philox;
 
 /// Numbers on [-1, 1).
@@ -10,6 +11,19 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
     (0..count as u32)
         .map(|i| generator.block([i, 0, 0, 0])[0] as i32 as f32 / 2f32.powi(31))
         .collect()
+}
+
+/// A type that says how one is widened, and no more.
+impl Element for i16 {
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+impl FromFloat for i16 {
+    fn from_f32(x: f32) -> Self {
+        (x * 4.0) as Self
+    }
 }
 
 fn product_of<E: Element>(isa: Isa, x: &[f32], w: &[E], k: usize) -> Vec<f32> {
@@ -22,7 +36,7 @@ fn product_of<E: Element>(isa: Isa, x: &[f32], w: &[E], k: usize) -> Vec<f32> {
     out
 }
 
-fn check_products<E: Element>(rows: usize, cols: usize, k: usize) {
+fn check_products<E: FromFloat>(rows: usize, cols: usize, k: usize) {
     let x = numbers(1, rows * k);
     let w: Vec<E> = numbers(2, cols * k).into_iter().map(E::from_f32).collect();
     let isas = Isa::available();
@@ -59,6 +73,7 @@ fn products_are_exact_and_equal_on_every_instruction_set(
     check_products::<f32>(rows, cols, k);
     check_products::<bf16>(rows, cols, k);
     check_products::<f16>(rows, cols, k);
+    check_products::<i16>(rows, cols, k);
 }
 
 #[test]
