@@ -96,10 +96,16 @@ impl Session {
     /// it: computed again, a near-tie might come out the other way. Where there are several choices,
     /// each with its own, they are computed again; the router drops the twins.
     ///
+    /// Work that ended with the tokens it came with needs neither a peer nor a place: its last worker was lost before
+    /// anybody heard of the end.
+    ///
     /// A peer that is busy says what the router needs to hear: computing the prompt here, too, would take the time of
     /// those that are let in.
     async fn run(mut self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
         let Node { engine, entrance, .. } = &self.node;
+        if engine.end_of(&self.work).is_some() {
+            return worker::local::generate(engine, self.work, self.deadline, &responses).await;
+        }
         let computes = self.peers.is_empty();
         let ask = Ask::to_generate(engine, &self.work, computes)
             .starting_by(self.start_by)

@@ -1,5 +1,6 @@
 //! The engine as others hold it: work in, events out, numbers at any time.
 
+mod ends;
 mod events;
 mod live;
 mod outbox;
@@ -19,8 +20,9 @@ use kv_cache::{
 use parking_lot::Mutex;
 use scheduler::batching::SequenceKey;
 use tokio::sync::{Notify, watch};
-use words::TenantSalt;
+use words::{FinishReason, Generation, TenantSalt};
 
+pub(crate) use self::ends::Ends;
 pub(crate) use self::events::Outbox;
 pub use self::events::{Event, EventStream, FilledPages, SequenceError};
 pub(crate) use self::events::{EventSender, event_channel};
@@ -185,6 +187,13 @@ impl EngineHandle {
         self.send(Command::Submit(Box::new(accepted)))
             .inspect_err(|_| exchange.live.remove(key))?;
         Ok(stream)
+    }
+
+    /// Why `work` has ended with the tokens that it came with, if it has: whoever generated the last of them may
+    /// have been lost before anybody heard of the end. Such work takes neither memory nor a step.
+    #[must_use]
+    pub fn end_of(&self, work: &Generation) -> Option<FinishReason> {
+        Ends::new(work, self.info()).reason_after(&work.generated)
     }
 
     /// The leading blocks of `context` that the prefix cache holds, pinned; never all of them, so

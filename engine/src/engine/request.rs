@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kv_cache::{BlockHandle, ChainHasher, Fence, TokenId};
+use kv_cache::{BlockHandle, ChainHasher, Fence};
 use words::{FinishReason, Generation, SampledToken};
 
-use crate::handle::{Event, EventSender, FilledPages, QueuePlace};
+use crate::handle::{Ends, Event, EventSender, FilledPages, QueuePlace};
 
 /// A submission's state, apart from its sequences.
 #[derive(Debug)]
@@ -24,18 +24,17 @@ pub(super) struct Request {
     pub(super) open_choices: usize,
     /// Prompt tokens before this index need no more scores.
     pub(super) scored: usize,
+    /// Where its sequences end.
+    pub(super) ends: Ends,
     deadline: Option<Instant>,
     /// Given up when it starts.
     place: Option<QueuePlace>,
-    /// Tokens that end a sequence.
-    stops: Vec<TokenId>,
-    context_tokens_max: usize,
     /// Blocks whose pages were announced in full.
     announced_blocks: usize,
 }
 
 /// What a request is made from.
-pub(super) struct Terms<'a> {
+pub(super) struct Terms {
     pub(super) work: Arc<Generation>,
     pub(super) events: EventSender,
     pub(super) hasher: ChainHasher,
@@ -44,32 +43,29 @@ pub(super) struct Terms<'a> {
     pub(super) prefill_only: bool,
     /// Its prompt was computed elsewhere.
     pub(super) resumed: bool,
-    pub(super) eos_token_ids: &'a [TokenId],
-    pub(super) context_tokens_max: usize,
+    pub(super) ends: Ends,
 }
 
 // === impl Request ===
 
 impl Request {
-    pub(super) fn new(terms: Terms<'_>) -> Self {
-        let Terms { work, events, hasher, place, deadline, prefill_only, resumed, .. } = terms;
-        let eos = if work.stop.ignore_eos { &[] } else { terms.eos_token_ids };
+    pub(super) fn new(terms: Terms) -> Self {
+        let Terms { work, events, hasher, place, deadline, prefill_only, resumed, ends } = terms;
         // Scores come before the first token, so whoever has tokens has had them.
         let scores = work.prompt_logprobs.is_some() && work.generated.is_empty() && !resumed;
         Self {
-            stops: [eos, &work.stop.stop_token_ids].concat(),
             // The first token of a prompt has no score.
             scored: if scores { 1 } else { work.prompt.len() },
             open_choices: work.choices.len(),
             paused: false,
             announced_blocks: 0,
             place: Some(place),
-            context_tokens_max: terms.context_tokens_max,
             work,
             events,
             hasher,
             prefill_only,
             resumed,
+            ends,
             deadline,
         }
     }
@@ -79,18 +75,6 @@ impl Request {
         self.scored < self.work.prompt.len()
     }
 
-    /// Whether another token is wanted after `count`, as long as nothing ended the sequence.
-    pub(super) fn wants_token(&self, count: usize) -> bool {
-        count < self.work.stop.max_tokens as usize
-    }
-
-    /// Tokens that may not come next.
-    ///
-    /// - `count`: tokens generated so far.
-    pub(super) fn banned(&self, count: usize) -> &[TokenId] {
-        if count < self.work.stop.min_tokens as usize { &self.stops } else { &[] }
-    }
-
     /// Whether the token after `count` others can be fed to the next step before the host has seen
     /// it: nothing but its number decides what that step does.
     pub(super) fn feeds_itself(&self, count: usize) -> bool {
@@ -98,21 +82,7 @@ impl Request {
         let counts_tokens = sampling.repetition_penalty != 1.0
             || sampling.frequency_penalty != 0.0
             || sampling.presence_penalty != 0.0;
-        !self.prefill_only && !counts_tokens && !self.is_full(count + 1)
-    }
-
-    fn is_full(&self, count: usize) -> bool {
-        let reaches_limit = self.work.prompt.len() + count >= self.context_tokens_max;
-        reaches_limit || !self.wants_token(count)
-    }
-
-    /// Why a sequence whose `count` tokens end with `last` has ended, if it has.
-    pub(super) fn finish_reason(&self, last: TokenId, count: usize) -> Option<FinishReason> {
-        let may_stop = count > self.work.stop.min_tokens as usize;
-        if may_stop && self.stops.contains(&last) {
-            return Some(FinishReason::Stop(last));
-        }
-        self.is_full(count).then_some(FinishReason::Length)
+        !self.prefill_only && !counts_tokens && !self.ends.is_full(count + 1)
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
@@ -132,7 +102,7 @@ impl Request {
 
     /// Sends a choice's token, its `count`th; says why the choice ends with it, if it does.
     pub(super) fn hear(&self, token: SampledToken, count: usize) -> Option<FinishReason> {
-        let reason = self.finish_reason(token.token, count);
+        let reason = self.ends.reason(token.token, count);
         self.events.send(Event::Token(token));
         reason
     }

@@ -10,7 +10,7 @@ use super::ordered::OrderedMap;
 use super::request::{Request, Terms};
 use crate::engine::sequence::Sequence;
 use crate::engine::stats::EngineStats;
-use crate::handle::{Accepted, Event, Exchange, Mode, SequenceError, Submission};
+use crate::handle::{Accepted, Ends, Event, Exchange, Mode, SequenceError, Submission};
 
 /// All requests and sequences. Every sequence has its request, every request a sequence.
 pub(super) struct Roster {
@@ -65,8 +65,7 @@ impl Roster {
             deadline,
             prefill_only: matches!(mode, Mode::Prefill),
             resumed: matches!(mode, Mode::Resume { .. }),
-            eos_token_ids: &info.eos_token_ids,
-            context_tokens_max: info.context_tokens_max as usize,
+            ends: Ends::new(&work, info),
         });
         self.requests.insert(number, request);
         let whole = |table| {
@@ -212,12 +211,14 @@ impl Roster {
         if let Some(request) = self.requests.remove(key.request) {
             let context = sequence.name(&request.hasher, &request.work.prompt, block_tokens);
             let context = context.expect("a prompt has tokens");
+            let ended_before = request.ends.reason_after(&sequence.output);
             let count = sequence.output.len() + 1;
             for &choice in &sequence.choices {
                 let token = first.iter().find(|token| token.choice == choice);
-                let reason = token.map_or(Some(FinishReason::Length), |first| {
-                    request.finish_reason(first.token, count)
-                });
+                let reason = match token {
+                    Some(first) => request.ends.reason(first.token, count),
+                    None => ended_before.or(Some(FinishReason::Length)),
+                };
                 let finished = reason.map(|reason| Event::Finished { choice, reason });
                 finished.into_iter().for_each(|event| request.events.send(event));
             }
@@ -274,14 +275,15 @@ impl Roster {
         let mut ended = 0;
         for key in self.keys_of(request) {
             let Some((request, sequence)) = self.pair_mut(key) else { continue };
-            let count = sequence.output.len();
-            let reason = match sequence.output.last() {
-                Some(&last) => request.finish_reason(last, count),
-                None if request.resumed => Some(FinishReason::Length),
-                None => None,
-            };
-            let Some(reason) = reason.filter(|_| !request.prefill_only) else { continue };
+            let nothing_wanted = request.resumed && sequence.output.is_empty();
+            let reason = request.ends.reason_after(&sequence.output);
+            let reason = reason.or(nothing_wanted.then_some(FinishReason::Length));
+            let Some(reason) = reason else { continue };
             request.start(sequence.table.tokens());
+            if request.prefill_only {
+                self.hand_over(key, Vec::new());
+                return 1;
+            }
             let told_before = request.resumed;
             for choice in sequence.choices.clone() {
                 let reason = (!told_before).then_some(reason);

@@ -130,7 +130,7 @@ impl<'a> Step<'a> {
         });
         self.add_scores(request, sequence.key.request, start..end, first_row);
         let completes = end == sequence.context_tokens(prompt);
-        let sample = (completes && request.wants_token(sequence.generated_tokens()))
+        let sample = (completes && request.ends.wants_token(sequence.generated_tokens()))
             .then(|| self.add_samples(request, sequence, first_row + tokens - 1));
         if request.prefill_only {
             self.announced.push(Announced { request, sequence, last_chunk: completes });
@@ -168,7 +168,7 @@ impl<'a> Step<'a> {
                 index: sequence.generated_tokens() as u32,
                 prompt: &request.work.prompt,
                 output: &sequence.output,
-                banned: request.banned(sequence.generated_tokens()),
+                banned: request.ends.banned(sequence.generated_tokens()),
             });
         }
         first

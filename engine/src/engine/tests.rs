@@ -1,6 +1,7 @@
 //! The loop over a scripted model: every batch is checked against the tokens it stands for.
 
 mod driven;
+mod ends;
 mod readers;
 mod script;
 mod transcript;
@@ -219,37 +220,6 @@ async fn choices_share_the_prompt_and_nothing_else() {
     bench.settle().await;
 }
 
-#[rstest]
-#[case::max_tokens_one(|stop: &mut StopRules| stop.max_tokens = 1)]
-#[case::nothing_at_all(|stop: &mut StopRules| stop.max_tokens = 0)]
-#[case::eos(|stop: &mut StopRules| stop.ignore_eos = false)]
-#[case::stop_tokens(|stop: &mut StopRules| stop.stop_token_ids = (1..20).collect())]
-#[case::not_before_min_tokens(|stop: &mut StopRules| {
-    stop.stop_token_ids = (1..20).collect();
-    stop.min_tokens = 7;
-})]
-#[tokio::test]
-async fn sequences_end_where_the_rules_say(#[case] set: fn(&mut StopRules)) {
-    let bench = Bench::new(Sizes::default());
-    let mut work = work(&some_prompt(6), 150);
-    set(&mut work.stop);
-    let work = Arc::new(work);
-    let transcript = bench.generate(&work).await;
-    assert_eq!(transcript.answers, expected(&work));
-    let tokens = &transcript.answers[&0].0;
-    assert!(tokens.len() >= work.stop.min_tokens.min(work.stop.max_tokens) as usize);
-    bench.settle().await;
-}
-
-#[tokio::test]
-async fn a_sequence_ends_where_memory_does() {
-    let bench = Bench::new(Sizes { blocks: 5, ..Sizes::default() });
-    let transcript = bench.generate(&Arc::new(work(&some_prompt(6), 1000))).await;
-    let (tokens, reason) = &transcript.answers[&0];
-    assert_eq!((tokens.len(), *reason), (14, FinishReason::Length));
-    bench.settle().await;
-}
-
 #[tokio::test]
 async fn prompt_scores_come_once_and_in_order_whatever_the_cache_holds() {
     let bench = Bench::new(Sizes::default());
@@ -292,23 +262,6 @@ async fn output_is_cached_too() {
     let second = bench.generate(&Arc::new(work(&next_turn, 2))).await;
     // The last token of the first turn was never written.
     assert_eq!(second.cached_tokens, Some(36));
-    bench.settle().await;
-}
-
-#[tokio::test]
-async fn generated_tokens_are_gone_on_from() {
-    let bench = Bench::new(Sizes::default());
-    let mut whole = work(&some_prompt(9), 25);
-    whole.stop.ignore_eos = false;
-    let (tokens, reason) = expected(&whole)[&0].clone();
-    for done in 1..=tokens.len() {
-        let rest = Generation { generated: tokens[..done].into(), ..whole.clone() };
-        let transcript = bench.generate(&Arc::new(rest)).await;
-        assert_eq!(transcript.answers[&0], (tokens[done..].to_vec(), reason), "after {done}");
-        assert!(
-            transcript.indices.iter().eq(&(done as u32..tokens.len() as u32).collect::<Vec<_>>())
-        );
-    }
     bench.settle().await;
 }
 

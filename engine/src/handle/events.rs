@@ -39,15 +39,16 @@ pub enum Event {
     Token(SampledToken),
     /// The prompt is computed ([`super::Mode::Prefill`] only).
     Prefilled {
-        /// The blocks of the whole context; they stay until this is dropped.
+        /// The blocks of the whole context; they stay until this is dropped. None where the work had ended with
+        /// the tokens that it came with: nobody needs them.
         table: BlockTable,
         /// The first token of each choice, in the order of the request's choices; none where the
-        /// request asked for none.
+        /// request asked for none, or for no more than it came with.
         first: Vec<SampledToken>,
         /// The name of the tokens that the blocks hold KV of.
         context: BlockHash,
     },
-    /// A choice has ended; in [`super::Mode::Prefill`], with its first token.
+    /// A choice has ended; in [`super::Mode::Prefill`], with its first token or without one.
     Finished {
         /// Which.
         choice: u32,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kv_cache::BlockTable;
 use words::{Generation, SampledToken};
 
-use super::EngineInfo;
+use super::{Ends, EngineInfo};
 
 /// One request's work on this engine.
 #[derive(Debug)]
@@ -67,10 +67,13 @@ impl Submission {
     /// Checks it against itself and the model.
     pub(crate) fn validate(&self, info: &EngineInfo) -> Result<(), SubmitError> {
         self.validate_work(info)?;
+        let ends = Ends::new(&self.work, info);
+        let generated = &self.work.generated;
+        let wants_more =
+            ends.wants_token(generated.len()) && ends.reason_after(generated).is_none();
         if let Mode::Resume { table, first } = &self.mode {
-            self.validate_hand_off(info, table, first)?;
+            self.validate_hand_off(info, table, first, wants_more)?;
         }
-        let wants_more = (self.work.generated.len() as u32) < self.work.stop.max_tokens;
         let tokens = self.work.context_tokens() + usize::from(wants_more);
         let tokens_max = info.context_tokens_max as usize;
         if tokens > tokens_max {
@@ -102,6 +105,7 @@ impl Submission {
         info: &EngineInfo,
         table: &BlockTable,
         first: &[SampledToken],
+        wants_more: bool,
     ) -> Result<(), SubmitError> {
         let work = &self.work;
         require(table.tokens() == work.context_tokens(), || {
@@ -111,8 +115,7 @@ impl Submission {
         require(slots >= table.tokens(), || {
             format!("{} tokens in blocks with {slots} slots", table.tokens())
         })?;
-        let wanted = work.stop.max_tokens as usize > work.generated.len();
-        let expected: &[u32] = if wanted { &work.choices } else { &[] };
+        let expected: &[u32] = if wants_more { &work.choices } else { &[] };
         let given: Vec<u32> = first.iter().map(|token| token.choice).collect();
         require(given == expected, || {
             format!("first tokens of choices {given:?} for {expected:?}")

@@ -1,5 +1,6 @@
 //! Two decode workers, a prefill worker and a dispatcher that knows them by their hops.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ use crate::hop::{Damage, Hop};
 
 const MODEL: &str = "tested";
 const NAMESPACE: &str = "tests";
+pub(crate) const EOS: u32 = 2;
 const VOCAB: u32 = 97;
 const CONFIG: &str = r#"{
     "architectures": ["Qwen3ForCausalLM"],
@@ -55,11 +57,15 @@ const CONFIG: &str = r#"{
 const PLACER: LeastLoad = LeastLoad { handoff: HandoffPolicy::Always };
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a request brings: its tokens, and why it ended.
+/// What a request brings, choice by choice.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Answer {
-    tokens: Vec<SampledToken>,
-    finished: Option<FinishReason>,
+pub(crate) struct Answer(pub(crate) BTreeMap<u32, Spoken>);
+
+/// What a choice brings: its tokens, and why it ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Spoken {
+    pub(crate) tokens: Vec<SampledToken>,
+    pub(crate) finished: Option<FinishReason>,
 }
 
 /// All of it, in this process.
@@ -121,6 +127,21 @@ fn engine(folder: &Path) -> EngineConfig {
     }
 }
 
+// === impl Answer ===
+
+impl Answer {
+    fn hear(&mut self, token: SampledToken) {
+        let choice = self.0.entry(token.choice).or_default();
+        assert_eq!(choice.finished, None, "{token:?} comes behind the end");
+        choice.tokens.push(token);
+    }
+
+    fn end(&mut self, choice: u32, reason: FinishReason) {
+        let before = self.0.entry(choice).or_default().finished.replace(reason);
+        assert_eq!(before, None, "choice {choice} ends twice");
+    }
+}
+
 // === impl House ===
 
 impl House {
@@ -169,8 +190,8 @@ impl House {
         let mut answer = Answer::default();
         while let Some(event) = events.recv().await {
             match event {
-                Event::Token(token) => answer.tokens.push(token),
-                Event::Finished { reason, .. } => answer.finished = Some(reason),
+                Event::Token(token) => answer.hear(token),
+                Event::Finished { choice, reason } => answer.end(choice, reason),
                 Event::Failed(error) => panic!("{error}"),
                 _ => {}
             }
@@ -205,8 +226,10 @@ impl House {
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {
             match event? {
-                GenerationEvent::Tokens(tokens) => answer.tokens.extend(tokens),
-                GenerationEvent::Finished { reason, .. } => answer.finished = Some(reason),
+                GenerationEvent::Tokens(tokens) => {
+                    tokens.into_iter().for_each(|token| answer.hear(token));
+                }
+                GenerationEvent::Finished { choice, reason } => answer.end(choice, reason),
                 GenerationEvent::Started(_) | GenerationEvent::PromptLogprobs(_) => {}
             }
         }

@@ -13,9 +13,11 @@ use cluster::ErrorCode;
 use kv_transfer::transport::Faults;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use rstest::rstest;
+use words::{FinishReason, Generation};
 
 use self::hop::{Harm, Place, Plan};
-use self::house::{House, some_work};
+use self::house::{Answer, EOS, House, some_work};
 
 /// Requests that are damaged.
 const ROUNDS: usize = 200;
@@ -61,6 +63,69 @@ async fn a_damaged_message_never_makes_a_wrong_answer() {
     }
     assert!(house.damage.hits() > ROUNDS / 2, "{} of {ROUNDS} were damaged", house.damage.hits());
     assert_eq!(failed, 0, "requests that no retry saved");
+    house.end().await;
+}
+
+/// Where the first choice of a request ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// With all tokens that were wanted.
+    Length,
+    /// With its token of this number, counted from 1.
+    Stop(usize),
+    /// With the model's own end.
+    Eos,
+}
+
+// === impl End ===
+
+impl End {
+    /// Has `work`, which comes to `answer`, end there; why it will.
+    fn set(self, work: &mut Generation, answer: &Answer) -> FinishReason {
+        match self {
+            Self::Length => {
+                work.stop.ignore_eos = true;
+                FinishReason::Length
+            }
+            Self::Stop(count) => {
+                let token = answer.0[&0].tokens[count - 1].token;
+                work.stop.stop_token_ids = vec![token];
+                FinishReason::Stop(token)
+            }
+            Self::Eos => {
+                work.sampling.logit_bias.push((EOS, 100.0));
+                work.stop.min_tokens = 2;
+                FinishReason::Stop(EOS)
+            }
+        }
+    }
+}
+
+/// What was told before is not told again, nothing follows an end, and nobody waits for one in vain.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_the_same_wherever_it_was_cut(
+    #[values(End::Length, End::Stop(3), End::Stop(5), End::Eos)] end: End,
+    #[values(1, 3)] choices: u32,
+    #[values(Place::GenerateAnswer, Place::PrefillAnswer)] place: Place,
+) {
+    let house = House::start().await;
+    let mut work = some_work(0, &mut ChaCha8Rng::seed_from_u64(1));
+    work.choices = (0..choices).collect();
+    work.stop.stop_token_ids.clear();
+    let endless = house.reference(&work).await;
+    let reason = end.set(&mut work, &endless);
+    let want = house.reference(&work).await;
+    assert_eq!(want.0[&0].finished, Some(reason), "{want:?}");
+    for skip in 0.. {
+        let hits = house.damage.hits();
+        house.damage.plan(Plan { place, skip, harm: Harm::Cut });
+        let answer = house.answer(&work).await.expect("an answer from another worker");
+        assert_eq!(answer, want, "cut behind {skip} messages");
+        if house.damage.hits() == hits {
+            break;
+        }
+    }
     house.end().await;
 }
 

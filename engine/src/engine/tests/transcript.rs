@@ -104,15 +104,18 @@ fn answer(work: &Generation, choice: u32) -> (Vec<TokenId>, FinishReason) {
     let eos: &[TokenId] = if work.stop.ignore_eos { &[] } else { &[EOS] };
     let stops = [eos, &work.stop.stop_token_ids].concat();
     let mut output = work.generated.to_vec();
-    while output.len() < work.stop.max_tokens as usize {
-        let context = [&work.prompt[..], &output].concat();
-        let may_stop = output.len() >= work.stop.min_tokens as usize;
-        let banned = if may_stop { &[] } else { &stops[..] };
-        let token = next_token(&context, work.sampling.seed, choice, banned);
-        output.push(token);
-        if may_stop && stops.contains(&token) {
-            return (output.split_off(work.generated.len()), FinishReason::Stop(token));
+    let min_tokens = work.stop.min_tokens as usize;
+    let reason = loop {
+        let last = output.last().filter(|last| stops.contains(last));
+        if let Some(&stop) = last.filter(|_| output.len() > min_tokens) {
+            break FinishReason::Stop(stop);
         }
-    }
-    (output.split_off(work.generated.len()), FinishReason::Length)
+        if output.len() >= work.stop.max_tokens as usize {
+            break FinishReason::Length;
+        }
+        let context = [&work.prompt[..], &output].concat();
+        let banned = if output.len() < min_tokens { &stops[..] } else { &[] };
+        output.push(next_token(&context, work.sampling.seed, choice, banned));
+    };
+    (output.split_off(work.generated.len()), reason)
 }
