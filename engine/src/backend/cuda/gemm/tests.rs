@@ -15,10 +15,9 @@ use crate::backend::cuda::testing::Gpu;
 fn products_equal_those_of_the_host() {
     let gpu = Gpu::open();
     let cache = tempfile::tempdir().unwrap();
-    // What is only ever recorded is the library's favourite.
-    let favourites = Matmul::new(&gpu.device, None).unwrap();
-    let chosen = Matmul::new(&gpu.device, Some(cache.path())).unwrap();
-    for (matmul, is_only_recorded) in [(&favourites, true), (&chosen, false)] {
+    let forgetful = Matmul::new(&gpu.device, None).unwrap();
+    let keeping = Matmul::new(&gpu.device, Some(cache.path())).unwrap();
+    for matmul in [&forgetful, &keeping] {
         // The last ones are of vocabularies: no row of logits but the first is aligned.
         for (rows, outputs, inputs, apart) in [
             (1, 64, 128, 8),
@@ -38,9 +37,9 @@ fn products_equal_those_of_the_host() {
                     continue;
                 }
                 let case = Case::new(&gpu, (rows, outputs, inputs, apart), has_bias, out_element);
-                if !is_only_recorded {
-                    case.check(&gpu, |product| matmul.run(&gpu.stream, product).unwrap());
-                }
+                // As in a step: the library loads what it needs when it runs the first time, which it
+                // couldn't while that is recorded.
+                case.check(&gpu, |product| matmul.run(&gpu.stream, product).unwrap());
                 case.check(&gpu, |product| {
                     let graph = gpu.stream.capture(|| matmul.run(&gpu.stream, product)).unwrap();
                     graph.launch(&gpu.stream).unwrap();
@@ -214,15 +213,13 @@ fn check_many_rows(gpu: &Gpu, shape: TiledShape, rows: usize, run: impl FnOnce(&
 fn products_of_llama_are_near_the_memorys_rate() {
     let gpu = Gpu::open();
     let cache = tempfile::tempdir().unwrap();
-    // What is only ever recorded is the library's favourite.
-    let favourites = Matmul::new(&gpu.device, None).unwrap();
     let tuned = Matmul::new(&gpu.device, Some(cache.path())).unwrap();
     let x = gpu.memory(8192 * 14336 * 2);
     let out = gpu.memory(8192 * 28672 * 2);
     let weights = gpu.memory(4 * 28672 * 4096 * 2);
     gpu.random(x.all(), 1, (0.0, 1.0));
     gpu.random(weights.all(), 2, (0.0, 0.03));
-    println!("us: favourite, chosen (time to choose, ms)");
+    println!("us (time to choose, ms)");
     for (outputs, inputs) in [(4096, 4096), (6144, 4096), (28672, 4096), (4096, 14336)] {
         for rows in [1, 16, 64, 256, 1024, 2048, 8192] {
             let bytes = outputs * inputs * 2;
@@ -245,23 +242,21 @@ fn products_of_llama_are_near_the_memorys_rate() {
             gpu.stream.synchronize().unwrap();
             let choosing_ms = start.elapsed().as_secs_f64() * 1e3;
             let runs = if rows > 1000 { 4 } else { 24 };
-            let time = |matmul: &Matmul| {
-                let all = || (0..runs).try_for_each(|copy| matmul.run(&gpu.stream, &product(copy)));
-                let graph = gpu.stream.capture(all).unwrap();
-                graph.launch(&gpu.stream).unwrap();
-                let times =
-                    (0..3).map(|_| gpu.stream.time_us(|| graph.launch(&gpu.stream)).unwrap());
-                times.fold(f32::INFINITY, f32::min) / runs as f32
-            };
-            let [favourite, chosen] = [&favourites, &tuned].map(time);
+            let all = || (0..runs).try_for_each(|copy| tuned.run(&gpu.stream, &product(copy)));
+            let graph = gpu.stream.capture(all).unwrap();
+            graph.launch(&gpu.stream).unwrap();
+            let times = (0..3).map(|_| gpu.stream.time_us(|| graph.launch(&gpu.stream)).unwrap());
+            let chosen = times.fold(f32::INFINITY, f32::min) / runs as f32;
+            let gb_per_s = bytes as f32 / chosen / 1e3;
             let flops = 2.0 * (rows * outputs * inputs) as f32;
             println!(
-                "{rows:5} x {outputs:5} x {inputs:5}: {favourite:7.1} {chosen:7.1} \
-                 ({choosing_ms:4.1})  {:5.0} GB/s of weights, {:4.0} TFLOP/s",
-                bytes as f32 / chosen / 1e3,
+                "{rows:5} x {outputs:5} x {inputs:5}: {chosen:7.1} ({choosing_ms:4.1})  \
+                 {gb_per_s:5.0} GB/s of weights, {:4.0} TFLOP/s",
                 flops / chosen / 1e6
             );
-            assert!(chosen < 1.1 * favourite + 1.0, "the choice is no worse than the favourite");
+            // The slowest memory of a GPU with tensor cores for these has 600 GB/s, and small weights
+            // stay in its cache.
+            assert!(rows > 16 || gb_per_s > 300.0, "{gb_per_s:.0} GB/s of weights, {rows} rows");
         }
     }
     let again = Matmul::new(&gpu.device, Some(cache.path())).unwrap();
