@@ -1,4 +1,4 @@
-//! The verbs of the project: `cargo xtask up`, `test`, `sim`, `chaos`, `fuzz`, `check` and `bench`.
+//! The verbs of the project: `cargo xtask up`, `test`, `check`, `bench`, and whatever else `cargo xtask help` lists.
 //!
 //! They need nothing but cargo and a C linker: what else is missing, they install and say so. CI
 //! runs exactly these.
