@@ -6,6 +6,9 @@ use scheduler::{ClusterSnapshot, Refusal};
 use words::Fingerprint;
 
 use super::EditionReadiness;
+use difference::Difference;
+
+mod difference;
 
 /// Keeps new requests on one edition at a time.
 pub(super) struct Rollout {
@@ -81,11 +84,12 @@ impl Rollout {
             (None, Some(wanted)) if !editions.is_empty() => {
                 Some(format!("no worker has the weights asked for, {wanted}"))
             }
-            (Some(chosen), _) if editions.len() > 1 => Some(format!(
-                "workers have {} different weights: new requests go to {}",
-                editions.len(),
-                chosen.fingerprint
-            )),
+            (Some(chosen), _) if editions.len() > 1 => {
+                let of = |it: &EditionReadiness| (it.weights.clone(), it.kv_layout.clone());
+                let difference = Difference::among(editions.iter().map(of));
+                let (name, advice) = (&chosen.fingerprint, difference.advice());
+                Some(format!("workers have {difference}: new requests go to {name}{advice}"))
+            }
             _ => None,
         }
     }
@@ -103,10 +107,15 @@ impl State {
         }
         if editions.len() > 1 && (moved || told != editions.len()) {
             let there: Vec<String> = editions.iter().map(describe).collect();
+            let of = |it: &Edition<'_>| {
+                (it.fingerprint.weights.clone(), it.fingerprint.kv_layout.to_string())
+            };
+            let difference = Difference::among(editions.iter().map(of));
             tracing::warn!(
                 to = chosen.name(),
                 editions = there.join(", "),
-                "workers of one model have different weights: new requests go to one of them"
+                "workers of one model have {difference}: new requests go to one of them{}",
+                difference.advice()
             );
         } else if told > 1 && editions.len() == 1 {
             tracing::info!(fingerprint = chosen.name(), "all workers compute alike again");

@@ -140,9 +140,10 @@ pub(crate) fn add_route(headers: &mut HeaderMap, stream: &TextStream) {
     add(CACHED_TOKENS, &stream.usage().cached_tokens.to_string());
 }
 
-/// Whether the client asks why.
+/// Whether the client asks why: it says 1, true or yes.
 pub(crate) fn asks_why(headers: &HeaderMap) -> bool {
-    headers.contains_key(EXPLAIN)
+    let said = headers.get(EXPLAIN).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ["1", "true", "yes"].iter().any(|yes| said.trim().eq_ignore_ascii_case(yes))
 }
 
 /// Says why, where that was asked.

@@ -87,12 +87,20 @@ async fn workers_are_named_to_those_only_who_debug() {
 
 #[tokio::test]
 async fn why_a_request_went_there_is_told_to_those_only_who_debug_and_ask() {
-    for (debug, asked) in [(false, true), (true, false), (true, true)] {
+    for (debug, says_so, asked) in [
+        (false, Some("1"), true),
+        (true, None, false),
+        (true, Some("0"), false),
+        (true, Some("false"), false),
+        (true, Some("1"), true),
+        (true, Some("True"), true),
+        (true, Some("yes"), true),
+    ] {
         let router =
             TestRouter::configured(vec![says("x")], |config| config.debug_headers = debug).await;
         let mut request = router.client.post(router.at(CHAT)).json(&chat(json!({})));
-        if asked {
-            request = request.header("x-baton-explain", "1");
+        if let Some(value) = says_so {
+            request = request.header("x-baton-explain", value);
         }
         let answer = Answer::read(request.send().await.unwrap()).await;
         let told = answer.headers.get("x-baton-placement").map(|told| told.to_str().unwrap());
