@@ -5,7 +5,6 @@
 //! decode rows alone are recorded as CUDA graphs, one for each padded size.
 
 mod attention;
-mod choosing;
 mod compile;
 mod driver;
 mod gemm;
@@ -17,7 +16,6 @@ mod options;
 mod rows;
 mod sampling;
 mod step;
-mod tensor;
 mod weights;
 
 #[cfg(test)]
@@ -56,7 +54,7 @@ pub use self::libraries::CudaUnavailable;
 pub use self::options::CudaOptions;
 pub use self::step::batch::CudaBatch;
 pub use self::step::partition::{PartitionSeat, SmPartition, SmSplit};
-pub use self::tensor::{CudaBuffer, CudaMatrix, CudaVector};
+pub use self::weights::tensor::{CudaBuffer, CudaMatrix, CudaVector};
 
 /// Recordings that are kept; all are made again when there are more. A recording takes some 100 KB of
 /// device memory; a model in use has a few dozen shapes, each on up to five streams.

@@ -17,7 +17,7 @@ use super::driver::element::ElementType;
 use super::kv::CudaKv;
 use super::options::CudaOptions;
 use super::step::batch::{self, Chunk, CudaBatch, DecodeRows, KeptRows, PrefillRows};
-use super::tensor::CudaBuffer;
+use super::weights::tensor::CudaBuffer;
 use crate::config::HeadShape;
 use crate::error::EngineError;
 use kv_cache::KvRegion as _;

@@ -3,6 +3,7 @@
 //! What [`crate::sampler`] computes, from the same numbers: a step's requests go up in one copy,
 //! tokens stay on the device for the next step, and results are written to pinned memory.
 
+mod choosing;
 mod request;
 
 use std::ops::Range;

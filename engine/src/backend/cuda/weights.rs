@@ -1,7 +1,8 @@
-//! Weights on the device, and how they come there.
+//! Weights and activations on the device, and how weights come there.
 
 pub(crate) mod load;
 pub(super) mod random;
+pub(super) mod tensor;
 pub(super) mod upload;
 
 #[cfg(test)]

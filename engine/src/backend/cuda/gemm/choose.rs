@@ -9,7 +9,7 @@ use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::device::Stream;
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::options::CudaOptions;
-use crate::backend::cuda::tensor::{CudaBuffer, CudaMatrix, CudaVector};
+use crate::backend::cuda::weights::tensor::{CudaBuffer, CudaMatrix, CudaVector};
 use crate::config::ModelConfig;
 use crate::error::EngineError;
 

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use kv_cache::{KvCodec, KvLayout};
 
 use super::random::RandomFill;
+use super::tensor::CudaBuffer;
 use super::upload::Uploader;
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::compile::Compiler;
@@ -13,7 +14,6 @@ use crate::backend::cuda::driver::address::Span;
 use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::memory::DeviceMemory;
-use crate::backend::cuda::tensor::CudaBuffer;
 use crate::backend::rope::Rope;
 use crate::config::ModelConfig;
 use crate::error::EngineError;

@@ -2,10 +2,10 @@
 
 use words::TokenLogprob;
 
-use super::CudaBackend;
-use super::sampling::Pending;
-use super::tensor::CudaBuffer;
+use super::Pending;
 use crate::backend::Choosing;
+use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::weights::tensor::CudaBuffer;
 use crate::batch::{SampleRow, Sampled, ScoreRow};
 use crate::error::{EngineError, LogitsFault};
 
