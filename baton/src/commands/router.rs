@@ -138,6 +138,11 @@ impl BoundRouter {
         }
     }
 
+    /// Whether the model has a chat template.
+    pub(crate) fn chats(&self) -> bool {
+        self.config.gateway.models.all().iter().any(|model| model.template.is_some())
+    }
+
     /// Takes SIGHUPs for the wish to have the API keys read again.
     pub(crate) fn obeying_hangups(mut self, hangups: watch::Receiver<u64>) -> Self {
         self.config.hangups = Some(hangups);

@@ -138,7 +138,7 @@ impl House {
             progress,
             also_left.cancelled_owned(),
         );
-        let welcome = welcome(settings, model, ports)?;
+        let welcome = welcome(settings, model, ports, router.chats())?;
         let welcome = welcome.say(&membership, workers);
         let router = async {
             let leave = async {
@@ -195,13 +195,14 @@ fn worker_config(
 }
 
 /// What there is to say once all of it serves.
-fn welcome(settings: &Settings, model: &LocalModel, ports: Ports) -> Result<Welcome> {
+fn welcome(settings: &Settings, model: &LocalModel, ports: Ports, chats: bool) -> Result<Welcome> {
     Ok(Welcome {
         model: model.name.clone(),
         device: device(&settings.engine(Role::Decode, model)?.model),
         ports,
         door: settings.door()?,
         admin_tls: settings.has_admin_tls(),
+        chats,
         program: welcome::program(),
     })
 }

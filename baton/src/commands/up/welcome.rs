@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use cluster::{Membership as _, MemoryMembership};
 use console::style;
-use serde_json::json;
+use serde_json::{Value, json};
 use words::{Capacity, Role};
 
 use crate::ports::Ports;
@@ -29,6 +29,8 @@ pub(super) struct Welcome {
     pub(super) door: Door,
     /// Whether metrics are served in TLS.
     pub(super) admin_tls: bool,
+    /// Whether the model takes conversations, and not only text to go on with.
+    pub(super) chats: bool,
     /// This program, as it is called in a shell.
     pub(super) program: String,
 }
@@ -82,7 +84,7 @@ impl Welcome {
 
     /// Commands that work as they are printed.
     fn hints(&self, base: &str) -> String {
-        let Self { model, door, program, .. } = self;
+        let Self { door, program, .. } = self;
         let dim = |text: &str| style(text.to_owned()).dim();
         let (mut chat, mut curl) =
             (format!("{program} chat --url {base}/v1"), "curl -N".to_owned());
@@ -91,26 +93,37 @@ impl Welcome {
             chat += &format!(" --ca {ca}");
             curl += &format!(" --cacert {ca}");
         }
-        let body = json!({
-            "model": model,
-            "stream": true,
-            "messages": [{"role": "user", "content": "What is a KV cache?"}],
-        });
+        let (path, body) = self.example();
         let body = quoted(&body.to_string());
-        curl +=
-            &format!(" {base}/v1/chat/completions -H 'content-type: application/json' \\\n    ");
+        curl += &format!(" {base}{path} -H 'content-type: application/json' \\\n    ");
         let mut text = format!("\n{}\n", dim("Try, in another terminal:"));
         if let Some(keys) = &door.keys {
             let note = dim(&format!("# in the place of KEY: {keys}"));
             text += &format!("  export BATON_API_KEY=KEY    {note}\n");
             curl += "-H \"authorization: Bearer $BATON_API_KEY\" ";
         }
-        text += &format!("  {chat}\n  {curl}-d {body}\n");
+        if self.chats {
+            text += &format!("  {chat}\n");
+        }
+        text += &format!("  {curl}-d {body}\n");
         if door.hosts.is_some() && door.ca.is_none() {
             let note = "# add --ca FILE, or --cacert FILE for curl, if this system does not trust the certificate";
             text += &format!("  {}\n", dim(note));
         }
         text + &format!("\n{}\n", dim("Ctrl-C leaves."))
+    }
+
+    /// What to ask, and where.
+    fn example(&self) -> (&'static str, Value) {
+        let model = &self.model;
+        if self.chats {
+            let messages = json!([{"role": "user", "content": "What is a KV cache?"}]);
+            let body = json!({"model": model, "stream": true, "messages": messages});
+            return ("/v1/chat/completions", body);
+        }
+        let prompt = "A KV cache is";
+        let body = json!({"model": model, "stream": true, "max_tokens": 64, "prompt": prompt});
+        ("/v1/completions", body)
     }
 
     fn base(&self, http: SocketAddr) -> String {

@@ -20,6 +20,7 @@ fn welcome(door: Door) -> Welcome {
         ports: Ports { http, ..Ports::default() },
         door,
         admin_tls: false,
+        chats: true,
         program: "baton".into(),
     }
 }
@@ -43,6 +44,15 @@ fn it_shows_what_runs_and_what_fits() {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
     assert!(!text.contains("BATON_API_KEY") && !text.contains("--ca"), "{text}");
+}
+
+#[test]
+fn a_model_without_a_template_is_shown_with_what_it_can() {
+    let welcome = Welcome { chats: false, ..welcome(Door::default()) };
+    let text = welcome.text(&capacity(2048), welcome.ports.http.unwrap());
+    assert!(!text.contains("baton chat") && !text.contains("chat/completions"), "{text}");
+    assert!(text.contains("curl -N http://127.0.0.1:8000/v1/completions "), "{text}");
+    assert!(text.contains("\"prompt\":\""), "{text}");
 }
 
 #[rstest]
