@@ -204,6 +204,16 @@ fn end_of_sequence_tokens(
 #[case::empty_architectures(json!({"architectures": []}), "architectures", "an empty list")]
 #[case::activation(json!({"hidden_act": "gelu"}), "hidden_act", "gelu")]
 #[case::quantized(json!({"quantization_config": {"bits": 4}}), "quantization_config", "not supported")]
+#[case::quantized_how(
+    json!({"quantization_config": {"quant_method": "awq"}}),
+    "quantization_config",
+    "checkpoints (awq) are not supported: want the unquantized one, in bf16"
+)]
+#[case::compressed(
+    json!({"compression_config": {"quant_method": "compressed-tensors"}}),
+    "compression_config",
+    "(compressed-tensors) are not supported"
+)]
 #[case::missing(json!({"hidden_size": null}), "hidden_size", "missing")]
 #[case::zero(json!({"num_hidden_layers": 0}), "num_hidden_layers", "above 0")]
 #[case::fraction(json!({"vocab_size": 9.5}), "vocab_size", "9.5")]

@@ -16,10 +16,14 @@ use crate::error::EngineError;
 /// All of them. A checkpoint has the first that knows its configuration.
 const FORMATS: &[&WeightFormat] = &[&dense::FORMAT];
 
+/// Where a `config.json` tells of a format other than dense: now, and in the first versions of
+/// compressed-tensors.
+const TOLD_IN: [&str; 2] = ["quantization_config", "compression_config"];
+
 /// How a checkpoint stores its matrices.
 pub struct WeightFormat {
     name: &'static str,
-    /// Whether it is what `quantization_config` tells of, or its absence.
+    /// Whether it is what one of [`TOLD_IN`] tells of, or their absence.
     is_told: fn(Option<&Fields>) -> Result<bool, FolderError>,
     /// Reads a matrix: of this format, or of another where the format leaves some so.
     pub(super) read: Read,
@@ -47,14 +51,29 @@ impl WeightFormat {
     /// # Errors
     /// [`FolderError`] names the field: of a format that isn't here, and of one that is told wrong.
     pub(crate) fn of(config: &Fields) -> Result<&'static Self, FolderError> {
-        let told = config.object("quantization_config")?;
+        let (field, told) = told(config)?;
         for format in FORMATS.iter().copied() {
             if (format.is_told)(told.as_ref())? {
                 return Ok(format);
             }
         }
-        Err(config.error("quantization_config", "quantized checkpoints are not supported"))
+        let method = told.map(|told| told.str("quant_method")).transpose()?.flatten();
+        let method = method.map_or_else(String::new, |method| format!(" ({method})"));
+        let reason = format!(
+            "quantized checkpoints{method} are not supported: want the unquantized one, in bf16, fp16 or fp32"
+        );
+        Err(config.error(field, reason))
     }
+}
+
+/// What a configuration tells of its format, and where.
+fn told(config: &Fields) -> Result<(&'static str, Option<Fields>), FolderError> {
+    for field in TOLD_IN {
+        if let Some(told) = config.object(field)? {
+            return Ok((field, Some(told)));
+        }
+    }
+    Ok((TOLD_IN[0], None))
 }
 
 impl PartialEq for WeightFormat {
