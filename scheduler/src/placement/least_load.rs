@@ -171,8 +171,8 @@ impl<'a> Decision<'a> {
         let local = PlacementReason::LocalPolicy;
         match (group.prefill.is_empty(), group.decode.is_empty(), self.policy) {
             (_, true, _) => self.local(group, &group.prefill, PlacementReason::DecodePoolEmpty),
-            (true, _, _) => self.local(group, &group.decode, PlacementReason::PrefillPoolEmpty),
             (_, _, HandoffPolicy::Never) => self.local(group, &group.decode, local),
+            (true, _, _) => self.local(group, &group.decode, PlacementReason::PrefillPoolEmpty),
             (_, _, HandoffPolicy::Always) => self.handoff(group, PlacementReason::HandoffPolicy),
             (_, _, HandoffPolicy::Auto) => self.cheaper(group),
         }

@@ -79,6 +79,7 @@ pub(super) mod table;
 )]
 // A pool that is missing or full.
 #[case::no_prefill_worker("d1 d2", 4_000, "always", "d1: prefill-pool-empty")]
+#[case::no_prefill_worker_wanted("d1 d2", 4_000, "never", "d1: local-policy")]
 #[case::no_decode_worker("p1 p2[queue=10]", 4_000, "never", "p1: decode-pool-empty")]
 #[case::a_draining_pool_is_empty("p1[draining] d1", 4_000, "auto", "d1: prefill-pool-empty")]
 #[case::a_silent_pool_is_empty("p1 d1[down]", 4_000, "auto", "p1: decode-pool-empty")]
@@ -242,7 +243,7 @@ fn a_backlog_shrinks_as_time_goes_by_but_a_silent_worker_does_not_look_idle() {
 #[test]
 fn a_load_beyond_all_numbers_is_a_load() {
     let claimed = format!("d1[run={0} wait={0}]", u32::MAX);
-    assert_eq!(decide(&format!("{claimed} d2"), 100, "never"), "d2: prefill-pool-empty");
+    assert_eq!(decide(&format!("{claimed} d2"), 100, "never"), "d2: local-policy");
 }
 
 #[test]
