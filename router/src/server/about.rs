@@ -94,7 +94,7 @@ const MISPLACED: &[&str] = &["/chat/completions", "/completions", "/models"];
 /// Paths in messages are cut to this.
 const PATH_BYTES_MAX: usize = 128;
 
-/// `GET /`: as a page for browsers, else as JSON.
+/// `GET /`, and of the base URL: as a page for browsers, else as JSON.
 pub(super) async fn about(headers: HeaderMap) -> Response {
     let accepts = headers.get(ACCEPT).map_or("", |accept| accept.to_str().unwrap_or_default());
     if accepts.contains("text/html") {
@@ -114,7 +114,11 @@ pub(super) fn unserved(method: &Method, path: &str) -> HttpError {
     let under = |known: &&str| {
         path.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    let hint = if MISPLACED.iter().any(|end| path.ends_with(end)) {
+    let ends_too_late =
+        path.ends_with('/') && served().any(|it| it.path == path.trim_end_matches('/'));
+    let hint = if ends_too_late {
+        "the slash at its end is too much"
+    } else if MISPLACED.iter().any(|end| path.ends_with(end)) {
         "the base URL that clients need is this server's address with /v1"
     } else if UNSERVED.iter().any(under) {
         "this server generates text"

@@ -30,6 +30,8 @@ pub fn app(gateway: Arc<Gateway>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), authenticate));
     let probes = Router::new()
         .route("/", get(about::about))
+        .route("/v1", get(about::about))
+        .route("/v1/", get(about::about))
         .route("/health", get(probes::health))
         .route("/ready", get(probes::ready_for_strangers));
     let layers = ServiceBuilder::new()

@@ -51,6 +51,21 @@ async fn known_paths_that_are_not_served_say_what_is(#[case] path: &str) {
     }
 }
 
+#[rstest]
+#[case("/v1/chat/completions/")]
+#[case("/v1/completions//")]
+#[case("/v1/models/")]
+#[case("/health/")]
+#[tokio::test]
+async fn a_slash_too_much_is_told(#[case] path: &str) {
+    let router = TestRouter::playing(vec![says("x")]).await;
+    let answer = router.post(path, &json!({})).await;
+    let error = answer.json()["error"].clone();
+    assert_eq!((answer.status, &error["code"]), (400, &json!("unsupported_endpoint")));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("is not served: the slash at its end is too much"), "{message}");
+}
+
 #[tokio::test]
 async fn other_paths_are_unknown_and_long_ones_are_cut() {
     let router = TestRouter::playing(vec![says("x")]).await;
@@ -70,10 +85,12 @@ async fn the_address_alone_says_what_this_is() {
         config.api_keys = vec!["sk-one".into()];
     })
     .await;
-    let answer = router.get("/").await;
-    assert_eq!((answer.status, &answer.json()["name"]), (200, &json!("baton")));
-    assert_eq!(answer.json()["version"], env!("CARGO_PKG_VERSION"));
-    assert!(answer.body.contains("/v1/chat/completions"));
+    for path in ["/", "/v1", "/v1/"] {
+        let answer = router.get(path).await;
+        assert_eq!((answer.status, &answer.json()["name"]), (200, &json!("baton")));
+        assert_eq!(answer.json()["version"], env!("CARGO_PKG_VERSION"));
+        assert!(answer.body.contains("/v1/chat/completions"));
+    }
     let request = router.client.get(router.at("/")).header("accept", "text/html,*/*;q=0.8");
     let page = Answer::read(request.send().await.unwrap()).await;
     assert!(page.header("content-type").starts_with("text/html"));
