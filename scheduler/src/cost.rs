@@ -23,13 +23,13 @@ const PREFILL_S_PER_TOKEN_PRIOR: f64 = 1.0 / prior::PREFILL_TOKENS_PER_S;
 /// A decode step over its batch size before anything was measured: the same model takes 4.9 ms for
 /// one sequence and 17.2 ms for 256, at a context of 1,120 tokens.
 const DECODE_STEP_PRIOR: AssumedLine =
-    AssumedLine { at_zero: prior::DECODE_STEP_S, per_unit: 4.8e-5, doubt: 4.0 };
+    AssumedLine { at_zero: prior::DECODE_STEP_S, per_unit: 4.8e-5, doubt: 4.0, scales: true };
 
 /// What a hand-off adds to a prompt before any was measured: two calls and a commit record, and the
 /// last layers' pages, which nothing is left to hide behind (128 KiB a token, an eighth of it not
 /// hidden, at 10 GB/s). Assumed, not measured.
 const HANDOFF_PRIOR: AssumedLine =
-    AssumedLine { at_zero: 3e-3, per_unit: 1.6e-6, doubt: 256.0 * 256.0 };
+    AssumedLine { at_zero: 3e-3, per_unit: 1.6e-6, doubt: 256.0 * 256.0, scales: false };
 
 /// What is known about the speed of one worker, or on average about a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -145,10 +145,13 @@ impl Estimates<'_> {
     }
 
     /// Seconds that handing over a prompt of `tokens` tokens adds to computing it.
+    ///
+    /// Where nothing is handed over any more, nobody tells what it costs now, and a pool may have been held up as a whole:
+    /// then both fade to what is assumed, and hand-offs are tried again.
     #[must_use]
     pub fn handoff_s(&self, tokens: u32) -> f64 {
         let at = tokens.into();
-        let pool = self.pool.handoff_s.at_or(at, &HANDOFF_PRIOR);
+        let pool = self.pool.handoff_s.blend(at, &HANDOFF_PRIOR, HANDOFF_PRIOR.at(at));
         self.own.handoff_s.blend(at, &HANDOFF_PRIOR, pool)
     }
 }

@@ -105,13 +105,15 @@ impl Checkpoint {
 
     fn from_files(dir: &Path, files: Vec<PathBuf>) -> Result<Self, EngineError> {
         let shards = files.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
-        let index = shards
-            .iter()
-            .enumerate()
-            .flat_map(|(number, shard)| {
-                shard.metadata.offset_keys().into_iter().map(move |name| (name, number))
-            })
-            .collect();
+        let mut index = BTreeMap::new();
+        for (number, shard) in shards.iter().enumerate() {
+            for name in shard.metadata.offset_keys() {
+                if let Some(other) = index.insert(name.clone(), number) {
+                    let reason = format!("is in {}, too", shards[other].file.display());
+                    return Err(EngineError::weights(&shard.file, &name, reason));
+                }
+            }
+        }
         Ok(Self { dir: dir.to_owned(), shards, index })
     }
 

@@ -100,6 +100,18 @@ fn tensors_come_out_of_several_files() {
     assert_eq!((file.to_str().unwrap(), &*tensor), ("", "c"), "the folder, since no file has it");
 }
 
+#[test]
+fn a_tensor_in_two_files_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "one.safetensors", &["a.weight", "b"]);
+    write(&dir, "two.safetensors", &["b"]);
+    let index = json!({"weight_map": {"a.weight": "one.safetensors", "b": "two.safetensors"}});
+    std::fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let (file, tensor, reason) = complaint(&dir, &vector("b", 2));
+    assert_eq!((file.to_str().unwrap(), &*tensor), ("two.safetensors", "b"));
+    assert!(reason.contains("one.safetensors, too"), "{reason}");
+}
+
 #[rstest]
 #[case::missing(vector("c", 2), "c", "is missing")]
 #[case::shape(matrix("a", 3, 2), "a.weight", "[2, 3] where the configuration says [3, 2]")]

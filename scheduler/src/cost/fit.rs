@@ -23,6 +23,8 @@ pub(super) struct AssumedLine {
     /// The variance of the observed positions, in squared units, from which on the evidence about
     /// the slope weighs more than this line's own.
     pub(super) doubt: f64,
+    /// Whether it is steeper where higher values were seen: with a slow worker, and not with one that was held up.
+    pub(super) scales: bool,
 }
 
 /// A running line through observed points: least squares, drawn towards an assumed slope.
@@ -124,8 +126,9 @@ impl LineFit {
     }
 
     fn at(&self, at: f64, prior: &AssumedLine) -> f64 {
-        // The assumed line is scaled to the speed that was seen; its slope is the first guess.
-        let guess = prior.per_unit * self.value.mean / prior.at(self.at.mean);
+        // The first guess is the assumed slope, scaled to the speed that was seen where that tells.
+        let scale = if prior.scales { self.value.mean / prior.at(self.at.mean) } else { 1.0 };
+        let guess = prior.per_unit * scale;
         let slope = (self.covariance + prior.doubt * guess) / (self.variance + prior.doubt);
         (self.value.mean + slope.max(0.0) * (at - self.at.mean)).max(0.0)
     }
@@ -134,7 +137,7 @@ impl LineFit {
 // === impl AssumedLine ===
 
 impl AssumedLine {
-    fn at(&self, at: f64) -> f64 {
+    pub(super) fn at(&self, at: f64) -> f64 {
         self.at_zero + self.per_unit * at
     }
 }

@@ -119,11 +119,22 @@ fn of_hand_offs_that_nobody_tells_any_more_the_memory_fades() {
     totals.add(1_000, Duration::from_secs(1));
     let told = Load { handoffs: totals, ..Load::default() };
     rates.observe(&told);
-    let pool = Rates::default();
-    let judged = |own: &Rates| Estimates { own, pool: &pool }.handoff_s(1_000);
+    // The router's pool has the worker in it, and with one prefill worker nobody else.
+    let judged = |own: &Rates| Estimates { own, pool: &Rates::pooled([own]) }.handoff_s(1_000);
     let fresh = judged(&rates);
     (0..300).for_each(|_| rates.observe(&told));
     assert!(fresh > 0.4 && judged(&rates) < 0.02, "{fresh}, then {}", judged(&rates));
+}
+
+#[test]
+fn short_prompts_that_were_held_up_say_little_of_long_ones() {
+    let (mut rates, mut totals) = (Rates::default(), HandoffTotals::default());
+    for tokens in [32, 60, 45] {
+        totals.add(tokens, Duration::from_secs(4));
+        rates.observe(&Load { handoffs: totals, ..Load::default() });
+    }
+    let long_s = alone(&rates).handoff_s(128_000);
+    assert!(long_s < 5.0, "{long_s} s");
 }
 
 #[test]
