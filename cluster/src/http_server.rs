@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -17,6 +17,7 @@ use tower::Layer as _;
 
 use crate::ClusterError;
 use crate::connections::{Connections, CountCalls, CountCallsService, Guarded, Streams};
+use crate::patience::PatientTimer;
 use crate::security::{Doorkeeper, Secured};
 
 /// How long open answers have to end once the node has stopped: their streams end by themselves,
@@ -129,12 +130,12 @@ impl HttpServer {
         let mut builder = Builder::new(streams);
         builder
             .http1()
-            .timer(TokioTimer::new())
+            .timer(PatientTimer)
             .header_read_timeout(self.head_timeout)
             .max_buf_size(HEAD_BYTES_MAX);
         builder
             .http2()
-            .timer(TokioTimer::new())
+            .timer(PatientTimer)
             .keep_alive_interval(Some(PING_INTERVAL))
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_concurrent_streams(STREAMS_MAX)

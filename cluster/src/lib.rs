@@ -53,6 +53,7 @@ pub mod http_server;
 pub mod load;
 pub mod membership;
 pub mod node;
+pub mod patience;
 pub mod report;
 pub mod retry;
 pub mod rpc;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{Activity, Seat};
+use crate::patience::Patience;
 
 /// As many bytes as any client begins with: HTTP/2's preface has 24, and no request of HTTP/1 that
 /// names its host is shorter.
@@ -25,9 +26,9 @@ pub struct Guarded<S> {
     /// Bytes missing until the client counts as one that speaks.
     greeting_left: usize,
     /// When to look whether it has been silent for too long; `None`: never again.
-    silence: Option<Pin<Box<Sleep>>>,
+    silence: Option<Patience>,
     /// Runs while a write waits.
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Option<Patience>,
     evicted: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -36,7 +37,7 @@ pub struct Guarded<S> {
 impl<S> Guarded<S> {
     /// Guards `stream` in its place.
     pub fn new(stream: S, seat: Seat) -> Self {
-        let silence = Some(Box::pin(sleep(seat.limits().greeting_timeout)));
+        let silence = Some(Patience::lasting(seat.limits().greeting_timeout));
         let evicted = Box::pin(seat.closed().clone().cancelled_owned());
         Self { stream, seat, greeting_left: GREETING_BYTES, silence, stall: None, evicted }
     }
@@ -52,12 +53,12 @@ impl<S> Guarded<S> {
             return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
         }
         while let Some(silence) = &mut self.silence {
-            ready!(silence.as_mut().poll(cx));
+            ready!(Pin::new(silence).poll(cx));
             let Some(at) = self.look_again() else {
                 let silent = "the client said nothing for too long";
                 return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, silent));
             };
-            self.silence = Some(Box::pin(sleep_until(at)));
+            self.silence = Some(Patience::until(at));
         }
         Poll::Pending
     }
@@ -74,7 +75,7 @@ impl<S> Guarded<S> {
         if self.greeting_left > 0 {
             self.greeting_left = self.greeting_left.saturating_sub(bytes);
             if self.greeting_left == 0 {
-                self.silence = self.seat.limits().idle_timeout.map(|limit| Box::pin(sleep(limit)));
+                self.silence = self.seat.limits().idle_timeout.map(Patience::lasting);
             }
         }
     }
@@ -90,8 +91,8 @@ impl<S> Guarded<S> {
             self.stall = None;
             return written;
         }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(stall.as_mut().poll(cx));
+        let stall = self.stall.get_or_insert_with(|| Patience::lasting(timeout));
+        ready!(Pin::new(stall).poll(cx));
         self.seat.reader_cut();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }

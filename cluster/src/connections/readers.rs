@@ -11,9 +11,10 @@ use std::time::Duration;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::{ClientAddress, Connections};
+use crate::patience::Patience;
 
 tokio::task_local! {
     /// Of the stream that the task serves.
@@ -102,8 +103,12 @@ impl Owed {
             let owed = *self.0.lock();
             match owed {
                 None => sleep(patience).await,
-                Some(since) if since.elapsed() >= patience => return,
-                Some(since) => sleep_until(since + patience).await,
+                Some(since) => {
+                    Patience::until(since + patience).await;
+                    if *self.0.lock() == owed {
+                        return;
+                    }
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
+use cluster::patience::Patience;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
@@ -55,21 +56,26 @@ pub(crate) async fn read_object(
         return Err(too_large(limits));
     }
     let read = read_up_to(&mut body, limits.body_bytes, &mut received);
-    let bytes = match tokio::time::timeout(limits.body_timeout, read).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(Unread::TooLarge)) => {
+    let read = tokio::select! {
+        biased;
+        read = read => Some(read),
+        () = Patience::lasting(limits.body_timeout) => None,
+    };
+    let bytes = match read {
+        Some(Ok(bytes)) => bytes,
+        Some(Err(Unread::TooLarge)) => {
             gateway.aside(discard(body));
             return Err(too_large(limits));
         }
-        Ok(Err(Unread::Refused(error))) => {
+        Some(Err(Unread::Refused(error))) => {
             gateway.aside(discard(body));
             return Err(error.into());
         }
-        Ok(Err(Unread::Broken(error))) => {
+        Some(Err(Unread::Broken(error))) => {
             let message = format!("the body could not be read: {error}");
             return Err(HttpError::bad(StatusCode::BAD_REQUEST, None, message));
         }
-        Err(_) => {
+        None => {
             let message = format!("the body did not arrive within {:?}", limits.body_timeout);
             return Err(HttpError::bad(StatusCode::REQUEST_TIMEOUT, Some("timeout"), message));
         }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use baton_tests::client::grpc::token_request;
 use baton_tests::client::http::chat_body;
 use baton_tests::{Client, Cluster, Load, wait_until};
+use futures::future::join_all;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const LEASE_TTL_S: u32 = 2;
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -40,6 +43,45 @@ async fn a_router_that_was_stopped_for_a_while_loses_nothing() {
     let log = cluster.router.process().log_text();
     assert!(!log.contains("member lost"), "workers were given up that had done nothing");
     cluster.assert_clean().await;
+}
+
+/// All timers of a process that was stopped are over when it goes on, before it has read what came meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_spoke_while_the_router_was_stopped_is_heard() {
+    const CLIENTS: usize = 32;
+    const ASK: &[u8] = b"GET /v1/models HTTP/1.1\r\nhost: baton\r\n\r\n";
+    let limits = ["--greeting-timeout-s", "2", "--head-timeout-s", "2", "--body-timeout-s", "2"];
+    let mut cluster = Cluster::builder().prefill(0).router_args(&limits).start().await;
+    let addr = cluster.router.ports().http.unwrap();
+    let mut clients = Vec::new();
+    for nth in 0..CLIENTS {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        // Some were served before, some have not said a word yet.
+        if nth % 2 == 0 {
+            stream.write_all(ASK).await.unwrap();
+            assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+        }
+        clients.push(stream);
+    }
+    // The router has accepted them.
+    assert_eq!(cluster.client().get("/v1/models").await.0, 200);
+
+    cluster.router.process().freeze();
+    for client in &mut clients {
+        client.write_all(ASK).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await; // The scenario, not a way of waiting.
+    cluster.router.process().thaw();
+    let answers = join_all(clients.iter_mut().map(answer)).await;
+    let served = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 200")).count();
+    assert_eq!(served, CLIENTS, "{answers:?}");
+}
+
+/// What comes first, or nothing from a connection that is closed.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut bytes = vec![0; 64 << 10];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.expect("an answer");
+    String::from_utf8_lossy(&bytes[..read.unwrap_or(0)]).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use baton_tests::client::http::Client;
@@ -153,19 +154,31 @@ async fn a_worker_that_listens_everywhere_is_published_where_it_can_be_called() 
 }
 
 /// Without an address of its gRPC service; the usual one is another program's.
-fn args_beside_another(role: &str, model: &TestModel) -> (Vec<String>, Option<TcpListener>) {
+fn args_beside_another(role: &str, model: &TestModel) -> Vec<String> {
+    /// Held to the end of this program: another test that lets go of it would leave it to the node.
+    static TAKEN: LazyLock<Option<TcpListener>> = LazyLock::new(|| {
+        let start = Instant::now();
+        loop {
+            let taken = TcpListener::bind("127.0.0.1:50051").ok();
+            // Where another program has it for good, it needs no taking.
+            if taken.is_some() || start.elapsed() > AT_ONCE {
+                return taken;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    LazyLock::force(&TAKEN);
     let etcd = (role == "router").then(nobody);
     let mut args = args(role, model, etcd.as_deref());
     args.truncate(args.len() - 2);
-    // Where it is taken already, it needs no taking.
-    (args, TcpListener::bind("127.0.0.1:50051").ok())
+    args
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_cluster_on_a_machine_takes_another_grpc_port_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let model = TestModel::random(folder.path());
-    let (args, _taken) = args_beside_another("up", &model);
+    let args = args_beside_another("up", &model);
     let mut node = Node::start(NodeSpec::new("up", folder.path(), args)).await;
     assert_ne!(node.ports().grpc.unwrap().port(), 50051);
     let log = node.process().log_text();
@@ -179,7 +192,7 @@ async fn a_second_cluster_on_a_machine_takes_another_grpc_port_and_says_so() {
 async fn a_grpc_port_that_clients_know_is_not_exchanged(#[case] role: &str, #[case] more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let model = TestModel::random(folder.path());
-    let (mut args, _taken) = args_beside_another(role, &model);
+    let mut args = args_beside_another(role, &model);
     args.extend(more.iter().map(ToString::to_string));
     let mut node = start("node", folder.path(), args);
     assert_eq!(node.exited(PATIENCE).await.code(), Some(1));
