@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use baton_tests::client::http::Client;
@@ -12,6 +11,7 @@ use baton_tests::wait::wait_until;
 use baton_tests::{Etcd, TestModel, process};
 use etcd_client::{AlarmAction, AlarmType, GetOptions};
 use rstest::rstest;
+use tokio::sync::OnceCell;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than leaving takes on a busy machine, shorter than any of the waits that it used to sit out.
@@ -154,9 +154,10 @@ async fn a_worker_that_listens_everywhere_is_published_where_it_can_be_called() 
 }
 
 /// Without an address of its gRPC service; the usual one is another program's.
-fn args_beside_another(role: &str, model: &TestModel) -> Vec<String> {
+async fn args_beside_another(role: &str, model: &TestModel) -> Vec<String> {
     /// Held to the end of this program: another test that lets go of it would leave it to the node.
-    static TAKEN: LazyLock<Option<TcpListener>> = LazyLock::new(|| {
+    static TAKEN: OnceCell<Option<TcpListener>> = OnceCell::const_new();
+    let take = || async {
         let start = Instant::now();
         loop {
             let taken = TcpListener::bind("127.0.0.1:50051").ok();
@@ -164,10 +165,10 @@ fn args_beside_another(role: &str, model: &TestModel) -> Vec<String> {
             if taken.is_some() || start.elapsed() > AT_ONCE {
                 return taken;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    });
-    LazyLock::force(&TAKEN);
+    };
+    TAKEN.get_or_init(take).await;
     let etcd = (role == "router").then(nobody);
     let mut args = args(role, model, etcd.as_deref());
     args.truncate(args.len() - 2);
@@ -178,7 +179,7 @@ fn args_beside_another(role: &str, model: &TestModel) -> Vec<String> {
 async fn a_second_cluster_on_a_machine_takes_another_grpc_port_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let model = TestModel::random(folder.path());
-    let args = args_beside_another("up", &model);
+    let args = args_beside_another("up", &model).await;
     let mut node = Node::start(NodeSpec::new("up", folder.path(), args)).await;
     assert_ne!(node.ports().grpc.unwrap().port(), 50051);
     let log = node.process().log_text();
@@ -192,7 +193,7 @@ async fn a_second_cluster_on_a_machine_takes_another_grpc_port_and_says_so() {
 async fn a_grpc_port_that_clients_know_is_not_exchanged(#[case] role: &str, #[case] more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let model = TestModel::random(folder.path());
-    let mut args = args_beside_another(role, &model);
+    let mut args = args_beside_another(role, &model).await;
     args.extend(more.iter().map(ToString::to_string));
     let mut node = start("node", folder.path(), args);
     assert_eq!(node.exited(PATIENCE).await.code(), Some(1));
