@@ -182,8 +182,8 @@ async fn a_second_cluster_on_a_machine_takes_another_grpc_port_and_says_so() {
     let args = args_beside_another("up", &model).await;
     let mut node = Node::start(NodeSpec::new("up", folder.path(), args)).await;
     assert_ne!(node.ports().grpc.unwrap().port(), 50051);
-    let log = node.process().log_text();
-    assert!(log.contains("taking a free one; --grpc names it"), "{log}");
+    // Log lines are written beside the work.
+    node.process().logged("taking a free one; --grpc names it", PATIENCE).await;
 }
 
 #[rstest]
