@@ -27,6 +27,7 @@ Examples:
   baton chat                                talk to it
   baton router --etcd http://etcd:2379      one node of a cluster; likewise prefill-worker, decode-worker
   baton bench serve --rate 10               load on a running cluster, with percentiles
+  baton bench serve --rate 16..40           how much of which rate it serves
 
 Settings come from flags, from variables (BATON_ENGINE__KV_BLOCKS=4096) and from one TOML file
 (--config, table [engine], key kv_blocks = 4096); COMMAND --help says each one's names. Flags win over variables, variables over the file.";

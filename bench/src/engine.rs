@@ -15,7 +15,6 @@ mod sizes;
 mod start;
 
 use std::str::FromStr;
-use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use engine::cuda::measure::Yardstick;
@@ -26,6 +25,7 @@ use self::floor::Floor;
 pub use self::report::{EngineReport, Row};
 use self::sizes::Sizes;
 use crate::ceilings::Ceilings;
+use crate::energy::{Energy, Meter, Span};
 use crate::models::{Checkpoint, ModelSource};
 
 /// What to measure, and on what.
@@ -43,8 +43,6 @@ pub struct EngineBench {
     pub seed: u64,
     /// Tokens of a step; `None` for what serving takes by default.
     pub batch_tokens_max: Option<u32>,
-    /// How it was called, for the report.
-    pub command: String,
 }
 
 /// Rows that are measured together.
@@ -88,6 +86,8 @@ struct Run<'a> {
     config: ModelConfig,
     sizes: Sizes,
     floor: Floor,
+    /// What the device uses, where it says so.
+    meter: Option<Meter>,
     report: EngineReport,
     progress: &'a mut OnProgress<'a>,
 }
@@ -103,15 +103,14 @@ impl EngineBench {
         let checkpoint = Checkpoint::open(&self.model)?;
         let config = ModelConfig::load(checkpoint.dir())?;
         let report = EngineReport {
-            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            command: self.command.clone(),
             device: "CPU".to_owned(),
             shape: checkpoint.name().to_owned(),
             ..EngineReport::default()
         };
         let sizes = Sizes::new(self.cuda.is_some(), self.quick);
         let floor = Floor::new(&config, None);
-        let mut run = Run { bench: self, checkpoint, config, sizes, floor, report, progress };
+        let mut run =
+            Run { bench: self, checkpoint, config, sizes, floor, meter: None, report, progress };
         if self.wants(Group::Start) {
             // First: what has to be opened is opened in its time.
             start::measure(&mut run)?;
@@ -140,6 +139,11 @@ impl Run<'_> {
         self.report.rows.push(row);
     }
 
+    /// What these took of the device.
+    fn energy(&self, spans: &[Span]) -> Option<Energy> {
+        self.meter.as_ref()?.energy(spans)
+    }
+
     /// Its rates, and rows of single operations.
     fn measure_device(&mut self, cuda: &CudaOptions) -> Result<()> {
         let yardstick = Yardstick::open(cuda)?;
@@ -147,6 +151,7 @@ impl Run<'_> {
         let ceilings = Ceilings::measure(&yardstick)?;
         self.report.ceilings = Some(ceilings);
         self.floor = Floor::new(&self.config, Some(ceilings));
+        self.meter = Meter::of_gpu(&yardstick.device_uuid()?);
         self.note(&format!("{}: {ceilings}", yardstick.device_name()));
         if self.bench.wants(Group::Attention) {
             operations::attention(self, &yardstick, cuda)?;

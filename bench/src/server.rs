@@ -15,13 +15,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 
-use crate::sse::Decoder;
-
 mod address;
 mod error;
+pub mod sse;
 mod trust;
 
 pub use error::{Refusal, ServerError};
+use sse::Decoder;
 
 /// Between two requests of one client a connection may idle; a run's think times are shorter.
 const IDLE_MAX: Duration = Duration::from_secs(90);

@@ -65,13 +65,13 @@ impl Workload {
         }
     }
 
-    /// How many requests that is.
+    /// How many requests that is, if it ends.
     #[must_use]
-    pub fn requests(&self) -> usize {
+    pub fn requests(&self) -> Option<usize> {
         match self {
             Self::Fixed(fixed) => fixed.requests,
-            Self::Conversation(conversation) => conversation.sessions * conversation.turns,
-            Self::Trace(trace) => trace.requests.len(),
+            Self::Conversation(chats) => Some(chats.sessions?.saturating_mul(chats.turns)),
+            Self::Trace(trace) => Some(trace.requests.len()),
         }
     }
 

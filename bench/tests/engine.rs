@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout, reason = "the report that was checked")]
 
 use bench::ModelSource;
-use bench::engine::{EngineBench, Group, Progress};
+use bench::engine::{EngineBench, EngineReport, Group, Progress};
 
 #[test]
 fn a_tiny_model_is_measured_on_the_cpu() {
@@ -13,7 +13,6 @@ fn a_tiny_model_is_measured_on_the_cpu() {
         quick: false,
         seed: 1,
         batch_tokens_max: None,
-        command: "a test".to_owned(),
     };
     let mut seen = 0;
     let report = bench
@@ -27,11 +26,10 @@ fn a_tiny_model_is_measured_on_the_cpu() {
     for row in &report.rows {
         assert!(row.value > 0.0 && row.value.is_finite(), "{row}");
         assert_eq!(row.floor, None, "the CPU's rates are unknown");
+        assert_eq!(row.energy, None, "nor is what it uses");
     }
+    let names = |name: &str| report.rows.iter().any(|row| row.name == name);
+    assert!(names("64 tokens") && names("64 tokens in a row"), "after rest and without");
     let json = serde_json::to_string(&report).unwrap();
-    let read: bench::engine::EngineReport = serde_json::from_str(&json).unwrap();
-    let names = |report: &bench::engine::EngineReport| -> Vec<_> {
-        report.rows.iter().map(|row| row.name.clone()).collect()
-    };
-    assert_eq!((&read.date, names(&read)), (&report.date, names(&report)));
+    assert_eq!(serde_json::from_str::<EngineReport>(&json).unwrap().rows.len(), report.rows.len());
 }

@@ -1,12 +1,14 @@
 //! The load generator against a server whose answers are known.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bench::{
-    Arrivals, Conversation, Fixed, LoadOptions, Report, ServerOptions, Slo, Spread, Workload,
+    Arrivals, Conversation, Fixed, LoadOptions, Report, ServeReport, ServerOptions, Slo, Spread,
+    Workload,
 };
 use rstest::rstest;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -44,11 +46,13 @@ struct Seen {
     running_max: AtomicUsize,
     /// Messages in the longest chat.
     messages_max: AtomicUsize,
+    /// Whatever was asked, each once.
+    prompts: Mutex<BTreeSet<String>>,
 }
 
 #[rstest]
 #[case::closed(Arrivals::Closed { clients: 4 })]
-#[case::poisson(Arrivals::Poisson { sessions_per_s: 200.0, in_flight_max: 100 })]
+#[case::poisson(at(200.0))]
 #[tokio::test]
 async fn times_are_the_servers(#[case] arrivals: Arrivals) {
     let server = Server::start(NONE).await;
@@ -64,6 +68,8 @@ async fn times_are_the_servers(#[case] arrivals: Arrivals) {
     // A late timer here shortens the next gap, never the mean.
     assert!(report.tpot_ms.mean >= gap_ms * 0.9 && report.tpot_ms.mean < gap_ms * 4.0, "{report}");
     assert!(report.good == 40, "{report}");
+    assert!(report.handover_ms.mean >= gap_ms * 0.5, "{report}");
+    assert!(report.server.contains(&server.addr.to_string()) && report.model == "m", "{report}");
 }
 
 #[tokio::test]
@@ -94,8 +100,7 @@ async fn clients_who_wait_for_their_answers_come_back_when_they_are_told() {
 #[tokio::test]
 async fn a_rate_does_not_depend_on_refusals() {
     let server = Server::start(Refusals { every: 4, retry_after: SOON }).await;
-    let arrivals = Arrivals::Poisson { sessions_per_s: 200.0, in_flight_max: 100 };
-    let report = run(&server, options(&server, fixed(40), arrivals)).await;
+    let report = run(&server, options(&server, fixed(40), at(200.0))).await;
     assert_eq!((report.completed, report.failed, report.refusals), (30, 10, 0), "{report}");
 }
 
@@ -115,7 +120,7 @@ async fn nobody_comes_back_after_the_run() {
 async fn chats_repeat_what_was_said_and_answered() {
     let server = Server::start(NONE).await;
     let chats = Workload::Conversation(Conversation {
-        sessions: 5,
+        sessions: Some(5),
         turns: 3,
         first_words: 20,
         turn_words: 4,
@@ -132,14 +137,62 @@ async fn a_run_ends_early_when_told_and_keeps_what_it_has() {
     let server = Server::start(NONE).await;
     let options = options(&server, fixed(100_000), Arrivals::Closed { clients: 4 });
     let cancel = CancellationToken::new();
-    let (report, ()) = tokio::join!(bench::load::run(options, cancel.clone()), async {
+    let (report, ()) = tokio::join!(run_all(options, &cancel), async {
         while server.seen.requests.load(Ordering::Relaxed) < 20 {
             tokio::task::yield_now().await;
         }
         cancel.cancel();
     });
-    let report = report.expect("a report");
+    let report = report.expect("a report").runs.remove(0);
     assert!(report.completed >= 8 && report.completed < 1000, "{report}");
+    assert!(report.is_cut && report.to_string().contains("then cut off"), "{report}");
+}
+
+#[tokio::test]
+async fn rates_are_measured_one_after_another_with_prompts_of_their_own() {
+    let server = Server::start(NONE).await;
+    let mut options = options(&server, fixed(10), at(100.0));
+    options.paces = vec![at(100.0), at(400.0)];
+    options.warm_up = 2;
+    let report = run_all(options, &CancellationToken::new()).await.expect("a report");
+    let rates: Vec<_> = report.runs.iter().map(|run| (run.rate_per_s, run.seed)).collect();
+    assert_eq!(rates, [(Some(100.0), 1), (Some(400.0), 2)]);
+    assert!(report.runs.iter().all(|run| run.completed == 10), "{report}");
+    assert_eq!(report.knee.map(|point| point.rate_per_s), Some(400.0), "{report}");
+    let prompts = server.seen.prompts.lock().expect("no panic");
+    assert_eq!(prompts.len(), 24, "no prompt twice, warm-ups' included");
+}
+
+#[tokio::test]
+async fn a_sweep_that_is_cut_off_keeps_what_it_has() {
+    let server = Server::start(NONE).await;
+    let mut options = options(&server, fixed(15), at(200.0));
+    options.paces = vec![at(200.0), at(1.0), at(200.0)];
+    let cancel = CancellationToken::new();
+    let (report, ()) = tokio::join!(run_all(options, &cancel), async {
+        while server.seen.requests.load(Ordering::Relaxed) < 16 {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+    });
+    let report = report.expect("a report");
+    let cut: Vec<_> = report.runs.iter().map(|run| run.is_cut).collect();
+    assert_eq!(cut, [false, true], "{report}");
+    assert_eq!(report.best.map(|point| point.rate_per_s), Some(200.0), "{report}");
+}
+
+#[tokio::test]
+async fn a_run_without_an_end_ends_in_time() {
+    let server = Server::start(NONE).await;
+    let endless = match fixed(1) {
+        Workload::Fixed(fixed) => Workload::Fixed(Fixed { requests: None, ..fixed }),
+        other => other,
+    };
+    let mut options = options(&server, endless, Arrivals::Closed { clients: 2 });
+    options.time_max = Some(Duration::from_millis(300));
+    let report = run(&server, options).await;
+    assert!(report.completed >= 2 && !report.is_cut, "{report}");
+    assert!(report.workload.starts_with("requests, 16 in"), "{report}");
 }
 
 #[tokio::test]
@@ -157,14 +210,23 @@ async fn a_server_that_is_not_there_is_an_error() {
     let server = Server::start(NONE).await;
     let mut options = options(&server, fixed(1), Arrivals::Closed { clients: 1 });
     options.server.url = "http://127.0.0.1:9".to_owned();
-    let error = bench::load::run(options, CancellationToken::new()).await.expect_err("nobody");
+    let error = run_all(options, &CancellationToken::new()).await.expect_err("nobody");
     assert!(format!("{error:#}").contains("127.0.0.1:9"), "{error:#}");
 }
 
 async fn run(_server: &Server, options: LoadOptions) -> Report {
-    let run = bench::load::run(options, CancellationToken::new());
-    let report = tokio::time::timeout(Duration::from_secs(60), run).await;
-    report.expect("an end").expect("a report")
+    let mut report = run_all(options, &CancellationToken::new()).await.expect("a report");
+    assert_eq!(report.runs.len(), 1);
+    report.runs.remove(0)
+}
+
+async fn run_all(options: LoadOptions, cancel: &CancellationToken) -> anyhow::Result<ServeReport> {
+    let mut heard = 0;
+    let mut on_run = |_: &Report| heard += 1;
+    let run = bench::load::run(&options, cancel, &mut on_run);
+    let report = tokio::time::timeout(Duration::from_secs(60), run).await.expect("an end")?;
+    assert_eq!(heard, report.runs.len());
+    Ok(report)
 }
 
 fn fixed(requests: usize) -> Workload {
@@ -173,8 +235,12 @@ fn fixed(requests: usize) -> Workload {
         output_tokens: TOKENS as u32,
         shared_tokens: 0,
         spread: Spread(0),
-        requests,
+        requests: Some(requests),
     })
+}
+
+fn at(sessions_per_s: f64) -> Arrivals {
+    Arrivals::Poisson { sessions_per_s, in_flight_max: 100 }
 }
 
 fn options(server: &Server, workload: Workload, arrivals: Arrivals) -> LoadOptions {
@@ -185,11 +251,11 @@ fn options(server: &Server, workload: Workload, arrivals: Arrivals) -> LoadOptio
         },
         model: None,
         workload,
-        arrivals,
+        paces: vec![arrivals],
         warm_up: 0,
         time_max: None,
         request_timeout: Duration::from_secs(30),
-        slo: Slo { ttft: Duration::from_secs(5), tpot: Duration::from_secs(1) },
+        slo: Slo { ttft_ms: 5000.0, tpot_ms: 1000.0, itl_p99_ms: None },
         temperature: 0.0,
         seed: 1,
         progress: false,
@@ -246,6 +312,7 @@ async fn generation(
         return json(stream, 503, refusals.retry_after, body).await;
     }
     assert_eq!(body["model"], "m");
+    seen.prompts.lock().expect("no panic").insert(body["prompt"].to_string());
     let messages = body["messages"].as_array().map_or(0, Vec::len);
     seen.messages_max.fetch_max(messages, Ordering::Relaxed);
     let running = seen.running.fetch_add(1, Ordering::Relaxed) + 1;

@@ -20,6 +20,17 @@ pub(crate) struct Args {
     args: Vec<String>,
 }
 
+/// What `baton bench` can do.
+const COMMANDS: [(&str, &str); 4] = [
+    ("serve", "load on an OpenAI endpoint, at a rate or a sweep of them: TTFT, TPOT, ITL, goodput"),
+    (
+        "engine",
+        "one engine against what the hardware allows: prompts with rests and without, decoding",
+    ),
+    ("kernels", "every kernel of a GPU against the CPU, and its time"),
+    ("compare", "two reports of one of these (`--json`) side by side"),
+];
+
 /// One file under a crate's `benches/`.
 #[derive(Debug, PartialEq, Eq)]
 struct Benchmark {
@@ -42,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             list(&benchmarks);
             Ok(())
         }
-        Some("serve") => serve(&args.args),
+        Some(name) if COMMANDS.iter().any(|(known, _)| *known == name) => baton(name, &args.args),
         Some("all") => benchmarks.iter().try_for_each(|benchmark| benchmark.run(&args.args)),
         Some(name) => match benchmarks.iter().find(|benchmark| benchmark.answers_to(name)) {
             Some(benchmark) => benchmark.run(&args.args),
@@ -54,8 +65,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn list(benchmarks: &[Benchmark]) {
     let show = |name: &str, about: &str| println!("  {:<28} {about}", style(name).bold());
     println!("cargo xtask bench NAME [ARGS]\n");
-    println!("Against a running cluster:");
-    show("serve", "load on an OpenAI endpoint: TTFT, TPOT, ITL, goodput (`serve --help`)");
+    println!("With the program, as it is shipped (`NAME --help`):");
+    COMMANDS.iter().for_each(|(name, about)| show(name, about));
     println!("\nOn this machine, with criterion:");
     for benchmark in benchmarks {
         show(&format!("{}/{}", benchmark.package, benchmark.name), &benchmark.about);
@@ -63,9 +74,10 @@ fn list(benchmarks: &[Benchmark]) {
     show("all", "every criterion benchmark");
 }
 
-fn serve(args: &[String]) -> Result<()> {
+/// Runs `baton bench NAME`.
+fn baton(name: &str, args: &[String]) -> Result<()> {
     let mut command = Command::new(up::build("release")?);
-    up::become_it(command.args(["bench", "serve"]).args(args))
+    up::become_it(command.args(["bench", name]).args(args))
 }
 
 /// The `benches/*.rs` of every crate, in order of their names.

@@ -99,8 +99,8 @@ enum Verb {
     Release,
     /// Lists and runs benchmarks.
     ///
-    /// Without a name it lists what there is. `serve` sends load to a running cluster and reports
-    /// TTFT, TPOT and goodput; every other name is a criterion benchmark.
+    /// Without a name it lists what there is: what `baton bench` measures, built as it is shipped, and
+    /// criterion benchmarks.
     Bench(bench::Args),
 }
 

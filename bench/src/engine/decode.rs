@@ -3,7 +3,7 @@
 use anyhow::Result;
 use engine::EngineStats;
 
-use super::driver::{Driver, Steady, median};
+use super::driver::{Driver, median};
 use super::{BLOCK_TOKENS, Group, Row, Run};
 
 /// vLLM 0.26.0, Llama-3.1-8B, H200: batch, and how many times the floor a step takes.
@@ -32,27 +32,29 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
         driver.run_each(&prompts, 8)?;
         // Small batches are quick to repeat.
         let pairs = if batch <= 32 { 3 * sizes.pairs } else { sizes.pairs };
-        let mut differences_ms = Vec::with_capacity(pairs);
+        let (mut differences_ms, mut spans) = (Vec::with_capacity(pairs), Vec::new());
         let before = driver.stats();
         for _ in 0..pairs {
             let short_ms = driver.run(batch, prompt, short)?.total_ms();
-            let long_ms = driver.run(batch, prompt, long)?.total_ms();
-            differences_ms.push((long_ms - short_ms) / steps as f64);
+            let heard = driver.run(batch, prompt, long)?;
+            differences_ms.push((heard.total_ms() - short_ms) / steps as f64);
+            spans.extend(heard.steady(steps).map(|steady| steady.span));
         }
-        let steady = match pairs {
-            0 => driver.run(batch, prompt, long)?.steady(steps),
-            _ => {
-                let generated = f64::midpoint(f64::from(short), f64::from(long));
-                Some(Steady { step_ms: median(differences_ms), generated })
-            }
+        let measured = match pairs {
+            0 => driver.run(batch, prompt, long)?.steady(steps).map(|steady| {
+                spans.push(steady.span);
+                (steady.step_ms, steady.generated)
+            }),
+            _ => Some((median(differences_ms), f64::midpoint(f64::from(short), f64::from(long)))),
         };
-        let Some(Steady { step_ms, generated }) = steady else { continue };
+        let Some((step_ms, generated)) = measured else { continue };
         let host_us = host_us_a_step(&before, &driver.stats());
         let context = prompt as f64 + generated;
         let rate = batch as f64 / step_ms * 1e3;
         let row = Row::time(Group::Decode, name, step_ms, "ms/step")
             .with_floor(run.floor.decode_ms(batch, context))
             .with_peer(run.peer(&VLLM, batch))
+            .with_energy(run.energy(&spans))
             .with_note(format!("{rate:.0} tok/s, context {context:.0}, host {host_us:.0} us"));
         run.row(row);
     }

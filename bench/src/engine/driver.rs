@@ -17,6 +17,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
 
+use crate::energy::Span;
+
+/// Ends of prompts in a row at least: two between which there is one.
+const IN_A_ROW_MIN: usize = 2;
+
 /// Longest time between two tokens of a request before something is wrong.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -55,6 +60,8 @@ pub(super) struct Steady {
     pub(super) step_ms: f64,
     /// Tokens that a sequence has generated, on average over sequences and steps.
     pub(super) generated: f64,
+    /// All of it.
+    pub(super) span: Span,
 }
 
 // === impl Driver ===
@@ -112,6 +119,27 @@ impl Driver {
         let streams = work.into_iter().map(|work| self.submit(work)).collect::<Result<Vec<_>>>()?;
         let heard = self.runtime.block_on(join_all(streams.into_iter().map(listen)));
         Ok(Heard { begun, tokens: heard.into_iter().collect::<Result<_>>()? })
+    }
+
+    /// Computes prompts one after another for a while, and notes when each was done: two at least. The
+    /// next one always waits while one is computed, so that the device has no rest between them.
+    pub(super) fn run_in_a_row(&mut self, prompt: usize, lasts: Duration) -> Result<Vec<Instant>> {
+        let begun = Instant::now();
+        let mut ends = Vec::new();
+        let mut computed = self.begin(prompt)?;
+        while begun.elapsed() < lasts || ends.len() < IN_A_ROW_MIN {
+            self.runtime.block_on(started(&mut computed))?;
+            let next = self.begin(prompt)?;
+            let tokens = self.runtime.block_on(listen(std::mem::replace(&mut computed, next)))?;
+            ends.extend(tokens.last());
+        }
+        self.runtime.block_on(listen(computed))?;
+        Ok(ends)
+    }
+
+    fn begin(&mut self, prompt: usize) -> Result<EventStream> {
+        let work = self.generation(prompt, 1);
+        self.submit(work)
     }
 
     /// Lets sequences decode, and prompts arrive one after another beside them.
@@ -206,6 +234,16 @@ async fn listen(mut events: EventStream) -> Result<Vec<Instant>> {
     }
 }
 
+/// Waits until a request has left the queue.
+async fn started(events: &mut EventStream) -> Result<()> {
+    let event = tokio::time::timeout(SILENCE_MAX, events.recv()).await;
+    match event.context("the engine has fallen silent")? {
+        Some(Event::Started { .. }) => Ok(()),
+        Some(Event::Failed(why)) => bail!("a request failed: {why}"),
+        _ => bail!("a request ended before it began"),
+    }
+}
+
 /// Notes when tokens come, until it is over; says when the first has come.
 async fn listen_until(
     mut events: EventStream,
@@ -249,8 +287,13 @@ impl Heard {
 
     /// Until the last of the first tokens, ms.
     pub(super) fn first_ms(&self) -> f64 {
+        ms(self.first_at() - self.begun)
+    }
+
+    /// When the last of the first tokens came.
+    pub(super) fn first_at(&self) -> Instant {
         let last = self.tokens.iter().filter_map(|tokens| tokens.first()).max();
-        last.map_or(0.0, |last| ms(*last - self.begun))
+        last.copied().unwrap_or(self.begun)
     }
 
     /// The last `steps` steps before the first sequence ended, or as many as all took part in.
@@ -268,7 +311,8 @@ impl Heard {
             counts.sum::<usize>() as f64 / self.tokens.len() as f64
         };
         let generated = f64::midpoint(before(first), before(last));
-        Some(Steady { step_ms: ms(last - first) / taken as f64, generated })
+        let span = Span { from: first, to: last, tokens: taken * self.tokens.len() };
+        Some(Steady { step_ms: ms(last - first) / taken as f64, generated, span })
     }
 }
 
@@ -306,6 +350,8 @@ mod tests {
         assert!((steady.step_ms - 10.0).abs() < 1e-6, "{steady:?}");
         // At its end the first has 20 and the second 15; ten steps earlier 10 and 5.
         assert!((steady.generated - 12.5).abs() < 1e-6, "{steady:?}");
+        let Span { from, to, tokens } = steady.span;
+        assert_eq!((ms(from - begun) as u64, ms(to - begun) as u64, tokens), (190, 290, 20));
         assert!((heard.total_ms() - 340.0).abs() < 1e-6);
         assert!((heard.first_ms() - 150.0).abs() < 1e-6);
     }

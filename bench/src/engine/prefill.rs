@@ -2,18 +2,24 @@
 
 use anyhow::Result;
 
-use super::driver::{Driver, median};
+use super::driver::{Driver, median, ms};
 use super::{Group, Row, Run};
+use crate::energy::Span;
 
 /// vLLM 0.26.0, Llama-3.1-8B, H200: tokens, and how many times the floor the first token takes.
 const VLLM: [(usize, f64); 4] = [(512, 1.73), (2048, 1.34), (8192, 1.30), (32_768, 1.27)];
 /// As above: 32 prompts of 2,048 tokens.
 const VLLM_BATCHED: [(usize, f64); 1] = [(32, 1.26)];
 
-/// Measures single prompts, prompts at once, and requests offline.
+/// Measures single prompts, after rest and without, prompts at once, and requests offline.
 pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
     for &(tokens, times) in run.sizes.prompts {
+        if !driver.fits(1, tokens + 1) {
+            run.note(&format!("prefill, {tokens} tokens: doesn't fit"));
+            continue;
+        }
         single(run, driver, tokens, times)?;
+        in_a_row(run, driver, tokens)?;
     }
     batched(run, driver)?;
     if run.sizes.has_offline {
@@ -23,10 +29,6 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
 }
 
 fn single(run: &mut Run<'_>, driver: &mut Driver, tokens: usize, times: usize) -> Result<()> {
-    if !driver.fits(1, tokens + 1) {
-        run.note(&format!("prefill, {tokens} tokens: doesn't fit"));
-        return Ok(());
-    }
     driver.run(1, tokens, 1)?;
     let mut first_ms = Vec::with_capacity(times);
     let rest_s = run.sizes.rest.as_secs_f64();
@@ -47,18 +49,40 @@ fn single(run: &mut Run<'_>, driver: &mut Driver, tokens: usize, times: usize) -
     Ok(())
 }
 
+/// What a busy server gives: the card is at its power limit, and the next prompt is always there.
+fn in_a_row(run: &mut Run<'_>, driver: &mut Driver, tokens: usize) -> Result<()> {
+    if !driver.fits(2, tokens + 1) {
+        run.note(&format!("prefill, {tokens} tokens in a row: doesn't fit"));
+        return Ok(());
+    }
+    let ends = driver.run_in_a_row(tokens, run.sizes.in_a_row)?;
+    let (Some(&from), Some(&to)) = (ends.first(), ends.last()) else { return Ok(()) };
+    let count = ends.len() - 1;
+    let (each_ms, all) = (ms(to - from) / count as f64, count * tokens);
+    let rate = tokens as f64 / each_ms * 1e3;
+    let name = format!("{tokens} tokens in a row");
+    let row = Row::time(Group::Prefill, name, each_ms, "ms/prompt")
+        .with_floor(run.floor.prefill_ms(1, tokens))
+        .with_energy(run.energy(&[Span { from, to, tokens: all }]))
+        .with_note(format!("{rate:.0} tok/s, {count} in {:.1} s", (to - from).as_secs_f64()));
+    run.row(row);
+    Ok(())
+}
+
 fn batched(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
     let (count, tokens) = run.sizes.batched;
     if !driver.fits(count, tokens + 1) {
         run.note(&format!("prefill, {count} x {tokens} tokens: doesn't fit"));
         return Ok(());
     }
-    let all = (count * tokens) as f64;
-    let took_ms = driver.run(count, tokens, 1)?.first_ms();
+    let heard = driver.run(count, tokens, 1)?;
+    let span = Span { from: heard.begun, to: heard.first_at(), tokens: count * tokens };
+    let all = span.tokens as f64;
     let name = format!("{count} x {tokens} tokens");
-    let row = Row::rate(Group::Prefill, name, all / took_ms * 1e3, "tok/s")
+    let row = Row::rate(Group::Prefill, name, all / heard.first_ms() * 1e3, "tok/s")
         .with_floor(run.floor.prefill_ms(count, tokens).map(|floor_ms| all / floor_ms * 1e3))
-        .with_peer(run.peer(&VLLM_BATCHED, count));
+        .with_peer(run.peer(&VLLM_BATCHED, count))
+        .with_energy(run.energy(&[span]));
     run.row(row);
     Ok(())
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Group, Run};
 use crate::ceilings::Ceilings;
+use crate::compare::{Better, Figure};
+use crate::energy::Energy;
 
 /// One measured number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Row {
     /// The same of the best peer that was measured for this shape, on an H200.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peer_ratio: Option<f64>,
+    /// What it took of the device, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub energy: Option<Energy>,
     /// What else there is to say.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub note: String,
@@ -37,10 +42,6 @@ pub struct Row {
 /// Everything that was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineReport {
-    /// When it began.
-    pub date: String,
-    /// How it was called.
-    pub command: String,
     /// On what it ran.
     pub device: String,
     /// Which model.
@@ -77,9 +78,26 @@ impl Row {
         self
     }
 
+    pub(super) fn with_energy(mut self, energy: Option<Energy>) -> Self {
+        self.energy = energy;
+        self
+    }
+
     pub(super) fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
+    }
+}
+
+impl Row {
+    fn figures(&self) -> Vec<Figure> {
+        let Self { group, name, value, unit, .. } = self;
+        let better = if self.is_rate { Better::More } else { Better::Less };
+        let energy = self.energy.map(|energy| {
+            Figure::new(group, format!("{name}, J/token"), energy.j_per_token, Better::Less)
+        });
+        let own = Figure::new(group, format!("{name}, {unit}"), *value, better);
+        std::iter::once(own).chain(energy).collect()
     }
 }
 
@@ -87,13 +105,16 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_blank =
             |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
-        let Self { group, name, value, unit, floor, ratio, peer_ratio, note, .. } = self;
+        let or_dash = |value: Option<f64>| value.map_or("-".to_owned(), figures);
+        let Self { group, name, value, unit, floor, ratio, peer_ratio, energy, note, .. } = self;
         let line = format!(
-            "{group:<10} {name:<26} {:>10} {unit:<17} {:>10} {:>7} {:>7}  {note}",
+            "{group:<10} {name:<26} {:>10} {unit:<17} {:>10} {:>7} {:>7} {:>9} {:>6}  {note}",
             figures(*value),
             floor.map_or(String::new(), figures),
             or_blank(*ratio),
             or_blank(*peer_ratio),
+            or_dash(energy.map(|energy| energy.j_per_token)),
+            or_dash(energy.map(|energy| energy.watts)),
         );
         f.write_str(line.trim_end())
     }
@@ -111,19 +132,32 @@ fn figures(value: f64) -> String {
 
 // === impl EngineReport ===
 
+impl EngineReport {
+    /// What can be compared with another run's.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        self.rows.iter().flat_map(Row::figures).collect()
+    }
+
+    /// What a comparison presumes to be the same.
+    pub(crate) fn setting(&self) -> Vec<(&'static str, String)> {
+        vec![("device", self.device.clone()), ("shape", self.shape.clone())]
+    }
+}
+
 impl fmt::Display for EngineReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} on {}, {}", self.shape, self.device, self.date)?;
+        writeln!(f, "{} on {}", self.shape, self.device)?;
         if let Some(ceilings) = &self.ceilings {
             writeln!(f, "{ceilings}")?;
         }
         let (what, measured, floor, ratio, peer) = ("", "measured", "floor", "ratio", "peer");
-        writeln!(f, "{what:<37} {measured:>10} {what:<17} {floor:>10} {ratio:>7} {peer:>7}")?;
+        write!(f, "{what:<37} {measured:>10} {what:<17} {floor:>10} {ratio:>7} {peer:>7}")?;
+        writeln!(f, " {:>9} {:>6}", "J/token", "W")?;
         self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))?;
         write!(
             f,
             "ratio: times the floor. peer: the same on an H200, of vLLM 0.26.0 or, for attention, of \
-             the best known"
+             the best known. J/token, W: what the GPU's own counter says of half a second or more"
         )
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Sizes {
     /// Prefill: before each of them. One request meets a server that is idle; a card that has computed for
     /// seconds is at its power limit and runs at a lower clock.
     pub(super) rest: Duration,
+    /// Prefill: for how long prompts are computed without rest, one after another.
+    pub(super) in_a_row: Duration,
     /// Prefill: prompts at once, and their tokens.
     pub(super) batched: (usize, usize),
     /// Offline: requests, tokens in, tokens out.
@@ -47,6 +49,7 @@ impl Sizes {
                 pairs: 1,
                 prompts: &[(512, 9), (2048, 7), (8192, 5), (32_768, 3)],
                 rest: Duration::from_secs(1),
+                in_a_row: Duration::from_secs(10),
                 batched: (32, 2048),
                 offline: (512, 1024, 128),
                 has_offline: true,
@@ -58,6 +61,7 @@ impl Sizes {
             (true, true) => Self {
                 pairs: 0,
                 prompts: &[(512, 3), (2048, 3), (8192, 3), (32_768, 2)],
+                in_a_row: Duration::from_secs(3),
                 has_offline: false,
                 mixed_for: Duration::from_secs(3),
                 product_rows: &[1, 8, 64, 128, 256, 2048],
@@ -70,6 +74,7 @@ impl Sizes {
                 pairs: usize::from(!quick),
                 prompts: &[(64, 2), (256, 2)],
                 rest: Duration::ZERO,
+                in_a_row: Duration::from_millis(200),
                 batched: (4, 64),
                 offline: (8, 32, 8),
                 has_offline: true,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Lab;
 use crate::ceilings::Ceilings;
+use crate::compare::{Better, Figure};
 
 /// Below that it is launching that takes the time, and a ratio says nothing.
 const BOUND_US_MIN: f64 = 1.0;
@@ -111,6 +112,20 @@ impl fmt::Display for KernelRow {
 // === impl KernelReport ===
 
 impl KernelReport {
+    /// What can be compared with another run's: what was timed.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let timed = self.rows.iter().filter_map(|row| Some((row, row.us?)));
+        let figure = |(row, us): (&KernelRow, f64)| {
+            Figure::new(&row.kernel, format!("{}, us", row.case), us, Better::Less)
+        };
+        timed.map(figure).collect()
+    }
+
+    /// What a comparison presumes to be the same.
+    pub(crate) fn setting(&self) -> Vec<(&'static str, String)> {
+        vec![("device", self.device.clone())]
+    }
+
     /// What gives other numbers than the CPU.
     pub fn wrong(&self) -> impl Iterator<Item = &KernelRow> {
         self.rows.iter().filter(|row| row.is_wrong())

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::LoadOptions;
-use crate::report::Measured;
+use super::recorder::Measured;
 use crate::server::{Events, Refusal, Server, ServerError};
 
 /// A server, and the model to ask for.
@@ -56,6 +56,16 @@ impl Endpoint {
             }
         };
         Ok(Self { server, model, timeout: options.request_timeout })
+    }
+
+    /// The server's address.
+    pub(super) fn base(&self) -> &str {
+        self.server.base()
+    }
+
+    /// The model that is asked for.
+    pub(super) fn model(&self) -> &str {
+        &self.model
     }
 
     /// The longest that one request may take.

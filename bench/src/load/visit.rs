@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Manners;
 use super::client::Endpoint;
-use crate::report::{Failed, Measured};
+use super::recorder::{Failed, Measured};
 use crate::workload::{Input, Session};
 
 /// However soon a server wants to be asked again, a client has something else to do.

@@ -11,8 +11,8 @@ use super::{Input, Session, Turn};
 /// Chats whose prompts grow: what prefix caches and sticky placement are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
-    /// How many chats.
-    pub sessions: usize,
+    /// How many chats; `None`: no end of them.
+    pub sessions: Option<usize>,
     /// Requests of a chat.
     pub turns: usize,
     /// Words of the first message: the document that is talked about.
@@ -98,18 +98,14 @@ const WORDS: [&str; 64] = [
 impl Conversation {
     pub(super) fn sessions(&self, seed: u64) -> impl Iterator<Item = Session> + Send + '_ {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        (0..self.sessions).map(move |_| self.session(&mut rng))
+        (0..self.sessions.unwrap_or(usize::MAX)).map(move |_| self.session(&mut rng))
     }
 
     pub(super) fn describe(&self) -> String {
+        let sessions = self.sessions.map_or(String::new(), |sessions| format!("{sessions} "));
         format!(
-            "{} chats of {} turns, {} + {} words a turn in, {} tokens out, {:?} to think",
-            self.sessions,
-            self.turns,
-            self.first_words,
-            self.turn_words,
-            self.output_tokens,
-            self.think
+            "{sessions}chats of {} turns, {} + {} words a turn in, {} tokens out, {:?} to think",
+            self.turns, self.first_words, self.turn_words, self.output_tokens, self.think
         )
     }
 
@@ -139,7 +135,7 @@ mod tests {
     #[test]
     fn chats_have_their_turns_and_repeat_with_the_seed() {
         let conversation = Conversation {
-            sessions: 4,
+            sessions: Some(4),
             turns: 3,
             first_words: 50,
             turn_words: 5,

@@ -16,8 +16,8 @@ pub struct Fixed {
     pub shared_tokens: u32,
     /// Lengths vary evenly by this share in both directions; 0: all equal.
     pub spread: Spread,
-    /// How many.
-    pub requests: usize,
+    /// How many; `None`: no end of them.
+    pub requests: Option<usize>,
 }
 
 /// A share in percent, 0 to 100.
@@ -31,7 +31,7 @@ impl Fixed {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let shared: Vec<u32> =
             (0..self.shared_tokens.min(self.input_tokens)).map(|_| rng.random_range(IDS)).collect();
-        (0..self.requests).map(move |_| {
+        (0..self.requests.unwrap_or(usize::MAX)).map(move |_| {
             let input = self.spread.around(self.input_tokens, &mut rng) as usize;
             let output = self.spread.around(self.output_tokens, &mut rng);
             let mut ids: Vec<u32> = shared.iter().copied().take(input).collect();
@@ -42,7 +42,8 @@ impl Fixed {
 
     pub(super) fn describe(&self) -> String {
         let Self { input_tokens, output_tokens, shared_tokens, spread, requests } = self;
-        let mut text = format!("{requests} requests, {input_tokens} in, {output_tokens} out");
+        let requests = requests.map_or(String::new(), |requests| format!("{requests} "));
+        let mut text = format!("{requests}requests, {input_tokens} in, {output_tokens} out");
         if spread.0 > 0 {
             text += &format!(", +-{} %", spread.0);
         }
@@ -81,7 +82,7 @@ mod tests {
             output_tokens: 7,
             shared_tokens: 40,
             spread: Spread(0),
-            requests: 20,
+            requests: Some(20),
         };
         let sessions: Vec<Session> = fixed.sessions(3).collect();
         assert_eq!(sessions.len(), 20);
@@ -101,7 +102,7 @@ mod tests {
             output_tokens: 1,
             shared_tokens: 0,
             spread: Spread(50),
-            requests: 500,
+            requests: Some(500),
         };
         let lengths: Vec<usize> = fixed.sessions(1).map(|session| ids(&session).len()).collect();
         let (shortest, longest) = (lengths.iter().min(), lengths.iter().max());

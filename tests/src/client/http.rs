@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use bench::sse::Decoder;
+use bench::server::sse::Decoder;
 use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::StatusCode;

@@ -1,43 +1,16 @@
 //! The first minute: what `up` prints works as printed, `chat` is a conversation, `bench serve` measures, and the
 //! log tells of each request.
 
-use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use baton_tests::oracle::{Oracle, Reply};
 use baton_tests::security::{Keyring, Lock};
 use baton_tests::watch::terminal::Terminal;
-use baton_tests::{Single, process, wait_until};
+use baton_tests::{Single, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const CTRL_C: &str = "\u{3}";
+use crate::command::{CTRL_C, PATIENCE, baton, run, text};
+
 const PASTE: (&str, &str) = ("\u{1b}[200~", "\u{1b}[201~");
-
-/// Runs a command with `input` on its standard input.
-async fn run(mut command: Command, input: &str) -> Output {
-    let input = input.to_owned();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let run = tokio::task::spawn_blocking(move || {
-        let mut child = command.spawn().expect("it starts");
-        let mut stdin = child.stdin.take().expect("its input");
-        // It may leave without reading.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        child.wait_with_output().expect("it ends")
-    });
-    tokio::time::timeout(PATIENCE, run).await.expect("an end").expect("no panic")
-}
-
-fn baton(args: &[&str]) -> Command {
-    let mut command = Command::new(process::baton());
-    command.args(args).env_remove("BATON_API_KEY");
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn shell(line: &str, key: &str) -> Command {
     let mut command = Command::new("sh");

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bench::engine::{EngineBench, Group, Progress};
-use bench::{ModelSource, Shape};
+use bench::{Body, ModelSource, Shape};
 use clap::Args;
 
 use super::device::DeviceArgs;
+use super::keep::{self, KeepArgs};
 use crate::out;
 
 /// `baton bench engine`.
@@ -34,9 +35,8 @@ pub(super) struct EngineArgs {
     /// Tokens of a step. Default: as for a prefill worker, 8448 on a GPU and 512 on the CPU.
     #[arg(long, value_name = "TOKENS")]
     batch_tokens_max: Option<u32>,
-    /// Write the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    keep: KeepArgs,
 }
 
 /// Runs the command.
@@ -44,6 +44,7 @@ pub(super) struct EngineArgs {
 /// # Errors
 /// If the device or the model can't be used, a step fails, or the report can't be written.
 pub(super) async fn run(args: EngineArgs) -> Result<()> {
+    args.keep.check()?;
     let bench = EngineBench {
         model: args.model.map_or(ModelSource::Shape(args.shape), ModelSource::Folder),
         cuda: args.device.cuda()?,
@@ -51,7 +52,6 @@ pub(super) async fn run(args: EngineArgs) -> Result<()> {
         quick: args.quick,
         seed: args.seed,
         batch_tokens_max: args.batch_tokens_max,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let report = tokio::task::spawn_blocking(move || {
         bench.run(&mut |progress| match progress {
@@ -62,9 +62,5 @@ pub(super) async fn run(args: EngineArgs) -> Result<()> {
     .await??;
     // Whoever reads only its beginning has what he wants.
     let _ = out::line(&report);
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)
-            .with_context(|| format!("can't write {}", path.display()))?;
-    }
-    Ok(())
+    args.keep.write(&keep::document(Body::Engine(report)))
 }

@@ -1,12 +1,12 @@
 //! `baton bench kernels`: is every kernel right, and how near is it to its bound?
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, ensure};
+use bench::Body;
 use bench::kernels::{Extent, KernelBench};
 use clap::Args;
 
 use super::device::DeviceArgs;
+use super::keep::{self, KeepArgs};
 use crate::out;
 
 /// `baton bench kernels`.
@@ -26,9 +26,8 @@ pub(super) struct KernelArgs {
     /// Check a few small cases of Baton's own kernels: what a sanitizer gets through.
     #[arg(long, conflicts_with = "quick")]
     check: bool,
-    /// Write the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    keep: KeepArgs,
 }
 
 /// Runs the command.
@@ -36,6 +35,7 @@ pub(super) struct KernelArgs {
 /// # Errors
 /// If a kernel is wrong, there is no usable GPU, or the report can't be written.
 pub(super) async fn run(args: KernelArgs) -> Result<()> {
+    args.keep.check()?;
     let cuda = args.device.cuda()?.context("kernels run on a GPU, and there is none here")?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let fresh = now.map_or(0, |since| since.as_micros() as u64);
@@ -51,11 +51,8 @@ pub(super) async fn run(args: KernelArgs) -> Result<()> {
     let run = move || bench.run(&mut |row| drop(out::line(row)));
     let report = tokio::task::spawn_blocking(run).await??;
     let _ = out::line(&report);
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)
-            .with_context(|| format!("can't write {}", path.display()))?;
-    }
     let wrong = report.wrong().count();
+    args.keep.write(&keep::document(Body::Kernels(report)))?;
     ensure!(wrong == 0, "{wrong} cases give other numbers than the CPU");
     Ok(())
 }

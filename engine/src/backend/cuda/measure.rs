@@ -62,6 +62,14 @@ impl Yardstick {
         &self.device().properties().name
     }
 
+    /// Its name among all GPUs, 32 hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the driver refuses.
+    pub fn device_uuid(&self) -> Result<String, EngineError> {
+        self.device().uuid()
+    }
+
     /// The least times to move `bytes`; far more than any cache holds tell of the memory.
     ///
     /// # Errors

@@ -1,9 +1,14 @@
+use std::time::Duration;
+
 use super::*;
+use crate::load::recorder::{Failed, Measured, Recorder};
 
 const MS: Duration = Duration::from_millis(1);
 
-fn slo() -> Slo {
-    Slo { ttft: 200 * MS, tpot: 10 * MS }
+fn recorder() -> Recorder {
+    let slo = Slo { ttft_ms: 200.0, tpot_ms: 10.0, itl_p99_ms: None };
+    let (workload, arrivals) = ("test".to_owned(), "2 clients".to_owned());
+    Recorder::new(Report { workload, arrivals, slo, ..Report::default() })
 }
 
 /// 11 tokens, so that the TPOT is a tenth of the time after the first.
@@ -25,22 +30,22 @@ fn failed(why: &str) -> Failed {
 }
 
 fn report() -> Report {
-    let mut recorder = Recorder::new(slo());
+    let mut recorder = recorder();
     recorder.record(&request(100, 200)); // 10 ms a token: good
     recorder.record(&request(100, 210)); // 11 ms a token
     recorder.record(&request(201, 250)); // first token late
     recorder.record(&Measured { output_tokens: 1, ..request(150, 150) }); // no TPOT: good
     recorder.record_failure(&failed("503"));
     assert_eq!(recorder.requests(), 5);
-    recorder.finish("test".to_owned(), "2 clients".to_owned(), Duration::from_secs(2))
+    recorder.finish(Duration::from_secs(2))
 }
 
 #[test]
 fn goodput_counts_requests_that_meet_both_targets() {
     let report = report();
     assert_eq!((report.completed, report.failed, report.good), (4, 1, 2));
-    assert!((report.goodput_per_s() - 1.0).abs() < 1e-9);
-    assert!((report.requests_per_s() - 2.0).abs() < 1e-9);
+    assert!((report.goodput_per_s - 1.0).abs() < 1e-9);
+    assert!((report.requests_per_s - 2.0).abs() < 1e-9);
 }
 
 #[test]
@@ -51,6 +56,7 @@ fn percentiles_are_of_requests_and_gaps() {
     near(report.ttft_ms.max, 201.0);
     near(report.ttft_ms.mean, 137.75);
     near(report.itl_ms.p99, 5.0);
+    near(report.within_percent, 40.0);
     near(report.tpot_ms.max, 11.0);
 }
 
@@ -64,12 +70,11 @@ fn a_run_in_which_too_much_failed_is_flawed_and_says_why() {
         flaw,
         "1 of 5 requests failed (20.0 %, more than the 19.9 % of --failures-max), most by: 503"
     );
-    let finish = |recorder: Recorder| recorder.finish(String::new(), String::new(), MS);
-    let mut recorder = Recorder::new(slo());
-    assert!(finish(Recorder::new(slo())).flaw(100.0).is_some(), "nothing was sent");
+    let mut recorder = recorder();
     recorder.record_failure(&failed("503"));
-    let flaw = finish(recorder).flaw(100.0).expect("all failed");
+    let flaw = recorder.finish(MS).flaw(100.0).expect("all failed");
     assert_eq!(flaw, "1 of 1 requests failed (100.0 %), most by: 503");
+    assert!(Report::default().flaw(100.0).is_some(), "nothing was sent");
 }
 
 #[test]
@@ -84,27 +89,56 @@ fn the_table_says_what_matters() {
 }
 
 #[test]
-fn json_has_the_rates_and_comes_back() {
+fn a_report_comes_back_from_json() {
     let report = report();
-    let value = report.to_json();
+    let value = serde_json::to_value(&report).expect("JSON");
     assert_eq!(value["goodput_per_s"], 1.0);
     assert_eq!(serde_json::from_value::<Report>(value).expect("a report"), report);
 }
 
 #[test]
 fn an_empty_run_divides_by_nothing() {
-    let report = Recorder::new(slo()).finish(String::new(), String::new(), Duration::ZERO);
+    let report = recorder().finish(Duration::ZERO);
     assert!(!report.to_string().contains("NaN"));
-    assert!(!report.to_json().to_string().contains("null"));
+    assert!(!serde_json::to_string(&report).expect("JSON").contains("s_per_s\":null"));
+}
+
+#[test]
+fn the_gap_at_the_hand_over_is_told_apart() {
+    let mut recorder = recorder();
+    let mut handed = request(100, 250);
+    handed.gaps[0] = 60 * MS;
+    recorder.record(&handed);
+    recorder.record(&request(100, 200));
+    recorder.record(&Measured { gaps: Vec::new(), output_tokens: 1, ..request(100, 100) });
+    let report = recorder.finish(Duration::from_secs(1));
+    let near = |is: f64, want: f64| assert!((is - want).abs() < want * 2e-3, "{is}, want {want}");
+    near(report.handover_ms.mean, 32.5);
+    near(report.handover_ms.max, 60.0);
+    near(report.itl_ms.max, 5.0);
+    near(report.longest_gap_ms(), 60.0);
+    assert!(report.to_string().contains("Longest gap: 60.0 ms"), "{report}");
+}
+
+#[test]
+fn a_rate_is_served_if_nearly_all_of_it_is() {
+    let slo = Slo { itl_p99_ms: Some(30.0), ..Slo::default() };
+    let itl_ms = Summary { p99: 30.0, ..Summary::default() };
+    let served = Report { completed: 100, within_percent: 99.0, itl_ms, slo, ..Report::default() };
+    assert!(served.is_within());
+    assert!(!Report { within_percent: 98.9, ..served.clone() }.is_within());
+    let uneven = Summary { p99: 30.1, ..Summary::default() };
+    assert!(!Report { itl_ms: uneven, ..served.clone() }.is_within());
+    assert!(!Report { completed: 0, ..served }.is_within(), "nobody was");
 }
 
 #[test]
 fn who_comes_back_as_told_is_counted_and_has_waited() {
-    let mut recorder = Recorder::new(slo());
+    let mut recorder = recorder();
     recorder.record(&request(100, 200));
     recorder.record(&Measured { refusals: 2, waited: 150 * MS, ..request(100, 200) });
     recorder.record_failure(&Failed { why: "429".to_owned(), refusals: 3 });
-    let report = recorder.finish(String::new(), String::new(), Duration::from_secs(1));
+    let report = recorder.finish(Duration::from_secs(1));
     assert_eq!((report.refusals, report.good), (5, 1), "250 ms are more than were wanted");
     let text = report.to_string();
     assert!(text.contains("sent again when the server said: 5 times; of those"), "{text}");

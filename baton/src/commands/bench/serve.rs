@@ -1,0 +1,233 @@
+//! `baton bench serve`: load on an OpenAI endpoint.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use bench::load::page::page;
+use bench::{
+    Arrivals, Body, Conversation, Fixed, LoadOptions, Rates, Report, Slo, Spread, Trace, Workload,
+};
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+
+use super::keep::{self, KeepArgs};
+use crate::commands::reach::ReachArgs;
+use crate::out;
+
+/// Where neither a number of requests nor a time is given.
+const REQUESTS: usize = 100;
+
+/// At a rate, so many wait for answers at most; a server that is so far behind is measured.
+const IN_FLIGHT_MAX: usize = 4096;
+
+const EXAMPLES: &str = "\
+Examples:
+  baton bench serve --rate 24 --input 1024 --output 128 --seconds 30
+  baton bench serve --rate 16..40 --seconds 30 --slo-ttft-ms 500 --slo-tpot-ms 30 --json a.json --html a.html
+  baton bench compare a.json b.json --fail-above 5";
+
+/// `baton bench serve`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    reach: ReachArgs,
+    /// The model; by default the first one served.
+    #[arg(long)]
+    model: Option<String>,
+    /// What clients say.
+    #[arg(long, value_enum, default_value_t = Kind::Fixed)]
+    workload: Kind,
+    /// Requests (fixed), chats (conversation), or lines of the trace at most; at each rate. Default: 100, or
+    /// with --seconds as many as there is time for.
+    #[arg(long, value_parser = at_least_one())]
+    requests: Option<usize>,
+    /// Tokens of a prompt; words of a chat's first message.
+    #[arg(long, default_value_t = 1024)]
+    input: u32,
+    /// Tokens of an answer.
+    #[arg(long, default_value_t = 128)]
+    output: u32,
+    /// Leading prompt tokens that all requests share.
+    #[arg(long, default_value_t = 0)]
+    shared: u32,
+    /// Lengths vary by this much, percent.
+    #[arg(long, default_value_t = 0)]
+    spread: u32,
+    /// Requests of a chat.
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// A recorded workload, one JSON object a line (timestamp, `input_length`, `output_length`, `hash_ids`).
+    #[arg(long, value_name = "FILE", required_if_eq("workload", "trace"))]
+    trace: Option<PathBuf>,
+    /// Sessions per second, at random times; without it --clients at a time. Several are measured one after
+    /// another, each with fresh prompts, and show how much of a rate is served: 16..40 (both ends, in about
+    /// six steps), 16..40:4 (in steps of 4), or 16,24,32.
+    #[arg(long, value_name = "PER_S", conflicts_with = "trace")]
+    rate: Option<Rates>,
+    /// Sessions at a time. A request that is refused for a time (Retry-After) is sent again after it; with --rate
+    /// it has failed.
+    #[arg(long, default_value_t = 8, conflicts_with = "rate", value_parser = at_least_one())]
+    clients: usize,
+    /// Sessions before the clock starts, at each rate.
+    #[arg(long, default_value_t = 4)]
+    warm_up: usize,
+    /// Stop sending after this many seconds, at each rate.
+    #[arg(long, value_name = "S")]
+    seconds: Option<u32>,
+    /// For goodput: longest time to the first token, ms.
+    #[arg(long, default_value_t = 1000)]
+    slo_ttft_ms: u64,
+    /// For goodput: longest mean time between tokens, ms.
+    #[arg(long, default_value_t = 50)]
+    slo_tpot_ms: u64,
+    /// A rate is served if 99 % of its requests are good. And only if 99 % of all gaps between tokens are no
+    /// longer than this, ms, if it is given; those between first and second token, where requests are handed
+    /// over, are told apart.
+    #[arg(long, value_name = "MS")]
+    slo_itl_p99_ms: Option<u64>,
+    /// 0 is greedy.
+    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
+    temperature: f64,
+    /// Same seed, same requests, which a second run finds in the cache; the second rate has the next seed,
+    /// and so on. Default: a fresh one, which the report tells.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Fail if more requests than this share do, at every rate; if all do, it always fails.
+    #[arg(long, value_name = "PERCENT", default_value_t = 50.0, value_parser = percent)]
+    failures_max: f64,
+    #[command(flatten)]
+    keep: KeepArgs,
+    /// Write a page with plots over the rate, too.
+    #[arg(long, value_name = "FILE", requires = "rate")]
+    html: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Kind {
+    /// Single prompts of one length.
+    Fixed,
+    /// Chats of several turns.
+    Conversation,
+    /// A recorded workload.
+    Trace,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the endpoint can't be reached, a file can't be read or written, or too much failed.
+pub(super) async fn run(args: &ServeArgs) -> Result<()> {
+    args.keep.check()?;
+    keep::check("--html", args.html.as_deref())?;
+    let options = args.options()?;
+    let cancel = cluster::shutdown_signal()?;
+    let is_sweep = options.paces.len() > 1;
+    let mut on_run = |run: &Report| {
+        if is_sweep {
+            out::note(run.brief());
+        }
+    };
+    let report = bench::load::run(&options, &cancel, &mut on_run).await?;
+    // Whoever reads only its beginning has what he wants.
+    let _ = out::line(&report);
+    let flaw = report.flaw(args.failures_max);
+    let document = keep::document(Body::Serve(report.clone()));
+    args.keep.write(&document)?;
+    if let Some(path) = &args.html {
+        std::fs::write(path, page(&report, &document))
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    match flaw {
+        Some(flaw) => bail!("{flaw}"),
+        None => Ok(()),
+    }
+}
+
+/// A seed that no earlier run had, short enough to be typed again.
+fn fresh_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as u64 % 1_000_000_000_000
+}
+
+/// Reads a count that can't be none.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+// === impl ServeArgs ===
+
+impl ServeArgs {
+    fn options(&self) -> Result<LoadOptions> {
+        Ok(LoadOptions {
+            server: self.reach.options(),
+            model: self.model.clone(),
+            workload: self.workload()?,
+            paces: self.paces(),
+            warm_up: self.warm_up,
+            time_max: self.seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            request_timeout: Duration::from_secs(600),
+            slo: Slo {
+                ttft_ms: self.slo_ttft_ms as f64,
+                tpot_ms: self.slo_tpot_ms as f64,
+                itl_p99_ms: self.slo_itl_p99_ms.map(|ms| ms as f64),
+            },
+            temperature: self.temperature,
+            seed: self.seed.unwrap_or_else(fresh_seed),
+            progress: true,
+        })
+    }
+
+    fn paces(&self) -> Vec<Arrivals> {
+        let at =
+            |sessions_per_s| Arrivals::Poisson { sessions_per_s, in_flight_max: IN_FLIGHT_MAX };
+        match &self.rate {
+            Some(rates) => rates.iter().map(at).collect(),
+            None => vec![Arrivals::Closed { clients: self.clients }],
+        }
+    }
+
+    /// How many of what the workload consists of.
+    fn requests(&self) -> Option<usize> {
+        self.requests.or_else(|| self.seconds.is_none().then_some(REQUESTS))
+    }
+
+    fn workload(&self) -> Result<Workload> {
+        Ok(match (self.workload, &self.trace) {
+            (Kind::Fixed, _) => Workload::Fixed(Fixed {
+                input_tokens: self.input,
+                output_tokens: self.output,
+                shared_tokens: self.shared,
+                spread: Spread(self.spread),
+                requests: self.requests(),
+            }),
+            (Kind::Conversation, _) => Workload::Conversation(Conversation {
+                sessions: self.requests(),
+                turns: self.turns,
+                first_words: self.input as usize,
+                turn_words: 32,
+                output_tokens: self.output,
+                think: Duration::ZERO,
+            }),
+            (Kind::Trace, trace) => {
+                let path = trace.as_ref().context("--trace FILE is missing")?;
+                Workload::Trace(Trace::read(path, self.requests().unwrap_or(usize::MAX))?)
+            }
+        })
+    }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(temperature) if (0.0..=2.0).contains(&temperature) => Ok(temperature),
+        _ => Err("want a number from 0 to 2".into()),
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').trim_end().parse() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("want a number from 0 to 100".into()),
+    }
+}

@@ -1,0 +1,93 @@
+use super::*;
+use crate::document::Body;
+use crate::engine::{EngineReport, Row};
+use crate::load::ServeReport;
+use crate::load::serve::tests::sweep;
+
+fn serve(report: ServeReport) -> Document {
+    Document::new("baton bench serve".to_owned(), Body::Serve(report))
+}
+
+/// The same server, some months later.
+fn later() -> ServeReport {
+    let mut runs = sweep().runs;
+    runs[1].ttft_ms.p99 *= 1.25;
+    runs[1].goodput_per_s *= 0.8;
+    runs[1].itl_ms.max *= 100.0;
+    runs[2].tpot_ms.mean *= 0.5;
+    ServeReport::new(runs)
+}
+
+fn pair(before: f64, after: f64, better: Better) -> Pair {
+    Pair { before: Figure::new("", "x", before, better), after }
+}
+
+#[test]
+fn what_got_worse_is_told_from_what_got_better() {
+    let loss = |before, after, better| pair(before, after, better).loss_percent();
+    assert_eq!(loss(10.0, 12.5, Better::Less), Some(25.0));
+    assert_eq!(loss(10.0, 12.5, Better::More), Some(-25.0));
+    assert_eq!(loss(10.0, 0.0, Better::More), Some(100.0));
+    assert_eq!(loss(0.0, 5.0, Better::Less), None, "nothing to compare with");
+    assert_eq!(loss(10.0, 50.0, Better::Unjudged), None);
+    assert!(pair(10.0, 50.0, Better::Unjudged).to_string().ends_with("+400.0 %"));
+    assert!(pair(10.0, 10.001, Better::Less).to_string().ends_with("+0.0 %"), "rounding");
+}
+
+#[test]
+fn sweeps_are_laid_side_by_side_by_rate() {
+    let mut after = later();
+    after.runs.remove(0);
+    after.runs.reverse();
+    let comparison = Comparison::new(&serve(sweep()), &serve(after)).expect("a comparison");
+    let text = comparison.to_string();
+    let worse: Vec<_> = comparison.worse_by(10.0).map(|pair| pair.before.to_string()).collect();
+    assert_eq!(worse, ["24/s: goodput, requests/s", "24/s: TTFT p99, ms"], "{text}");
+    assert_eq!(comparison.worse_by(30.0).count(), 0);
+    assert!(text.contains("\n24/s\n  goodput, requests/s "), "{text}");
+    assert!(text.contains("+25.0 %  worse") && text.contains("-50.0 %  better"), "{text}");
+    assert!(text.contains("\nnot in both: 16/s (A)"), "{text}");
+    assert!(!text.contains("not alike"), "{text}");
+}
+
+#[test]
+fn what_was_measured_otherwise_is_said() {
+    let mut other = sweep();
+    other.runs[0].model = "another".to_owned();
+    let comparison = Comparison::new(&serve(sweep()), &serve(other)).expect("a comparison");
+    let text = comparison.to_string();
+    assert!(text.contains("not alike: model: A a-model; B another"), "{text}");
+}
+
+#[test]
+fn rows_of_an_engine_are_compared_by_their_names() {
+    let row = |value, is_rate, j_per_token| Row {
+        group: "prefill".to_owned(),
+        name: "2048 tokens in a row".to_owned(),
+        unit: "ms/prompt".to_owned(),
+        value,
+        is_rate,
+        energy: Some(crate::energy::Energy { j_per_token, watts: 690.0 }),
+        ..Row::default()
+    };
+    let document = |row| {
+        let report = EngineReport { rows: vec![row], ..EngineReport::default() };
+        Document::new(String::new(), Body::Engine(report))
+    };
+    let (before, after) = (document(row(50.0, false, 0.02)), document(row(44.0, false, 0.03)));
+    let comparison = Comparison::new(&before, &after).expect("a comparison");
+    let worse: Vec<_> = comparison.worse_by(5.0).map(|pair| pair.before.name.as_str()).collect();
+    assert_eq!(worse, ["2048 tokens in a row, J/token"], "{comparison}");
+    let rates = Comparison::new(&document(row(50.0, true, 1.0)), &document(row(44.0, true, 1.0)));
+    assert_eq!(rates.expect("a comparison").worse_by(5.0).count(), 1, "less of a rate is worse");
+}
+
+#[test]
+fn what_has_nothing_in_common_is_not_compared() {
+    let engine = Document::new(String::new(), Body::Engine(EngineReport::default()));
+    let why = Comparison::new(&serve(sweep()), &engine).expect_err("another kind");
+    assert_eq!(why.to_string(), "A is of `baton bench serve`, and B of `baton bench engine`");
+    let one = |number: usize| ServeReport::new(vec![sweep().runs.remove(number)]);
+    let why = Comparison::new(&serve(one(0)), &serve(one(1))).expect_err("other rates");
+    assert_eq!(why.to_string(), "A and B have no figure in common: 16/s (A), 24/s (B)");
+}

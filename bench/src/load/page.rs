@@ -1,0 +1,222 @@
+//! A sweep as one page that needs nothing else: plots over the rate, and all numbers below.
+
+mod chart;
+mod scale;
+
+use std::fmt::Write as _;
+
+use self::chart::{Chart, Series};
+use super::report::{Report, Summary, WITHIN_PERCENT};
+use super::serve::{Point, ServeReport};
+use crate::document::Document;
+
+const STYLE: &str = include_str!("page/page.css");
+
+/// A percentile that is drawn: its name, its colour's, and how it is had.
+type Percentile = (&'static str, &'static str, fn(&Summary) -> f64);
+
+const PERCENTILES: [Percentile; 3] = [
+    ("p50", "low", |times| times.p50),
+    ("p90", "middle", |times| times.p90),
+    ("p99", "high", |times| times.p99),
+];
+
+/// Writes the page.
+///
+/// - `document`: when and how the report was made.
+#[must_use]
+pub fn page(report: &ServeReport, document: &Document) -> String {
+    let first = report.runs.first().cloned().unwrap_or_default();
+    let charts: String = charts(report, &first).iter().map(Chart::svg).collect();
+    let head = head(&first, document);
+    let (tiles, table) = (tiles(report, &first), table(&report.runs));
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{model}: goodput over rate</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         {head}{tiles}<section class=\"charts\">\n{charts}</section>\n{table}</main>\n</body>\n</html>\n",
+        model = escape(&first.model),
+    )
+}
+
+fn head(first: &Report, document: &Document) -> String {
+    let Document { version, date, command, .. } = document;
+    let facts = [&first.workload, &first.server, date, &format!("Baton {version}")];
+    let facts: Vec<_> = facts.into_iter().map(|fact| escape(fact)).collect();
+    format!(
+        "<header>\n<h1>{}</h1>\n<p>{}</p>\n<p><code>{}</code></p>\n</header>\n",
+        escape(&first.model),
+        facts.join(" · "),
+        escape(command)
+    )
+}
+
+fn tiles(report: &ServeReport, first: &Report) -> String {
+    let per_s = |value: f64| format!("{value:.1}/s");
+    let (served, at_knee) = match report.knee {
+        Some(Point { rate_per_s, goodput_per_s }) => {
+            (format!("{rate_per_s}/s"), format!("goodput {}", per_s(goodput_per_s)))
+        }
+        None => ("none".to_owned(), "no rate was".to_owned()),
+    };
+    let best =
+        report.best.map(|best| (per_s(best.goodput_per_s), format!("at {}/s", best.rate_per_s)));
+    let (best, at_best) = best.unwrap_or_default();
+    let targets = escape(&first.slo.to_string());
+    let tile = |name: &str, value: &str, note: &str| {
+        format!("<div><span>{name}</span><strong>{value}</strong><span>{note}</span></div>\n")
+    };
+    format!(
+        "<section class=\"tiles\">\n{}{}</section>\n<p class=\"targets\">Served: at least {WITHIN_PERCENT} % of \
+         requests within {targets}. Goodput: requests within them, a second.</p>\n",
+        tile("highest rate served", &served, &at_knee),
+        tile("best goodput", &best, &at_best),
+    )
+}
+
+fn charts<'a>(report: &'a ServeReport, first: &Report) -> Vec<Chart<'a>> {
+    let limit = report.knee.map(|knee| knee.rate_per_s);
+    let chart = |title, unit, series, target| Chart { title, unit, series, target, limit };
+    let times = |title, of, target| chart(title, "ms", percentiles(&report.runs, of), target);
+    vec![
+        chart("Goodput and all answers", "requests/s", throughput(&report.runs), None),
+        times("Time to first token", |run| &run.ttft_ms, Some(first.slo.ttft_ms)),
+        times("Time per output token", |run| &run.tpot_ms, Some(first.slo.tpot_ms)),
+        times("Gaps between tokens", |run| &run.itl_ms, first.slo.itl_p99_ms),
+        times("First to second token: the hand-over", |run| &run.handover_ms, None),
+        chart(
+            "Longest gap",
+            "ms",
+            vec![series("longest", "one", &report.runs, Report::longest_gap_ms)],
+            None,
+        ),
+    ]
+}
+
+fn throughput(runs: &[Report]) -> Vec<Series<'_>> {
+    vec![
+        series("offered", "offered", runs, |run| run.rate_per_s.unwrap_or_default()),
+        series("answered", "two", runs, |run| run.requests_per_s),
+        series("goodput", "one", runs, |run| run.goodput_per_s),
+    ]
+}
+
+fn percentiles(runs: &[Report], times: fn(&Report) -> &Summary) -> Vec<Series<'_>> {
+    let of = |(name, colour, value): Percentile| {
+        series(name, colour, runs, move |run| value(times(run)))
+    };
+    PERCENTILES.map(of).into()
+}
+
+/// A line over the rates; runs without a rate have no place on it.
+fn series<'a>(
+    name: &'a str,
+    colour: &'a str,
+    runs: &[Report],
+    value: impl Fn(&Report) -> f64,
+) -> Series<'a> {
+    let points = runs.iter().filter_map(|run| Some((run.rate_per_s?, value(run)))).collect();
+    Series { name, colour, points }
+}
+
+fn table(runs: &[Report]) -> String {
+    let heads = ["TTFT", "TPOT", "hand-over", "ITL"]
+        .map(|name| format!("<th class=\"first\" colspan=\"5\">{name}, ms</th>"));
+    let times = "<th class=\"first\">mean</th><th>p50</th><th>p90</th><th>p99</th><th>max</th>";
+    let mut text = format!(
+        "<section class=\"table\">\n<table>\n<thead>\n<tr><th colspan=\"5\"></th>{}<th></th></tr>\n\
+         <tr><th>rate/s</th><th>goodput/s</th><th>answered/s</th><th>within, %</th><th>failed</th>{}\
+         <th class=\"first\">seed</th></tr>\n</thead>\n<tbody>\n",
+        heads.concat(),
+        times.repeat(4)
+    );
+    for run in runs {
+        // Writing to a string never fails.
+        let _ = writeln!(text, "{}", row(run));
+    }
+    text + "</tbody>\n</table>\n</section>\n"
+}
+
+fn row(run: &Report) -> String {
+    let rate = run.rate_per_s.map_or_else(|| escape(&run.arrivals), |rate| rate.to_string());
+    let cut = if run.is_cut { " (cut off)" } else { "" };
+    let times = [&run.ttft_ms, &run.tpot_ms, &run.handover_ms, &run.itl_ms];
+    let times = times.map(|times| {
+        let Summary { mean, p50, p90, p99, max, .. } = times;
+        let later = [p50, p90, p99, max].map(|ms| format!("<td>{ms:.1}</td>")).concat();
+        format!("<td class=\"first\">{mean:.1}</td>{later}")
+    });
+    format!(
+        "<tr{}><td>{rate}{cut}</td><td>{:.2}</td><td>{:.2}</td><td>{:.1}</td><td>{}</td>{}<td class=\"first\">{}</td></tr>",
+        if run.is_within() { " class=\"served\"" } else { "" },
+        run.goodput_per_s,
+        run.requests_per_s,
+        run.within_percent,
+        run.failed,
+        times.concat(),
+        run.seed,
+    )
+}
+
+/// As text of a page: names come from servers.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Body;
+    use crate::load::serve::tests::sweep;
+
+    #[test]
+    fn a_page_needs_nothing_else_and_closes_what_it_opens() {
+        let report = sweep();
+        let document = Document::new(
+            "baton bench serve --rate 16..40".to_owned(),
+            Body::Serve(report.clone()),
+        );
+        let page = page(&report, &document);
+        assert_eq!(page.matches("<svg").count(), 6);
+        for tag in ["svg", "section", "table", "tr", "td", "th", "g", "text", "title", "div"] {
+            let opened = page.matches(&format!("<{tag}>")).count()
+                + page.matches(&format!("<{tag} ")).count();
+            assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+        for (word, why) in
+            [("http", "the network"), ("NaN", "numbers"), ("inf", "numbers"), ("script", "scripts")]
+        {
+            assert!(!page.contains(word), "{word}: {why}");
+        }
+        assert!(
+            page.contains("<strong>28/s</strong>") && page.contains("<strong>27.9/s</strong>"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn what_a_server_calls_itself_is_text() {
+        let mut report = sweep();
+        report.runs[0].model = "<script>alert(\"x\")</script>".to_owned();
+        let document = Document::new("a & b".to_owned(), Body::Serve(report.clone()));
+        let page = page(&report, &document);
+        assert!(
+            !page.contains("<script")
+                && page.contains("&lt;script&gt;")
+                && page.contains("a &amp; b")
+        );
+    }
+
+    #[test]
+    fn one_rate_and_none_at_all_are_pages_too() {
+        for runs in [Vec::new(), sweep().runs[..1].to_vec(), vec![Report::default()]] {
+            let report = ServeReport::new(runs);
+            let document = Document::new(String::new(), Body::Serve(report.clone()));
+            let page = page(&report, &document);
+            assert!(
+                page.ends_with("</html>\n") && !page.contains("NaN") && !page.contains("inf"),
+                "{page}"
+            );
+        }
+    }
+}

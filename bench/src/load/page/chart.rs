@@ -1,0 +1,192 @@
+//! Lines over the rate, as SVG.
+
+use std::fmt::Write as _;
+
+use super::escape;
+use super::scale::{Scale, label};
+
+/// Some lines.
+pub(super) struct Chart<'a> {
+    /// Above it.
+    pub(super) title: &'a str,
+    /// Of all lines.
+    pub(super) unit: &'a str,
+    pub(super) series: Vec<Series<'a>>,
+    /// What was wanted, where something was.
+    pub(super) target: Option<f64>,
+    /// The highest rate that was served.
+    pub(super) limit: Option<f64>,
+}
+
+/// A line.
+pub(super) struct Series<'a> {
+    pub(super) name: &'a str,
+    /// A class of the style sheet.
+    pub(super) colour: &'a str,
+    /// Rates, and values.
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 52.0;
+/// The lines' names are beside their ends.
+const RIGHT: f64 = 470.0;
+const TOP: f64 = 16.0;
+const BOTTOM: f64 = 250.0;
+
+/// Rates that are written below the axis.
+const RATES_MAX: usize = 10;
+
+/// Names below each other are at least so far apart.
+const LINE: f64 = 15.0;
+
+// === impl Chart ===
+
+impl Chart<'_> {
+    /// The chart and its title.
+    pub(super) fn svg(&self) -> String {
+        let (x, y) = self.scales();
+        let parts = [self.grid(x, y), self.marks(x, y), self.lines(x, y), self.names(y)];
+        format!(
+            "<figure>\n<figcaption>{}, {}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+             aria-label=\"{}\">\n{}</svg>\n</figure>\n",
+            escape(self.title),
+            self.unit,
+            escape(self.title),
+            parts.concat()
+        )
+    }
+
+    fn scales(&self) -> (Scale, Scale) {
+        let points = || self.series.iter().flat_map(|series| series.points.iter());
+        let values = points().map(|point| point.1).chain(self.near_target());
+        let y = match self.unit {
+            // Waits differ by powers of ten.
+            "ms" => Scale::over(values, (BOTTOM, TOP)),
+            _ => Scale::from_zero(values, (BOTTOM, TOP)),
+        };
+        (Scale::between(points().map(|point| point.0), (LEFT, RIGHT)), y)
+    }
+
+    /// The target, unless everything is so far below that it would press the lines together.
+    fn near_target(&self) -> Option<f64> {
+        let values =
+            self.series.iter().flat_map(|series| series.points.iter().map(|point| point.1));
+        let most = values.fold(0.0, f64::max);
+        self.target.filter(|target| *target <= most * 4.0)
+    }
+
+    /// Numbers at both axes, and a line for each of the upright one's.
+    fn grid(&self, x: Scale, y: Scale) -> String {
+        let mut text = String::new();
+        for (tick, at) in y.ticks().into_iter().map(|tick| (label(tick), y.at(tick))) {
+            let _ = writeln!(
+                text,
+                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
+                LEFT - 8.0,
+                at + 4.0
+            );
+        }
+        for (tick, at) in self.rates(x).into_iter().map(|rate| (label(rate), x.at(rate))) {
+            let below = BOTTOM + 20.0;
+            let _ = writeln!(
+                text,
+                "<text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{tick}</text>"
+            );
+        }
+        let (middle, below) = (f64::midpoint(LEFT, RIGHT), BOTTOM + 42.0);
+        let _ = writeln!(
+            text,
+            "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">offered, requests/s</text>"
+        );
+        text
+    }
+
+    /// Those that were measured, as long as there is room for their names.
+    fn rates(&self, x: Scale) -> Vec<f64> {
+        let points = self.series.first().map(|series| series.points.as_slice()).unwrap_or_default();
+        match points.len() {
+            0..=RATES_MAX => points.iter().map(|point| point.0).collect(),
+            _ => x.ticks(),
+        }
+    }
+
+    /// What was wanted, and how far it was had.
+    fn marks(&self, x: Scale, y: Scale) -> String {
+        let mut text = String::new();
+        if let Some(target) = self.near_target() {
+            let (at, name) = (y.at(target), label(target));
+            let _ = writeln!(
+                text,
+                "<line class=\"target\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\">target {name}</text>",
+                LEFT + 6.0,
+                at - 6.0
+            );
+        }
+        if let Some(at) = self.limit.map(|limit| x.at(limit)) {
+            let _ = writeln!(
+                text,
+                "<line class=\"limit\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"><title>highest \
+                 rate served</title></line>"
+            );
+        }
+        text
+    }
+
+    fn lines(&self, x: Scale, y: Scale) -> String {
+        self.series.iter().map(|series| series.line(x, y, self.unit)).collect()
+    }
+
+    /// The lines' names, each where its line ends or as near as the others let it.
+    fn names(&self, y: Scale) -> String {
+        let ends =
+            self.series.iter().filter_map(|series| Some((series, y.at(series.points.last()?.1))));
+        let mut ends: Vec<_> = ends.collect();
+        ends.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let (mut text, mut free) = (String::new(), TOP);
+        for (number, (series, at)) in ends.iter().enumerate() {
+            let below = (ends.len() - 1 - number) as f64 * LINE;
+            let at = at.min(BOTTOM - below).max(free);
+            free = at + LINE;
+            let _ = writeln!(
+                text,
+                "<g class=\"{}\"><circle class=\"dot\" cx=\"{:.1}\" cy=\"{at:.1}\" r=\"4\"/><text x=\"{:.1}\" \
+                 y=\"{:.1}\">{}</text></g>",
+                series.colour,
+                RIGHT + 16.0,
+                RIGHT + 25.0,
+                at + 4.0,
+                escape(series.name)
+            );
+        }
+        text
+    }
+}
+
+// === impl Series ===
+
+impl Series<'_> {
+    fn line(&self, x: Scale, y: Scale, unit: &str) -> String {
+        let places = self
+            .points
+            .iter()
+            .map(|&(rate, value)| format!("{:.1},{:.1}", x.at(rate), y.at(value)));
+        let places: Vec<_> = places.collect();
+        let mut text =
+            format!("<g class=\"{}\">\n<polyline points=\"{}\"/>\n", self.colour, places.join(" "));
+        for &(rate, value) in &self.points {
+            let (cx, cy) = (x.at(rate), y.at(value));
+            let said = format!("{}: {value:.1} {unit} at {}/s", escape(self.name), label(rate));
+            // The mark is small, what the pointer has to hit is not.
+            let _ = writeln!(
+                text,
+                "<g><title>{said}</title><circle class=\"dot\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\"/><circle \
+                 class=\"touch\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"12\"/></g>"
+            );
+        }
+        text + "</g>\n"
+    }
+}

@@ -1,0 +1,177 @@
+//! One run: a workload at one pace.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::client::Endpoint;
+use super::pace::Pace;
+use super::recorder::{Failed, Measured, Recorder};
+use super::report::Report;
+use super::visit::Visitor;
+use super::{Arrivals, LoadOptions, Manners, progress};
+
+/// Results on their way to the recorder; it takes microseconds each, so this many are never behind.
+const RESULTS_MAX: usize = 4096;
+/// Sets the warm-up's randomness apart from the run's.
+const WARM_UP_SALT: u64 = 0x5741_524d;
+
+/// What is sent, and how fast.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    options: &'a LoadOptions,
+    endpoint: &'a Endpoint,
+    arrivals: Arrivals,
+    seed: u64,
+    /// Which of how many, where there are several.
+    title: String,
+}
+
+// === impl Run ===
+
+impl<'a> Run<'a> {
+    /// The run at one of the paces.
+    pub(super) fn new(options: &'a LoadOptions, endpoint: &'a Endpoint, number: usize) -> Self {
+        let arrivals = options.paces[number];
+        let title = match options.paces.len() {
+            1 => String::new(),
+            all => format!("{} ({} of {all}) ", arrivals.describe(), number + 1),
+        };
+        let seed = options.seed.wrapping_add(number as u64);
+        Self { options, endpoint, arrivals, seed, title }
+    }
+
+    /// Sends the workload and reports, at the latest when it is cancelled.
+    pub(super) async fn measure(&self, cancel: &CancellationToken) -> Report {
+        self.warm_up(cancel).await;
+        let bar = self.bar();
+        let (results, received) = mpsc::channel(RESULTS_MAX);
+        let start = Instant::now();
+        let manners = self.arrivals.manners(start, self.options.time_max);
+        let visitor = Arc::new(self.visitor(results, manners));
+        let recorder = Recorder::new(self.report());
+        let (recorder, is_cut) =
+            tokio::join!(collect(recorder, received, &bar), self.drive(visitor, cancel));
+        let duration = start.elapsed();
+        bar.finish_and_clear();
+        Report { is_cut, ..recorder.finish(duration) }
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            server: self.endpoint.base().to_owned(),
+            model: self.endpoint.model().to_owned(),
+            workload: self.options.workload.describe(),
+            arrivals: self.arrivals.describe(),
+            rate_per_s: self.arrivals.per_s(),
+            seed: self.seed,
+            slo: self.options.slo,
+            ..Report::default()
+        }
+    }
+
+    fn visitor(
+        &self,
+        results: mpsc::Sender<Result<Measured, Failed>>,
+        manners: Manners,
+    ) -> Visitor {
+        Visitor::new(self.endpoint.clone(), results, self.options.temperature, manners)
+    }
+
+    /// Lets connections be made and estimates be fitted before anything counts.
+    async fn warm_up(&self, cancel: &CancellationToken) {
+        if self.options.warm_up == 0 {
+            return;
+        }
+        let (results, mut received) = mpsc::channel(RESULTS_MAX);
+        let visitor = Arc::new(self.visitor(results, Manners::GiveUp));
+        let sessions = self.options.workload.sessions(self.seed ^ WARM_UP_SALT);
+        let visits: Vec<_> = sessions
+            .take(self.options.warm_up)
+            .map(|session| visitor.clone().visit(session, None))
+            .collect();
+        drop(visitor);
+        let ignore = async { while received.recv().await.is_some() {} };
+        tokio::select! {
+            _ = futures::future::join(futures::future::join_all(visits), ignore) => {}
+            () = cancel.cancelled() => {}
+        }
+    }
+
+    /// Begins sessions at their times and waits for the last one; whether that was cut short.
+    async fn drive(&self, visitor: Arc<Visitor>, cancel: &CancellationToken) -> bool {
+        let mut running = JoinSet::new();
+        tokio::select! {
+            () = self.send_all(visitor, &mut running) => false,
+            () = cancel.cancelled() => true,
+        }
+        // Whatever is still running ends here: dropping the set aborts it.
+    }
+
+    async fn send_all(&self, visitor: Arc<Visitor>, running: &mut JoinSet<()>) {
+        let Self { options, arrivals, seed, .. } = self;
+        let mut pace = Pace::new(*arrivals, *seed);
+        for session in options.workload.sessions(*seed) {
+            let planned = pace.next(session.at);
+            let is_late = |max| pace.start() + max < planned.max(Instant::now());
+            if options.time_max.is_some_and(is_late) {
+                break;
+            }
+            tokio::time::sleep_until(planned.into()).await;
+            while running.len() >= arrivals.in_flight_max() {
+                running.join_next().await;
+            }
+            // The hand may have become free at the end.
+            if options.time_max.is_some_and(is_late) {
+                break;
+            }
+            // A closed client's next session is due when it has a free hand, not before.
+            let planned = match (arrivals, session.at) {
+                (Arrivals::Closed { .. }, None) => Instant::now(),
+                _ => planned,
+            };
+            running.spawn(visitor.clone().visit(session, Some(planned)));
+            while running.try_join_next().is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    fn bar(&self) -> ProgressBar {
+        match self.options.progress {
+            true => progress::bar(self.title.clone(), self.expected()),
+            false => ProgressBar::hidden(),
+        }
+    }
+
+    /// How many requests there will be, about.
+    fn expected(&self) -> Option<u64> {
+        let in_all = self.options.workload.requests().map(|requests| requests as u64);
+        let in_time = self.options.time_max.zip(self.arrivals.per_s());
+        let in_time = in_time.map(|(time, per_s)| (time.as_secs_f64() * per_s) as u64);
+        in_all.into_iter().chain(in_time).min()
+    }
+}
+
+async fn collect(
+    mut recorder: Recorder,
+    mut results: mpsc::Receiver<Result<Measured, Failed>>,
+    bar: &ProgressBar,
+) -> Recorder {
+    let mut failed = 0;
+    while let Some(result) = results.recv().await {
+        match result {
+            Ok(measured) => recorder.record(&measured),
+            Err(failure) => {
+                recorder.record_failure(&failure);
+                failed += 1;
+                bar.set_message(format!("{failed} failed"));
+            }
+        }
+        bar.set_position(recorder.requests());
+    }
+    recorder
+}

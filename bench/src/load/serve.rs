@@ -1,0 +1,346 @@
+//! What a workload came to at one pace or at several, and where a server reaches its limit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::report::{Report, WITHIN_PERCENT};
+use crate::compare::{Better, Figure};
+
+/// The report of `bench serve`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServeReport {
+    /// Of each pace, in the order they were run.
+    pub runs: Vec<Report>,
+    /// The highest rate that was served: 99 % of its requests had the service wanted.
+    pub knee: Option<Point>,
+    /// Where most requests a second had it.
+    pub best: Option<Point>,
+}
+
+/// A rate, and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Sessions offered a second.
+    pub rate_per_s: f64,
+    /// Answers per second that met the service wanted.
+    pub goodput_per_s: f64,
+}
+
+// === impl ServeReport ===
+
+impl ServeReport {
+    /// Looks for the limit among the runs. One that was cut short says nothing of it.
+    #[must_use]
+    pub fn new(runs: Vec<Report>) -> Self {
+        let whole = || runs.iter().filter(|run| !run.is_cut);
+        let served = whole().filter(|run| run.is_within()).filter_map(Point::of);
+        let knee = served.max_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
+        let best = whole()
+            .filter_map(Point::of)
+            .max_by(|a, b| a.goodput_per_s.total_cmp(&b.goodput_per_s));
+        Self { knee, best, runs }
+    }
+
+    /// Why this is no measurement, if it isn't: every run has a flaw. Above its limit a server may refuse
+    /// as much as it likes.
+    #[must_use]
+    pub fn flaw(&self, failures_max: f64) -> Option<String> {
+        let flaws: Option<Vec<_>> = self.runs.iter().map(|run| run.flaw(failures_max)).collect();
+        flaws?.into_iter().next()
+    }
+
+    /// What can be compared with another run's.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        self.runs.iter().flat_map(Report::figures).collect()
+    }
+
+    /// What a comparison presumes to be the same.
+    pub(crate) fn setting(&self) -> Vec<(&'static str, String)> {
+        let first = self.runs.first();
+        let of = |text: fn(&Report) -> String| first.map(text).unwrap_or_default();
+        vec![
+            ("model", of(|run| run.model.clone())),
+            ("workload", of(|run| run.workload.clone())),
+            ("targets", of(|run| run.slo.to_string())),
+        ]
+    }
+
+    fn write_several(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.runs.first() else { return Ok(()) };
+        writeln!(
+            f,
+            "{}, at each rate; {}; seeds from {}\n",
+            first.workload, first.model, first.seed
+        )?;
+        writeln!(
+            f,
+            "{:>8} {:>8} {:>8} {:>8}  {:>17}  {:>15}  {:>17}  {:>15} {:>8}",
+            "",
+            "goodput",
+            "of all",
+            "within",
+            "TTFT, ms",
+            "TPOT, ms",
+            "hand-over, ms",
+            "ITL, ms",
+            "longest"
+        )?;
+        writeln!(
+            f,
+            "{:>8} {:>8} {:>8} {:>8}  {:>8} {:>8}  {:>7} {:>7}  {:>8} {:>8}  {:>7} {:>7} {:>8}",
+            "rate/s",
+            "req/s",
+            "req/s",
+            "%",
+            "mean",
+            "p99",
+            "mean",
+            "p99",
+            "mean",
+            "p99",
+            "mean",
+            "p99",
+            "gap, ms"
+        )?;
+        self.runs.iter().try_for_each(|run| writeln!(f, "{}", self.row(run)))?;
+        writeln!(f, "\n{}", self.limit())?;
+        for (why, count) in self.failures() {
+            writeln!(f, "failed: {count} x {why}")?;
+        }
+        if self.runs.iter().any(Report::is_late) {
+            writeln!(
+                f,
+                "late: requests were sent late; this client is too slow to measure that rate"
+            )?;
+        }
+        write!(
+            f,
+            "hand-over: from the first token to the second; ITL: all other gaps; longest gap: of both"
+        )
+    }
+
+    /// Why requests failed, and how often, of all runs.
+    fn failures(&self) -> BTreeMap<&str, u64> {
+        let mut failures = BTreeMap::new();
+        for (why, count) in self.runs.iter().flat_map(|run| &run.failures) {
+            *failures.entry(why.as_str()).or_default() += count;
+        }
+        failures
+    }
+
+    fn row(&self, run: &Report) -> String {
+        let is_at = |point: Option<Point>| {
+            !run.is_cut && point.map(|point| point.rate_per_s) == run.rate_per_s
+        };
+        let marks = [
+            is_at(self.knee).then(|| "<- served".to_owned()),
+            is_at(self.best).then(|| "<- best goodput".to_owned()),
+            run.is_cut.then(|| "cut off".to_owned()),
+            (run.failed > 0).then(|| format!("{} failed", run.failed)),
+            run.is_late().then(|| "late".to_owned()),
+        ];
+        let marks: Vec<_> = marks.into_iter().flatten().collect();
+        format!("{}  {}", run.row(), marks.join(", ")).trim_end().to_owned()
+    }
+
+    /// Where the limit is, in words.
+    #[must_use]
+    pub fn limit(&self) -> String {
+        let slo = self.runs.first().map(|run| run.slo).unwrap_or_default();
+        let knee = match &self.knee {
+            Some(Point { rate_per_s, goodput_per_s }) => format!(
+                "served (>= {WITHIN_PERCENT} % within {slo}): up to {rate_per_s}/s, goodput {goodput_per_s:.2}/s"
+            ),
+            None => format!("served (>= {WITHIN_PERCENT} % within {slo}): no rate"),
+        };
+        let best = self.best.map_or(String::new(), |Point { rate_per_s, goodput_per_s }| {
+            format!("; best goodput: {goodput_per_s:.2}/s, at {rate_per_s}/s")
+        });
+        knee + &best
+    }
+}
+
+impl fmt::Display for ServeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.runs.as_slice() {
+            [one] => write!(f, "{one}"),
+            _ => self.write_several(f),
+        }
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// In a line.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        format!(
+            "{}: goodput {:.2} of {:.2}/s, {:.1} % within; TTFT {:.0} ms, TPOT {:.1} ms, ITL p99 {:.1} ms",
+            self.arrivals,
+            self.goodput_per_s,
+            self.requests_per_s,
+            self.within_percent,
+            self.ttft_ms.mean,
+            self.tpot_ms.mean,
+            self.itl_ms.p99,
+        )
+    }
+
+    /// A line of a table of several.
+    fn row(&self) -> String {
+        format!(
+            "{:>8} {:>8.2} {:>8.2} {:>8.1}  {:>8.1} {:>8.1}  {:>7.2} {:>7.2}  {:>8.2} {:>8.2}  {:>7.2} {:>7.2} {:>8.1}",
+            self.pace(),
+            self.goodput_per_s,
+            self.requests_per_s,
+            self.within_percent,
+            self.ttft_ms.mean,
+            self.ttft_ms.p99,
+            self.tpot_ms.mean,
+            self.tpot_ms.p99,
+            self.handover_ms.mean,
+            self.handover_ms.p99,
+            self.itl_ms.mean,
+            self.itl_ms.p99,
+            self.longest_gap_ms(),
+        )
+    }
+
+    /// Its rate, or in words what it has instead.
+    fn pace(&self) -> String {
+        self.rate_per_s.map_or_else(|| self.arrivals.clone(), |rate| rate.to_string())
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let pace =
+            self.rate_per_s.map_or_else(|| self.arrivals.clone(), |rate| format!("{rate}/s"));
+        let more = |name: &str, value| Figure::new(&pace, name, value, Better::More);
+        let less = |name: &str, value| Figure::new(&pace, name, value, Better::Less);
+        vec![
+            more("goodput, requests/s", self.goodput_per_s),
+            more("all, requests/s", self.requests_per_s),
+            more("within, %", self.within_percent),
+            less("TTFT mean, ms", self.ttft_ms.mean),
+            less("TTFT p50, ms", self.ttft_ms.p50),
+            less("TTFT p99, ms", self.ttft_ms.p99),
+            less("TPOT mean, ms", self.tpot_ms.mean),
+            less("TPOT p99, ms", self.tpot_ms.p99),
+            less("hand-over p50, ms", self.handover_ms.p50),
+            less("hand-over p99, ms", self.handover_ms.p99),
+            less("ITL p50, ms", self.itl_ms.p50),
+            less("ITL p99, ms", self.itl_ms.p99),
+            Figure::new(&pace, "longest gap, ms", self.longest_gap_ms(), Better::Unjudged),
+        ]
+    }
+}
+
+// === impl Point ===
+
+impl Point {
+    fn of(run: &Report) -> Option<Self> {
+        let rate_per_s = run.rate_per_s.filter(|_| run.completed > 0)?;
+        Some(Self { rate_per_s, goodput_per_s: run.goodput_per_s })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::load::{Slo, Summary};
+
+    /// A server whose limit is at 28/s: at each rate the share within, and answers a second.
+    pub(crate) fn sweep() -> ServeReport {
+        let runs = [
+            (16.0, 100.0, 15.9),
+            (24.0, 99.0, 23.8),
+            (28.0, 99.2, 27.7),
+            (32.0, 90.0, 31.0),
+            (40.0, 20.0, 31.2),
+        ];
+        ServeReport::new(runs.map(|(rate, within, requests)| run(rate, within, requests)).to_vec())
+    }
+
+    fn run(rate: f64, within_percent: f64, requests_per_s: f64) -> Report {
+        let slow = 100.0 - within_percent;
+        let times = |ms: f64| Summary {
+            mean: round(ms),
+            p50: round(ms * 0.9),
+            p90: round(ms * 1.2),
+            p95: round(ms * 1.3),
+            p99: round(ms * 1.5),
+            max: round(ms * 9.0),
+        };
+        Report {
+            model: "a-model".to_owned(),
+            workload: "100 requests, 1024 in, 128 out".to_owned(),
+            arrivals: format!("Poisson, {rate}/s"),
+            rate_per_s: Some(rate),
+            slo: Slo { ttft_ms: 500.0, tpot_ms: 30.0, itl_p99_ms: None },
+            completed: 100,
+            within_percent,
+            requests_per_s,
+            goodput_per_s: round(requests_per_s * within_percent / 100.0),
+            ttft_ms: times(60.0 + 10.0 * slow),
+            tpot_ms: times(8.0 + slow / 20.0),
+            handover_ms: times(12.0),
+            itl_ms: times(8.0),
+            ..Report::default()
+        }
+    }
+
+    /// JSON has it, to the last bit.
+    fn round(value: f64) -> f64 {
+        (value * 100.0).round() / 100.0
+    }
+
+    #[test]
+    fn the_limit_is_the_highest_rate_that_is_served() {
+        let report = sweep();
+        assert_eq!(report.knee.map(|point| point.rate_per_s), Some(28.0));
+        assert_eq!(
+            report.best.map(|point| point.rate_per_s),
+            Some(32.0),
+            "27.9 good ones, and 27.48 at 28/s"
+        );
+        let cut = Report { is_cut: true, ..run(99.0, 100.0, 99.0) };
+        let more = ServeReport::new(report.runs.iter().cloned().chain([cut]).collect());
+        assert_eq!((more.knee, more.best), (report.knee, report.best), "nothing comes of a part");
+        let strict = |run: Report| Report { slo: Slo { itl_p99_ms: Some(1.0), ..run.slo }, ..run };
+        let strict = ServeReport::new(report.runs.into_iter().map(strict).collect());
+        assert_eq!(strict.knee, None);
+        assert!(
+            strict.to_string().contains("ITL p99 <= 1 ms): no rate; best goodput: 27.90/s"),
+            "{strict}"
+        );
+    }
+
+    #[test]
+    fn the_table_has_a_row_a_rate_and_marks_the_limit() {
+        let text = sweep().to_string();
+        let line = |start: &str| {
+            text.lines().find(|line| line.trim_start().starts_with(start)).expect(start)
+        };
+        assert!(
+            line("28 ").contains("27.48    27.70     99.2") && line("28 ").ends_with("<- served"),
+            "{text}"
+        );
+        assert!(line("32 ").ends_with("<- best goodput"), "{text}");
+        assert!(
+            line("served").contains("up to 28/s, goodput 27.48/s; best goodput: 27.90/s, at 32/s"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_sweep_is_flawed_if_nothing_of_it_is_sound() {
+        let refused = |run: Report| Report { failed: 300, ..run };
+        let mut report = sweep();
+        report.runs[4] = refused(report.runs[4].clone());
+        assert_eq!(report.flaw(50.0), None, "beyond its limit a server refuses");
+        report.runs = report.runs.into_iter().map(refused).collect();
+        assert!(report.flaw(50.0).is_some_and(|flaw| flaw.contains("300 of 400")));
+    }
+}
