@@ -1,5 +1,6 @@
 //! The forward pass of one step, over whatever parts a model's layers have.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::weights::Weights;
@@ -150,16 +151,20 @@ impl<B: Backend> Forward<'_, B> {
         rows.sort_unstable();
         rows.dedup();
         let Scratch { normed, logits, .. } = &mut *self.scratch;
-        let computed: Vec<usize> = match &self.kept {
+        let computed: Cow<'_, [usize]> = match &self.kept {
             Some(kept) => rows.iter().map(|&row| place(kept, row)).collect(),
-            None => rows.clone(),
+            None => Cow::Borrowed(&rows),
         };
         backend.logits(normed, &computed, self.weights.head(), logits)?;
         Ok(rows)
     }
 }
 
-/// Where a row is among those computed.
+/// Where a row is among those computed, which are ascending.
 pub(super) fn place(rows: &[usize], row: usize) -> usize {
+    // Where none is left out, each is in its own place.
+    if rows.get(row) == Some(&row) {
+        return row;
+    }
     rows.binary_search(&row).expect("every wanted row was computed")
 }

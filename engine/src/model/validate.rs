@@ -1,6 +1,6 @@
 //! Refuses a batch that contradicts itself or the model, before anything is written.
 
-use kv_cache::KvLayout;
+use kv_cache::{BlockId, KvLayout};
 
 use crate::batch::{SequenceRows, StepBatch};
 use crate::config::ModelConfig;
@@ -82,18 +82,33 @@ fn check_sequence(
     if blocks.len() < layout.blocks_for(*context_tokens as usize) {
         return Err(format!("{} blocks for {context_tokens} tokens", blocks.len()));
     }
-    // All of them, without an early end: that goes by vectors, and there are thousands.
-    match blocks.iter().max() {
-        Some(block) if block.0 >= kv_blocks => {
-            Err(format!("block {block} of a pool of {kv_blocks}"))
-        }
-        _ => Ok(()),
+    if !all_below(blocks, kv_blocks)
+        && let Some(block) = blocks.iter().find(|block| block.0 >= kv_blocks)
+    {
+        return Err(format!("block {block} of a pool of {kv_blocks}"));
     }
+    Ok(())
+}
+
+/// Whether all are blocks of a pool of `kv_blocks`.
+///
+/// A step has tens of thousands, so it goes by vectors: without an early end, and by the signs of differences, since
+/// the oldest x86-64 has no maximum of unsigned numbers.
+fn all_below(blocks: &[BlockId], kv_blocks: u32) -> bool {
+    let Some(last) = kv_blocks.checked_sub(1).and_then(|last| i32::try_from(last).ok()) else {
+        return blocks.iter().all(|block| block.0 < kv_blocks);
+    };
+    let signs = blocks.iter().fold(0, |signs, block| {
+        let block = block.0.cast_signed();
+        signs | block | last.wrapping_sub(block)
+    });
+    signs >= 0
 }
 
 #[cfg(test)]
 mod tests {
-    use kv_cache::{BlockId, KvCodec, PageShape};
+    use kv_cache::{KvCodec, PageShape};
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -121,6 +136,22 @@ mod tests {
     fn check(candidate: &StepBatch<'_>) -> Result<(), String> {
         let layout = KvLayout::whole(2, 2, PageShape::keys_and_values(8, 4), KvCodec::F32);
         batch(candidate, &tiny_config(), &layout, 3).map_err(|error| error.to_string())
+    }
+
+    /// Numbers near zero, near where signs change, and near the largest.
+    fn numbers() -> impl Strategy<Value = u32> {
+        prop_oneof![0..20u32, i32::MAX as u32 - 9..i32::MAX as u32 + 9, u32::MAX - 9..=u32::MAX]
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_blocks_are_found_wherever_they_are(
+            blocks in proptest::collection::vec(numbers(), 0..40),
+            kv_blocks in numbers(),
+        ) {
+            let blocks: Vec<_> = blocks.into_iter().map(BlockId).collect();
+            prop_assert_eq!(all_below(&blocks, kv_blocks), blocks.iter().all(|it| it.0 < kv_blocks));
+        }
     }
 
     #[test]

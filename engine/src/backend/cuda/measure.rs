@@ -1,7 +1,8 @@
-//! What measurements need of a GPU and steps don't: the card's own rates, the library's products, and the
-//! time that a backend's operations take.
+//! What measurements need of a GPU and steps don't: the card's own rates, the library's products, the
+//! time that a backend's operations take, and what describing a step takes without any GPU.
 
 pub(super) mod bandwidth;
+mod description;
 mod products;
 pub(super) mod softmax;
 mod timing;
@@ -9,6 +10,7 @@ mod timing;
 use std::path::PathBuf;
 
 use self::bandwidth::ReadBandwidth;
+pub use self::description::Description;
 pub use self::products::{LibraryProduct, ProductSize};
 pub use self::softmax::Softmax;
 use super::compile::Compiler;

@@ -44,7 +44,7 @@ impl Address {
 
 impl<'a> Span<'a> {
     /// All of a memory that is there for as long as it is borrowed.
-    pub(super) fn of_memory(begin: u64, bytes: usize) -> Self {
+    pub(in crate::backend::cuda) fn of_memory(begin: u64, bytes: usize) -> Self {
         Self { begin, bytes, _memory: PhantomData }
     }
 

@@ -99,7 +99,7 @@ enum Change {
 
 impl Requests {
     /// - `count`: requests to come.
-    pub(super) fn new(vocab: usize, aligned: bool, count: usize) -> Self {
+    pub(in crate::backend::cuda) fn new(vocab: usize, aligned: bool, count: usize) -> Self {
         Self { vocab, aligned, requests: Vec::with_capacity(count), edits: Vec::new() }
     }
 
@@ -162,12 +162,12 @@ impl Requests {
     }
 
     /// Bytes of requests and edits.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::backend::cuda) fn bytes(&self) -> usize {
         size_of_val(self.requests.as_slice()) + size_of_val(self.edits.as_slice())
     }
 
     /// Writes requests, then edits; returns where the edits begin.
-    pub(super) fn write(&self, to: &mut [u8]) -> usize {
+    pub(in crate::backend::cuda) fn write(&self, to: &mut [u8]) -> usize {
         let requests: &[u8] = bytemuck::cast_slice(&self.requests);
         let edits: &[u8] = bytemuck::cast_slice(&self.edits);
         to[..requests.len()].copy_from_slice(requests);
@@ -183,6 +183,9 @@ fn limited(top: u32) -> i32 {
 /// The edits of a request, no token twice.
 fn edits(row: &SampleRow<'_>, vocab: usize) -> Vec<Edit> {
     let mut changes = changes(row);
+    if changes.is_empty() {
+        return Vec::new();
+    }
     changes.retain(|(token, _)| (*token as usize) < vocab);
     // Stable: a token's changes stay in order.
     changes.sort_by_key(|(token, _)| *token);

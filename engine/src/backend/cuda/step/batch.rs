@@ -153,18 +153,26 @@ struct Writer<'a> {
     base: Span<'a>,
 }
 
+// === impl StepLimits ===
+
+impl StepLimits {
+    /// Words of 32 bits that describe a step at most.
+    pub(crate) fn words_max(&self) -> usize {
+        let rows = self.rows_max.next_multiple_of(ROWS_STEP);
+        // Padded decode rows have tables, too.
+        let sequences = self.sequences_max.next_multiple_of(ROWS_STEP);
+        let tables = 3 * (sequences * stride(self.table_max) + ALIGN_WORDS);
+        4 * (rows + ALIGN_WORDS) + 8 * (sequences + ALIGN_WORDS) + tables
+    }
+}
+
 // === impl BatchMemory ===
 
 impl BatchMemory {
     /// # Errors
     /// [`EngineError::Device`] if memory runs out.
     pub(crate) fn new(device: &Device, limits: StepLimits) -> Result<Self, EngineError> {
-        let rows = limits.rows_max.next_multiple_of(ROWS_STEP);
-        // Padded decode rows have tables, too.
-        let sequences = limits.sequences_max.next_multiple_of(ROWS_STEP);
-        let tables = 3 * (sequences * stride(limits.table_max) + ALIGN_WORDS);
-        let words = 4 * (rows + ALIGN_WORDS) + 8 * (sequences + ALIGN_WORDS) + tables;
-        Ok(Self { limits, ring: WordRing::new(device, words)? })
+        Ok(Self { limits, ring: WordRing::new(device, limits.words_max())? })
     }
 
     /// Submits the copy of a step's description.
@@ -177,11 +185,7 @@ impl BatchMemory {
         batch: &StepBatch<'_>,
     ) -> Result<CudaBatch, EngineError> {
         let limits = self.limits;
-        self.ring.write(stream, |words, base| {
-            let mut writer = Writer { words, used: 0, base };
-            let described = describe(&mut writer, batch, &limits);
-            (described, writer.used)
-        })
+        self.ring.write(stream, |words, base| describe(words, base, batch, &limits))
     }
 }
 
@@ -242,17 +246,34 @@ impl CudaBatch {
     }
 }
 
-fn describe(writer: &mut Writer<'_>, batch: &StepBatch<'_>, limits: &StepLimits) -> CudaBatch {
-    let (decode, prefill): (Vec<_>, Vec<_>) =
-        batch.sequences.iter().partition(|sequence| sequence.rows.len() == 1);
+/// Writes a step's description to `words`; returns it and how many of them it takes.
+///
+/// - `words`: host memory, [`StepLimits::words_max`] long.
+/// - `base`: where they will be for the kernels.
+pub(crate) fn describe(
+    words: &mut [u32],
+    base: Span<'_>,
+    batch: &StepBatch<'_>,
+    limits: &StepLimits,
+) -> (CudaBatch, usize) {
+    let mut writer = Writer { words, used: 0, base };
+    let described = write(&mut writer, batch, limits);
+    (described, writer.used)
+}
+
+fn write(writer: &mut Writer<'_>, batch: &StepBatch<'_>, limits: &StepLimits) -> CudaBatch {
+    let decodes = |sequence: &&SequenceRows<'_>| sequence.rows.len() == 1;
+    let decode = batch.sequences.iter().filter(decodes);
+    let prefill = batch.sequences.iter().filter(|sequence| !decodes(sequence));
     let rows = batch.tokens.len();
-    let is_recorded = prefill.is_empty() && rows <= RECORDED_ROWS_MAX;
+    let decoding = decode.clone().count();
+    let has_chunks = decoding < batch.sequences.len();
+    let is_recorded = !has_chunks && rows <= RECORDED_ROWS_MAX;
     let padded = if is_recorded { padded_rows(rows) } else { rows };
-    let tokens = writer.rows(&batch.tokens, padded, 0);
-    let positions = writer.rows(&batch.positions, padded, 0);
+    let tokens = writer.rows(batch.tokens.iter().copied(), padded, 0);
+    let positions = writer.rows(batch.positions.iter().copied(), padded, 0);
     let all_slots = batch.sequences.iter().flat_map(|sequence| slots_of(batch, sequence, limits));
-    let slots = writer.begin(padded);
-    let slots = writer.fill(slots, all_slots, u32::MAX);
+    let slots = writer.rows(all_slots, padded, u32::MAX);
     // A recorded step has a place for it whether it is used or not: equal shapes, equal addresses.
     let sources = writer.begin(padded);
     let first = sources.start;
@@ -262,9 +283,9 @@ fn describe(writer: &mut Writer<'_>, batch: &StepBatch<'_>, limits: &StepLimits)
     }
     let sources = (!batch.fed.is_empty()).then_some(sources);
     let kept = batch.kept_rows().map(|rows| kept_rows(writer, batch, &rows));
-    let decode_count = if is_recorded { padded } else { decode.len() };
-    let decode = (!decode.is_empty()).then(|| decode_rows(writer, &decode, decode_count));
-    let prefill = (!prefill.is_empty()).then(|| prefill_rows(writer, &prefill));
+    let count = if is_recorded { padded } else { decoding };
+    let decode = (decoding > 0).then(|| decode_rows(writer, decode, count));
+    let prefill = has_chunks.then(|| prefill_rows(writer, prefill));
     let shape = decode
         .filter(|_| is_recorded)
         .map(|decode| Shape { rows: padded, table_stride: decode.table_stride });
@@ -282,43 +303,43 @@ fn slots_of<'a>(
     })
 }
 
-fn decode_rows(
+fn decode_rows<'a>(
     writer: &mut Writer<'_>,
-    sequences: &[&SequenceRows<'_>],
+    sequences: impl Iterator<Item = &'a SequenceRows<'a>> + Clone,
     count: usize,
 ) -> DecodeRows {
-    let rows: Vec<u32> = sequences.iter().map(|sequence| sequence.rows.start as u32).collect();
-    let contexts: Vec<u32> = sequences.iter().map(|sequence| sequence.context_tokens).collect();
-    let rows = writer.rows(&rows, count, 0);
-    let contexts = writer.rows(&contexts, count, 0);
+    let rows = sequences.clone().map(|sequence| sequence.rows.start as u32);
+    let contexts = sequences.clone().map(|sequence| sequence.context_tokens);
+    let rows = writer.rows(rows, count, 0);
+    let contexts = writer.rows(contexts, count, 0);
     let (tables, table_stride) = writer.tables(sequences, count);
     DecodeRows { count, rows, contexts, tables, table_stride }
 }
 
 fn kept_rows(writer: &mut Writer<'_>, batch: &StepBatch<'_>, rows: &[usize]) -> KeptRows {
     let singles = batch.as_single_rows(rows);
-    let alone = decode_rows(writer, &singles.iter().collect::<Vec<_>>(), rows.len());
-    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-    KeptRows { rows: writer.rows(&rows, rows.len(), 0), alone }
+    let alone = decode_rows(writer, singles.iter(), rows.len());
+    let values = rows.iter().map(|&row| row as u32);
+    KeptRows { rows: writer.rows(values, rows.len(), 0), alone }
 }
 
-fn prefill_rows(writer: &mut Writer<'_>, sequences: &[&SequenceRows<'_>]) -> PrefillRows {
-    let chunks: Vec<Chunk> = sequences
-        .iter()
-        .map(|sequence| Chunk {
-            first_row: sequence.rows.start,
-            rows: sequence.rows.len(),
-            context: sequence.context_tokens as usize,
-        })
-        .collect();
-    let mut part = |value: fn(&SequenceRows<'_>) -> u32| {
-        let values: Vec<u32> = sequences.iter().map(|sequence| value(sequence)).collect();
-        writer.rows(&values, values.len(), 0)
+fn prefill_rows<'a>(
+    writer: &mut Writer<'_>,
+    sequences: impl Iterator<Item = &'a SequenceRows<'a>> + Clone,
+) -> PrefillRows {
+    let chunk = |sequence: &SequenceRows<'_>| Chunk {
+        first_row: sequence.rows.start,
+        rows: sequence.rows.len(),
+        context: sequence.context_tokens as usize,
     };
-    let first_rows = part(|sequence| sequence.rows.start as u32);
-    let lengths = part(|sequence| sequence.rows.len() as u32);
-    let contexts = part(|sequence| sequence.context_tokens);
-    let (tables, table_stride) = writer.tables(sequences, sequences.len());
+    let chunks: Vec<Chunk> = sequences.clone().map(chunk).collect();
+    let mut part = |value: fn(&Chunk) -> usize| {
+        writer.rows(chunks.iter().map(|chunk| value(chunk) as u32), chunks.len(), 0)
+    };
+    let first_rows = part(|chunk| chunk.first_row);
+    let lengths = part(|chunk| chunk.rows);
+    let contexts = part(|chunk| chunk.context);
+    let (tables, table_stride) = writer.tables(sequences, chunks.len());
     PrefillRows { chunks, plan: None, first_rows, lengths, contexts, tables, table_stride }
 }
 
@@ -356,19 +377,24 @@ impl Writer<'_> {
         padding: u32,
     ) -> Address {
         let address = self.address(&part);
-        let values = values.chain(std::iter::repeat(padding));
-        self.words[part].iter_mut().zip(values).for_each(|(word, value)| *word = value);
+        let mut words = self.words[part].iter_mut();
+        values.zip(&mut words).for_each(|(value, word)| *word = value);
+        words.for_each(|word| *word = padding);
         address
     }
 
-    fn rows(&mut self, values: &[u32], count: usize, padding: u32) -> Address {
+    fn rows(&mut self, values: impl Iterator<Item = u32>, count: usize, padding: u32) -> Address {
         let part = self.begin(count);
-        self.fill(part, values.iter().copied(), padding)
+        self.fill(part, values, padding)
     }
 
     /// Writes the blocks that each context covers, `count` rows of the returned stride.
-    fn tables(&mut self, sequences: &[&SequenceRows<'_>], count: usize) -> (Address, usize) {
-        let longest = sequences.iter().map(|sequence| sequence.blocks.len()).max().unwrap_or(0);
+    fn tables<'a>(
+        &mut self,
+        sequences: impl Iterator<Item = &'a SequenceRows<'a>> + Clone,
+        count: usize,
+    ) -> (Address, usize) {
+        let longest = sequences.clone().map(|sequence| sequence.blocks.len()).max().unwrap_or(0);
         let stride = stride(longest);
         let part = self.begin(count * stride);
         for (row, sequence) in self.words[part.clone()].chunks_exact_mut(stride).zip(sequences) {
@@ -381,6 +407,7 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -390,10 +417,9 @@ mod tests {
         StepLimits { rows_max: 64, sequences_max: 8, table_max: 16, block_tokens: 4 };
 
     fn described(batch: &StepBatch<'_>) -> (CudaBatch, Vec<u32>) {
-        let mut words = vec![7; 4096];
+        let mut words = vec![7; 16_384];
         let base = Span::pretended(4 * words.len());
-        let mut writer = Writer { words: &mut words, used: 0, base };
-        let described = describe(&mut writer, batch, &LIMITS);
+        let (described, _) = describe(&mut words, base, batch, &LIMITS);
         (described, words)
     }
 
@@ -438,6 +464,80 @@ mod tests {
         assert_eq!(at(&words, prefill.tables, 3), [5, 3, 0]);
         assert_eq!(batch.decode.expect("a decode row").count, 1);
         assert_eq!(batch.kept.expect("nothing is wanted of any row").alone.count, 0);
+    }
+
+    /// Sequences as they might come: the context, how much of it is new, and its blocks.
+    fn sequences() -> impl Strategy<Value = Vec<(Vec<u32>, usize, Vec<u32>)>> {
+        let sequence = (1..40usize, prop_oneof![3 => Just(1), 1 => 1..40usize]).prop_flat_map(
+            |(context, new)| {
+                let blocks = context.div_ceil(LIMITS.block_tokens);
+                let blocks = proptest::collection::vec(0..1_000u32, blocks..blocks + 3);
+                let tokens = proptest::collection::vec(0..100u32, context);
+                (tokens, Just(context.saturating_sub(new)), blocks)
+            },
+        );
+        proptest::collection::vec(sequence, 1..20)
+    }
+
+    proptest! {
+        /// Whatever was in the memory before, each word that a kernel reads says what the batch says.
+        #[test]
+        fn all_of_a_batch_is_described(sequences in sequences(), fed in any::<[bool; 20]>()) {
+            let parts: Vec<Part<'_>> = sequences
+                .iter()
+                .map(|(tokens, from, blocks)| Part { tokens, from: *from, blocks })
+                .collect();
+            let mut batch = step_of(&parts);
+            let last_rows = batch.sequences.iter().map(|sequence| sequence.rows.end - 1);
+            let fed_rows = last_rows.zip(fed).enumerate().filter(|(_, (_, is_fed))| *is_fed);
+            batch.fed =
+                fed_rows.map(|(sample, (row, _))| crate::batch::FedRow { row, sample }).collect();
+            let (described, words) = described(&batch);
+            let (count, padding) = (batch.tokens.len(), described.rows - batch.tokens.len());
+            let padded = |values: Vec<u32>, with: u32| [values, vec![with; padding]].concat();
+            let all = |address| at(&words, address, described.rows).to_vec();
+            prop_assert_eq!(all(described.tokens), padded(batch.tokens.clone(), 0));
+            prop_assert_eq!(all(described.positions), padded(batch.positions.clone(), 0));
+            let mut slots = Vec::new();
+            for sequence in &batch.sequences {
+                for &position in &batch.positions[sequence.rows.clone()] {
+                    let block = sequence.blocks[position as usize / LIMITS.block_tokens].0;
+                    let block_tokens = LIMITS.block_tokens as u32;
+                    slots.push(block * block_tokens + position % block_tokens);
+                }
+            }
+            prop_assert_eq!(all(described.slots), padded(slots, u32::MAX));
+            let mut sources = vec![u32::MAX; count + padding];
+            batch.fed.iter().for_each(|fed| sources[fed.row] = fed.sample as u32);
+            prop_assert_eq!(described.sources.map(all), (!batch.fed.is_empty()).then_some(sources));
+
+            let (decode, chunks): (Vec<_>, Vec<_>) =
+                batch.sequences.iter().partition(|sequence| sequence.rows.len() == 1);
+            prop_assert_eq!(described.shape.is_some(), chunks.is_empty());
+            let tables = |address, stride, of: &[&SequenceRows<'_>]| {
+                of.iter().enumerate().all(|(index, sequence)| {
+                    let row = &at(&words, address, (index + 1) * stride)[index * stride..];
+                    sequence.blocks.iter().map(|block| block.0).eq(row[..sequence.blocks.len()].iter().copied())
+                })
+            };
+            let first_rows = |of: &[&SequenceRows<'_>]| of.iter().map(|it| it.rows.start as u32).collect::<Vec<_>>();
+            let contexts = |of: &[&SequenceRows<'_>]| of.iter().map(|it| it.context_tokens).collect::<Vec<_>>();
+            if let Some(rows) = described.decode {
+                let padding = vec![0; rows.count - decode.len()];
+                prop_assert_eq!(at(&words, rows.rows, rows.count), [first_rows(&decode), padding.clone()].concat());
+                prop_assert_eq!(at(&words, rows.contexts, rows.count), [contexts(&decode), padding].concat());
+                prop_assert!(tables(rows.tables, rows.table_stride, &decode));
+            }
+            prop_assert_eq!(described.decode.is_some(), !decode.is_empty());
+            if let Some(rows) = &described.prefill {
+                prop_assert_eq!(at(&words, rows.first_rows, chunks.len()), first_rows(&chunks));
+                prop_assert_eq!(at(&words, rows.contexts, chunks.len()), contexts(&chunks));
+                let lengths: Vec<u32> = chunks.iter().map(|it| it.rows.len() as u32).collect();
+                prop_assert_eq!(at(&words, rows.lengths, chunks.len()), lengths);
+                prop_assert!(tables(rows.tables, rows.table_stride, &chunks));
+            }
+            prop_assert_eq!(described.prefill.is_some(), !chunks.is_empty());
+        }
     }
 
     #[rstest]
