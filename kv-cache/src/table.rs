@@ -102,11 +102,17 @@ impl BlockTable {
         block.index() * self.block_tokens + position % self.block_tokens
     }
 
+    /// The logical block that the next token's slot is in; it may have to be pushed first.
+    #[must_use]
+    pub fn next_block(&self) -> usize {
+        self.tokens / self.block_tokens
+    }
+
     /// Whether the next token's slot is in a block that may not be written: one shared with another
     /// sequence or published. Copy it, and put the copy in with [`BlockTable::replace_block`].
     #[must_use]
     pub fn needs_copy(&self) -> bool {
-        self.blocks.get(self.tokens / self.block_tokens).is_some_and(|next| !next.is_writable())
+        self.blocks.get(self.next_block()).is_some_and(|next| !next.is_writable())
     }
 
     /// Puts `block` in the place of logical block `index` and returns the old one, to be kept until

@@ -18,6 +18,7 @@ use words::{FinishReason, PromptLogprob, SampledToken};
 use super::StepModel;
 use super::request::Pages;
 use super::roster::Roster;
+use super::sequence::Sequence;
 use super::step::{Flight, Outcome, Part, Step};
 use crate::batch::Sampled;
 use crate::clock;
@@ -57,6 +58,8 @@ pub(super) struct Core<M: StepModel> {
     collected_at: Instant,
     /// Whether the latest step was one without prefill.
     decodes: bool,
+    /// Whether anybody has come since the readers were last looked at: one may have left before.
+    entered: bool,
     /// How long the device was waited for since the thread last took in commands.
     waited: Duration,
     /// Blocks whose copy was submitted since the latest step.
@@ -78,6 +81,7 @@ impl<M: StepModel> Core<M> {
             submitted: 0,
             collected_at: clock::now(),
             decodes: false,
+            entered: false,
             waited: Duration::ZERO,
             copied_from: Vec::new(),
         }
@@ -179,6 +183,7 @@ impl<M: StepModel> Core<M> {
     pub(super) fn enter_all(&mut self, commands: impl Iterator<Item = Command>) {
         for command in commands {
             if let Command::Submit(accepted) = command {
+                self.entered = true;
                 self.meter.stats.finished += self.roster.enter(*accepted);
             }
         }
@@ -187,9 +192,10 @@ impl<M: StepModel> Core<M> {
     /// Ends what nobody waits for any more, and sees who has stalled.
     fn sweep(&mut self, now: Instant) {
         let (mut cancelled, mut late) = (Vec::new(), Vec::new());
+        let has_left = self.exchange.outbox.take_departures() | std::mem::take(&mut self.entered);
         for (number, request) in self.roster.requests.iter_mut() {
             request.paused = !request.events.has_room();
-            if request.events.is_closed() {
+            if has_left && request.events.is_closed() {
                 cancelled.push(number);
             } else if request.is_late(now) {
                 late.push(number);
@@ -304,7 +310,9 @@ impl<M: StepModel> Core<M> {
                     && sequence.table.blocks_missing(row.tokens as usize) == 0,
             "{row:?} was planned without what it needs",
         );
-        if row.blocks > 0 && !self.bind_blocks(row)? {
+        if row.blocks == 0 {
+            sequence.note_own_block();
+        } else if !self.bind_blocks(row)? {
             return Ok(false);
         }
         if starts {
@@ -316,21 +324,22 @@ impl<M: StepModel> Core<M> {
     /// Gives a sequence the blocks for its row, its own copy of the block it writes included.
     fn bind_blocks(&mut self, row: &PlannedRow) -> Result<bool, EngineError> {
         let Some(sequence) = self.roster.sequences.get_mut(row.key) else { return Ok(false) };
+        let copies = sequence.needs_copy();
         let table = &mut sequence.table;
-        let (missing, copies) = (table.blocks_missing(row.tokens as usize), table.needs_copy());
+        let missing = table.blocks_missing(row.tokens as usize);
         let blocks = missing as u32 + u32::from(copies);
         let Ok(mut credit) = self.exchange.pool.reserve(blocks) else { return Ok(false) };
         let bound = credit.bind_many(blocks).expect("as many blocks were reserved");
         let mut bound = bound.into_iter();
         if copies && let Some(own) = bound.next() {
-            let index = table.tokens() / self.limits.block_tokens as usize;
             let to = own.id();
-            let old = table.replace_block(index, own);
+            let old = table.replace_block(table.next_block(), own);
             let from = old.id();
             self.copied_from.push(old);
             self.model.copy_block(from, to)?;
         }
         bound.for_each(|block| table.push(block));
+        sequence.note_own_block();
         self.exchange.live.set(row.key, &sequence.table);
         Ok(true)
     }
@@ -383,10 +392,10 @@ impl<M: StepModel> Core<M> {
         let Some((request, sequence)) = self.roster.pair_mut(part.row.key) else { return };
         sequence.note_submitted(number, part.written_tokens);
         request.note_announced(sequence.table.blocks().len());
-        if let Some(sample) = part.sample {
-            let parts = sequence.choices.len() > 1;
+        if !part.samples.is_empty() {
+            let parts = sequence.width() > 1;
             let feeds = !parts && request.feeds_itself(sequence.generated_tokens());
-            sequence.expect_token(feeds.then_some(sample));
+            sequence.expect_token(feeds.then_some(part.samples.start));
         }
     }
 
@@ -426,15 +435,12 @@ impl<M: StepModel> Core<M> {
         for (request, reason) in outcome.faults {
             self.fail_on_logits(request, reason);
         }
-        // They come in the order of the parts.
-        let mut samples = outcome.samples.into_iter().peekable();
-        let mut of_part = Vec::new();
+        // They come in the order of the parts; those of a sequence that has left are left out.
+        let mut samples = outcome.samples.into_iter();
         for part in parts {
-            while let Some((_, choice, sampled)) = samples.next_if(|it| it.0 == part.row.key) {
-                of_part.push((choice, sampled));
-            }
-            self.conclude(part, &mut of_part);
-            of_part.clear();
+            let mut of_part = samples.by_ref().take(part.samples.len());
+            self.conclude(part, of_part.by_ref().flatten());
+            of_part.for_each(drop);
         }
     }
 
@@ -453,36 +459,35 @@ impl<M: StepModel> Core<M> {
 
     /// What follows for a sequence whose part of a step is done: full blocks can be found by others,
     /// and where its context is computed, its readers hear of tokens.
-    fn conclude(&mut self, part: &Part, sampled: &mut Vec<(u32, Sampled)>) {
+    fn conclude(&mut self, part: &Part, mut sampled: impl Iterator<Item = Sampled>) {
         let key = part.row.key;
         let Some((request, sequence)) = self.roster.pair_mut(key) else { return };
         if self.exchange.info.prefix_cache {
-            let prompt = &request.work.prompt;
+            let prompt = &request.prompt;
             sequence.seal(&self.exchange.pool, &request.hasher, prompt, part.written_tokens);
         }
         if !part.completes {
             return;
         }
-        self.meter.stats.decode_tokens += sampled.len() as u64;
+        self.meter.stats.decode_tokens += part.samples.len() as u64;
         let index = sequence.output.len() as u32;
-        let mut tokens = sampled.drain(..).map(|(choice, Sampled { token, logprob })| {
-            SampledToken { choice, index, token, logprob }
-        });
+        let heard =
+            |(choice, Sampled { token, logprob })| SampledToken { choice, index, token, logprob };
         if request.prefill_only {
-            let tokens = tokens.collect();
+            let tokens = sequence.choices().zip(sampled).map(heard).collect();
             self.meter.stats.finished += 1;
             self.roster.hand_over(key, tokens);
-        } else if sequence.choices.len() > 1 {
-            self.part_choices(key, tokens.collect());
-        } else if let Some(token) = tokens.next() {
-            let choice = token.choice;
-            sequence.append(token.token);
+        } else if sequence.width() > 1 {
+            let tokens = sequence.choices().zip(sampled).map(heard).collect();
+            self.part_choices(key, tokens);
+        } else if let Some(sampled) = sampled.next() {
+            sequence.append(sampled.token);
+            let token = heard((key.choice, sampled));
             if let Some(reason) = request.hear(token, sequence.output.len()) {
-                self.finish(key, choice, reason);
+                self.finish(key, key.choice, reason);
             }
         } else {
-            let choice = sequence.choices[0];
-            self.finish(key, choice, FinishReason::Length);
+            self.finish(key, key.choice, FinishReason::Length);
         }
     }
 
@@ -490,8 +495,8 @@ impl<M: StepModel> Core<M> {
     /// token was wanted all of them end.
     fn part_choices(&mut self, key: SequenceKey, tokens: Vec<SampledToken>) {
         if tokens.is_empty() {
-            let choices = self.roster.sequences.get(key).map(|it| it.choices.clone());
-            for choice in choices.into_iter().flatten() {
+            let choices = |sequence: &Sequence| sequence.choices().collect::<Vec<_>>();
+            for choice in self.roster.sequences.get(key).map(choices).unwrap_or_default() {
                 self.finish(key, choice, FinishReason::Length);
             }
         }

@@ -3,15 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kv_cache::{BlockHandle, ChainHasher, Fence};
-use words::{FinishReason, Generation, SampledToken};
+use kv_cache::{BlockHandle, ChainHasher, Fence, TokenId};
+use words::{ClientId, FinishReason, Generation, SampledToken, Sampling};
 
 use crate::handle::{Ends, Event, EventSender, FilledPages, QueuePlace};
 
 /// A submission's state, apart from its sequences.
+///
+/// What each step reads of the work is here, too: a step goes through hundreds of requests, and what lies elsewhere
+/// costs it a hundred nanoseconds each.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) work: Arc<Generation>,
+    pub(super) prompt: Arc<[TokenId]>,
+    pub(super) sampling: Sampling,
+    pub(super) client: ClientId,
+    /// Alternatives to return with the scores of prompt tokens, where those are asked for.
+    pub(super) prompt_logprobs: Option<u32>,
     pub(super) events: EventSender,
     pub(super) hasher: ChainHasher,
     /// Ends with the prompt, to be continued elsewhere.
@@ -56,11 +63,14 @@ impl Request {
         Self {
             // The first token of a prompt has no score.
             scored: if scores { 1 } else { work.prompt.len() },
+            prompt: Arc::clone(&work.prompt),
+            sampling: work.sampling.clone(),
+            client: work.client,
+            prompt_logprobs: work.prompt_logprobs,
             open_choices: work.choices.len(),
             paused: false,
             announced_blocks: 0,
             place: Some(place),
-            work,
             events,
             hasher,
             prefill_only,
@@ -72,13 +82,13 @@ impl Request {
 
     /// Whether prompt tokens still have to be scored, which needs their rows computed.
     pub(super) fn wants_scores(&self) -> bool {
-        self.scored < self.work.prompt.len()
+        self.scored < self.prompt.len()
     }
 
     /// Whether the token after `count` others can be fed to the next step before the host has seen
     /// it: nothing but its number decides what that step does.
     pub(super) fn feeds_itself(&self, count: usize) -> bool {
-        let sampling = &self.work.sampling;
+        let sampling = &self.sampling;
         let counts_tokens = sampling.repetition_penalty != 1.0
             || sampling.frequency_penalty != 0.0
             || sampling.presence_penalty != 0.0;

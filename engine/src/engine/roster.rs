@@ -69,9 +69,8 @@ impl Roster {
         });
         self.requests.insert(number, request);
         let whole = |table| {
-            let key = SequenceKey { request: number, choice: work.choices[0] };
             let output = work.generated.to_vec();
-            Sequence::new(key, work.choices.clone(), output, table, hashes.clone())
+            Sequence::new(number, &work.choices, output, table, hashes.clone())
         };
         match mode {
             Mode::Resume { table, first } if !first.is_empty() => {
@@ -89,7 +88,7 @@ impl Roster {
     pub(super) fn views(&self) -> Vec<SequenceView> {
         let view = |sequence: &Sequence| {
             let request = self.request_of(sequence);
-            sequence.view(&request.work, request.paused)
+            sequence.view(request)
         };
         self.sequences.values().map(view).collect()
     }
@@ -98,7 +97,7 @@ impl Roster {
     pub(super) fn count(&self, stats: &mut EngineStats) {
         for sequence in self.sequences.values() {
             let request = self.request_of(sequence);
-            let width = sequence.choices.len() as u32;
+            let width = sequence.width();
             stats.paused += if request.paused { width } else { 0 };
             if !request.has_started() {
                 // The queue counts it.
@@ -109,10 +108,10 @@ impl Roster {
                 Standing::Waiting => stats.waiting += width,
             }
             let filled = sequence.table.tokens();
-            let remaining = sequence.context_tokens(&request.work.prompt) - filled;
+            let remaining = sequence.context_tokens(&request.prompt) - filled;
             stats.context_tokens += filled as u64;
             if remaining > 1 {
-                stats.backlog.add(request.work.client, remaining as u64);
+                stats.backlog.add(request.client, remaining as u64);
             }
         }
     }
@@ -135,7 +134,7 @@ impl Roster {
             return PrefixHit::default();
         }
         let before = exchange.pool.counts().available();
-        let tokens = sequence.pin_prefix(&exchange.pool, &request.hasher, &request.work.prompt);
+        let tokens = sequence.pin_prefix(&exchange.pool, &request.hasher, &request.prompt);
         let blocks_taken = before.saturating_sub(exchange.pool.counts().available());
         PrefixHit { tokens: tokens as u32, blocks_taken }
     }
@@ -209,11 +208,11 @@ impl Roster {
         let Some(mut sequence) = self.sequences.remove(key) else { return };
         let block_tokens = self.exchange.info.block_tokens;
         if let Some(request) = self.requests.remove(key.request) {
-            let context = sequence.name(&request.hasher, &request.work.prompt, block_tokens);
+            let context = sequence.name(&request.hasher, &request.prompt, block_tokens);
             let context = context.expect("a prompt has tokens");
             let ended_before = request.ends.reason_after(&sequence.output);
             let count = sequence.output.len() + 1;
-            for &choice in &sequence.choices {
+            for choice in sequence.choices() {
                 let token = first.iter().find(|token| token.choice == choice);
                 let reason = match token {
                     Some(first) => request.ends.reason(first.token, count),
@@ -285,7 +284,7 @@ impl Roster {
                 return 1;
             }
             let told_before = request.resumed;
-            for choice in sequence.choices.clone() {
+            for choice in sequence.choices().collect::<Vec<_>>() {
                 let reason = (!told_before).then_some(reason);
                 ended += u64::from(self.finish(key, choice, reason));
             }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use kv_cache::{BlockHash, BlockPool, BlockTable, ChainHasher, TokenId};
 use scheduler::batching::{SequenceKey, SequenceView, Standing};
-use words::Generation;
+
+use super::request::Request;
 
 /// A sequence in the engine: what it has generated, and which of its tokens have KV.
 ///
@@ -13,11 +14,13 @@ use words::Generation;
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) key: SequenceKey,
-    /// The choices it stands for; more than one until the prompt is computed.
-    pub(crate) choices: Vec<u32>,
+    /// Choices that it stands for beside its own, until the prompt is computed.
+    others: Vec<u32>,
     /// Generated tokens, those of an earlier attempt included.
     pub(crate) output: Vec<TokenId>,
     pub(crate) table: BlockTable,
+    /// The block of the table that was last seen to be its own to write: it stays so.
+    own_block: Option<usize>,
     pub(crate) standing: Standing,
     /// Tokens that were asked for and haven't been seen: none, or one for each step in flight.
     outstanding: usize,
@@ -37,21 +40,22 @@ pub(crate) struct Sequence {
 impl Sequence {
     /// A waiting sequence.
     ///
+    /// - `choices`: those of `request` that it stands for, at least one.
     /// - `hashes`: names of the context's first full blocks.
     pub(crate) fn new(
-        key: SequenceKey,
-        choices: Vec<u32>,
+        request: u64,
+        choices: &[u32],
         output: Vec<TokenId>,
         table: BlockTable,
         hashes: Vec<BlockHash>,
     ) -> Self {
-        let standing = Standing::Waiting;
         Self {
-            key,
-            choices,
+            key: SequenceKey { request, choice: choices[0] },
+            others: choices[1..].to_vec(),
             output,
             table,
-            standing,
+            own_block: None,
+            standing: Standing::Waiting,
             outstanding: 0,
             feed: None,
             last_step: 0,
@@ -66,9 +70,10 @@ impl Sequence {
         output.push(first);
         Self {
             key: SequenceKey { request: self.key.request, choice },
-            choices: vec![choice],
+            others: Vec::new(),
             output,
             table: self.table.fork(),
+            own_block: None,
             standing: self.standing,
             outstanding: 0,
             feed: None,
@@ -76,6 +81,16 @@ impl Sequence {
             hashes: self.hashes.clone(),
             sealed_blocks: self.sealed_blocks,
         }
+    }
+
+    /// The choices it stands for.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.key.choice).chain(self.others.iter().copied())
+    }
+
+    /// How many they are.
+    pub(crate) fn width(&self) -> u32 {
+        1 + self.others.len() as u32
     }
 
     /// Tokens that need KV before the next one can be sampled; the outstanding ones among them.
@@ -133,20 +148,31 @@ impl Sequence {
 
     /// What the planner needs to know of it.
     ///
-    /// - `stalled`: whether its reader has.
-    pub(crate) fn view(&self, work: &Generation, stalled: bool) -> SequenceView {
+    /// - `request`: its own.
+    pub(super) fn view(&self, request: &Request) -> SequenceView {
         SequenceView {
             key: self.key,
             standing: self.standing,
-            client: work.client,
-            paused: stalled || self.waits_for_host(),
-            stalled,
-            context_tokens: self.context_tokens(&work.prompt) as u32,
+            client: request.client,
+            paused: request.paused || self.waits_for_host(),
+            stalled: request.paused,
+            context_tokens: self.context_tokens(&request.prompt) as u32,
             filled_tokens: self.table.tokens() as u32,
             held_blocks: self.table.blocks().len() as u32,
-            copies_tail: self.table.needs_copy(),
-            width: self.choices.len() as u32,
+            copies_tail: self.needs_copy(),
+            width: self.width(),
         }
+    }
+
+    /// Whether the block that the next token is written to is others', too. Asking the pool takes its lock, and a
+    /// place in memory that nothing else of a step is at.
+    pub(crate) fn needs_copy(&self) -> bool {
+        self.own_block != Some(self.table.next_block()) && self.table.needs_copy()
+    }
+
+    /// Notes that the block that the next token is written to is its own: nobody else gets it while it isn't full.
+    pub(crate) fn note_own_block(&mut self) {
+        self.own_block = Some(self.table.next_block());
     }
 
     /// Appends the context's tokens from position `start`, `count` of them, to `to`.
@@ -177,6 +203,7 @@ impl Sequence {
         self.name_blocks(hasher, &context, blocks, block_tokens);
         let found = pool.match_prefix(&self.hashes[..blocks], &context);
         self.sealed_blocks = found.len();
+        self.own_block = None;
         self.table = BlockTable::from_prefix(pool.block_tokens(), found);
         self.table.tokens()
     }
@@ -237,6 +264,7 @@ impl Sequence {
     /// Gives all blocks back.
     pub(crate) fn release(&mut self) {
         self.table.truncate(0);
+        self.own_block = None;
         self.sealed_blocks = 0;
     }
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use kv_cache::{BlockHandle, Fence};
-use scheduler::batching::{PlannedRow, SequenceKey};
-use words::{PromptLogprob, TokenLogprob};
+use scheduler::batching::PlannedRow;
+use words::PromptLogprob;
 
 use super::StepModel;
 use super::request::{Pages, Request};
@@ -14,22 +14,14 @@ use crate::batch::{FedRow, SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch
 use crate::engine::sequence::Sequence;
 use crate::error::{EngineError, LogitsFault};
 
-/// A batch, and whose each of its wishes is.
+/// A batch, and whose each part of it is.
 pub(super) struct Step<'a> {
     batch: StepBatch<'a>,
-    wishes: Wishes,
     parts: Vec<Part>,
-    /// Prompts whose pages somebody waits for.
-    announced: Vec<Announced<'a>>,
-}
-
-/// Who asked for a step's samples and scores.
-#[derive(Debug, Default)]
-struct Wishes {
-    /// One per [`StepBatch::samples`].
-    sampled: Vec<(SequenceKey, u32)>,
     /// One per [`StepBatch::scores`]: the request and the index of the scored token.
     scored: Vec<(u64, u32)>,
+    /// Prompts whose pages somebody waits for.
+    announced: Vec<Announced<'a>>,
 }
 
 /// One sequence's part in a step that was submitted.
@@ -40,8 +32,8 @@ pub(super) struct Part {
     pub(super) written_tokens: usize,
     /// Whether its whole context has KV then, so that a token or its end follows.
     pub(super) completes: bool,
-    /// Its first sample among the step's, if it has any.
-    pub(super) sample: Option<usize>,
+    /// Its samples among the step's: one for each choice that the sequence stands for, or none.
+    pub(super) samples: Range<usize>,
 }
 
 /// A chunk of a prompt that is computed for somebody else.
@@ -60,15 +52,15 @@ pub(super) struct Flight<T> {
     pub(super) submitted: std::time::Instant,
     /// Blocks it copies from; they stay until it has ended.
     pub(super) copied_from: Vec<BlockHandle>,
-    wishes: Wishes,
+    scored: Vec<(u64, u32)>,
     ticket: T,
 }
 
 /// What a step brought.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outcome {
-    /// Tokens, sequence by sequence; one for each choice that the sequence stands for.
-    pub(super) samples: Vec<(SequenceKey, u32, Sampled)>,
+    /// Tokens, part by part; of a part with a fault there is no use for any.
+    pub(super) samples: Vec<Result<Sampled, LogitsFault>>,
     /// Scores by request, in prompt order.
     pub(super) scores: Vec<(u64, PromptLogprob)>,
     /// Requests whose logits give no token.
@@ -82,8 +74,8 @@ impl<'a> Step<'a> {
     pub(super) fn new(roster: &'a Roster, rows: &'a [PlannedRow]) -> Self {
         let mut step = Self {
             batch: StepBatch::for_sequences(rows.len()),
-            wishes: Wishes::default(),
             parts: Vec::with_capacity(rows.len()),
+            scored: Vec::new(),
             announced: Vec::new(),
         };
         for row in rows {
@@ -108,12 +100,12 @@ impl<'a> Step<'a> {
         let ticket = model.submit(&self.batch, &mut |layers, fence| {
             announced.iter().for_each(|it| it.announce(&layers, fence));
         })?;
-        let (parts, wishes, copied_from) = (self.parts, self.wishes, Vec::new());
-        Ok(Flight { number, parts, submitted, copied_from, wishes, ticket })
+        let (parts, scored, copied_from) = (self.parts, self.scored, Vec::new());
+        Ok(Flight { number, parts, submitted, copied_from, scored, ticket })
     }
 
     fn add_rows(&mut self, request: &'a Request, sequence: &'a Sequence, row: PlannedRow) {
-        let prompt = &request.work.prompt;
+        let prompt = &request.prompt;
         let (first_row, start) = (self.batch.tokens.len(), sequence.table.tokens());
         let (tokens, end) = (row.tokens as usize, start + row.tokens as usize);
         let known = end.min(sequence.known_tokens(prompt));
@@ -130,12 +122,15 @@ impl<'a> Step<'a> {
         });
         self.add_scores(request, sequence.key.request, start..end, first_row);
         let completes = end == sequence.context_tokens(prompt);
-        let sample = (completes && request.ends.wants_token(sequence.generated_tokens()))
-            .then(|| self.add_samples(request, sequence, first_row + tokens - 1));
+        let first_sample = self.batch.samples.len();
+        if completes && request.ends.wants_token(sequence.generated_tokens()) {
+            self.add_samples(request, sequence, first_row + tokens - 1);
+        }
+        let samples = first_sample..self.batch.samples.len();
         if request.prefill_only {
             self.announced.push(Announced { request, sequence, last_chunk: completes });
         }
-        self.parts.push(Part { row, written_tokens: end, completes, sample });
+        self.parts.push(Part { row, written_tokens: end, completes, samples });
     }
 
     /// Asks for a score of each prompt token whose predecessor is among `positions`.
@@ -146,32 +141,29 @@ impl<'a> Step<'a> {
         positions: Range<usize>,
         first_row: usize,
     ) {
-        let prompt = &request.work.prompt;
-        let Some(top) = request.work.prompt_logprobs else { return };
+        let prompt = &request.prompt;
+        let Some(top) = request.prompt_logprobs else { return };
         let first = request.scored.max(positions.start + 1);
         for index in first..prompt.len().min(positions.end + 1) {
             let row = first_row + index - 1 - positions.start;
             self.batch.scores.push(ScoreRow { row, next: prompt[index], top });
-            self.wishes.scored.push((number, index as u32));
+            self.scored.push((number, index as u32));
         }
     }
 
-    /// Asks for a token of each choice; returns the first one's index.
-    fn add_samples(&mut self, request: &'a Request, sequence: &'a Sequence, row: usize) -> usize {
-        let first = self.batch.samples.len();
-        for &choice in &sequence.choices {
-            self.wishes.sampled.push((sequence.key, choice));
+    /// Asks for a token of each choice.
+    fn add_samples(&mut self, request: &'a Request, sequence: &'a Sequence, row: usize) {
+        for choice in sequence.choices() {
             self.batch.samples.push(SampleRow {
                 row,
-                sampling: &request.work.sampling,
+                sampling: &request.sampling,
                 choice,
                 index: sequence.generated_tokens() as u32,
-                prompt: &request.work.prompt,
+                prompt: &request.prompt,
                 output: &sequence.output,
                 banned: request.ends.banned(sequence.generated_tokens()),
             });
         }
-        first
     }
 }
 
@@ -207,36 +199,36 @@ impl<T> Flight<T> {
         self,
         model: &mut M,
     ) -> (Vec<Part>, Result<Outcome, EngineError>) {
-        let wishes = self.wishes;
-        (self.parts, model.collect(self.ticket).map(|output| wishes.outcome(output)))
-    }
-}
-
-// === impl Wishes ===
-
-impl Wishes {
-    fn outcome(self, output: StepOutput) -> Outcome {
-        let mut outcome = Outcome::default();
-        for ((key, choice), sample) in self.sampled.into_iter().zip(output.samples) {
-            match sample {
-                Ok(sampled) => outcome.samples.push((key, choice, sampled)),
-                Err(fault) => outcome.faults.push((key.request, fault)),
-            }
-        }
-        for ((request, index), score) in self.scored.into_iter().zip(output.scores) {
-            outcome.add_score(request, index, score);
-        }
-        outcome
+        let output = model.collect(self.ticket);
+        let outcome = output.map(|output| Outcome::new(&self.parts, self.scored, output));
+        (self.parts, outcome)
     }
 }
 
 // === impl Outcome ===
 
 impl Outcome {
-    fn add_score(&mut self, request: u64, index: u32, score: Result<TokenLogprob, LogitsFault>) {
-        match score {
-            Ok(logprob) => self.scores.push((request, PromptLogprob { index, logprob })),
-            Err(fault) => self.faults.push((request, fault)),
+    fn new(parts: &[Part], scored: Vec<(u64, u32)>, output: StepOutput) -> Self {
+        let StepOutput { samples, scores } = output;
+        let mut outcome = Self { samples, scores: Vec::new(), faults: Vec::new() };
+        outcome.find_faults(parts);
+        for ((request, index), score) in scored.into_iter().zip(scores) {
+            match score {
+                Ok(logprob) => outcome.scores.push((request, PromptLogprob { index, logprob })),
+                Err(fault) => outcome.faults.push((request, fault)),
+            }
+        }
+        outcome
+    }
+
+    fn find_faults(&mut self, parts: &[Part]) {
+        if self.samples.iter().all(Result::is_ok) {
+            return;
+        }
+        for part in parts {
+            let faults =
+                self.samples[part.samples.clone()].iter().filter_map(|it| it.as_ref().err());
+            self.faults.extend(faults.map(|fault| (part.row.key.request, *fault)));
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use kv_cache::{BlockHandle, BlockHash, BlockTable, Fence};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::sync::mpsc;
 use words::{FinishReason, PromptLogprob, SampledToken};
 
-use super::outbox::{self, Parcel};
+use super::outbox::{self, Door, Parcel};
 
 /// Steps whose tokens a reader may leave unread before its sequences are paused.
 ///
@@ -103,19 +103,37 @@ pub enum SequenceError {
 pub struct EventStream {
     messages: mpsc::Receiver<Message>,
     has_ended: bool,
+    reading: Arc<Reading>,
 }
 
 /// The engine's end.
 ///
 /// It never waits: before a sequence is scheduled, the engine asks whether there is room for all
 /// that one step can bring. Room for the last event is kept from the start. What is sent leaves with the
-/// outbox.
+/// outbox, and how much of it is unread is counted here: the channel is its reader's.
 #[derive(Debug)]
 pub(crate) struct EventSender {
     outbox: Arc<Outbox>,
-    messages: mpsc::Sender<Message>,
-    last: Option<OwnedPermit<Message>>,
+    door: Door,
+    /// Keeps the channel open; gone with the last message.
+    open: Option<mpsc::Sender<Message>>,
+    reading: Arc<Reading>,
+    sent: AtomicUsize,
+    /// How many of them had been read when that was last looked at.
+    seen: AtomicUsize,
+    /// Events that may be unread, the last one aside.
+    unread_max: usize,
     step_events_max: usize,
+}
+
+/// What a reader tells its engine.
+#[derive(Debug)]
+struct Reading {
+    /// Events, the last one aside.
+    read: AtomicUsize,
+    has_left: AtomicBool,
+    /// Set behind that: the engine's for all its readers.
+    departures: Arc<AtomicBool>,
 }
 
 /// Where events wait for the end of a step.
@@ -139,12 +157,26 @@ pub(crate) fn event_channel(
     choices: usize,
     step_events_max: usize,
 ) -> (EventSender, EventStream) {
-    let size = step_events_max + STEPS_UNREAD_MAX * choices + 1;
-    let (sender, receiver) = mpsc::channel(size);
-    let last = sender.clone().try_reserve_owned().ok();
-    let outbox = Arc::clone(outbox);
-    let sender = EventSender { outbox, messages: sender, last, step_events_max };
-    (sender, EventStream { messages: receiver, has_ended: false })
+    let unread_max = step_events_max + STEPS_UNREAD_MAX * choices;
+    let (sender, receiver) = mpsc::channel(unread_max + 1);
+    let reading = Arc::new(Reading {
+        read: AtomicUsize::new(0),
+        has_left: AtomicBool::new(false),
+        departures: outbox.departures(),
+    });
+    let stream =
+        EventStream { messages: receiver, has_ended: false, reading: Arc::clone(&reading) };
+    let sender = EventSender {
+        outbox: Arc::clone(outbox),
+        door: outbox.open(&sender),
+        open: Some(sender),
+        reading,
+        sent: AtomicUsize::new(0),
+        seen: AtomicUsize::new(0),
+        unread_max,
+        step_events_max,
+    };
+    (sender, stream)
 }
 
 // === impl EventStream ===
@@ -180,7 +212,10 @@ impl EventStream {
     fn unwrap(&mut self, message: Option<Message>) -> Option<Event> {
         self.has_ended = !matches!(message, Some(Message::Event(_)));
         match message {
-            Some(Message::Event(event)) => Some(event),
+            Some(Message::Event(event)) => {
+                self.reading.read.fetch_add(1, Ordering::Release);
+                Some(event)
+            }
             Some(Message::Last(event)) => event,
             None => {
                 let reason = "its thread ended with work outstanding".to_owned();
@@ -190,17 +225,36 @@ impl EventStream {
     }
 }
 
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.messages.close();
+        self.reading.has_left.store(true, Ordering::Release);
+        self.reading.departures.store(true, Ordering::Release);
+    }
+}
+
 // === impl EventSender ===
 
 impl EventSender {
     /// Whether all that a step can bring could be sent.
     pub(crate) fn has_room(&self) -> bool {
-        self.messages.capacity() >= self.step_events_max
+        self.has_room_for(self.step_events_max)
     }
 
-    /// Whether nobody listens any more.
+    /// Looks at what has been read only where it has to: that line of memory is in the reader's core.
+    fn has_room_for(&self, events: usize) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let fits = |seen: usize| sent - seen + events <= self.unread_max;
+        fits(self.seen.load(Ordering::Relaxed)) || {
+            let read = self.reading.read.load(Ordering::Acquire);
+            self.seen.store(read, Ordering::Relaxed);
+            fits(read)
+        }
+    }
+
+    /// Whether nobody listens any more; [`Outbox::take_departures`] says when there is reason to ask.
     pub(crate) fn is_closed(&self) -> bool {
-        self.messages.is_closed()
+        self.reading.has_left.load(Ordering::Acquire)
     }
 
     /// Sends an event that isn't the last.
@@ -208,14 +262,14 @@ impl EventSender {
     /// # Panics
     /// If the channel is full, which [`EventSender::has_room`] excludes.
     pub(crate) fn send(&self, event: Event) {
-        match self.messages.clone().try_reserve_owned() {
-            Ok(room) => self.outbox.put(Parcel { room, message: Message::Event(event) }),
-            Err(TrySendError::Full(_)) => {
-                panic!("no room for {event:?} after {} were kept free", self.step_events_max)
-            }
-            // Nobody listens.
-            Err(TrySendError::Closed(_)) => {}
-        }
+        // What nobody reads needs no room.
+        assert!(
+            self.has_room_for(1) || self.is_closed(),
+            "no room for {event:?} after {} were kept free",
+            self.step_events_max
+        );
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.outbox.put(Parcel::Message(self.door, Message::Event(event)));
     }
 
     /// As [`EventSender::send`], for what somebody works with while the step goes on.
@@ -238,8 +292,17 @@ impl EventSender {
     }
 
     fn close(mut self, event: Option<Event>) {
-        if let Some(room) = self.last.take() {
-            self.outbox.put(Parcel { room, message: Message::Last(event) });
+        if let Some(channel) = self.open.take() {
+            self.outbox.put(Parcel::Last(self.door, channel, Message::Last(event)));
+        }
+    }
+}
+
+impl Drop for EventSender {
+    /// Without a last message the channel closes here and now, as it does when the engine is lost.
+    fn drop(&mut self) {
+        if self.open.take().is_some() {
+            self.outbox.put(Parcel::Closed(self.door));
         }
     }
 }

@@ -17,8 +17,10 @@ pub(crate) struct LiveBlocks(Mutex<HashMap<SequenceKey, Vec<BlockId>>>);
 
 impl LiveBlocks {
     pub(crate) fn set(&self, key: SequenceKey, table: &BlockTable) {
-        let blocks = table.ids().to_vec();
-        self.0.lock().insert(key, blocks);
+        let mut live = self.0.lock();
+        let blocks = live.entry(key).or_default();
+        blocks.clear();
+        blocks.extend_from_slice(table.ids());
     }
 
     pub(crate) fn remove(&self, key: SequenceKey) {

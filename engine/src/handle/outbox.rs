@@ -3,12 +3,17 @@
 //! To wake a reader costs the waker a few microseconds, and a step of 256 sequences wakes as many. So the
 //! engine's thread puts events down as it goes and gives them away together, to a thread that wakes;
 //! meanwhile it plans the next step.
+//!
+//! A channel's memory is used by its reader's core. The engine's thread leaves it alone: what it puts down says
+//! at whose door it belongs, and who delivers knows the doors.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, WeakSender};
 
 /// So few are delivered at once by the engine's thread: a hop to another would delay them by more.
 const DIRECT_MAX: usize = 8;
@@ -21,18 +26,37 @@ const BATCHES_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Outbox<M> {
     parcels: Mutex<Vec<Parcel<M>>>,
+    /// Held by whoever delivers.
+    doors: Arc<Mutex<Doors<M>>>,
+    next_door: AtomicU64,
+    /// Whether a reader has left since that was asked last.
+    departures: Arc<AtomicBool>,
     /// The delivering thread, once it was needed; nobody if it can't be started.
     courier: OnceLock<Option<Courier<M>>>,
     /// Batches that the courier has not delivered yet.
     under_way: Arc<AtomicUsize>,
 }
 
-/// A message, and the room that was kept for it.
+/// Which reader's; no number is used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Door(u64);
+
+/// What is delivered, in the order in which it was put.
 #[derive(Debug)]
-pub(super) struct Parcel<M> {
-    pub(super) room: OwnedPermit<M>,
-    pub(super) message: M,
+pub(super) enum Parcel<M> {
+    /// There is a reader. Its channel is kept open by whoever sends to it.
+    Opened(Door, WeakSender<M>),
+    /// A message; whoever sends it knows that there is room.
+    Message(Door, M),
+    /// The last message, with what kept the channel open.
+    Last(Door, Sender<M>, M),
+    /// Nobody sends there any more.
+    Closed(Door),
 }
+
+/// Where parcels go.
+#[derive(Debug)]
+struct Doors<M>(HashMap<Door, WeakSender<M>>);
 
 /// Takes batches to deliver.
 type Courier<M> = mpsc::SyncSender<Vec<Parcel<M>>>;
@@ -41,7 +65,14 @@ type Courier<M> = mpsc::SyncSender<Vec<Parcel<M>>>;
 
 impl<M> Default for Outbox<M> {
     fn default() -> Self {
-        Self { parcels: Mutex::default(), courier: OnceLock::new(), under_way: Arc::default() }
+        Self {
+            parcels: Mutex::default(),
+            doors: Arc::new(Mutex::new(Doors(HashMap::new()))),
+            next_door: AtomicU64::new(0),
+            departures: Arc::default(),
+            courier: OnceLock::new(),
+            under_way: Arc::default(),
+        }
     }
 }
 
@@ -51,39 +82,63 @@ impl<M: Send + 'static> Outbox<M> {
         Self { courier: OnceLock::from(None), ..Self::default() }
     }
 
+    /// A door for a new reader.
+    pub(super) fn open(&self, sender: &Sender<M>) -> Door {
+        let door = Door(self.next_door.fetch_add(1, Ordering::Relaxed));
+        self.put(Parcel::Opened(door, sender.downgrade()));
+        door
+    }
+
+    /// What a reader sets that leaves.
+    pub(super) fn departures(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.departures)
+    }
+
+    /// Whether a reader has left since the last call.
+    pub(crate) fn take_departures(&self) -> bool {
+        self.departures.load(Ordering::Relaxed) && self.departures.swap(false, Ordering::AcqRel)
+    }
+
     pub(super) fn put(&self, parcel: Parcel<M>) {
         self.parcels.lock().push(parcel);
     }
 
     /// Sends off what was put.
     pub(crate) fn flush(&self) {
-        let parcels = std::mem::take(&mut *self.parcels.lock());
-        if parcels.is_empty() {
-            return;
-        }
+        let Some(parcels) = self.take() else { return };
         // Nothing overtakes what the courier still has.
         let is_idle = self.under_way.load(Ordering::Acquire) == 0;
         if parcels.len() <= DIRECT_MAX && is_idle {
-            return deliver(parcels);
+            return self.doors.lock().deliver(parcels);
         }
-        let Some(courier) = self.courier.get_or_init(|| hire(&self.under_way)) else {
-            return deliver(parcels);
+        let Some(courier) = self.courier.get_or_init(|| hire(&self.under_way, &self.doors)) else {
+            return self.doors.lock().deliver(parcels);
         };
         self.under_way.fetch_add(1, Ordering::AcqRel);
         if let Err(mpsc::SendError(parcels)) = courier.send(parcels) {
             // It has died, with nothing left to deliver: whatever it was given came before.
-            deliver(parcels);
+            self.doors.lock().deliver(parcels);
         }
+    }
+
+    /// What was put, if anything was. The next step will bring about as much.
+    fn take(&self) -> Option<Vec<Parcel<M>>> {
+        let mut parcels = self.parcels.lock();
+        let count = parcels.len();
+        (count > 0).then(|| std::mem::replace(&mut *parcels, Vec::with_capacity(count)))
     }
 }
 
 /// Starts the delivering thread, which ends with the outbox.
-fn hire<M: Send + 'static>(under_way: &Arc<AtomicUsize>) -> Option<Courier<M>> {
+fn hire<M: Send + 'static>(
+    under_way: &Arc<AtomicUsize>,
+    doors: &Arc<Mutex<Doors<M>>>,
+) -> Option<Courier<M>> {
     let (sender, batches) = mpsc::sync_channel::<Vec<Parcel<M>>>(BATCHES_MAX);
-    let under_way = Arc::clone(under_way);
+    let (under_way, doors) = (Arc::clone(under_way), Arc::clone(doors));
     let run = move || {
         for parcels in batches {
-            deliver(parcels);
+            doors.lock().deliver(parcels);
             under_way.fetch_sub(1, Ordering::AcqRel);
         }
     };
@@ -94,10 +149,32 @@ fn hire<M: Send + 'static>(under_way: &Arc<AtomicUsize>) -> Option<Courier<M>> {
     hired.ok().map(|_| sender)
 }
 
-fn deliver<M>(parcels: Vec<Parcel<M>>) {
-    for Parcel { room, message } in parcels {
-        room.send(message);
+// === impl Doors ===
+
+impl<M> Doors<M> {
+    fn deliver(&mut self, parcels: Vec<Parcel<M>>) {
+        for parcel in parcels {
+            match parcel {
+                Parcel::Opened(door, sender) => drop(self.0.insert(door, sender)),
+                Parcel::Message(door, message) => {
+                    if let Some(sender) = self.0.get(&door).and_then(WeakSender::upgrade) {
+                        hand_in(&sender, message);
+                    }
+                }
+                Parcel::Last(door, sender, message) => {
+                    self.0.remove(&door);
+                    hand_in(&sender, message);
+                }
+                Parcel::Closed(door) => drop(self.0.remove(&door)),
+            }
+        }
     }
+}
+
+/// To a reader that has left it is no matter.
+fn hand_in<M>(sender: &Sender<M>, message: M) {
+    let sent = sender.try_send(message);
+    assert!(!matches!(sent, Err(TrySendError::Full(_))), "whoever sends knows that there is room");
 }
 
 #[cfg(test)]
