@@ -51,6 +51,15 @@ fn sweeps_are_laid_side_by_side_by_rate() {
 }
 
 #[test]
+fn a_part_is_not_compared_with_a_whole() {
+    let mut cut = sweep();
+    cut.runs[4].is_cut = true;
+    let comparison = Comparison::new(&serve(sweep()), &serve(cut)).expect("a comparison");
+    let text = comparison.to_string();
+    assert!(text.contains("\nnot in both: 40/s (A), 40/s, cut off (B)"), "{text}");
+}
+
+#[test]
 fn what_was_measured_otherwise_is_said() {
     let mut other = sweep();
     other.runs[0].model = "another".to_owned();

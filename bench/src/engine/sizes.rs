@@ -70,7 +70,7 @@ impl Sizes {
             (false, _) => Self {
                 batches: &[1, 4],
                 decode_prompt: 24,
-                decode_tokens: (4, 12),
+                decode_tokens: (4, 52),
                 pairs: usize::from(!quick),
                 prompts: &[(64, 2), (256, 2)],
                 rest: Duration::ZERO,

@@ -20,13 +20,13 @@ pub(super) struct Pace {
 // === impl Pace ===
 
 impl Pace {
-    /// Starts the clock.
-    pub(super) fn new(arrivals: Arrivals, seed: u64) -> Self {
+    /// Counts from `start`.
+    pub(super) fn new(start: Instant, arrivals: Arrivals, seed: u64) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(!seed);
-        Self { start: Instant::now(), arrivals, rng, at: Duration::ZERO }
+        Self { start, arrivals, rng, at: Duration::ZERO }
     }
 
-    /// When the clock was started.
+    /// What it counts from.
     pub(super) fn start(&self) -> Instant {
         self.start
     }
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn random_arrivals_keep_their_rate_and_their_variance() {
         let arrivals = Arrivals::Poisson { sessions_per_s: 50.0, in_flight_max: 1 };
-        let mut pace = Pace::new(arrivals, 9);
+        let mut pace = Pace::new(Instant::now(), arrivals, 9);
         let mut times = vec![pace.start()];
         times.extend((0..20_000).map(|_| pace.next(None)));
         let gaps: Vec<f64> =
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_sessions_own_time_comes_first() {
-        let mut pace = Pace::new(Arrivals::Closed { clients: 1 }, 0);
+        let mut pace = Pace::new(Instant::now(), Arrivals::Closed { clients: 1 }, 0);
         assert_eq!(pace.next(None), pace.start());
         let at = Duration::from_secs(3);
         assert_eq!(pace.next(Some(at)), pace.start() + at);

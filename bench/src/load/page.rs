@@ -68,7 +68,8 @@ fn tiles(report: &ServeReport, first: &Report) -> String {
     };
     format!(
         "<section class=\"tiles\">\n{}{}</section>\n<p class=\"targets\">Served: at least {WITHIN_PERCENT} % of \
-         requests within {targets}. Goodput: requests within them, a second.</p>\n",
+         requests within {targets}. Goodput: requests within them, a second. The upright line \
+         is at the highest rate served.</p>\n",
         tile("highest rate served", &served, &at_knee),
         tile("best goodput", &best, &at_best),
     )

@@ -51,11 +51,12 @@ impl<'a> Run<'a> {
         let bar = self.bar();
         let (results, received) = mpsc::channel(RESULTS_MAX);
         let start = Instant::now();
+        let pace = Pace::new(start, self.arrivals, self.seed);
         let manners = self.arrivals.manners(start, self.options.time_max);
         let visitor = Arc::new(self.visitor(results, manners));
         let recorder = Recorder::new(self.report());
         let (recorder, is_cut) =
-            tokio::join!(collect(recorder, received, &bar), self.drive(visitor, cancel));
+            tokio::join!(collect(recorder, received, &bar), self.drive(pace, visitor, cancel));
         let duration = start.elapsed();
         bar.finish_and_clear();
         Report { is_cut, ..recorder.finish(duration) }
@@ -103,21 +104,20 @@ impl<'a> Run<'a> {
     }
 
     /// Begins sessions at their times and waits for the last one; whether that was cut short.
-    async fn drive(&self, visitor: Arc<Visitor>, cancel: &CancellationToken) -> bool {
+    async fn drive(&self, pace: Pace, visitor: Arc<Visitor>, cancel: &CancellationToken) -> bool {
         let mut running = JoinSet::new();
         tokio::select! {
-            () = self.send_all(visitor, &mut running) => false,
+            () = self.send_all(pace, visitor, &mut running) => false,
             () = cancel.cancelled() => true,
         }
         // Whatever is still running ends here: dropping the set aborts it.
     }
 
-    async fn send_all(&self, visitor: Arc<Visitor>, running: &mut JoinSet<()>) {
+    async fn send_all(&self, mut pace: Pace, visitor: Arc<Visitor>, running: &mut JoinSet<()>) {
         let Self { options, arrivals, seed, .. } = self;
-        let mut pace = Pace::new(*arrivals, *seed);
         for session in options.workload.sessions(*seed) {
             let planned = pace.next(session.at);
-            let is_late = |max| pace.start() + max < planned.max(Instant::now());
+            let is_late = |max| pace.start() + max <= planned.max(Instant::now());
             if options.time_max.is_some_and(is_late) {
                 break;
             }

@@ -217,6 +217,8 @@ impl Report {
     fn figures(&self) -> Vec<Figure> {
         let pace =
             self.rate_per_s.map_or_else(|| self.arrivals.clone(), |rate| format!("{rate}/s"));
+        // A part is not compared with a whole.
+        let pace = if self.is_cut { format!("{pace}, cut off") } else { pace };
         let more = |name: &str, value| Figure::new(&pace, name, value, Better::More);
         let less = |name: &str, value| Figure::new(&pace, name, value, Better::Less);
         vec![

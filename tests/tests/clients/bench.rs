@@ -104,7 +104,7 @@ async fn a_sweep_is_shown_kept_and_compared() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_ends_a_sweep_with_what_there_is() {
-    let mut single = Single::start(&PATIENT).await;
+    let single = Single::start(&PATIENT).await;
     let url = format!("http://{}", single.node.ports().http.expect("a port"));
     let sweep = ["bench", "serve", "--url", &url, "--rate", "5,6", "--seconds", "3"];
     let sizes = ["--input", "32", "--output", "3"];

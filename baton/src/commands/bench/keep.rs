@@ -50,7 +50,9 @@ pub(super) fn check(flag: &str, path: Option<&Path>) -> Result<()> {
 
 /// A report of this call.
 pub(super) fn document(body: Body) -> Document {
-    Document::new(without_secrets(std::env::args()), body)
+    // Where the program lies is no part of it.
+    let args = std::iter::once("baton".to_owned()).chain(std::env::args().skip(1));
+    Document::new(without_secrets(args), body)
 }
 
 /// A command line as it may be shown to anybody.

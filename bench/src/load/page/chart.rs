@@ -49,10 +49,11 @@ impl Chart<'_> {
         let (x, y) = self.scales();
         let parts = [self.grid(x, y), self.marks(x, y), self.lines(x, y), self.names(y)];
         format!(
-            "<figure>\n<figcaption>{}, {}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+            "<figure>\n<figcaption>{}, {}{}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
              aria-label=\"{}\">\n{}</svg>\n</figure>\n",
             escape(self.title),
             self.unit,
+            if y.is_log() { ", logarithmic" } else { "" },
             escape(self.title),
             parts.concat()
         )

@@ -47,8 +47,13 @@ impl Scale {
         Self { from: 0.0, to: most * 1.08, first, last, is_log: false }
     }
 
+    /// Whether equal distances are equal ratios.
+    pub(super) fn is_log(self) -> bool {
+        self.is_log
+    }
+
     /// The place of a number; beyond the ends there is none.
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub(super) fn at(self, value: f64) -> f64 {
         let value = value.clamp(self.from, self.to);
         let share = match self.is_log {
             true => (value / self.from).ln() / (self.to / self.from).ln(),
@@ -58,19 +63,19 @@ impl Scale {
     }
 
     /// Numbers to write at the axis.
-    pub(super) fn ticks(&self) -> Vec<f64> {
+    pub(super) fn ticks(self) -> Vec<f64> {
         let ticks = if self.is_log { self.log_ticks() } else { self.linear_ticks() };
         ticks.into_iter().filter(|&tick| self.from <= tick && tick <= self.to).collect()
     }
 
-    fn linear_ticks(&self) -> Vec<f64> {
+    fn linear_ticks(self) -> Vec<f64> {
         let step = round_step((self.to - self.from) / TICKS);
         let first = (self.from / step).ceil() as i64;
         (first..).map(|number| number as f64 * step).take_while(|tick| *tick <= self.to).collect()
     }
 
     /// All powers of ten, and as many between as there is room for.
-    fn log_ticks(&self) -> Vec<f64> {
+    fn log_ticks(self) -> Vec<f64> {
         let (low, high) = (self.from.log10().floor() as i32, self.to.log10().ceil() as i32);
         let is_wide = self.to / self.from > 2e3;
         let times: &[f64] = if is_wide { &[1.0] } else { &[1.0, 2.0, 5.0] };
