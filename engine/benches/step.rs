@@ -39,7 +39,8 @@ const CONFIG: &str = r#"{
     "architectures": ["LlamaForCausalLM"],
     "vocab_size": 1000, "hidden_size": 16, "intermediate_size": 16,
     "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
-    "max_position_embeddings": 8192, "tie_word_embeddings": true, "torch_dtype": "bfloat16"
+    "max_position_embeddings": 8192, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+    "eos_token_id": [1, 2]
 }"#;
 
 /// An engine with some sequences that decode, and their readers.

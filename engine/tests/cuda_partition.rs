@@ -150,7 +150,7 @@ async fn hand_over(from: &EngineHandle, to: &EngineHandle, prompt_tokens: u32) -
             Event::PagesFilled(pages) => copy(from, to, &pages, &table),
             Event::Prefilled { table: source, first, .. } => {
                 table.set_tokens(prompt_tokens as usize);
-                return HandedOver { source, table, first };
+                return HandedOver { source: *source, table, first };
             }
             _ => {}
         }

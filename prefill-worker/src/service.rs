@@ -191,7 +191,7 @@ impl Prompt {
                     finished.push(v1::Finished::new(choice, reason));
                 }
                 Some(Event::Prefilled { table, first, context }) => {
-                    return Ok(Prefilled { table, first, context, finished });
+                    return Ok(Prefilled { table: *table, first, context, finished });
                 }
                 Some(Event::Failed(error)) => return Err(error.into()),
                 Some(Event::Token(_)) => {}

@@ -221,7 +221,8 @@ impl Roster {
                 let finished = reason.map(|reason| Event::Finished { choice, reason });
                 finished.into_iter().for_each(|event| request.events.send(event));
             }
-            request.events.finish(Event::Prefilled { table: sequence.table, first, context });
+            let table = Box::new(sequence.table);
+            request.events.finish(Event::Prefilled { table, first, context });
         }
         self.exchange.live.remove(key);
     }

@@ -1,6 +1,7 @@
 //! Where a request's sequences end.
 
 use kv_cache::TokenId;
+use smallvec::SmallVec;
 use words::{FinishReason, Generation};
 
 use super::EngineInfo;
@@ -8,8 +9,8 @@ use super::EngineInfo;
 /// Where the sequences of one request end, whoever generated their tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Ends {
-    /// Tokens that end a sequence.
-    stops: Vec<TokenId>,
+    /// Tokens that end a sequence: a model's few, in place.
+    stops: SmallVec<[TokenId; 4]>,
     min_tokens: usize,
     max_tokens: usize,
     /// Tokens that the context has room for behind the prompt.
@@ -22,7 +23,7 @@ impl Ends {
     pub(crate) fn new(work: &Generation, info: &EngineInfo) -> Self {
         let eos: &[TokenId] = if work.stop.ignore_eos { &[] } else { &info.eos_token_ids };
         Self {
-            stops: [eos, &work.stop.stop_token_ids].concat(),
+            stops: eos.iter().chain(&work.stop.stop_token_ids).copied().collect(),
             min_tokens: work.stop.min_tokens as usize,
             max_tokens: work.stop.max_tokens as usize,
             room_tokens: (info.context_tokens_max as usize).saturating_sub(work.prompt.len()),

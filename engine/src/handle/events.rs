@@ -40,8 +40,8 @@ pub enum Event {
     /// The prompt is computed ([`super::Mode::Prefill`] only).
     Prefilled {
         /// The blocks of the whole context; they stay until this is dropped. None where the work had ended with
-        /// the tokens that it came with: nobody needs them.
-        table: BlockTable,
+        /// the tokens that it came with: nobody needs them. In a box, as tokens are many and this is their size, too.
+        table: Box<BlockTable>,
         /// The first token of each choice, in the order of the request's choices; none where the
         /// request asked for none, or for no more than it came with.
         first: Vec<SampledToken>,

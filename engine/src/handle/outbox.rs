@@ -180,7 +180,7 @@ fn hand_in<M>(sender: &Sender<M>, message: M) {
 #[cfg(test)]
 mod tests {
     use super::{Arc, DIRECT_MAX};
-    use crate::handle::{Event, Outbox, event_channel};
+    use crate::handle::{Event, Outbox, SequenceError, event_channel};
 
     /// Batches of all sizes, some delivered here and some by the courier.
     #[tokio::test]
@@ -219,5 +219,48 @@ mod tests {
         assert!(sender.is_closed());
         sender.end();
         outbox.flush();
+    }
+
+    #[tokio::test]
+    async fn room_is_what_has_been_read() {
+        let outbox = Arc::<Outbox>::default();
+        let (sender, mut stream) = event_channel(&outbox, 1, 3);
+        let mut sent = 0;
+        while sender.has_room() {
+            sender.send(Event::Started { cached_tokens: sent });
+            sent += 1;
+        }
+        outbox.flush();
+        assert!(!sender.has_room(), "delivered isn't read");
+        assert!(stream.recv().await.is_some());
+        assert!(sender.has_room());
+        sender.send(Event::Started { cached_tokens: sent });
+        assert!(!sender.has_room());
+    }
+
+    #[tokio::test]
+    async fn who_leaves_is_told_of_once() {
+        let outbox = Arc::<Outbox>::default();
+        let (one, stream) = event_channel(&outbox, 1, 3);
+        let (other, _stream) = event_channel(&outbox, 1, 3);
+        assert!(!outbox.take_departures());
+        drop(stream);
+        assert!(outbox.take_departures() && !outbox.take_departures());
+        assert!(one.is_closed() && !other.is_closed());
+    }
+
+    /// Whoever waits for what can't come any more hears of it, and nothing is kept for it.
+    #[tokio::test]
+    async fn a_channel_without_a_sender_is_closed_and_forgotten() {
+        let outbox = Arc::<Outbox>::default();
+        let (sender, mut stream) = event_channel(&outbox, 1, 3);
+        sender.send(Event::Started { cached_tokens: 0 });
+        outbox.flush();
+        assert_eq!(outbox.doors.lock().0.len(), 1);
+        drop(sender);
+        assert!(matches!(stream.recv().await, Some(Event::Started { .. })));
+        assert!(matches!(stream.recv().await, Some(Event::Failed(SequenceError::Died(_)))));
+        outbox.flush();
+        assert!(outbox.doors.lock().0.is_empty());
     }
 }

@@ -74,7 +74,7 @@ impl Transcript {
                     tokens.entry(choice).or_default().push(token);
                 }
                 Event::Prefilled { table, first, .. } => {
-                    transcript.prefilled = Some((table, first));
+                    transcript.prefilled = Some((*table, first));
                 }
                 Event::Finished { choice, reason } => {
                     let tokens = tokens.remove(&choice).unwrap_or_default();
