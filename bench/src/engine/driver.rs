@@ -334,7 +334,39 @@ pub(super) fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use engine::{LoadFormat, ModelOptions};
+
     use super::*;
+    use crate::models::{Checkpoint, ModelSource};
+
+    fn tiny(checkpoint: &Checkpoint) -> EngineConfig {
+        EngineConfig {
+            model_dir: checkpoint.dir().to_owned(),
+            model: ModelOptions {
+                kv_blocks: Some(64),
+                load_format: LoadFormat::Dummy { seed: 1 },
+                ..ModelOptions::default()
+            },
+            batch_tokens_max: 256,
+            sequences_max: 4,
+            queue_max: 16,
+            context_tokens_max: None,
+            prefix_cache: false,
+        }
+    }
+
+    #[test]
+    fn prompts_in_a_row_follow_each_other_and_share_no_step() {
+        let shape = "tiny".parse().expect("a shape");
+        let checkpoint = Checkpoint::open(&ModelSource::Shape(shape)).expect("a folder");
+        let mut driver = Driver::start(&tiny(&checkpoint), 1).expect("an engine");
+        let before = driver.stats();
+        let ends = driver.run_in_a_row(32, Duration::from_millis(50)).expect("prompts");
+        let after = driver.stats();
+        assert!(ends.len() >= IN_A_ROW_MIN && ends.is_sorted(), "{ends:?}");
+        assert_eq!(after.finished - before.finished, ends.len() as u64 + 1);
+        assert_eq!(after.steps - before.steps, ends.len() as u64 + 1, "each is one step");
+    }
 
     /// Tokens every 10 ms, from `from` ms on.
     fn ticking(begun: Instant, from: u64, count: u64) -> Vec<Instant> {
