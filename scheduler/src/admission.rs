@@ -128,7 +128,8 @@ fn wait_max_s(forecast: &Forecast, targets: &SloTargets) -> f64 {
     (left_s - (forecast.miss_s - free_s).max(0.0)).max(WAIT_SHARE_MIN * left_s)
 }
 
-fn attainable(target: Duration, alone_s: f64) -> f64 {
+/// The part of a target that estimates may fill, or where one alone takes more, twice that.
+pub(crate) fn attainable(target: Duration, alone_s: f64) -> f64 {
     let target_s = HEADROOM * target.as_secs_f64();
     if alone_s <= target_s { target_s } else { 2.0 * alone_s }
 }

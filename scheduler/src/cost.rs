@@ -15,7 +15,7 @@ use std::fmt;
 pub use output::OutputLengths;
 use words::{HandoffTotals, Load};
 
-use self::fit::{AssumedLine, LineFit, MeanFit};
+use self::fit::{AssumedLine, LeastFit, LineFit, MeanFit};
 
 /// Seconds a prompt token takes before anything was measured.
 const PREFILL_S_PER_TOKEN_PRIOR: f64 = 1.0 / prior::PREFILL_TOKENS_PER_S;
@@ -31,12 +31,20 @@ const DECODE_STEP_PRIOR: AssumedLine =
 const HANDOFF_PRIOR: AssumedLine =
     AssumedLine { at_zero: 3e-3, per_unit: 1.6e-6, doubt: 256.0 * 256.0, scales: false };
 
+/// The part of its time that a worker is thought to give to prompts at most: beyond, what is measured says little, and the
+/// sequences beside them would never end.
+const PROMPTS_SHARE_MAX: f64 = 0.95;
+
 /// What is known about the speed of one worker, or on average about a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     prefill_s_per_token: MeanFit,
+    /// The same where hardly anything else is in a step.
+    alone_s_per_token: LeastFit,
     decode_step_s: LineFit,
     handoff_s: LineFit,
+    /// Prompt tokens computed in a second of the clock, idle time included.
+    prompt_tokens_per_s: MeanFit,
     /// The prefill rate last reported: the same number again is no new evidence.
     reported_prefill: f64,
     /// The hand-offs that were learned from.
@@ -61,10 +69,12 @@ pub struct Terms {
     pub prefill_s: f64,
     /// What the hand-off adds.
     pub handoff_s: f64,
-    /// Until the decode worker has room, and its step.
+    /// Until the worker that generates has room, and its step.
     pub decode_s: f64,
-    /// Time that others, or this request after its first token, lose to prefill on a decode worker:
-    /// part of the cost and not of this request's first token.
+    /// The tokens behind the first, at the pace of the worker that generates.
+    pub tokens_s: f64,
+    /// Time that others lose: whose tokens wait while the prompt is computed, whose steps get longer by a row, whose
+    /// prompts come later.
     pub stall_s: f64,
 }
 
@@ -81,6 +91,7 @@ impl Rates {
         if is_measured(rate) && rate != self.reported_prefill {
             self.reported_prefill = rate;
             self.prefill_s_per_token.observe(1.0 / rate);
+            self.alone_s_per_token.observe(1.0 / rate);
         } else {
             self.prefill_s_per_token.age();
         }
@@ -90,6 +101,15 @@ impl Rates {
             self.decode_step_s.age();
         }
         self.observe_handoffs(load.handoffs);
+    }
+
+    /// Learns how much of its time a worker computes prompts.
+    ///
+    /// - `tokens`: prompt tokens computed in `seconds`, between two reports.
+    pub fn observe_prompts(&mut self, tokens: u64, seconds: f64) {
+        if seconds > 0.0 {
+            self.prompt_tokens_per_s.observe(tokens as f64 / seconds);
+        }
     }
 
     /// The mean of those since the last report is one observation: the mean of a line's points lies on the line.
@@ -108,6 +128,7 @@ impl Rates {
         let mut pool = Self::default();
         for worker in workers {
             pool.prefill_s_per_token.merge(&worker.prefill_s_per_token);
+            pool.alone_s_per_token.merge(worker.alone_s_per_token);
             pool.decode_step_s.merge(&worker.decode_step_s);
             pool.handoff_s.merge(&worker.handoff_s);
         }
@@ -127,6 +148,22 @@ impl Estimates<'_> {
     pub fn prefill_s(&self, tokens: f64) -> f64 {
         let pool = self.pool.prefill_s_per_token.mean_or(PREFILL_S_PER_TOKEN_PRIOR);
         tokens * self.own.prefill_s_per_token.blend(pool)
+    }
+
+    /// The part of a worker's time that goes to prompts, lately.
+    #[must_use]
+    pub fn prompts_share(&self) -> f64 {
+        self.lost_s(self.own.prompt_tokens_per_s.mean_or(0.0)).min(PROMPTS_SHARE_MAX)
+    }
+
+    /// Seconds by which sequences that are generated beside `tokens` prompt tokens fall behind.
+    ///
+    /// A step that has both computes the sequences' rows, too, and gives each its token; what a worker measures of prompts beside
+    /// many sequences is mostly these. So it is the fastest that was seen in the pool.
+    #[must_use]
+    pub fn lost_s(&self, tokens: f64) -> f64 {
+        let alone_s = self.pool.alone_s_per_token.least_or(f64::INFINITY);
+        self.prefill_s(tokens).min(tokens * alone_s)
     }
 
     /// Seconds of a decode step with `sequences` in the batch.
@@ -168,15 +205,15 @@ impl Terms {
     /// What options are compared by: everybody's waiting, in seconds.
     #[must_use]
     pub fn cost_s(&self) -> f64 {
-        self.ttft_s() + self.stall_s
+        self.ttft_s() + self.tokens_s + self.stall_s
     }
 }
 
 impl fmt::Display for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue_s, prefill_s, handoff_s, decode_s, stall_s } = self;
+        let Self { queue_s, prefill_s, handoff_s, decode_s, tokens_s, stall_s } = self;
         write!(f, "queue {queue_s:.4} + prefill {prefill_s:.4} + hand-off {handoff_s:.4} ")?;
-        write!(f, "+ decode {decode_s:.4} s, stall {stall_s:.4} s")
+        write!(f, "+ decode {decode_s:.4} s, tokens {tokens_s:.4} s, stall {stall_s:.4} s")
     }
 }
 
@@ -189,6 +226,7 @@ impl std::ops::Add for Terms {
             prefill_s: self.prefill_s + other.prefill_s,
             handoff_s: self.handoff_s + other.handoff_s,
             decode_s: self.decode_s + other.decode_s,
+            tokens_s: self.tokens_s + other.tokens_s,
             stall_s: self.stall_s + other.stall_s,
         }
     }

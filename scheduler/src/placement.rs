@@ -1,4 +1,4 @@
-//! Where a request goes: one prefill worker and one decode worker, or one worker for both phases.
+//! Where a request goes: one prefill worker and one decode worker, or one worker of either kind for both phases.
 //!
 //! A decision is a pure function of what the router sees ([`ClusterSnapshot`]), what is asked
 //! ([`PlacementRequest`]) and the time. It comes with its terms, a refusal is computed from the same numbers, and
@@ -8,6 +8,7 @@ mod editions;
 mod least_load;
 mod ledger;
 mod notes;
+mod price;
 mod seat;
 mod snapshot;
 
@@ -106,6 +107,8 @@ pub enum PlacementReason {
     HandoffCheaper,
     /// Computing the prompt on the decode worker costs less.
     LocalCheaper,
+    /// Generating on a prefill worker costs less.
+    PrefillDecodes,
     /// The policy always hands over.
     HandoffPolicy,
     /// The policy never hands over.
@@ -267,6 +270,7 @@ impl PlacementReason {
         match self {
             Self::HandoffCheaper => "handoff-cheaper",
             Self::LocalCheaper => "local-cheaper",
+            Self::PrefillDecodes => "prefill-decodes",
             Self::HandoffPolicy => "handoff-policy",
             Self::LocalPolicy => "local-policy",
             Self::PrefillPoolFull => "prefill-pool-full",

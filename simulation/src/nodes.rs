@@ -17,6 +17,7 @@ use cluster::security::{NodeRole, Security};
 use cluster::telemetry::Metrics;
 use cluster::{EtcdConfig, EtcdMembership};
 use parking_lot::Mutex;
+use scheduler::HandoffPolicy;
 use tokio_util::task::TaskTracker;
 
 pub use self::locks::Locksmith;
@@ -55,6 +56,8 @@ pub struct Place {
     pub reports_hold: bool,
     /// The first token that routers let requests in for comes within this time.
     pub ttft: Duration,
+    /// When routers have prompts handed over.
+    pub handoff: HandoffPolicy,
     /// Where violations go.
     pub verdicts: Verdicts,
     /// Where it is noted what was come through.

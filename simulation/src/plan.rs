@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use scheduler::HandoffPolicy;
 
 use crate::checks::ledger::Ask;
 use crate::network::{HostId, Quality};
@@ -31,6 +32,10 @@ const SECRET: f64 = 0.3;
 
 /// The share of plans in which a crowd of requests comes at once.
 const CROWDS: f64 = 0.25;
+
+/// The share of clusters in which either kind of worker does both phases where that costs less; in the others every prompt is
+/// handed over.
+const BY_COST: f64 = 0.25;
 
 /// The weights that a rollout brings.
 const NEW_WEIGHTS: u64 = 2;
@@ -108,6 +113,8 @@ pub struct Plan {
     pub lock: Lock,
     /// The first token that requests are let in for comes within this time.
     pub ttft: Duration,
+    /// When prompts are handed over.
+    pub handoff: HandoffPolicy,
     /// What is planted.
     pub bug: Option<Bug>,
 }
@@ -140,7 +147,9 @@ impl Plan {
         let is_locked = parts.contains(&Part::Stranger) && bug != Some(Bug::UnauthenticatedCall);
         let lock = if is_locked { lock } else { Lock::Open };
         let ttft = Duration::from_millis(if crowd { rng.random_range(100..5_000) } else { 5_000 });
-        Self { seed, parts, asks, troubles, drop, crowd, lock, ttft, bug }
+        let by_cost = bug.is_none() && rng.random_bool(BY_COST);
+        let handoff = if by_cost { HandoffPolicy::Auto } else { HandoffPolicy::Always };
+        Self { seed, parts, asks, troubles, drop, crowd, lock, ttft, handoff, bug }
     }
 
     /// The weights that anybody has, or will have.

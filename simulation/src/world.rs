@@ -252,6 +252,7 @@ impl World {
             locks: self.locks.clone(),
             reports_hold: !self.plan.has_flips(),
             ttft: self.plan.ttft,
+            handoff: self.plan.handoff,
             verdicts: self.verdicts.clone(),
             coverage: self.coverage.clone(),
             metrics: machine.metrics.clone(),

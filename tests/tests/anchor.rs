@@ -46,6 +46,18 @@ async fn prefilling_on_the_decode_worker_changes_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_either_kind_of_worker_generates_changes_no_token() {
+    let mut cluster = Cluster::builder().router_args(&["--handoff", "auto"]).start().await;
+    let cases = cases(&mut ChaCha8Rng::seed_from_u64(SEED), cluster.model.vocab_size);
+    outputs_of(&mut cluster, cases).await;
+
+    let metrics = cluster.router.metrics().await;
+    let placed = |reason| metrics.get("baton_placements", &[("reason", reason)]).unwrap_or(0.0);
+    assert!(placed("prefill-decodes") > 0.0, "p0 only computed prompts");
+    assert!(placed("local-cheaper") + placed("handoff-cheaper") > 0.0, "d0 generated nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn small_steps_and_little_memory_change_no_token() {
     // Prompts in many chunks, sequences set back and taken up again.
     let tight = ["--batch-tokens-max", "64", "--sequences-max", "16", "--kv-blocks", "96"];

@@ -33,6 +33,11 @@ pub struct Load {
     pub output_tokens: f64,
     /// Hand-offs that it sent.
     pub handoffs: HandoffTotals,
+    /// Sequences let in to be generated here, those whose prompt is still to come included; not those whose prompt
+    /// alone is computed here.
+    pub generating: u32,
+    /// Prompt tokens that it has computed since its life began.
+    pub prefill_tokens: u64,
 }
 
 /// Hand-offs that a worker sent and its receivers verified, since its life began.

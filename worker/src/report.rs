@@ -59,6 +59,8 @@ impl LoadProbe {
             wanted_blocks: entrance.wanted.blocks,
             output_tokens: stats.output.mean(),
             handoffs: self.holdings.handoffs(),
+            generating: entrance.inside.places,
+            prefill_tokens: stats.prefill_tokens,
         }
     }
 

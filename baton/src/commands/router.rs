@@ -172,9 +172,9 @@ impl BoundRouter {
         let namespace = settings.etcd()?.namespace;
         let watched = LoadConfig { namespace, ..LoadConfig::default() };
         let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
-        let placer = Box::new(LeastLoad { handoff });
-        let (model, fingerprint) = (self.model.name, settings.fingerprint());
         let admission = settings.admission()?;
+        let placer = Box::new(LeastLoad { handoff, targets: admission.targets });
+        let (model, fingerprint) = (self.model.name, settings.fingerprint());
         let config = DispatcherConfig { model, loads, fingerprint, placer, channels, admission };
         let dispatcher = Arc::new(Dispatcher::new(config, &metrics, life.clone()));
         life.serve();

@@ -61,6 +61,8 @@ impl v1::LoadReport {
             handoffs: load.handoffs.count,
             handoff_tokens: load.handoffs.tokens,
             handoff_added_us: load.handoffs.added_us,
+            generating: load.generating,
+            prefill_tokens: load.prefill_tokens,
         }
     }
 
@@ -92,6 +94,8 @@ impl v1::LoadReport {
                 tokens: self.handoff_tokens,
                 added_us: self.handoff_added_us,
             },
+            generating: self.generating,
+            prefill_tokens: self.prefill_tokens,
         };
         Ok((self.state().try_into()?, load))
     }
@@ -228,6 +232,8 @@ mod tests {
             wanted_blocks: 12,
             output_tokens: 13.5,
             handoffs: HandoffTotals { count: 14, tokens: 15, added_us: 16 },
+            generating: 17,
+            prefill_tokens: 18,
         }
     }
 

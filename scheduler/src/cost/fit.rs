@@ -6,12 +6,19 @@ const MEMORY: f64 = 10.0;
 /// What is left of the evidence after a report that brings none: half after 35 of them.
 const AGED: f64 = 0.98;
 
+/// How far a least value moves towards each one that is seen after it: halfway in some minutes of reports.
+const CREEP: f64 = 2e-4;
+
 /// A running mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct MeanFit {
     weight: f64,
     mean: f64,
 }
+
+/// The least that was seen, which is forgotten slowly.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct LeastFit(Option<f64>);
 
 /// A line as it is assumed before there is evidence, and how firmly.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,6 +76,26 @@ impl MeanFit {
     #[must_use]
     pub(super) fn blend(&self, pool: f64) -> f64 {
         (self.mean * self.weight + pool) / (self.weight + 1.0)
+    }
+}
+
+// === impl LeastFit ===
+
+impl LeastFit {
+    /// Adds one observation.
+    pub(super) fn observe(&mut self, value: f64) {
+        self.0 =
+            self.0.map_or(Some(value), |least| Some(value.min(least + CREEP * (value - least))));
+    }
+
+    /// Adds another estimate's evidence to this one's.
+    pub(super) fn merge(&mut self, other: Self) {
+        other.0.into_iter().for_each(|value| self.0 = Some(self.least_or(value).min(value)));
+    }
+
+    /// The least, or `prior` without any evidence.
+    pub(super) fn least_or(self, prior: f64) -> f64 {
+        self.0.unwrap_or(prior)
     }
 }
 

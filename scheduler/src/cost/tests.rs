@@ -41,6 +41,28 @@ fn what_a_worker_measured_before_anybody_asked_is_believed() {
 }
 
 #[test]
+fn prompts_beside_sequences_are_slow_and_hold_those_up_by_their_own_time_alone() {
+    let mut rates = Rates::default();
+    assert_eq!(alone(&rates).lost_s(40_000.0), alone(&rates).prefill_s(40_000.0));
+    rates.observe(&report(0, 40_000.0, 0.0));
+    (0..50).for_each(|more| rates.observe(&report(100, 10_000.0 + f64::from(more), 0.01)));
+    assert!(alone(&rates).prefill_s(40_000.0) > 3.9);
+    close(alone(&rates).lost_s(40_000.0), 1.02);
+}
+
+#[test]
+fn the_part_of_the_time_that_goes_to_prompts_is_learned() {
+    let mut rates = Rates::default();
+    assert_eq!(alone(&rates).prompts_share(), 0.0);
+    rates.observe(&report(0, 40_000.0, 0.0));
+    (0..20).for_each(|_| rates.observe_prompts(1_000, 0.1));
+    close(alone(&rates).prompts_share(), 0.25);
+    rates.observe_prompts(1 << 40, 0.1);
+    assert!(alone(&rates).prompts_share() < 1.0);
+    rates.observe_prompts(5, 0.0);
+}
+
+#[test]
 fn a_decode_step_is_fitted_as_a_line_over_the_batch() {
     let mut rates = Rates::default();
     for running in (0..40).map(|step| 1 + step * 7 % 64) {

@@ -10,37 +10,41 @@ use words::{Fingerprint, Role};
 use super::seat::{Offer, Question, Seat};
 use super::{
     ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer, Refusal,
-    Rejection, WorkerView,
+    Rejection, Verdict, WorkerView,
 };
-use crate::Forecast;
-use crate::admission::retry_after;
+use crate::admission::{decide, retry_after};
+use crate::cost::prior::OUTPUT_TOKENS;
 use crate::cost::{Rates, Terms};
+use crate::{Forecast, SloTargets};
 
 /// Prefill workers named in a placement: the chosen one and those to try after it.
 const PREFILL_CHOICES_MAX: usize = 4;
 
 /// Places each request where it costs the fewest seconds.
 ///
-/// For every group of workers that can exchange blocks, two options are compared:
+/// For every group of workers that can exchange blocks, three ways are compared by everybody's waiting (the terms are in
+/// `price`):
 ///
-/// - hand-off: `queue + prefill + hand-off` of the best prefill worker, and the wait and step of the
-///   best decode worker;
-/// - local: `queue + prefill + wait + step` on one decode worker, and the prefill's time once more
-///   for every sequence there, since they all stand still for it.
+/// - a prefill worker computes the prompt and hands it over to a decode worker, which generates;
+/// - a decode worker does both, and what it generates falls behind meanwhile;
+/// - a prefill worker does both, and the prompts that come to it have less of its time.
 ///
-/// A short prompt is thus computed locally while the decode worker is nearly idle, a long one never,
-/// and a medium one when prefill workers are far behind.
+/// A short prompt is thus computed locally while the decode worker is nearly idle, a long one when prefill workers
+/// are behind and decode workers have time to spare, and a prefill worker generates when it is idle and decode workers
+/// aren't. What would push those that are generated already beyond their target is the last resort, whatever it costs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastLoad {
     /// Whether prompts are handed over.
     pub handoff: HandoffPolicy,
+    /// What answers are held to.
+    pub targets: SloTargets,
 }
 
 /// When a prompt is computed on another worker than the one that generates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HandoffPolicy {
-    /// When that costs less.
+    /// When that costs less; and where it doesn't, either kind of worker may do both.
     #[default]
     Auto,
     /// Whenever a prefill worker has room.
@@ -55,6 +59,8 @@ struct Group<'a> {
     prefill: Vec<Seat<'a>>,
     decode: Vec<Seat<'a>>,
     rates: Rates,
+    /// Tokens that a sequence has there, in the mean of those workers that know.
+    output_tokens: f64,
 }
 
 /// What a group offers.
@@ -66,6 +72,7 @@ struct Plan<'a> {
 }
 
 /// No room: seconds until there is likely to be some.
+#[derive(Clone, Copy)]
 struct Full {
     room_in_s: f64,
 }
@@ -73,6 +80,7 @@ struct Full {
 /// One decision in the making.
 struct Decision<'a> {
     policy: HandoffPolicy,
+    targets: SloTargets,
     request: &'a PlacementRequest<'a>,
     now: Instant,
 }
@@ -86,13 +94,13 @@ impl Placer for LeastLoad {
         request: &PlacementRequest<'_>,
         now: Instant,
     ) -> Result<Placement, Refusal> {
-        let decision = Decision { policy: self.handoff, request, now };
+        let decision = Decision { policy: self.handoff, targets: self.targets, request, now };
         let groups = decision.groups(view)?;
         let mut best: Option<Plan<'_>> = None;
         let mut room_in_s = f64::INFINITY;
         for group in &groups {
             match decision.plan(group) {
-                Ok(plan) if best.as_ref().is_none_or(|best| plan.order(best).is_lt()) => {
+                Ok(plan) if best.as_ref().is_none_or(|it| decision.order(&plan, it).is_lt()) => {
                     best = Some(plan);
                 }
                 Ok(_) => {}
@@ -117,7 +125,10 @@ impl<'a> Decision<'a> {
         for worker in &view.workers {
             match self.standing(worker) {
                 Ok(()) => add_to_group(&mut groups, worker),
-                Err(rejection) => self.note(worker, part_named(worker.info.role), Err(rejection)),
+                Err(rejection) => {
+                    let part = part_named(worker.info.role);
+                    self.note(worker, part, Verdict::Rejected(rejection));
+                }
             }
         }
         if groups.is_empty() {
@@ -127,6 +138,7 @@ impl<'a> Decision<'a> {
             take_turns(&mut group.prefill, self.request.turn);
             take_turns(&mut group.decode, self.request.turn);
             group.rates = Rates::pooled(group.seats().map(|seat| &seat.view.rates));
+            group.output_tokens = group.mean_output_tokens();
         }
         Ok(groups)
     }
@@ -174,26 +186,38 @@ impl<'a> Decision<'a> {
             (_, _, HandoffPolicy::Never) => self.local(group, &group.decode, local),
             (true, _, _) => self.local(group, &group.decode, PlacementReason::PrefillPoolEmpty),
             (_, _, HandoffPolicy::Always) => self.handoff(group, PlacementReason::HandoffPolicy),
-            (_, _, HandoffPolicy::Auto) => self.cheaper(group),
+            (_, _, HandoffPolicy::Auto) => self.cheapest(group),
         }
     }
 
-    fn cheaper<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
-        let handoff = self.handoff(group, PlacementReason::HandoffCheaper)?;
-        if handoff.reason == PlacementReason::PrefillPoolFull {
-            return Ok(handoff);
-        }
-        match self.local(group, &group.decode, PlacementReason::LocalCheaper) {
-            Ok(local) if local.terms().cost_s() < handoff.terms().cost_s() => Ok(local),
-            _ => Ok(handoff),
-        }
+    /// The best of all ways; where there is none, decode workers' room is waited for.
+    fn cheapest<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
+        use PlacementReason::{HandoffCheaper, LocalCheaper, PrefillDecodes, PrefillPoolFull};
+        let prefill = self.offers(group, &group.prefill, Part::Prefill);
+        let instead = if prefill.is_ok() { LocalCheaper } else { PrefillPoolFull };
+        let handed_over = prefill.and_then(|offers| self.pair(group, offers, HandoffCheaper));
+        let on_decode = self.local(group, &group.decode, instead);
+        let on_prefill = self.local(group, &group.prefill, PrefillDecodes);
+        let refused = on_decode.as_ref().err().copied();
+        let ways = [handed_over, on_decode, on_prefill].into_iter().flatten();
+        ways.min_by(|a, b| self.order(a, b))
+            .ok_or(refused.unwrap_or(Full { room_in_s: f64::INFINITY }))
     }
 
     /// The best pair; local where no prefill worker has room.
     fn handoff<'g>(&self, group: &'g Group<'a>, reason: PlacementReason) -> Result<Plan<'g>, Full> {
-        let Ok(mut prefill) = self.offers(group, &group.prefill, Part::Prefill) else {
+        let Ok(prefill) = self.offers(group, &group.prefill, Part::Prefill) else {
             return self.local(group, &group.decode, PlacementReason::PrefillPoolFull);
         };
+        self.pair(group, prefill, reason)
+    }
+
+    fn pair<'g>(
+        &self,
+        group: &'g Group<'a>,
+        mut prefill: Vec<Offer<'g>>,
+        reason: PlacementReason,
+    ) -> Result<Plan<'g>, Full> {
         let decode = best(self.offers(group, &group.decode, Part::Decode)?);
         prefill.sort_unstable_by(Offer::order);
         prefill.truncate(PREFILL_CHOICES_MAX);
@@ -217,21 +241,27 @@ impl<'a> Decision<'a> {
         seats: &'g [Seat<'a>],
         part: Part,
     ) -> Result<Vec<Offer<'g>>, Full> {
-        let question = Question { request: self.request, pool: &group.rates, now: self.now };
+        let question = Question {
+            request: self.request,
+            pool: &group.rates,
+            output_tokens: group.output_tokens,
+            tpot: self.targets.tpot,
+            now: self.now,
+        };
         let mut offers = Vec::with_capacity(seats.len());
         let mut room_in_s = f64::INFINITY;
         for seat in seats {
             if !seat.view.could_hold(self.request, part) {
-                self.note(seat.view, part, Err(Rejection::TooSmall));
+                self.note(seat.view, part, Verdict::Rejected(Rejection::TooSmall));
                 continue;
             }
             match seat.judge(question, part) {
                 Ok(offer) => {
-                    self.note(seat.view, part, Ok(offer.terms));
+                    self.note(seat.view, part, offer.verdict());
                     offers.push(offer);
                 }
                 Err(seconds) => {
-                    self.note(seat.view, part, Err(Rejection::Full));
+                    self.note(seat.view, part, Verdict::Rejected(Rejection::Full));
                     room_in_s = room_in_s.min(seconds);
                 }
             }
@@ -239,10 +269,23 @@ impl<'a> Decision<'a> {
         if offers.is_empty() { Err(Full { room_in_s }) } else { Ok(offers) }
     }
 
-    fn note(&self, worker: &WorkerView, part: Part, verdict: Result<Terms, Rejection>) {
+    fn note(&self, worker: &WorkerView, part: Part, verdict: Verdict) {
         if let Some(notes) = self.request.notes {
             notes.add(worker, part, verdict);
         }
+    }
+
+    /// A group with both pools goes before one that has lost one; then what keeps the targets, its own and others'; then the
+    /// least cost.
+    fn order(&self, a: &Plan<'_>, b: &Plan<'_>) -> Ordering {
+        let rank = |plan: &Plan<'_>| (plan.is_halved(), self.misses(plan));
+        let by_cost = || a.terms().cost_s().total_cmp(&b.terms().cost_s());
+        rank(a).cmp(&rank(b)).then_with(by_cost)
+    }
+
+    /// Whether the request would miss its targets so placed, or what is generated there already would.
+    fn misses(&self, plan: &Plan<'_>) -> bool {
+        plan.decode.strains || decide(&plan.forecast(self.request), &self.targets).is_err()
     }
 
     fn placement(&self, plan: &Plan<'_>) -> Placement {
@@ -290,6 +333,7 @@ fn add_to_group<'a>(groups: &mut Vec<Group<'a>>, view: &'a WorkerView) {
             prefill: Vec::new(),
             decode: Vec::new(),
             rates: Rates::default(),
+            output_tokens: OUTPUT_TOKENS,
         });
         groups.len() - 1
     });
@@ -319,11 +363,24 @@ impl<'a> Group<'a> {
     fn seats(&self) -> impl Iterator<Item = &Seat<'a>> {
         self.prefill.iter().chain(&self.decode)
     }
+
+    /// What a request is likely to have, wherever it goes: a prefill worker may not have generated anything yet.
+    fn mean_output_tokens(&self) -> f64 {
+        let measured = self.seats().filter_map(|seat| seat.view.measured_output_tokens());
+        let (sum, count) = measured.fold((0.0, 0.0), |(sum, count), it| (sum + it, count + 1.0));
+        if count > 0.0 { sum / count } else { OUTPUT_TOKENS }
+    }
 }
 
 // === impl Plan ===
 
 impl Plan<'_> {
+    /// Whether its group has lost a pool.
+    fn is_halved(&self) -> bool {
+        use PlacementReason::{DecodePoolEmpty, PrefillPoolEmpty};
+        matches!(self.reason, DecodePoolEmpty | PrefillPoolEmpty)
+    }
+
     fn terms(&self) -> Terms {
         self.prefill.first().map_or(self.decode.terms, |prefill| prefill.terms + self.decode.terms)
     }
@@ -339,15 +396,5 @@ impl Plan<'_> {
             miss_s: 0.0,
             is_short: request.is_short,
         }
-    }
-
-    /// A group with both pools goes before one that has lost one; then the least cost.
-    fn order(&self, other: &Self) -> Ordering {
-        let halved = |plan: &Self| {
-            use PlacementReason::{DecodePoolEmpty, PrefillPoolEmpty};
-            matches!(plan.reason, DecodePoolEmpty | PrefillPoolEmpty)
-        };
-        let by_cost = || self.terms().cost_s().total_cmp(&other.terms().cost_s());
-        halved(self).cmp(&halved(other)).then_with(by_cost)
     }
 }

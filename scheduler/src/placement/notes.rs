@@ -34,6 +34,8 @@ pub struct Candidate {
 pub enum Verdict {
     /// It could have been chosen, at this cost.
     Possible(Terms),
+    /// It could have been chosen for want of others: what is generated there would miss its target.
+    Strained(Terms),
     /// It could not.
     Rejected(Rejection),
 }
@@ -41,9 +43,8 @@ pub enum Verdict {
 // === impl Notes ===
 
 impl Notes {
-    pub(super) fn add(&self, view: &WorkerView, part: Part, verdict: Result<Terms, Rejection>) {
+    pub(super) fn add(&self, view: &WorkerView, part: Part, verdict: Verdict) {
         let worker = view.info.address.worker.clone();
-        let verdict = verdict.map_or_else(Verdict::Rejected, Verdict::Possible);
         self.0.borrow_mut().push(Candidate { worker, part, verdict });
     }
 
@@ -78,6 +79,7 @@ impl fmt::Display for Candidate {
         write!(f, "{} {}: ", self.worker, self.part.name())?;
         match self.verdict {
             Verdict::Possible(terms) => write!(f, "{terms}"),
+            Verdict::Strained(terms) => write!(f, "{terms}, beyond-target"),
             Verdict::Rejected(rejection) => f.write_str(rejection.name()),
         }
     }

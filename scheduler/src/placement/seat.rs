@@ -1,16 +1,26 @@
-//! One worker's room and speed for one request.
+//! One worker's room and pace for one request.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use words::{Capacity, Role};
 
-use super::{Assigned, Part, PlacementRequest, Rejection, WorkerView};
+use super::price::Price;
+use super::{Assigned, Part, PlacementRequest, Rejection, Verdict, WorkerView};
+use crate::admission;
 use crate::cost::prior::OUTPUT_TOKENS;
 use crate::cost::{Estimates, Rates, Terms};
 
 /// The longest that a backlog is thought to have shrunk since its report. A worker that has gone
 /// silent must not look idle before its health says that it is gone.
 const DRAIN_S_MAX: f64 = 1.0;
+
+/// The part of a prefill worker's places and blocks that sequences generated there may fill while decode workers are
+/// there; the rest is for prompts of others, which need them for a moment only.
+const GUESTS_SHARE_MAX: f64 = 0.75;
+
+/// The part of a prefill worker's time that goes to prompts, up to which it takes sequences to generate. Their steps would take
+/// from the rest what prompts need when they come at once.
+const PROMPTS_SHARE_MAX: f64 = 0.5;
 
 /// A worker that could serve the request.
 #[derive(Clone, Copy)]
@@ -25,7 +35,12 @@ pub(super) struct Seat<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) request: &'a PlacementRequest<'a>,
+    /// The speed of all workers it is compared with.
     pub(super) pool: &'a Rates,
+    /// Tokens that a sequence has there.
+    pub(super) output_tokens: f64,
+    /// What sequences are held to.
+    pub(super) tpot: Duration,
     pub(super) now: Instant,
 }
 
@@ -35,6 +50,9 @@ pub(super) struct Offer<'a> {
     pub(super) seat: Seat<'a>,
     pub(super) terms: Terms,
     pub(super) pace: Pace,
+    /// Whether sequences that are generated there would miss their target, or a prefill worker's room would be taken from
+    /// prompts: then it is for want of others.
+    pub(super) strains: bool,
 }
 
 /// How fast a worker generates.
@@ -119,10 +137,21 @@ impl WorkerView {
     }
 
     /// Sequences running, queued or on their way.
-    fn sequences(&self) -> u32 {
+    pub(super) fn sequences(&self) -> u32 {
         let reported =
             self.load.as_ref().map_or(0, |load| load.running.saturating_add(load.waiting));
         reported.saturating_add(self.assigned.sequences)
+    }
+
+    /// Sequences that are generated here. On a decode worker that is whatever it has, and those whose prompt is computed
+    /// elsewhere; of what a prefill worker has, most are prompts for others.
+    pub(super) fn generating(&self) -> u32 {
+        let reported = self.load.as_ref().map_or(0, |load| load.generating);
+        let generating = reported.saturating_add(self.assigned.generating);
+        match self.info.role {
+            Role::Prefill => generating.min(self.sequences()),
+            Role::Decode => generating.max(self.sequences()),
+        }
     }
 
     /// Sequences that come before the request: those that run, and its part of those that wait.
@@ -145,9 +174,12 @@ impl WorkerView {
     }
 
     /// Tokens after which a sequence ends, as measured.
-    fn output_tokens(&self) -> f64 {
-        let measured = self.load.as_ref().map_or(0.0, |load| load.output_tokens);
-        if measured > 0.0 { measured } else { OUTPUT_TOKENS }
+    pub(super) fn output_tokens(&self) -> f64 {
+        self.measured_output_tokens().unwrap_or(OUTPUT_TOKENS)
+    }
+
+    pub(super) fn measured_output_tokens(&self) -> Option<f64> {
+        self.load.as_ref().map(|load| load.output_tokens).filter(|tokens| *tokens > 0.0)
     }
 }
 
@@ -166,13 +198,10 @@ impl<'a> Seat<'a> {
         if self.is_full(question.request) {
             return Err(self.room_in_s(question));
         }
-        let terms = match part {
-            Part::Prefill => self.prefill_terms(question),
-            Part::Decode => self.decode_terms(question),
-            Part::Both => self.local_terms(question),
-        };
-        let pace = if part == Part::Prefill { Pace::default() } else { self.pace(question) };
-        Ok(Offer { seat: self, terms, pace })
+        let price = Price::new(self, question);
+        let pace = if part == Part::Prefill { Pace::default() } else { price.pace() };
+        let strains = self.strains(question, part, &price);
+        Ok(Offer { seat: self, terms: price.terms(part), pace, strains })
     }
 
     /// What the worker is given if the seat is taken.
@@ -181,47 +210,12 @@ impl<'a> Seat<'a> {
         Assigned {
             prefill_tokens: if computes { request.context_tokens.into() } else { 0 },
             sequences: if part == Part::Prefill { 1 } else { request.sequences },
+            generating: if part == Part::Prefill { 0 } else { request.sequences },
             blocks: self.view.blocks_for(request, part),
         }
     }
 
-    /// `queue + prefill + hand-off`.
-    fn prefill_terms(self, question: Question<'_>) -> Terms {
-        let tokens = question.request.context_tokens;
-        let estimates = self.estimates(question);
-        Terms {
-            queue_s: self.queue_s(question),
-            prefill_s: estimates.prefill_s(tokens.into()),
-            handoff_s: estimates.handoff_s(tokens),
-            ..Terms::default()
-        }
-    }
-
-    /// The wait for a slot and blocks, and one step; prompts that this worker still computes itself
-    /// slow the sequence down, by about their own time.
-    fn decode_terms(self, question: Question<'_>) -> Terms {
-        Terms {
-            decode_s: self.decode_s(question),
-            stall_s: self.backlog_s(question),
-            ..Terms::default()
-        }
-    }
-
-    /// As without a hand-off, and all that run here wait while the prompt is computed. One sequence
-    /// at least is counted, the next to come: otherwise an idle decode worker would take prompts of
-    /// any length, and the requests that follow would find it busy.
-    fn local_terms(self, question: Question<'_>) -> Terms {
-        let prefill_s = self.estimates(question).prefill_s(question.request.context_tokens.into());
-        Terms {
-            queue_s: self.queue_s(question),
-            prefill_s,
-            handoff_s: 0.0,
-            decode_s: self.decode_s(question),
-            stall_s: prefill_s * f64::from(self.view.sequences().max(1)),
-        }
-    }
-
-    fn estimates<'q>(self, question: Question<'q>) -> Estimates<'q>
+    pub(super) fn estimates<'q>(self, question: Question<'q>) -> Estimates<'q>
     where
         'a: 'q,
     {
@@ -236,9 +230,26 @@ impl<'a> Seat<'a> {
         capacity.sequences_max > 0 && self.view.ahead(request).saturating_add(asked) > limit
     }
 
-    /// The part of the backlog that comes before the request.
-    fn queue_s(self, question: Question<'_>) -> f64 {
-        self.backlog_s(question) * question.request.prompt_share_ahead
+    /// Whether this part of the request is more than what is generated here can bear, by its target; or, on a prefill
+    /// worker, than leaves prompts their room.
+    fn strains(self, question: Question<'_>, part: Part, price: &Price<'_>) -> bool {
+        let is_guest = self.role() == Role::Prefill && part == Part::Both;
+        let bearable_s = admission::attainable(question.tpot, price.pace().alone_s);
+        let generates = part != Part::Prefill && self.view.generating() > 0;
+        is_guest && (price.prompts_share() > PROMPTS_SHARE_MAX || self.crowds(question))
+            || generates && price.gap_with_s(part) > bearable_s
+    }
+
+    /// Whether more of a prefill worker's room would go to what is generated there than may.
+    fn crowds(self, question: Question<'_>) -> bool {
+        let (request, capacity) = (question.request, &self.view.info.capacity);
+        let part = |taken: u32, all: u32| f64::from(taken) / f64::from(all.max(1));
+        let guests = self.view.generating().saturating_add(request.sequences);
+        let free = self.view.free_blocks(request);
+        let left = free.saturating_sub(self.view.blocks_for(request, Part::Both));
+        let taken = capacity.kv_blocks.saturating_sub(left);
+        capacity.sequences_max > 0 && part(guests, capacity.sequences_max) > GUESTS_SHARE_MAX
+            || part(taken, capacity.kv_blocks) > GUESTS_SHARE_MAX
     }
 
     /// Prompt tokens here, in seconds: as reported, less what has been computed since, plus what
@@ -252,34 +263,11 @@ impl<'a> Seat<'a> {
         (self.estimates(question).prefill_s(tokens as f64) - age_s).max(0.0)
     }
 
-    fn decode_s(self, question: Question<'_>) -> f64 {
-        let sequences = self.sequences_with(question);
-        let step_s = self.estimates(question).decode_step_s(self.running_at_most(sequences));
-        let must_end = self.share_in_use_needed(question, sequences);
-        must_end * self.view.output_tokens() * step_s + step_s
-    }
-
-    /// Sequences here, once the request is among them.
-    fn sequences_with(self, question: Question<'_>) -> u32 {
-        self.view.ahead(question.request).saturating_add(question.request.sequences)
-    }
-
-    fn pace(self, question: Question<'_>) -> Pace {
-        let running = self.running_at_most(self.sequences_with(question));
-        let alone = self.running_at_most(question.request.sequences);
-        let estimates = self.estimates(question);
-        let step_s = estimates.decode_step_s(running);
-        Pace {
-            step_s,
-            alone_s: estimates.decode_step_s(alone).min(step_s),
-            release_s: step_s * self.view.output_tokens() / f64::from(running.max(1)),
-        }
-    }
-
     /// The share of the running sequences that must end before this request can run: by slots and by
     /// blocks, whichever is more. Sequences of typical length end evenly over their time.
-    fn share_in_use_needed(self, question: Question<'_>, sequences: u32) -> f64 {
+    pub(super) fn share_in_use_needed(self, question: Question<'_>) -> f64 {
         let capacity = &self.view.info.capacity;
+        let sequences = self.sequences_with(question);
         let slots_short = sequences.saturating_sub(self.running_at_most(sequences));
         let slots = f64::from(slots_short) / f64::from(capacity.sequences_max.max(1));
         let need = self.view.blocks_for(question.request, Part::Both);
@@ -289,7 +277,21 @@ impl<'a> Seat<'a> {
         slots.max(blocks)
     }
 
-    fn running_at_most(self, sequences: u32) -> u32 {
+    /// Sequences here, once the request is among them.
+    fn sequences_with(self, question: Question<'_>) -> u32 {
+        self.view.ahead(question.request).saturating_add(question.request.sequences)
+    }
+
+    /// Sequences in a decode step here, once the request is among them.
+    pub(super) fn rows_with(self, question: Question<'_>) -> u32 {
+        let sequences = match self.role() {
+            Role::Prefill => self.view.generating().saturating_add(question.request.sequences),
+            Role::Decode => self.sequences_with(question),
+        };
+        self.running_at_most(sequences)
+    }
+
+    pub(super) fn running_at_most(self, sequences: u32) -> u32 {
         match self.view.info.capacity.sequences_max {
             0 => sequences,
             limit => sequences.min(limit),
@@ -313,13 +315,17 @@ impl<'a> Seat<'a> {
 // === impl Offer ===
 
 impl Offer<'_> {
-    /// Least cost first; then the fewest sequences, since two backlogs that have drained look
+    pub(super) fn verdict(&self) -> Verdict {
+        if self.strains { Verdict::Strained(self.terms) } else { Verdict::Possible(self.terms) }
+    }
+
+    /// Those that strain nobody first, and least cost; then the fewest sequences, since two backlogs that have drained look
     /// alike; then by turns.
     pub(super) fn order(&self, other: &Self) -> std::cmp::Ordering {
         let busy = |offer: &Self| (offer.seat.view.sequences(), offer.seat.rotated);
-        self.terms
-            .cost_s()
-            .total_cmp(&other.terms.cost_s())
+        self.strains
+            .cmp(&other.strains)
+            .then_with(|| self.terms.cost_s().total_cmp(&other.terms.cost_s()))
             .then_with(|| busy(self).cmp(&busy(other)))
     }
 }

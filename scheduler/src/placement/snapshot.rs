@@ -4,7 +4,7 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 use std::time::Instant;
 
-use words::{Incarnation, Load, WorkerInfo};
+use words::{Incarnation, Load, Role, WorkerInfo};
 
 use crate::cost::Rates;
 
@@ -39,6 +39,8 @@ pub struct Assigned {
     pub prefill_tokens: u64,
     /// Sequences.
     pub sequences: u32,
+    /// Of them, those that are generated there.
+    pub generating: u32,
     /// KV blocks they will need.
     pub blocks: u32,
 }
@@ -68,9 +70,22 @@ impl WorkerView {
         if is_old || incarnation != self.info.address.incarnation {
             return;
         }
-        self.rates.observe(&load);
+        if let (Some(last), Some(at)) = (&self.load, self.reported_at) {
+            let tokens = load.prefill_tokens.saturating_sub(last.prefill_tokens);
+            self.rates.observe_prompts(tokens, now.saturating_duration_since(at).as_secs_f64());
+        }
+        self.rates.observe(&self.steps_of(&load));
         self.load = Some(load);
         self.reported_at = Some(now);
+    }
+
+    /// The report as its decode steps are to be read: on a prefill worker most of what runs is prompts.
+    fn steps_of(&self, load: &Load) -> Load {
+        let running = match self.info.role {
+            Role::Prefill => load.running.min(load.generating),
+            Role::Decode => load.running,
+        };
+        Load { running, ..load.clone() }
     }
 
     /// Takes changed information in; a new life starts without reports and with unknown speed.
@@ -89,6 +104,7 @@ impl AddAssign for Assigned {
     fn add_assign(&mut self, more: Self) {
         self.prefill_tokens += more.prefill_tokens;
         self.sequences += more.sequences;
+        self.generating += more.generating;
         self.blocks += more.blocks;
     }
 }
@@ -97,6 +113,7 @@ impl SubAssign for Assigned {
     fn sub_assign(&mut self, less: Self) {
         self.prefill_tokens -= less.prefill_tokens;
         self.sequences -= less.sequences;
+        self.generating -= less.generating;
         self.blocks -= less.blocks;
     }
 }

@@ -8,6 +8,7 @@ use self::table::{cluster, decide, decide_only, decide_wide, life, request};
 use super::*;
 
 mod properties;
+mod served;
 pub(super) mod table;
 
 /// Each case: the workers (see [`table`]), the prompt's tokens, the policy, and the decision.
@@ -17,7 +18,7 @@ pub(super) mod table;
 // The path.
 #[case::long_prompts_are_handed_over("p1 d1", 4_000, "auto", "p1 -> d1: handoff-cheaper")]
 #[case::a_tiny_prompt_stays_on_an_idle_decode_worker("p1 d1", 10, "auto", "d1: local-cheaper")]
-#[case::but_not_on_a_busy_one("p1 d1[run=40]", 10, "auto", "p1 -> d1: handoff-cheaper")]
+#[case::but_not_on_a_busy_one("p1[busy=70] d1[run=40]", 10, "auto", "p1 -> d1: handoff-cheaper")]
 #[case::far_behind_prefill_workers_are_avoided(
     "p1[queue=50000] d1",
     2_000,
@@ -25,13 +26,78 @@ pub(super) mod table;
     "d1: local-cheaper"
 )]
 #[case::unless_the_decode_worker_is_busier(
-    "p1[queue=50000] d1[run=60]",
+    "p1[run=1 queue=5000 busy=50] d1[run=60]",
     2_000,
     "auto",
     "p1 -> d1: handoff-cheaper"
 )]
 #[case::always("p1 d1", 10, "always", "p1 -> d1: handoff-policy")]
 #[case::never("p1 d1", 4_000, "never", "d1: local-policy")]
+// Either kind of worker does both.
+#[case::an_idle_prefill_worker_decodes("p1 d1[run=40]", 100, "auto", "p1: prefill-decodes")]
+#[case::but_not_beside_an_idle_decode_worker("p1 d1", 100, "auto", "p1 -> d1: handoff-cheaper")]
+#[case::nor_while_prompts_come_all_the_time(
+    "p1[busy=60] d1[run=40]",
+    1_000,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
+#[case::nor_while_prompts_wait(
+    "p1[run=2 queue=2000 busy=90] d1[run=40]",
+    1_000,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
+#[case::one_that_decodes_takes_more(
+    "p1[run=8 gen=8] d1[run=40]",
+    100,
+    "auto",
+    "p1: prefill-decodes"
+)]
+#[case::until_it_has_as_many("p1[run=30 gen=30] d1[run=30]", 100, "auto", "d1: local-cheaper")]
+#[case::its_prompts_keep_a_quarter_of_its_places(
+    "p1[run=48 gen=48] d1[run=60]",
+    100,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
+#[case::and_of_its_memory(
+    "p1[run=8 gen=8 free=2000] d1[run=40]",
+    100,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
+#[case::a_full_one_leaves_short_prompts_to_decode_workers(
+    "p1[run=8 queue=16000 busy=95] d1[run=10]",
+    500,
+    "auto",
+    "d1: local-cheaper"
+)]
+#[case::but_no_long_ones_while_it_keeps_up(
+    "p1[run=1 queue=4000 busy=50] d1[run=10]",
+    16_000,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
+#[case::nor_where_tokens_would_come_too_slowly(
+    "p1[run=8 queue=64000 busy=95] d1[run=45 step=70]",
+    64_000,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
+#[case::unless_nothing_else_is_possible(
+    "p1[run=96] d1[run=10 step=150]",
+    500,
+    "auto",
+    "d1: prefill-pool-full"
+)]
+#[case::a_decode_worker_that_is_full("p1 d1[run=64 wait=32]", 4_000, "auto", "p1: prefill-decodes")]
+#[case::what_this_router_sent_to_be_generated_counts(
+    "p1[sent=9000] d1[run=20]",
+    1_000,
+    "auto",
+    "p1 -> d1: handoff-cheaper"
+)]
 // The workers.
 #[case::the_shorter_queue(
     "p1[queue=9000] p2[queue=100] d1",
@@ -59,12 +125,17 @@ pub(super) mod table;
 )]
 #[case::the_smaller_batch("p1 d1[run=30] d2[run=20]", 4_000, "always", "p1 -> d2: handoff-policy")]
 #[case::free_slots_before_a_faster_step(
-    "p1 d1[run=64 step=9] d2[run=60 step=12]",
+    "p1 d1[run=64 wait=30 step=9] d2[run=60 step=12]",
     4_000,
     "always",
     "p1 -> d2: handoff-policy"
 )]
-#[case::free_blocks("p1 d1[run=8 free=10] d2[run=30]", 4_000, "always", "p1 -> d2: handoff-policy")]
+#[case::free_blocks(
+    "p1 d1[run=30 free=10] d2[run=30]",
+    4_000,
+    "always",
+    "p1 -> d2: handoff-policy"
+)]
 #[case::one_without_a_report_is_thought_average(
     "p1[new] p2[queue=100] d1",
     4_000,
@@ -91,7 +162,7 @@ pub(super) mod table;
     "always",
     "p2 -> d1: handoff-policy"
 )]
-#[case::decode_full("p1 d1[run=64 wait=32 step=100]", 4_000, "auto", "busy 578ms")]
+#[case::decode_full("p1 d1[run=64 wait=32 step=100]", 4_000, "always", "busy 578ms")]
 #[case::both_full("p1[run=96] d1[run=64 wait=32 step=100]", 4_000, "auto", "busy 578ms")]
 #[case::prefill_alone_and_full("p1[run=96 queue=96000]", 4_000, "auto", "busy 100ms")]
 // Versions.
@@ -148,7 +219,7 @@ fn wide_requests(#[case] workers: &str, #[case] sequences: u32, #[case] want: &s
 fn a_decision_explains_itself() {
     let now = Instant::now();
     let snapshot = cluster("p1 p2[down] d1", now);
-    let policy = LeastLoad { handoff: HandoffPolicy::Auto };
+    let policy = LeastLoad { handoff: HandoffPolicy::Auto, ..LeastLoad::default() };
     let notes = Notes::default();
     let asked = request(4_000).noted(Some(&notes));
     let placement = policy.place(&snapshot, &asked, now).expect("a place");
@@ -159,11 +230,16 @@ fn a_decision_explains_itself() {
         .collect();
     let terms = |index: usize| match seen[index].2 {
         Verdict::Possible(terms) => terms,
-        Verdict::Rejected(rejection) => panic!("{rejection:?}"),
+        verdict => panic!("{verdict:?}"),
     };
     let parts: Vec<_> = seen.iter().map(|(worker, part, _)| (worker.as_str(), *part)).collect();
-    let want =
-        [("p2", Part::Prefill), ("p1", Part::Prefill), ("d1", Part::Decode), ("d1", Part::Both)];
+    let want = [
+        ("p2", Part::Prefill),
+        ("p1", Part::Prefill),
+        ("d1", Part::Decode),
+        ("d1", Part::Both),
+        ("p1", Part::Both),
+    ];
     assert_eq!(parts, want);
     assert_eq!(seen[0].2, Verdict::Rejected(Rejection::Unhealthy));
     assert_eq!(placement.terms, terms(1) + terms(2));
@@ -175,7 +251,8 @@ fn a_decision_explains_itself() {
     assert_eq!(
         choice,
         "p1 -> d1 (handoff-cheaper): \
-         queue 0.0000 + prefill 0.4000 + hand-off 0.0094 + decode 0.0100 s, stall 0.0000 s"
+         queue 0.0000 + prefill 0.4000 + hand-off 0.0094 + decode 0.0100 s, \
+         tokens 1.0000 s, stall 0.0000 s"
     );
     assert!(reasons.starts_with("p2 prefill: unhealthy; p1 prefill: queue"), "{reasons}");
 }
@@ -215,7 +292,7 @@ fn hand_offs_that_cost_more_than_they_save_are_left() {
 fn equal_workers_take_turns() {
     let now = Instant::now();
     let snapshot = cluster("p1 p2 p3 d1", now);
-    let policy = LeastLoad { handoff: HandoffPolicy::Always };
+    let policy = LeastLoad { handoff: HandoffPolicy::Always, ..LeastLoad::default() };
     let chosen: Vec<_> = (0..6)
         .map(|turn| {
             let request = PlacementRequest { turn, ..request(100) };
@@ -283,7 +360,7 @@ fn a_ledger_counts_a_placement_until_a_report_shows_it_or_it_ends() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
     let mut snapshot = cluster("p1 d1", start);
-    let policy = LeastLoad { handoff: HandoffPolicy::Always };
+    let policy = LeastLoad { handoff: HandoffPolicy::Always, ..LeastLoad::default() };
     let mut ledger = Ledger::new();
     let place = |ledger: &mut Ledger, now| {
         let placement = policy.place(&snapshot, &request(100), now).expect("a place");
@@ -308,6 +385,29 @@ fn a_ledger_counts_a_placement_until_a_report_shows_it_or_it_ends() {
     assert_eq!(sequences(&mut ledger, 120), 1);
     ledger.settle(third);
     assert_eq!((sequences(&mut ledger, 120), ledger.is_empty()), (0, true));
+}
+
+/// Between two reports each of two routers knows only what it has sent itself, and still neither sends all of it to the worker
+/// that looked idle last.
+#[test]
+fn two_routers_do_not_herd() {
+    let now = Instant::now();
+    let reported = cluster("p1 d1[run=30]", now);
+    let mut sent = [0_u32; 2];
+    for _ in 0..2 {
+        let (mut snapshot, mut ledger, mut own) = (reported.clone(), Ledger::new(), [0; 2]);
+        for _ in 0..40 {
+            ledger.apply(&mut snapshot);
+            let placement = LeastLoad::default().place(&snapshot, &request(100), now);
+            let placement = placement.expect("a place");
+            own[usize::from(placement.decode.worker == "d1".into())] += 1;
+            let _entry = ledger.record(&placement, now);
+        }
+        assert!(own[0] > 0 && own[1] > 0, "{own:?} on p1 and d1");
+        sent = [sent[0] + own[0], sent[1] + own[1]];
+    }
+    let (on_prefill, on_decode) = (sent[0], 30 + sent[1]);
+    assert!(on_prefill <= 2 * on_decode, "{on_prefill} and {on_decode}");
 }
 
 #[rstest]

@@ -9,7 +9,7 @@ use cluster::security::NodeRole;
 use cluster::telemetry::Metrics;
 use cluster::{Lifecycle, LoadWatcher, Membership as _};
 use router::dispatch::{AdmissionConfig, Dispatcher, DispatcherConfig, Generate};
-use scheduler::{ClusterSnapshot, HandoffPolicy, LeastLoad, Placer, SloTargets};
+use scheduler::{ClusterSnapshot, LeastLoad, Placer, SloTargets};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +38,8 @@ pub async fn router(place: Place, clients: Clients, leave: CancellationToken) {
     let life = Lifecycle::new();
     let metrics = Metrics::new();
     place.shows(&metrics);
-    let (model, fingerprint, placer) = (MODEL.to_owned(), None, placer(&place));
     let targets = SloTargets { ttft: place.ttft, ..SloTargets::default() };
+    let (model, fingerprint, placer) = (MODEL.to_owned(), None, placer(&place, targets));
     let admission = AdmissionConfig { targets };
     let config = DispatcherConfig { model, loads, fingerprint, placer, channels, admission };
     let dispatcher = Dispatcher::new(config, &metrics, life.clone());
@@ -53,8 +53,8 @@ pub async fn router(place: Place, clients: Clients, leave: CancellationToken) {
     }
 }
 
-fn placer(place: &Place) -> Box<dyn Placer> {
-    let placer = LeastLoad { handoff: HandoffPolicy::Always };
+fn placer(place: &Place, targets: SloTargets) -> Box<dyn Placer> {
+    let placer = LeastLoad { handoff: place.handoff, targets };
     match place.bug {
         Some(Bug::EternalExclusion) => Box::new(Eternal::new(placer)),
         Some(Bug::UnboundPlacement) => Box::new(Unbound(placer)),

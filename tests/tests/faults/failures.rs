@@ -44,9 +44,17 @@ async fn a_killed_prefill_worker_loses_no_request() {
     cluster.assert_clean().await;
 }
 
+/// A prefill worker generates where the only decode worker is busy.
+#[rstest]
+#[case::decode(Role::Decode, 2)]
+#[case::prefill(Role::Prefill, 1)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_decode_workers_streams_go_on_with_the_same_tokens() {
-    let mut cluster = Cluster::builder().decode(2).lease_ttl_s(LEASE_TTL_S).start().await;
+async fn a_killed_workers_streams_go_on_with_the_same_tokens(
+    #[case] role: Role,
+    #[case] decode_workers: usize,
+) {
+    let builder = Cluster::builder().decode(decode_workers).lease_ttl_s(LEASE_TTL_S);
+    let mut cluster = builder.router_args(&["--handoff", "auto"]).start().await;
     let grpc = cluster.grpc().await;
     let requests: Vec<_> = (0..16).map(long_request).collect();
     let undisturbed = all_at_once(&grpc, &requests, Arc::default()).await;
@@ -57,16 +65,22 @@ async fn a_killed_decode_workers_streams_go_on_with_the_same_tokens() {
         async move { all_at_once(&grpc, &requests, delivered).await }
     });
     // As early as there is something to lose: on a slow machine the metrics are late.
-    wait_until("streams to be under way on d0", Duration::from_secs(60), || async {
+    wait_until("streams to be under way", Duration::from_secs(60), || async {
         let messages = delivered.load(Ordering::Relaxed);
-        let running = cluster.decode[0].metrics().await.require("baton_sequences_running", &[]);
+        let node = if role == Role::Prefill { &cluster.prefill[0] } else { &cluster.decode[0] };
+        let running = node.metrics().await.require("baton_sequences_running", &[]);
         let is_under_way = messages >= 2 * requests.len() && running > 0.0;
-        if is_under_way { Ok(()) } else { Err(format!("{messages} messages, {running} on d0")) }
+        if is_under_way { Ok(()) } else { Err(format!("{messages} messages, {running} running")) }
     })
     .await;
-    cluster.decode[0].kill();
+    match role {
+        Role::Prefill => cluster.prefill[0].kill(),
+        Role::Decode => cluster.decode[0].kill(),
+    }
 
     let disturbed = disturbed.await.expect("the streams");
+    let lost = cluster.router.metrics().await.require("baton_legs_lost", &[]);
+    assert!(lost > 0.0, "nobody lost a worker; the test would prove nothing");
     for (index, (got, want)) in disturbed.iter().zip(&undisturbed).enumerate() {
         assert_eq!(got.tokens, want.tokens, "request {index} changed its mind");
         assert_eq!(got.text, want.text, "request {index}");

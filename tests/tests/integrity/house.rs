@@ -54,7 +54,6 @@ const CONFIG: &str = r#"{
     "torch_dtype": "float32",
     "eos_token_id": 2
 }"#;
-const PLACER: LeastLoad = LeastLoad { handoff: HandoffPolicy::Always };
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a request brings, choice by choice.
@@ -107,6 +106,11 @@ pub(crate) fn some_work(number: usize, random: &mut ChaCha8Rng) -> Generation {
         salt: TenantSalt::default(),
         client: ClientId::default(),
     }
+}
+
+/// Hands every prompt over.
+fn placer() -> LeastLoad {
+    LeastLoad { handoff: HandoffPolicy::Always, ..LeastLoad::default() }
 }
 
 fn engine(folder: &Path) -> EngineConfig {
@@ -202,7 +206,7 @@ impl House {
     /// What the router expects a hand-off of `work` to add, seconds.
     pub(crate) fn handoff_s(&self, work: &Generation) -> f64 {
         let request = PlacementRequest::new(MODEL, work, 0);
-        let placement = PLACER.place(&self.seen.borrow(), &request, Instant::now());
+        let placement = placer().place(&self.seen.borrow(), &request, Instant::now());
         placement.expect("room").terms.handoff_s
     }
 
@@ -323,7 +327,7 @@ async fn dispatcher(
         if healthy == 3 { Ok(()) } else { Err(format!("{healthy} are healthy")) }
     })
     .await;
-    let placer = Box::new(PLACER);
+    let placer = Box::new(placer());
     let config = DispatcherConfig {
         model: MODEL.into(),
         loads,

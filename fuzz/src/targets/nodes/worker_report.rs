@@ -104,6 +104,8 @@ fn seeds() -> Vec<Vec<u8>> {
         output_tokens: 50.0,
         promised_blocks: 2,
         wanted_blocks: 9,
+        generating: 5,
+        prefill_tokens: 70_000,
         ..idle.clone()
     };
     let (prefill, decode) = (report(Role::Prefill, "p0", &idle), report(Role::Decode, "d0", &idle));

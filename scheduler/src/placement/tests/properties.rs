@@ -42,7 +42,7 @@ fn scene() -> impl Strategy<Value = (ClusterSnapshot, Vec<Life>)> {
 
 fn policy() -> impl Strategy<Value = LeastLoad> {
     prop::sample::select(vec![HandoffPolicy::Auto, HandoffPolicy::Always, HandoffPolicy::Never])
-        .prop_map(|handoff| LeastLoad { handoff })
+        .prop_map(|handoff| LeastLoad { handoff, ..LeastLoad::default() })
 }
 
 proptest! {
@@ -131,7 +131,7 @@ proptest! {
             let now = start + Duration::from_millis(number * gap_ms);
             ledger.apply(&mut snapshot);
             let request = PlacementRequest { turn: first_turn + number, ..request(50) };
-            let placement = LeastLoad { handoff }.place(&snapshot, &request, now).expect("a place");
+            let placement = LeastLoad { handoff, ..LeastLoad::default() }.place(&snapshot, &request, now).expect("a place");
             let _entry = ledger.record(&placement, now);
         }
         ledger.apply(&mut snapshot);

@@ -2,7 +2,7 @@
 //!
 //! A cluster is a list of workers: a letter for the role and a number, then what is unusual about it
 //! in brackets: `run`, `wait`, `queue` (prompt tokens), `free` (blocks), `rate` (tokens per second),
-//! `step` (ms), `places` (sequences at once), `sent` (by this router: prompt tokens to a prefill worker, sequences to a decode
+//! `step` (ms), `gen` (generated on a prefill worker), `busy` (percent of its time that goes to prompts), `places` (sequences at once), `sent` (by this router: prompt tokens to a prefill worker, sequences to a decode
 //! worker), `v` (version of the weights), `life` (incarnation), `model`, and the words `new`, `down`, `excluded`, `reborn`
 //! (its life before this one is excluded), `tiny`, `starting`, `draining`.
 
@@ -56,7 +56,11 @@ pub(super) fn decide(workers: &str, tokens: u32, policy: &str) -> String {
         other => panic!("no policy {other}"),
     };
     let request = request(tokens).without(&excluded);
-    describe(LeastLoad { handoff }.place(&cluster(workers, now), &request, now))
+    describe(LeastLoad { handoff, ..LeastLoad::default() }.place(
+        &cluster(workers, now),
+        &request,
+        now,
+    ))
 }
 
 /// As [`decide`] by policy `auto`, for a prompt of 1,000 tokens with so many sequences.
@@ -170,6 +174,7 @@ fn worker(name: &str, traits: &str, now: Instant) -> WorkerView {
         total_blocks: KV_BLOCKS,
         prefill_tokens_per_s: number("rate", 10_000.0),
         decode_step_s: number("step", 10.0) / 1_000.0,
+        generating: number("gen", 0.0) as u32,
         ..Load::default()
     };
     // Enough evidence to be believed, at a batch of 1; a rate that never wavered would be no news.
@@ -177,6 +182,8 @@ fn worker(name: &str, traits: &str, now: Instant) -> WorkerView {
         let prefill_tokens_per_s = load.prefill_tokens_per_s + f64::from(report) * 1e-6;
         view.rates.observe(&Load { running: 1, prefill_tokens_per_s, ..load.clone() });
     }
+    let prompts_s = number("busy", 0.0) / 100.0;
+    view.rates.observe_prompts((prompts_s * load.prefill_tokens_per_s) as u64, 1.0);
     view.load = Some(load);
     view.reported_at = Some(now);
     view
