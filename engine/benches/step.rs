@@ -32,8 +32,15 @@ const VOCAB: u32 = 1_000;
 /// Long enough for all that is measured, behind a prompt of this length.
 const CONTEXT_TOKENS: u32 = 4_096;
 const PROMPT_TOKENS: u32 = 960;
-/// Steps of which one mean is taken; the least of the means is what the machine's other work didn't disturb.
-const WINDOW: u64 = 16;
+/// So many tokens a sequence generates, where sequences end.
+const OUTPUT_TOKENS: u32 = 96;
+
+/// The steps that are measured.
+const CASES: [Case; 3] = [
+    Case { name: "warm", evicts: false, output_tokens: CONTEXT_TOKENS, window: 16 },
+    Case { name: "evicted", evicts: true, output_tokens: CONTEXT_TOKENS, window: 16 },
+    Case { name: "with-ends", evicts: false, output_tokens: OUTPUT_TOKENS, window: 96 },
+];
 
 const CONFIG: &str = r#"{
     "architectures": ["LlamaForCausalLM"],
@@ -43,8 +50,20 @@ const CONFIG: &str = r#"{
     "eos_token_id": [1, 2]
 }"#;
 
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    /// Whether other work uses the caches between steps.
+    evicts: bool,
+    /// What a sequence generates before the next takes its place. All end together.
+    output_tokens: u32,
+    /// Steps of which one mean is taken; the least of the means is what the machine's other work didn't disturb.
+    window: u64,
+}
+
 /// An engine with some sequences that decode, and their readers.
 struct Busy {
+    case: Case,
     handle: EngineHandle,
     runtime: Runtime,
     readers: JoinSet<()>,
@@ -54,24 +73,22 @@ struct Busy {
 // === impl Busy ===
 
 impl Busy {
-    fn start(sequences: u32, evicts: bool) -> Self {
+    fn start(case: Case, sequences: u32) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_time()
             .build()
             .expect("a runtime");
-        let handle = engine(sequences, evicts);
+        let handle = engine(sequences, case.evicts);
         let mut readers = JoinSet::new();
-        for number in 0..sequences {
-            let work = Arc::new(generation(number));
-            let submission = Submission { work, mode: Mode::Generate, deadline: None };
-            let mut events = handle.submit(submission).expect("a queue with room");
-            readers
-                .spawn_on(async move { while events.recv().await.is_some() {} }, runtime.handle());
+        for first in 0..sequences {
+            let work = (first..).step_by(sequences as usize);
+            let work = work.map(move |number| generation(number, case.output_tokens));
+            readers.spawn_on(read(handle.clone(), work), runtime.handle());
         }
-        let busy = Self { handle, runtime, readers, least_us: f64::INFINITY };
+        let busy = Self { case, handle, runtime, readers, least_us: f64::INFINITY };
         // Of the first steps without a prompt some bring what they need for the first time.
-        busy.wait_for(WINDOW);
+        busy.wait_for(case.window);
         busy
     }
 
@@ -81,7 +98,7 @@ impl Busy {
         let mut before = begun.clone();
         let mut after = before.clone();
         while after.decode_steps < begun.decode_steps + count {
-            self.wait_for(before.decode_steps + WINDOW.min(count));
+            self.wait_for(before.decode_steps + self.case.window);
             after = self.handle.stats();
             self.least_us = self.least_us.min(host_us(&before, &after));
             before = after.clone();
@@ -101,6 +118,16 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.readers.abort_all();
+    }
+}
+
+/// Hands in one piece of work after the other, and reads what comes of it.
+async fn read(engine: EngineHandle, work: impl Iterator<Item = Generation>) {
+    for work in work {
+        let work = Arc::new(work);
+        let submission = Submission { work, mode: Mode::Generate, deadline: None };
+        let mut events = engine.submit(submission).expect("a queue with room");
+        while events.recv().await.is_some() {}
     }
 }
 
@@ -139,14 +166,14 @@ fn engine(sequences: u32, evicts: bool) -> EngineHandle {
     Engine::start_with(model.expect("dummy weights"), &config).expect("a thread")
 }
 
-fn generation(number: u32) -> Generation {
+fn generation(number: u32, output_tokens: u32) -> Generation {
     Generation {
         id: RequestId(number.to_string().into()),
         prompt: (0..PROMPT_TOKENS).map(|at| (at * 37 + number * 11) % VOCAB).collect(),
         generated: Arc::default(),
         choices: vec![0],
         sampling: Sampling::greedy(),
-        stop: StopRules { max_tokens: CONTEXT_TOKENS, ..StopRules::default() },
+        stop: StopRules { max_tokens: output_tokens, ..StopRules::default() },
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
@@ -154,14 +181,14 @@ fn generation(number: u32) -> Generation {
 }
 
 fn steps(criterion: &mut Criterion) {
-    for (caches, evicts) in [("warm", false), ("evicted", true)] {
-        let mut group = criterion.benchmark_group(format!("step/{caches}"));
+    for case in CASES {
+        let mut group = criterion.benchmark_group(format!("step/{}", case.name));
         group.sample_size(10).warm_up_time(Duration::from_millis(200));
         group.measurement_time(Duration::from_millis(1_200));
         for sequences in [1, 64, 256] {
             let mut busy = None;
             group.bench_function(format!("{sequences}-sequences"), |bencher| {
-                let busy = busy.get_or_insert_with(|| Busy::start(sequences, evicts));
+                let busy = busy.get_or_insert_with(|| Busy::start(case, sequences));
                 bencher.iter_custom(|count| busy.steps(count));
             });
             busy.into_iter().for_each(|busy| println!("at least {:.1} us", busy.least_us));

@@ -127,7 +127,7 @@ impl<M: StepModel> Core<M> {
     /// Ends everything that is outstanding, or on its way here.
     pub(super) fn fail_all(&mut self, failure: &SequenceError, commands: &Receiver<Command>) {
         self.enter_all(commands.try_iter());
-        let requests: Vec<u64> = self.roster.requests.keys().to_vec();
+        let requests: Vec<u64> = self.roster.requests.keys().collect();
         for request in requests {
             self.fail(request, failure.clone());
         }

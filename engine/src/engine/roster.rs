@@ -295,7 +295,7 @@ impl Roster {
 
     fn keys_of(&self, request: u64) -> Vec<SequenceKey> {
         let key = |choice| SequenceKey { request, choice };
-        self.sequences.keys_within(key(0), key(u32::MAX)).to_vec()
+        self.sequences.keys_within(key(0), key(u32::MAX)).collect()
     }
 
     fn drop_sequence(&mut self, key: SequenceKey) {
