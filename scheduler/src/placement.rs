@@ -5,6 +5,7 @@
 //! [`Notes`] explain either.
 
 mod editions;
+mod group;
 mod least_load;
 mod ledger;
 mod notes;

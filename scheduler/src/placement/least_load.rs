@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use smallvec::smallvec;
 use words::{Fingerprint, Role};
 
+use super::group::Group;
 use super::seat::{Offer, Question, Seat};
 use super::{
     ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer, Refusal,
     Rejection, Verdict, WorkerView,
 };
 use crate::admission::{decide, retry_after};
-use crate::cost::prior::OUTPUT_TOKENS;
-use crate::cost::{Rates, Terms};
+use crate::cost::Terms;
 use crate::{Forecast, SloTargets};
 
 /// Prefill workers named in a placement: the chosen one and those to try after it.
@@ -51,16 +51,6 @@ pub enum HandoffPolicy {
     Always,
     /// Only when there is no decode worker to do it.
     Never,
-}
-
-/// Workers that can exchange blocks with each other.
-struct Group<'a> {
-    fingerprint: &'a Fingerprint,
-    prefill: Vec<Seat<'a>>,
-    decode: Vec<Seat<'a>>,
-    rates: Rates,
-    /// Tokens that a sequence has there, in the mean of those workers that know.
-    output_tokens: f64,
 }
 
 /// What a group offers.
@@ -124,7 +114,7 @@ impl<'a> Decision<'a> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         for worker in &view.workers {
             match self.standing(worker) {
-                Ok(()) => add_to_group(&mut groups, worker),
+                Ok(()) => Group::add(&mut groups, worker),
                 Err(rejection) => {
                     let part = part_named(worker.info.role);
                     self.note(worker, part, Verdict::Rejected(rejection));
@@ -134,12 +124,7 @@ impl<'a> Decision<'a> {
         if groups.is_empty() {
             return Err(self.refusal(view));
         }
-        for group in &mut groups {
-            take_turns(&mut group.prefill, self.request.turn);
-            take_turns(&mut group.decode, self.request.turn);
-            group.rates = Rates::pooled(group.seats().map(|seat| &seat.view.rates));
-            group.output_tokens = group.mean_output_tokens();
-        }
+        groups.iter_mut().for_each(|group| group.complete(view, self.request));
         Ok(groups)
     }
 
@@ -182,12 +167,22 @@ impl<'a> Decision<'a> {
     fn plan<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
         let local = PlacementReason::LocalPolicy;
         match (group.prefill.is_empty(), group.decode.is_empty(), self.policy) {
-            (_, true, _) => self.local(group, &group.prefill, PlacementReason::DecodePoolEmpty),
+            (_, true, _) => self.without_decode(group),
             (_, _, HandoffPolicy::Never) => self.local(group, &group.decode, local),
             (true, _, _) => self.local(group, &group.decode, PlacementReason::PrefillPoolEmpty),
             (_, _, HandoffPolicy::Always) => self.handoff(group, PlacementReason::HandoffPolicy),
             (_, _, HandoffPolicy::Auto) => self.cheapest(group),
         }
+    }
+
+    /// Where decode workers are there, and only this request can't go to them, it is by choice that a prefill worker with
+    /// time to spare generates.
+    fn without_decode<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
+        let plan = self.local(group, &group.prefill, PlacementReason::DecodePoolEmpty)?;
+        let chooses = self.policy == HandoffPolicy::Auto && group.has_excluded;
+        let is_by_choice = chooses && !plan.decode.strains;
+        let reason = if is_by_choice { PlacementReason::PrefillDecodes } else { plan.reason };
+        Ok(Plan { reason, ..plan })
     }
 
     /// The best of all ways; where there is none, decode workers' room is waited for.
@@ -324,52 +319,8 @@ fn part_named(role: Role) -> Part {
     }
 }
 
-fn add_to_group<'a>(groups: &mut Vec<Group<'a>>, view: &'a WorkerView) {
-    let fingerprint = &view.info.fingerprint;
-    let known = groups.iter().position(|group| group.fingerprint.exchanges_kv_with(fingerprint));
-    let index = known.unwrap_or_else(|| {
-        groups.push(Group {
-            fingerprint,
-            prefill: Vec::new(),
-            decode: Vec::new(),
-            rates: Rates::default(),
-            output_tokens: OUTPUT_TOKENS,
-        });
-        groups.len() - 1
-    });
-    let seat = Seat { view, rotated: 0 };
-    match seat.role() {
-        Role::Prefill => groups[index].prefill.push(seat),
-        Role::Decode => groups[index].decode.push(seat),
-    }
-}
-
-/// Puts a different seat first each turn, for the last tie-break.
-fn take_turns(seats: &mut [Seat<'_>], turn: u64) {
-    let count = seats.len();
-    let first = turn.checked_rem(count as u64).unwrap_or(0) as usize;
-    for (index, seat) in seats.iter_mut().enumerate() {
-        seat.rotated = (index + count - first) % count;
-    }
-}
-
 fn best(offers: Vec<Offer<'_>>) -> Offer<'_> {
     offers.into_iter().min_by(Offer::order).expect("offers are never empty")
-}
-
-// === impl Group ===
-
-impl<'a> Group<'a> {
-    fn seats(&self) -> impl Iterator<Item = &Seat<'a>> {
-        self.prefill.iter().chain(&self.decode)
-    }
-
-    /// What a request is likely to have, wherever it goes: a prefill worker may not have generated anything yet.
-    fn mean_output_tokens(&self) -> f64 {
-        let measured = self.seats().filter_map(|seat| seat.view.measured_output_tokens());
-        let (sum, count) = measured.fold((0.0, 0.0), |(sum, count), it| (sum + it, count + 1.0));
-        if count > 0.0 { sum / count } else { OUTPUT_TOKENS }
-    }
 }
 
 // === impl Plan ===
