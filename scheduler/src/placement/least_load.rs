@@ -185,16 +185,18 @@ impl<'a> Decision<'a> {
         Ok(Plan { reason, ..plan })
     }
 
-    /// The best of all ways; where there is none, decode workers' room is waited for.
+    /// The best of all ways; where there is none, decode workers' room is waited for. Prompts are not crowded out for less:
+    /// a prefill worker that generates beside them is no good for either, and what it has begun lasts.
     fn cheapest<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
         use PlacementReason::{HandoffCheaper, LocalCheaper, PrefillDecodes, PrefillPoolFull};
         let prefill = self.offers(group, &group.prefill, Part::Prefill);
         let instead = if prefill.is_ok() { LocalCheaper } else { PrefillPoolFull };
         let handed_over = prefill.and_then(|offers| self.pair(group, offers, HandoffCheaper));
         let on_decode = self.local(group, &group.decode, instead);
-        let on_prefill = self.local(group, &group.prefill, PrefillDecodes);
         let refused = on_decode.as_ref().err().copied();
-        let ways = [handed_over, on_decode, on_prefill].into_iter().flatten();
+        let on_prefill = self.local(group, &group.prefill, PrefillDecodes);
+        let on_prefill = on_prefill.ok().filter(|plan| !plan.decode.crowds);
+        let ways = [handed_over.ok(), on_decode.ok(), on_prefill].into_iter().flatten();
         ways.min_by(|a, b| self.order(a, b))
             .ok_or(refused.unwrap_or(Full { room_in_s: f64::INFINITY }))
     }

@@ -50,9 +50,11 @@ pub(super) struct Offer<'a> {
     pub(super) seat: Seat<'a>,
     pub(super) terms: Terms,
     pub(super) pace: Pace,
-    /// Whether sequences that are generated there would miss their target, or a prefill worker's room would be taken from
-    /// prompts: then it is for want of others.
+    /// Whether sequences that are generated there would miss their target, or prompts would be crowded out: then it is for
+    /// want of others.
     pub(super) strains: bool,
+    /// Whether it takes what a prefill worker needs for prompts.
+    pub(super) crowds: bool,
 }
 
 /// How fast a worker generates.
@@ -200,8 +202,10 @@ impl<'a> Seat<'a> {
         }
         let price = Price::new(self, question);
         let pace = if part == Part::Prefill { Pace::default() } else { price.pace() };
-        let strains = self.strains(question, part, &price);
-        Ok(Offer { seat: self, terms: price.terms(part), pace, strains })
+        let is_guest = self.role() == Role::Prefill && part == Part::Both;
+        let crowds = is_guest && self.crowds(question, &price);
+        let strains = crowds || self.strains(question, part, &price);
+        Ok(Offer { seat: self, terms: price.terms(part), pace, strains, crowds })
     }
 
     /// What the worker is given if the seat is taken.
@@ -230,25 +234,23 @@ impl<'a> Seat<'a> {
         capacity.sequences_max > 0 && self.view.ahead(request).saturating_add(asked) > limit
     }
 
-    /// Whether this part of the request is more than what is generated here can bear, by its target; or, on a prefill
-    /// worker, than leaves prompts their room.
+    /// Whether this part of the request is more than what is generated here can bear, by its target.
     fn strains(self, question: Question<'_>, part: Part, price: &Price<'_>) -> bool {
-        let is_guest = self.role() == Role::Prefill && part == Part::Both;
         let bearable_s = admission::attainable(question.tpot, price.pace().alone_s);
         let generates = part != Part::Prefill && self.view.generating() > 0;
-        is_guest && (price.prompts_share() > PROMPTS_SHARE_MAX || self.crowds(question))
-            || generates && price.gap_with_s(part) > bearable_s
+        generates && price.gap_with_s(part) > bearable_s
     }
 
-    /// Whether more of a prefill worker's room would go to what is generated there than may.
-    fn crowds(self, question: Question<'_>) -> bool {
+    /// Whether the request would be generated in what this prefill worker needs for prompts.
+    fn crowds(self, question: Question<'_>, price: &Price<'_>) -> bool {
         let (request, capacity) = (question.request, &self.view.info.capacity);
         let part = |taken: u32, all: u32| f64::from(taken) / f64::from(all.max(1));
         let guests = self.view.generating().saturating_add(request.sequences);
         let free = self.view.free_blocks(request);
         let left = free.saturating_sub(self.view.blocks_for(request, Part::Both));
         let taken = capacity.kv_blocks.saturating_sub(left);
-        capacity.sequences_max > 0 && part(guests, capacity.sequences_max) > GUESTS_SHARE_MAX
+        price.prompts_share() > PROMPTS_SHARE_MAX
+            || capacity.sequences_max > 0 && part(guests, capacity.sequences_max) > GUESTS_SHARE_MAX
             || part(taken, capacity.kv_blocks) > GUESTS_SHARE_MAX
     }
 

@@ -92,6 +92,18 @@ pub(super) mod table;
     "d1: prefill-pool-full"
 )]
 #[case::a_decode_worker_that_is_full("p1 d1[run=64 wait=32]", 4_000, "auto", "p1: prefill-decodes")]
+#[case::but_not_for_prompts_that_come_all_the_time(
+    "p1[busy=60] d1[run=96 step=100]",
+    4_000,
+    "auto",
+    "busy 578ms"
+)]
+#[case::unless_no_decode_worker_is_large_enough(
+    "p1[busy=60] d1[tiny]",
+    4_000,
+    "auto",
+    "p1: decode-pool-empty"
+)]
 #[case::what_this_router_sent_to_be_generated_counts(
     "p1[sent=9000] d1[run=20]",
     1_000,

@@ -26,13 +26,23 @@ const EVEN: Steps = Steps { seconds_max: f64::INFINITY, tokens_max: 768 };
 
 /// One of each.
 const PAIR: &str = "p1[new places=256] d1[new places=256]";
-/// Two engines, each for itself.
+/// As many engines, each for itself.
 const ENGINES: &str = "d1[new places=256] d2[new places=256]";
+const FOUR_ENGINES: &str =
+    "d1[new places=256] d2[new places=256] d3[new places=256] d4[new places=256]";
+/// Four workers, by how many of them are for prompts.
+const ONE_OF_FOUR: &str =
+    "p1[new places=256] d1[new places=256] d2[new places=256] d3[new places=256]";
+const TWO_OF_FOUR: &str =
+    "p1[new places=256] p2[new places=256] d1[new places=256] d2[new places=256]";
+const THREE_OF_FOUR: &str =
+    "p1[new places=256] p2[new places=256] p3[new places=256] d1[new places=256]";
 
 /// What is asked, and of whom.
 #[derive(Clone, Copy)]
 struct Scene {
     workers: &'static str,
+    engines: &'static str,
     steps: Steps,
     routers: usize,
     /// What routers hold answers to, and let requests in by.
@@ -109,6 +119,7 @@ impl Scene {
     fn at(per_s: f64) -> Self {
         Self {
             workers: PAIR,
+            engines: ENGINES,
             steps: CUT,
             routers: 1,
             held: TARGETS,
@@ -124,7 +135,7 @@ impl Scene {
     }
 
     fn engines(self) -> Served {
-        Self { workers: ENGINES, ..self }.now()
+        Self { workers: self.engines, ..self }.now()
     }
 
     fn now(self) -> Served {
@@ -318,15 +329,22 @@ fn figures() {
     tell("the usual targets", &usual, |per_s| Scene { held: target, ..Scene::at(per_s) });
     let rates = [20.0, 30.0, 40.0, 50.0, 60.0];
     tell("128 in, 512 out", &rates, |per_s| Scene { prompt: 128, output: 512, ..Scene::at(per_s) });
+    for (what, workers) in
+        [("1 + 3", ONE_OF_FOUR), ("2 + 2", TWO_OF_FOUR), ("3 + 1", THREE_OF_FOUR)]
+    {
+        tell(what, &[60.0, 90.0, 100.0, 110.0, 120.0, 130.0], |per_s| Scene {
+            workers,
+            engines: FOUR_ENGINES,
+            ..Scene::at(per_s)
+        });
+    }
     let rates = [6.0, 8.0, 10.0, 12.0, 14.0, 16.0];
     tell("4,096 in, 128 out", &rates, |per_s| Scene { prompt: 4_096, ..Scene::at(per_s) });
 }
 
 #[expect(clippy::print_stdout, reason = "figures are to be seen")]
 fn tell(what: &str, rates: &[f64], scene: impl Fn(f64) -> Scene) {
-    println!(
-        "\n| {what}: req/s | before | two engines | now | handed over, on decode, on prefill |"
-    );
+    println!("\n| {what}: req/s | before | engines | now | handed over, on decode, on prefill |");
     println!("| --- | --- | --- | --- | --- |");
     for &per_s in rates {
         let scene = scene(per_s);
