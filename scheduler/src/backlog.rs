@@ -9,9 +9,6 @@ use std::collections::HashMap;
 
 use words::ClientId;
 
-/// The part of a step's prompt tokens that is the oldest prompt's.
-const ELDEST_SHARE: u32 = 2;
-
 /// Prompt tokens that clients are waiting for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
@@ -23,11 +20,10 @@ pub struct Backlog {
 #[derive(Debug)]
 pub(crate) struct Shares(Option<HashMap<ClientId, u32>>);
 
-/// The oldest prompt of a step.
+/// What the oldest prompt of a step is owed of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Eldest {
+pub(crate) struct Owed {
     pub(crate) client: ClientId,
-    /// Tokens it still needs.
     pub(crate) tokens: u32,
 }
 
@@ -105,15 +101,13 @@ impl Shares {
     }
 
     /// Divides `left` tokens of a step among the clients of `wanted`.
-    ///
-    /// - `block`: tokens of a block, the least that is of use.
-    pub(crate) fn of(wanted: &Backlog, mut left: u32, block: u32, eldest: Option<Eldest>) -> Self {
+    pub(crate) fn of(wanted: &Backlog, mut left: u32, eldest: Option<Owed>) -> Self {
         if wanted.clients.len() < 2 {
             return Self::none();
         }
         let mut shares: HashMap<ClientId, u32> = HashMap::new();
-        if let Some(Eldest { client, tokens }) = eldest {
-            let kept = tokens.min((left / ELDEST_SHARE).max(block)).min(left);
+        if let Some(Owed { client, tokens }) = eldest {
+            let kept = tokens.min(left);
             shares.insert(client, kept);
             left -= kept;
         }
@@ -142,6 +136,15 @@ impl Shares {
             && let Some(share) = shares.get_mut(&client)
         {
             *share = share.saturating_sub(tokens);
+        }
+    }
+
+    /// `client` gives `tokens` of it back.
+    pub(crate) fn give_back(&mut self, client: ClientId, tokens: u32) {
+        if let Self(Some(shares)) = self
+            && let Some(share) = shares.get_mut(&client)
+        {
+            *share += tokens;
         }
     }
 
@@ -186,21 +189,20 @@ mod tests {
         assert!(backlog.total() == 0 || backlog.share_ahead(id("b"), 50) <= 1.0);
     }
 
-    /// Each case: what clients want, whose prompt is the oldest and how long it is, and how 64 tokens in blocks of
-    /// 16 are shared.
+    /// Each case: what clients want, whose prompt is the oldest and what it is owed, and how 64 tokens are shared.
     #[rstest]
     #[case::less_first("a:400 b:20 c:30", None, "a:14 b:20 c:30")]
-    #[case::half_for_the_oldest("a:400 b:20 c:30", Some(("a", 400)), "a:32 b:20 c:12")]
+    #[case::half_for_the_oldest("a:400 b:20 c:30", Some(("a", 32)), "a:32 b:20 c:12")]
     #[case::no_more_than_it_needs("a:10 b:50", Some(("a", 10)), "a:10 b:50")]
-    #[case::the_oldest_of_equals_first("a:100 b:200", Some(("a", 100)), "a:64 b:0")]
+    #[case::the_oldest_of_equals_first("a:100 b:200", Some(("a", 32)), "a:64 b:0")]
     #[case::its_client_has_more("a:100 b:20", Some(("a", 10)), "a:44 b:20")]
     fn a_step_is_shared(
         #[case] wanted: &str,
         #[case] eldest: Option<(&str, u32)>,
         #[case] want: &str,
     ) {
-        let eldest = eldest.map(|(name, tokens)| Eldest { client: id(name), tokens });
-        let shares = Shares::of(&backlog(wanted), 64, 16, eldest);
+        let eldest = eldest.map(|(name, tokens)| Owed { client: id(name), tokens });
+        let shares = Shares::of(&backlog(wanted), 64, eldest);
         for one in want.split_whitespace() {
             let (client, tokens) = one.split_once(':').unwrap();
             assert_eq!(shares.left(id(client)), tokens.parse::<u32>().unwrap(), "{client}");

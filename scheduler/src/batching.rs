@@ -6,11 +6,13 @@
 //!
 //! 1. Decode rows come first, so no prompt delays a token that is due by more than one step.
 //! 2. Then sequences that wait with their KV already there (handed off): they hold memory.
-//! 3. Then chunks of prompts, oldest first, in whole blocks.
-//! 4. Then waiting prompts, oldest first, where their whole context still fits beside the others:
-//!    a prompt that is half computed and then preempted is work lost.
+//! 3. Then chunks of prompts, in whole blocks, as long as the step is not expected to take longer than its rows have time
+//!    (`room`). Those come first that keep their targets that way, the shortest rest first (`order`), but the oldest
+//!    has a part of each step.
+//! 4. A waiting prompt begins where its whole context still fits beside the others: a prompt that is half computed
+//!    and then preempted is work lost.
 //!
-//! Clients share what 3 and 4 have of a step: half is the oldest prompt's, and of the rest the client that wants
+//! Clients share what 3 and 4 have of a step: of what is not the oldest prompt's the client that wants
 //! least comes first ([`crate::Backlog`]). What is then left goes to whoever is next.
 //!
 //! Before all that, sequences whose readers have stalled give way to those that wait: their places, which costs them
@@ -25,11 +27,18 @@
 //! intention; whoever carries it out may find that a block has gone to somebody else meanwhile, and
 //! leaves that row for the next step.
 
+mod due;
+mod order;
 mod planner;
+mod room;
+
+use std::time::Duration;
 
 use words::ClientId;
 
+pub use self::due::{Due, Progress};
 use self::planner::Planner;
+use crate::cost::{StepShape, StepTimes};
 
 /// A sequence's name in its engine; the order is the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +63,15 @@ pub struct BatchLimits {
     pub watermark_blocks: u32,
     /// Blocks that somebody outside waits for; sequences whose readers have stalled give theirs.
     pub wanted_blocks: u32,
+}
+
+/// How long steps take, and may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace<'a> {
+    /// Forecasts.
+    pub times: &'a StepTimes,
+    /// The longest step while somebody else may come to the device and wait for its end; `None`: nobody does.
+    pub step_max: Option<Duration>,
 }
 
 /// Whether a sequence has one of the running places.
@@ -88,6 +106,8 @@ pub struct SequenceView {
     pub copies_tail: bool,
     /// Running places it takes: its choices, which share one row until their prompt is computed.
     pub width: u32,
+    /// When its next token is wanted.
+    pub due: Due,
 }
 
 /// What the prefix cache has for a waiting sequence.
@@ -123,6 +143,7 @@ pub struct Plan {
 
 /// Plans one step.
 ///
+/// - `pace`: what bounds its time.
 /// - `sequences`: all of them, oldest first.
 /// - `available_blocks`: blocks that can be promised now.
 /// - `probe`: looks a waiting sequence up in the prefix cache, just before it may be admitted, and
@@ -133,12 +154,13 @@ pub struct Plan {
 /// If `sequences` isn't in order, which would break the promise to the oldest.
 pub fn plan(
     limits: &BatchLimits,
+    pace: &Pace<'_>,
     sequences: &[SequenceView],
     available_blocks: u32,
     probe: &mut dyn FnMut(SequenceKey) -> PrefixHit,
 ) -> Plan {
     assert!(sequences.is_sorted_by(|a, b| a.key < b.key), "sequences come oldest first");
-    let mut planner = Planner::new(limits, sequences, available_blocks);
+    let mut planner = Planner::new(limits, pace, sequences, available_blocks);
     planner.give_way();
     planner.decode_rows();
     planner.admit_resumed();
@@ -153,6 +175,11 @@ impl SequenceView {
     #[must_use]
     pub fn remaining_tokens(&self) -> u32 {
         self.context_tokens - self.filled_tokens
+    }
+
+    /// What `tokens` more of it are to a step.
+    fn part(&self, tokens: u32) -> StepShape {
+        StepShape::part(self.filled_tokens, tokens)
     }
 
     /// Blocks to take before `tokens` more can be computed.

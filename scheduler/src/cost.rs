@@ -9,10 +9,12 @@
 mod fit;
 mod output;
 pub mod prior;
+mod steps;
 
 use std::fmt;
 
 pub use output::OutputLengths;
+pub use steps::{StepSeed, StepShape, StepTimes};
 use words::{HandoffTotals, Load};
 
 use self::fit::{AssumedLine, LeastFit, LineFit, MeanFit};

@@ -31,6 +31,7 @@ mod fingerprint;
 mod load;
 mod request;
 mod sampling;
+mod targets;
 mod token;
 mod worker;
 
@@ -38,6 +39,7 @@ pub use fingerprint::{Fingerprint, chain_hasher};
 pub use load::{HandoffTotals, Load};
 pub use request::{ClientId, Generation, RequestId, StopRules, TenantSalt};
 pub use sampling::Sampling;
+pub use targets::Targets;
 pub use token::{FinishReason, PromptLogprob, SampledToken, TokenLogprob};
 pub use worker::{
     Address, Capacity, Incarnation, Life, NodeState, Role, UnknownRole, WorkerId, WorkerInfo,

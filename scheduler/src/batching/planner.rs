@@ -1,19 +1,40 @@
 //! The state of one plan while it is made.
 
+use std::cmp::Reverse;
+
 use words::ClientId;
 
-use super::{BatchLimits, Plan, PlannedRow, PrefixHit, SequenceKey, SequenceView, Standing};
+use super::order::{Candidate, Order};
+use super::room::Room;
+use super::{BatchLimits, Pace, Plan, PlannedRow, PrefixHit, SequenceKey, SequenceView, Standing};
 use crate::Backlog;
-use crate::backlog::{Eldest, Shares};
+use crate::backlog::{Owed, Shares};
+
+/// The part of a step's prompt tokens that is the oldest prompt's.
+const ELDEST_SHARE: u32 = 2;
+/// The same where that prompt is late already and others can be in time: it moves, and takes little from them.
+const LATE_SHARE: u32 = 8;
+
+/// Looks a sequence up in the prefix cache.
+type Probe<'p> = &'p mut dyn FnMut(SequenceKey) -> PrefixHit;
 
 /// A plan in the making: what is left to give, and what each sequence got.
 pub(super) struct Planner<'a> {
     limits: &'a BatchLimits,
     sequences: Vec<SequenceView>,
-    rows: Vec<PlannedRow>,
+    /// Of each sequence; `None` for those that have no part in the step.
+    rows: Vec<Option<PlannedRow>>,
+    /// In the order in which rows were given; some were taken back.
+    given: Vec<usize>,
+    /// Those that were preempted or parked, and are to stay so.
+    put_off: Vec<bool>,
     preempted: Vec<SequenceKey>,
     parked: Vec<SequenceKey>,
-    tokens_left: u32,
+    room: Room<'a>,
+    /// Each sequence's place among prompts.
+    ranks: Vec<usize>,
+    /// The oldest prompt, and what of the step is kept for it.
+    eldest: Option<(usize, u32)>,
     /// How what is left is shared by clients' prompts.
     shares: Shares,
     places_left: u32,
@@ -30,6 +51,7 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub(super) fn new(
         limits: &'a BatchLimits,
+        pace: &'a Pace<'a>,
         sequences: &[SequenceView],
         available_blocks: u32,
     ) -> Self {
@@ -39,10 +61,14 @@ impl<'a> Planner<'a> {
         Self {
             limits,
             sequences: sequences.to_vec(),
-            rows: Vec::new(),
+            rows: vec![None; sequences.len()],
+            given: Vec::with_capacity(sequences.len()),
+            put_off: vec![false; sequences.len()],
             preempted: Vec::new(),
             parked: Vec::new(),
-            tokens_left: limits.tokens_max,
+            room: Room::new(pace, limits.tokens_max),
+            ranks: (0..sequences.len()).collect(),
+            eldest: None,
             shares: Shares::none(),
             places_left,
             free_blocks: i64::from(available_blocks),
@@ -52,7 +78,9 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn into_plan(self) -> Plan {
-        Plan { preempted: self.preempted, parked: self.parked, rows: self.rows }
+        let Self { preempted, parked, given, mut rows, .. } = self;
+        let rows = given.into_iter().filter_map(|at| rows[at].take()).collect();
+        Plan { preempted, parked, rows }
     }
 
     /// Takes places and blocks from sequences whose readers have stalled, and places from clients that have more
@@ -121,11 +149,12 @@ impl<'a> Planner<'a> {
         places
     }
 
-    /// Those that wait, in the order in which they may run: clients take turns, who runs least first; each in the order
-    /// of arrival.
+    /// Those that wait, in the order in which they may run: clients take turns, who runs least first; each by its
+    /// rank, or the order of arrival while nobody has one.
     fn waiting_in_turn(&self) -> Vec<usize> {
-        let waits = |&at: &usize| self.is_ready(&self.sequences[at], Standing::Waiting);
-        let waiting: Vec<usize> = (0..self.sequences.len()).filter(waits).collect();
+        let waits = |&at: &usize| self.is_ready(at, Standing::Waiting);
+        let mut waiting: Vec<usize> = (0..self.sequences.len()).filter(waits).collect();
+        waiting.sort_unstable_by_key(|&at| self.ranks[at]);
         let client = |at: usize| self.sequences[at].client;
         let Some(&first) = waiting.first() else { return waiting };
         if waiting.iter().all(|&at| client(at) == client(first)) {
@@ -143,10 +172,10 @@ impl<'a> Planner<'a> {
             }
         };
         // The leader first: nobody else may preempt for it.
-        let mut turns: Vec<(bool, u32, usize)> =
-            waiting.iter().map(|&at| (!self.leads(at), turn(at), at)).collect();
+        let mut turns: Vec<(bool, u32, usize, usize)> =
+            waiting.iter().map(|&at| (!self.leads(at), turn(at), self.ranks[at], at)).collect();
         turns.sort_unstable();
-        turns.into_iter().map(|(_, _, at)| at).collect()
+        turns.into_iter().map(|(.., at)| at).collect()
     }
 
     fn park(&mut self, at: usize) {
@@ -154,6 +183,7 @@ impl<'a> Planner<'a> {
         sequence.standing = Standing::Waiting;
         self.places_left += sequence.width;
         self.parked.push(sequence.key);
+        self.put_off[at] = true;
     }
 
     /// One row for each running sequence whose prompt is computed.
@@ -162,8 +192,7 @@ impl<'a> Planner<'a> {
     /// before it go on, and take its blocks when they need them.
     pub(super) fn decode_rows(&mut self) {
         for at in 0..self.sequences.len() {
-            let sequence = self.sequences[at];
-            if self.is_ready(&sequence, Standing::Running) && sequence.remaining_tokens() == 1 {
+            if self.is_ready(at, Standing::Running) && self.sequences[at].remaining_tokens() == 1 {
                 self.take_row(at, 1);
             }
         }
@@ -190,72 +219,156 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Gives prompts the rest of the step: those that run first, then those that wait.
-    pub(super) fn prompts(&mut self, probe: &mut dyn FnMut(SequenceKey) -> PrefixHit) {
-        self.shares = self.shares_of_prompts();
-        self.prefill_chunks();
-        let all_fit = self.admit_prompts(probe);
+    /// Gives prompts the rest of the step.
+    pub(super) fn prompts(&mut self, probe: Probe<'_>) {
+        self.room.close(self.rows_due_s());
+        let prompts: Vec<usize> =
+            (0..self.sequences.len()).filter(|&at| self.is_prompt(at)).collect();
+        let Some(&first) = prompts.first() else { return };
+        let tokens = self.fitting(&self.sequences[first], self.room.tokens_left());
+        self.promise_running(&prompts);
+        if prompts.len() > 1 {
+            let eldest = self.eldest_of(&prompts);
+            let late = self.rank(&prompts, tokens);
+            self.eldest = eldest.map(|at| (at, self.owed_to_eldest(at, &prompts, &late, tokens)));
+            self.shares = self.shares_of(&prompts, tokens);
+        }
+        let all_fit = self.give_chunks(&prompts, Some(probe));
         // Not all took their shares: some of it was cached, or found no place.
         if self.shares.lift() {
-            self.lengthen_chunks();
-            if all_fit {
-                self.admit_prompts(probe);
-            }
+            self.give_chunks(&prompts, Some(probe).filter(|_| all_fit));
         }
     }
 
-    fn shares_of_prompts(&self) -> Shares {
+    /// How much time the rows in the step have.
+    fn rows_due_s(&self) -> Option<f64> {
+        let due = |at: &usize| self.sequences[*at].due.next().filter(|_| self.rows[*at].is_some());
+        self.given.iter().filter_map(due).min().map(|due| due.as_secs_f64())
+    }
+
+    /// Finds the order of prompts; returns those that are late whatever happens.
+    ///
+    /// - `tokens`: of prompts in a step.
+    fn rank(&mut self, prompts: &[usize], tokens: u32) -> Vec<usize> {
+        let candidate = |&at: &usize| {
+            let sequence = &self.sequences[at];
+            let due_s = sequence.due.first().map(|due| due.as_secs_f64());
+            Candidate { at, tokens: sequence.remaining_tokens(), due_s }
+        };
+        let candidates: Vec<Candidate> = prompts.iter().map(candidate).collect();
+        let s_per_token = self.room.s_per_token(&self.sequences[prompts[0]], tokens);
+        let Order { order, late } = Order::of(&candidates, s_per_token);
+        order.into_iter().enumerate().for_each(|(rank, at)| self.ranks[at] = rank);
+        late
+    }
+
+    /// The oldest prompt that runs, or could: whatever the order, it goes on. Nobody is older than the leader.
+    fn eldest_of(&self, prompts: &[usize]) -> Option<usize> {
+        let runs = |&&at: &&usize| self.sequences[at].standing == Standing::Running;
+        let could = |&at: &usize| self.is_prompt(at) && self.could_begin(at);
+        let leader = prompts.iter().find(|&&at| self.leads(at)).copied();
+        leader.or_else(|| {
+            let running = prompts.iter().find(runs).copied();
+            let waiting = self.waiting_in_turn().into_iter().find(could);
+            running.into_iter().chain(waiting).min()
+        })
+    }
+
+    /// Whether there are a place and memory for it, and no older one waits for those.
+    fn could_begin(&self, at: usize) -> bool {
+        self.fits(at) && !self.passes_older(at)
+    }
+
+    /// What of the step is kept for the oldest prompt.
+    fn owed_to_eldest(&self, at: usize, prompts: &[usize], late: &[usize], tokens: u32) -> u32 {
+        let gives_way = late.contains(&at) && late.len() < prompts.len();
+        let share = tokens / if gives_way { LATE_SHARE } else { ELDEST_SHARE };
+        let least = self.limits.block_tokens;
+        self.sequences[at].remaining_tokens().min(share.max(least)).min(tokens)
+    }
+
+    fn shares_of(&self, prompts: &[usize], tokens: u32) -> Shares {
         let mut wanted = Backlog::default();
-        let mut eldest = None;
-        for (at, sequence) in self.sequences.iter().enumerate() {
-            if !self.is_prompt(sequence) {
-                continue;
-            }
-            let (client, tokens) = (sequence.client, sequence.remaining_tokens());
-            wanted.add(client, tokens.into());
-            if eldest.is_none() && (self.leads(at) || sequence.standing == Standing::Running) {
-                eldest = Some(Eldest { client, tokens });
-            }
+        for sequence in prompts.iter().map(|&at| &self.sequences[at]) {
+            wanted.add(sequence.client, sequence.remaining_tokens().into());
         }
-        Shares::of(&wanted, self.tokens_left, self.limits.block_tokens, eldest)
+        let owed = |(at, tokens): (usize, u32)| Owed { client: self.sequences[at].client, tokens };
+        Shares::of(&wanted, tokens, self.eldest.map(owed))
     }
 
     /// Whether what it needs next are tokens of a prompt.
-    fn is_prompt(&self, sequence: &SequenceView) -> bool {
-        match sequence.standing {
-            Standing::Running => {
-                self.is_ready(sequence, Standing::Running) && sequence.remaining_tokens() > 1
-            }
-            Standing::Waiting => {
-                self.is_ready(sequence, Standing::Waiting) && sequence.filled_tokens == 0
+    fn is_prompt(&self, at: usize) -> bool {
+        let sequence = &self.sequences[at];
+        let wants = match sequence.standing {
+            Standing::Running => sequence.remaining_tokens() > 1,
+            Standing::Waiting => sequence.filled_tokens == 0,
+        };
+        wants && self.is_ready(at, sequence.standing)
+    }
+
+    /// Counts what prompts in progress still take, before others begin.
+    fn promise_running(&mut self, prompts: &[usize]) {
+        for &at in prompts {
+            if self.sequences[at].standing == Standing::Running {
+                self.promised_blocks += self.promise(at);
             }
         }
     }
 
-    /// The next chunk of each running prompt.
-    fn prefill_chunks(&mut self) {
-        for at in 0..self.sequences.len() {
-            let sequence = self.sequences[at];
-            if sequence.standing == Standing::Running && self.is_prompt(&sequence) {
-                self.take_chunk(at);
-                self.promise_rest(at);
+    /// The oldest prompt's part first, then by rank; prompts that wait take turns, until the first that doesn't fit.
+    /// Says whether all fitted that have a share.
+    ///
+    /// - `probe`: `None` where nobody is to begin.
+    fn give_chunks(&mut self, prompts: &[usize], probe: Option<Probe<'_>>) -> bool {
+        let (mut admits, nobody) = (probe.is_some(), &mut |_| PrefixHit::default());
+        let probe = probe.unwrap_or(nobody);
+        if let Some((eldest, kept)) = self.eldest.take() {
+            admits = admits && self.give_chunk(eldest, kept, probe);
+        }
+        let runs = |at: &usize| self.sequences[*at].standing == Standing::Running;
+        let mut running: Vec<usize> = prompts.iter().copied().filter(runs).collect();
+        running.sort_unstable_by_key(|&at| Reverse(self.ranks[at]));
+        let waits = |at: &usize| self.is_prompt(*at);
+        let waiting: Vec<usize> = self.waiting_in_turn().into_iter().filter(waits).collect();
+        for at in waiting {
+            while let Some(before) = running.pop_if(|it| self.ranks[*it] < self.ranks[at]) {
+                self.lengthen_chunk(before, u32::MAX);
+            }
+            if admits && !self.passes_older(at) {
+                admits = self.give_chunk(at, u32::MAX, probe);
             }
         }
+        while let Some(at) = running.pop() {
+            self.lengthen_chunk(at, u32::MAX);
+        }
+        admits
     }
 
-    /// Lets waiting prompts run, until the first that doesn't fit; whether all fitted that have a share.
-    fn admit_prompts(&mut self, probe: &mut dyn FnMut(SequenceKey) -> PrefixHit) -> bool {
-        for at in self.waiting_in_turn() {
-            let sequence = self.sequences[at];
-            if sequence.filled_tokens > 0 || !self.has_share(&sequence) {
-                continue;
-            }
-            let has_room = self.places_left >= sequence.width && self.tokens_left > 0;
-            if !has_room || !self.admit_prompt(at, probe(sequence.key)) {
-                return false;
-            }
+    /// Gives a prompt a chunk, or a longer one; says whether it runs now, or could but for its client's share.
+    ///
+    /// - `most`: tokens at most.
+    fn give_chunk(&mut self, at: usize, most: u32, probe: Probe<'_>) -> bool {
+        let sequence = self.sequences[at];
+        if sequence.standing == Standing::Running {
+            self.lengthen_chunk(at, most);
+            return true;
         }
-        true
+        if !self.has_share(&sequence) {
+            return true;
+        }
+        let has_room = self.places_left >= sequence.width && self.room.tokens_left() > 0;
+        has_room && self.admit_prompt(at, most, probe(sequence.key))
+    }
+
+    /// Whether an older prompt of the same client waits for places or memory: whoever went first would take them.
+    fn passes_older(&self, at: usize) -> bool {
+        let client = self.sequences[at].client;
+        let waits = |&older: &usize| {
+            let sequence = &self.sequences[older];
+            let is_its = sequence.client == client && sequence.standing == Standing::Waiting;
+            is_its && self.is_prompt(older) && !self.fits(older)
+        };
+        (0..at).any(|older| waits(&older))
     }
 
     /// Whether the client's share is enough for a chunk.
@@ -264,29 +377,48 @@ impl<'a> Planner<'a> {
             >= sequence.remaining_tokens().min(self.limits.block_tokens)
     }
 
-    /// Gives prompts that run in this step what is left of it, the oldest first.
-    fn lengthen_chunks(&mut self) {
-        for at in 0..self.sequences.len() {
-            let sequence = self.sequences[at];
-            let Some(row) = self.row_of(sequence.key).copied() else { continue };
-            let rest = sequence.remaining_tokens() - row.tokens;
-            if rest > 0 && self.tokens_left >= rest.min(self.limits.block_tokens) {
-                self.take_back(row);
-                self.take_chunk(at);
-                let taken = self.row_of(sequence.key).map_or(0, |row| row.blocks);
-                self.promised_blocks = (self.promised_blocks + row.blocks).saturating_sub(taken);
-            }
+    /// Gives a prompt that runs as much as there is for it, beside what it has of the step.
+    fn lengthen_chunk(&mut self, at: usize, most: u32) {
+        if !self.is_ready(at, Standing::Running) {
+            return;
+        }
+        let sequence = self.sequences[at];
+        let had = self.rows[at];
+        let rest = sequence.remaining_tokens() - had.map_or(0, |row| row.tokens);
+        if rest == 0
+            || had.is_some() && self.room.tokens_left() < rest.min(self.limits.block_tokens)
+        {
+            return;
+        }
+        self.promised_blocks = self.promised_blocks.saturating_sub(self.promise(at));
+        if let Some(row) = had {
+            self.take_back(at);
+            self.shares.give_back(sequence.client, row.tokens);
+        }
+        if !self.take_chunk(at, most)
+            && let Some(row) = had
+        {
+            self.take_row(at, row.tokens);
+            self.shares.take(sequence.client, row.tokens);
+        }
+        if self.is_ready(at, Standing::Running) {
+            self.promised_blocks += self.promise(at);
         }
     }
 
-    fn admit_prompt(&mut self, at: usize, hit: PrefixHit) -> bool {
+    fn admit_prompt(&mut self, at: usize, most: u32, hit: PrefixHit) -> bool {
         self.adopt_prefix(at, hit);
-        let admitted = (self.fits_whole(at) || self.must_advance(at)) && self.take_chunk(at);
+        let fits = self.fits_whole(at) || self.must_advance(at);
+        let admitted = fits && self.take_chunk(at, most);
         if admitted {
             self.start(at);
-            self.promise_rest(at);
+            self.promised_blocks += self.promise(at);
         }
         admitted
+    }
+
+    fn fits(&self, at: usize) -> bool {
+        self.places_left >= self.sequences[at].width && self.fits_whole(at)
     }
 
     /// Whether the sequence could be computed to its end and take its first steps of growth, with
@@ -300,17 +432,17 @@ impl<'a> Planner<'a> {
 
     /// Whether nothing else would move if this one didn't, or this one comes before all.
     fn must_advance(&self, at: usize) -> bool {
-        let nobody_runs = self.rows.is_empty()
+        let nobody_runs = self.rows.iter().all(Option::is_none)
             && !self.sequences.iter().any(|s| s.standing == Standing::Running && !s.paused);
         nobody_runs || self.leads(at)
     }
 
-    /// Plans the largest chunk that budget and memory allow; the leader may preempt to get one block
-    /// at least.
-    fn take_chunk(&mut self, at: usize) -> bool {
+    /// Plans the largest chunk that the step's room, the client's share and memory allow; the leader may preempt to get
+    /// one block at least.
+    fn take_chunk(&mut self, at: usize, most: u32) -> bool {
         let sequence = self.sequences[at];
-        let tokens_max = self.tokens_left.min(self.shares.left(sequence.client));
-        let tokens = self.whole_blocks(&sequence, sequence.remaining_tokens().min(tokens_max));
+        let wanted = sequence.remaining_tokens().min(most).min(self.shares.left(sequence.client));
+        let tokens = self.whole_blocks(&sequence, self.fitting(&sequence, wanted));
         if tokens == 0 {
             return false;
         }
@@ -325,13 +457,27 @@ impl<'a> Planner<'a> {
         taken
     }
 
+    /// As many of a prompt's tokens as the step has room for: a block at least of the first prompt's, or prompts would
+    /// wait for ever where one takes longer than rows have time.
+    ///
+    /// - `wanted`: no more than these.
+    fn fitting(&self, sequence: &SequenceView, wanted: u32) -> u32 {
+        let fitting = self.room.fitting(sequence, wanted);
+        if self.room.has_chunk() {
+            return fitting;
+        }
+        let block = self.limits.block_tokens;
+        let least = block - sequence.filled_tokens % block;
+        fitting.max(least.min(wanted).min(self.room.tokens_left()))
+    }
+
     /// Plans `tokens` tokens of a sequence, preempting younger ones for the blocks where it already
     /// runs. Says whether it did.
     fn take_row(&mut self, at: usize, tokens: u32) -> bool {
         let sequence = self.sequences[at];
         let blocks = sequence.blocks_needed(tokens, self.limits.block_tokens);
         let may_preempt = sequence.standing == Standing::Running || self.leads(at);
-        if tokens > self.tokens_left {
+        if tokens > self.room.tokens_left() {
             return false;
         }
         let fits = blocks == 0 || i64::from(blocks) <= self.free_blocks;
@@ -339,9 +485,11 @@ impl<'a> Planner<'a> {
         if !has_blocks {
             return false;
         }
+        let row = PlannedRow { key: sequence.key, tokens, blocks };
         self.free_blocks -= i64::from(blocks);
-        self.tokens_left -= tokens;
-        self.rows.push(PlannedRow { key: sequence.key, tokens, blocks });
+        self.room.take(&self.sequences[at], row);
+        self.given.push(at);
+        self.rows[at] = Some(row);
         true
     }
 
@@ -365,14 +513,12 @@ impl<'a> Planner<'a> {
 
     fn holds(&self, at: usize) -> bool {
         let sequence = &self.sequences[at];
-        sequence.held_blocks > 0 || self.row_of(sequence.key).is_some_and(|row| row.blocks > 0)
+        sequence.held_blocks > 0 || self.rows[at].is_some_and(|row| row.blocks > 0)
     }
 
     fn preempt(&mut self, at: usize) {
+        self.take_back(at);
         let sequence = self.sequences[at];
-        if let Some(row) = self.row_of(sequence.key).copied() {
-            self.take_back(row);
-        }
         if sequence.standing == Standing::Running {
             self.places_left += sequence.width;
         }
@@ -380,14 +526,16 @@ impl<'a> Planner<'a> {
         // next step, which preempts further.
         self.free_blocks += i64::from(sequence.held_blocks);
         self.preempted.push(sequence.key);
+        self.put_off[at] = true;
         let view = &mut self.sequences[at];
         (view.held_blocks, view.filled_tokens, view.standing) = (0, 0, Standing::Waiting);
     }
 
-    fn take_back(&mut self, row: PlannedRow) {
-        self.rows.retain(|other| other.key != row.key);
-        self.free_blocks += i64::from(row.blocks);
-        self.tokens_left += row.tokens;
+    fn take_back(&mut self, at: usize) {
+        if let Some(row) = self.rows[at].take() {
+            self.free_blocks += i64::from(row.blocks);
+            self.room.take_back(&self.sequences[at], row);
+        }
     }
 
     fn start(&mut self, at: usize) {
@@ -402,15 +550,12 @@ impl<'a> Planner<'a> {
         self.free_blocks -= i64::from(hit.blocks_taken);
     }
 
-    /// Counts what the sequence will need after this step's chunk.
-    fn promise_rest(&mut self, at: usize) {
+    /// Blocks that a prompt will take after this step's chunk.
+    fn promise(&self, at: usize) -> u32 {
         let sequence = &self.sequences[at];
-        if self.preempted.contains(&sequence.key) {
-            return;
-        }
         let whole = sequence.blocks_needed(sequence.remaining_tokens(), self.limits.block_tokens);
-        let taken = self.row_of(sequence.key).map_or(0, |row| row.blocks);
-        self.promised_blocks += whole - taken + sequence.width;
+        let taken = self.rows[at].map_or(0, |row| row.blocks);
+        whole - taken + sequence.width
     }
 
     /// `tokens`, or fewer so that the chunk ends where a block ends, unless it ends the context.
@@ -430,18 +575,13 @@ impl<'a> Planner<'a> {
         u32::try_from(fitting).map_or(tokens, |fitting| tokens.min(fitting))
     }
 
-    fn is_ready(&self, sequence: &SequenceView, standing: Standing) -> bool {
-        let left = |keys: &[SequenceKey]| keys.contains(&sequence.key);
-        let stays = !left(&self.preempted) && !left(&self.parked);
-        sequence.standing == standing && !sequence.paused && stays
+    fn is_ready(&self, at: usize, standing: Standing) -> bool {
+        let sequence = &self.sequences[at];
+        sequence.standing == standing && !sequence.paused && !self.put_off[at]
     }
 
     fn leads(&self, at: usize) -> bool {
         self.leader == Some(self.sequences[at].key)
-    }
-
-    fn row_of(&self, key: SequenceKey) -> Option<&PlannedRow> {
-        self.rows.iter().find(|row| row.key == key)
     }
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::cost::{StepSeed, StepTimes};
 
 /// Reads a situation and writes the plan for it.
 ///
@@ -15,7 +16,8 @@ use super::*;
 /// 1  run   ctx=20 kv=19 held=2
 /// 2  wait  ctx=40 cached=16
 /// ```
-/// Flags: `paused`, `stalled` (paused for its reader), `client=n`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
+/// `limit=ms` in the head is the longest step while others may come. `due=ms` of a sequence is when its next token is
+/// wanted. A step takes a millisecond, and one for each of its rows. Flags: `paused`, `stalled` (paused for its reader), `client=n`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
 /// free ones unless `shared` says that another sequence holds them.
 fn plan_table(table: &str) -> String {
     let mut lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -52,10 +54,22 @@ fn plan_table(table: &str) -> String {
                 held_blocks: get("held", 0),
                 copies_tail: field.contains_key("copy"),
                 width: get("width", 1),
+                due: field.get("due").map_or(Due::AnyTime, |&ms| {
+                    let due = Duration::from_millis(ms.into());
+                    let is_first = get("ctx", 1) - get("kv", 0) > 1;
+                    if is_first { Due::First(due) } else { Due::Next(due) }
+                }),
             }
         })
         .collect();
-    print_plan(&plan(&limits, &sequences, head["free"], &mut |key| hits[&key]))
+    let step_max = head.get("limit").map(|&ms| Duration::from_millis(ms.into()));
+    let pace = Pace { times: &a_millisecond_a_row(), step_max };
+    print_plan(&plan(&limits, &pace, &sequences, head["free"], &mut |key| hits[&key]))
+}
+
+/// A machine that takes a millisecond for a step and one for each row.
+fn a_millisecond_a_row() -> StepTimes {
+    StepTimes::new(StepSeed::flat(1e-3, 1e-3))
 }
 
 fn fields(line: &str) -> HashMap<String, u32> {
@@ -124,7 +138,7 @@ fn print_plan(plan: &Plan) -> String {
     "tokens=64 places=4 block=16 watermark=0 free=20
      1 run ctx=200 kv=16 held=1 client=1
      2 wait ctx=40 cached=32 client=2",
-    "2.0 +8 b1; 1.0 +48 b3"
+    "1.0 +48 b3; 2.0 +8 b1"
 )]
 #[case::equally_long_prompts_are_computed_one_after_the_other(
     "tokens=64 places=4 block=16 watermark=0 free=20
@@ -168,7 +182,7 @@ fn print_plan(plan: &Plan) -> String {
     "1.0 +1"
 )]
 #[case::blocks_promised_to_a_running_prompt_are_not_given_twice(
-    "tokens=64 places=4 block=16 watermark=0 free=8
+    "tokens=64 places=4 block=16 watermark=0 free=7
      1 run ctx=100 kv=48 held=3
      2 wait ctx=30",
     "1.0 +52 b4"
@@ -318,6 +332,75 @@ fn print_plan(plan: &Plan) -> String {
      2 wait ctx=20 kv=19 held=2 client=1",
     "1.0 +1; 2.0 +1"
 )]
+#[case::a_step_is_as_long_as_its_rows_have_time(
+    "tokens=64 places=4 block=16 watermark=0 free=20
+     1 run ctx=20 kv=19 held=2 due=40
+     2 run ctx=20 kv=19 held=2 due=36
+     3 run ctx=90 kv=16 held=1",
+    "1.0 +1; 2.0 +1; 3.0 +32 b2"
+)]
+#[case::and_without_anybody_who_hurries_as_long_as_it_may_be(
+    "tokens=64 places=4 block=16 watermark=0 free=20
+     1 run ctx=20 kv=19 held=2
+     2 run ctx=20 kv=19 held=2
+     3 run ctx=90 kv=16 held=1",
+    "1.0 +1; 2.0 +1; 3.0 +48 b3"
+)]
+#[case::a_prompt_moves_beside_rows_that_are_late(
+    "tokens=64 places=4 block=16 watermark=0 free=20
+     1 run ctx=20 kv=19 held=2 due=0
+     2 run ctx=20 kv=19 held=2 due=0
+     3 run ctx=90 kv=16 held=1",
+    "1.0 +1; 2.0 +1; 3.0 +16 b1"
+)]
+#[case::as_long_as_the_rows_themselves_at_least(
+    "tokens=64 places=24 block=16 watermark=0 free=20
+     1 run ctx=20 kv=19 held=2 due=0 width=20
+     2 run ctx=20 kv=19 held=2 due=0
+     3 run ctx=20 kv=19 held=2 due=0
+     4 run ctx=20 kv=19 held=2 due=0
+     5 run ctx=90 kv=80 held=5
+     6 run ctx=90 kv=16 held=1",
+    "1.0 +1; 2.0 +1; 3.0 +1; 4.0 +1; 5.0 +10 b1"
+)]
+#[case::a_step_is_short_where_others_may_come(
+    "tokens=64 places=4 block=16 watermark=0 free=20 limit=36
+     1 run ctx=90 kv=16 held=1",
+    "1.0 +32 b2"
+)]
+#[case::the_shortest_prompt_comes_first_and_half_is_the_oldests(
+    "tokens=64 places=4 block=16 watermark=0 free=40
+     1 run ctx=200 kv=16 held=1
+     2 wait ctx=60
+     3 wait ctx=20",
+    "1.0 +32 b2; 3.0 +20 b2"
+)]
+#[case::a_prompt_that_is_late_leaves_others_their_time(
+    "tokens=64 places=4 block=16 watermark=0 free=40
+     1 run ctx=200 kv=16 held=1 due=1
+     2 wait ctx=48 due=90",
+    "1.0 +16 b1; 2.0 +48 b3"
+)]
+#[case::where_all_are_late_half_is_the_oldests_again(
+    "tokens=64 places=4 block=16 watermark=0 free=40
+     1 run ctx=200 kv=16 held=1 due=1
+     2 wait ctx=48 due=2",
+    "1.0 +32 b2; 2.0 +32 b2"
+)]
+#[case::who_has_less_time_comes_first_where_both_can_be_in_time(
+    "tokens=32 places=4 block=16 watermark=0 free=40
+     1 run ctx=80 kv=16 held=1 due=70
+     2 wait ctx=48 due=500
+     3 wait ctx=40 due=500",
+    "1.0 +32 b2"
+)]
+#[case::nobody_passes_an_older_prompt_that_waits_for_memory(
+    "tokens=64 places=4 block=16 watermark=0 free=6
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=100
+     3 wait ctx=20",
+    "1.0 +1"
+)]
 #[case::nothing_to_do("tokens=64 places=2 block=16 watermark=0 free=9", "")]
 fn plans(#[case] situation: &str, #[case] expected: &str) {
     assert_eq!(plan_table(situation), expected, "for\n{situation}");
@@ -343,9 +426,11 @@ fn a_prefix_is_looked_up_only_for_those_that_may_start() {
         held_blocks: 0,
         copies_tail: false,
         width: 1,
+        due: Due::AnyTime,
     };
     let mut asked = Vec::new();
-    let _ = plan(&limits, &[waiting(1), waiting(2), waiting(3)], 9, &mut |key| {
+    let pace = Pace { times: &a_millisecond_a_row(), step_max: None };
+    let _ = plan(&limits, &pace, &[waiting(1), waiting(2), waiting(3)], 9, &mut |key| {
         asked.push(key.request);
         PrefixHit::default()
     });
@@ -362,12 +447,26 @@ struct Job {
     prompt_tokens: u32,
     output_tokens: u32,
     handed_off: bool,
+    due: Due,
 }
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let times = (0..30u32, 0..60u32, 0..40u32);
-    let job = (times, 0..3u64, 1..90u32, 1..40u32, any::<bool>()).prop_map(
-        |((arrives_at_step, from, steps), client, prompt_tokens, output_tokens, handed_off)| Job {
+    let due = prop_oneof![
+        Just(Due::AnyTime),
+        (0..200u64).prop_map(|ms| Due::First(Duration::from_millis(ms))),
+        (0..60u64).prop_map(|ms| Due::Next(Duration::from_millis(ms))),
+    ];
+    let lengths = (1..90u32, 1..40u32);
+    let job = (times, 0..3u64, lengths, any::<bool>(), due).prop_map(
+        |(
+            (arrives_at_step, from, steps),
+            client,
+            (prompt_tokens, output_tokens),
+            handed_off,
+            due,
+        )| Job {
+            due,
             client,
             pauses: (from, from + steps),
             arrives_at_step,
@@ -381,6 +480,7 @@ fn jobs() -> impl Strategy<Value = Vec<Job>> {
 
 /// A run of a whole workload over exact block accounts, checking each plan.
 struct Run {
+    step_max: Option<Duration>,
     limits: BatchLimits,
     free_blocks: u32,
     views: Vec<SequenceView>,
@@ -403,6 +503,7 @@ impl Run {
             held_blocks: 0,
             copies_tail: false,
             width: 1,
+            due: job.due,
         };
         if job.handed_off && self.free_blocks >= blocks {
             self.free_blocks -= blocks;
@@ -423,7 +524,9 @@ impl Run {
     }
 
     fn step(&mut self) {
-        let plan = plan(&self.limits, &self.views, self.free_blocks, &mut |_| PrefixHit::default());
+        let pace = Pace { times: &a_millisecond_a_row(), step_max: self.step_max };
+        let plan =
+            plan(&self.limits, &pace, &self.views, self.free_blocks, &mut |_| PrefixHit::default());
         self.check(&plan);
         for key in &plan.preempted {
             let view = self.views.iter_mut().find(|view| view.key == *key).expect("a known key");
@@ -495,6 +598,7 @@ proptest! {
         spare_tokens in 0..40u32,
         watermark_blocks in 0..3u32,
         wanted_blocks in 0..3u32,
+        step_max_ms in prop::option::of(0..40u64),
     ) {
         let largest = jobs.iter().map(|job| job.prompt_tokens + job.output_tokens).max().unwrap_or(1);
         let total_blocks = largest.div_ceil(block_tokens) + spare_blocks;
@@ -506,6 +610,7 @@ proptest! {
             wanted_blocks,
         };
         let mut run = Run {
+            step_max: step_max_ms.map(Duration::from_millis),
             limits,
             free_blocks: total_blocks,
             views: Vec::new(),
