@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{bench, certs, chat, keys};
 use crate::settings::{
-    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs, Written,
+    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TargetArgs, TelemetryArgs,
+    WorkerArgs, Written,
 };
 
 /// Serves large language models with prefill and decode on separate workers.
@@ -85,6 +86,8 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     security: SecurityArgs,
     #[command(flatten)]
+    targets: TargetArgs,
+    #[command(flatten)]
     telemetry: TelemetryArgs,
 }
 
@@ -102,6 +105,8 @@ pub(crate) struct RouterArgs {
     etcd: EtcdArgs,
     #[command(flatten)]
     security: SecurityArgs,
+    #[command(flatten)]
+    targets: TargetArgs,
     #[command(flatten)]
     telemetry: TelemetryArgs,
     /// Longest prompt plus output. Default: the model's own limit.
@@ -129,6 +134,8 @@ pub(crate) struct WorkerNodeArgs {
     #[command(flatten)]
     security: SecurityArgs,
     #[command(flatten)]
+    targets: TargetArgs,
+    #[command(flatten)]
     telemetry: TelemetryArgs,
 }
 
@@ -143,6 +150,7 @@ impl UpArgs {
             gateway: self.gateway.clone(),
             engine: self.engine.clone(),
             security: self.security.clone(),
+            targets: self.targets.clone(),
             telemetry: self.telemetry.clone(),
             ..Written::default()
         }
@@ -164,6 +172,7 @@ impl RouterArgs {
             worker: WorkerArgs { drain_deadline_s: self.drain_deadline_s, ..WorkerArgs::default() },
             etcd: self.etcd.clone(),
             security: self.security.clone(),
+            targets: self.targets.clone(),
             telemetry: self.telemetry.clone(),
         }
     }
@@ -180,6 +189,7 @@ impl WorkerNodeArgs {
             engine: self.engine.clone(),
             etcd: self.etcd.clone(),
             security: self.security.clone(),
+            targets: self.targets.clone(),
             telemetry: self.telemetry.clone(),
             ..Written::default()
         }

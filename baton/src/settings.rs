@@ -22,7 +22,8 @@ mod valid;
 mod variables;
 
 pub(crate) use groups::{
-    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs,
+    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TargetArgs, TelemetryArgs,
+    WorkerArgs,
 };
 pub(crate) use security::{Door, Lock, Port};
 pub(crate) use valid::{Endpoints, Settings};
@@ -44,6 +45,8 @@ pub(crate) struct Written {
     pub etcd: EtcdArgs,
     /// `[security]`
     pub security: SecurityArgs,
+    /// `[targets]`
+    pub targets: TargetArgs,
     /// `[telemetry]`
     pub telemetry: TelemetryArgs,
 }

@@ -211,6 +211,7 @@ impl Run<'_> {
             queue_max: 1024,
             context_tokens_max: None,
             prefix_cache: false,
+            targets: words::Targets::default(),
         }
     }
 }

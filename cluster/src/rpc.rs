@@ -38,6 +38,13 @@ pub fn remaining_ms(deadline: Instant) -> u64 {
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Microseconds since `arrived`, as the wire says it.
+#[must_use]
+pub fn waited_us(arrived: Instant) -> u64 {
+    let waited = clock::now().saturating_duration_since(arrived);
+    u64::try_from(waited.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A request that must be answered by `deadline`, on both sides (`grpc-timeout`), and carries the
 /// current span's trace context.
 ///

@@ -35,6 +35,8 @@ pub(crate) struct Handoff<'a> {
     pub(crate) attempt: u32,
     pub(crate) deadline: Instant,
     pub(crate) start_by: Option<Instant>,
+    /// When the client's request arrived.
+    pub(crate) asked_at: Instant,
 }
 
 /// How an attempt ended well.
@@ -89,11 +91,9 @@ impl Handoff<'_> {
             .await
             .map_err(|error| WorkerError::Handoff(error.to_string()))?;
         // The engine owns the blocks from here on, before anything else is waited for.
-        let events = self.node.engine.submit(Submission {
-            work: self.work.clone(),
-            mode: Mode::Resume { table, first: std::mem::take(delivered) },
-            deadline: Some(self.deadline),
-        })?;
+        let mode = Mode::Resume { table, first: std::mem::take(delivered) };
+        let submission = Submission::new(self.work.clone(), mode).by(self.deadline);
+        let events = self.node.engine.submit(submission)?;
         let took = cluster::clock::now() - started;
         let done = to_router::HandoffDone {
             transport: committed.transport,
@@ -146,6 +146,7 @@ impl Handoff<'_> {
                 kv_layout: self.node.fingerprint.kv_layout.to_string(),
             }),
             start_within_ms: self.start_by.map_or(0, |at| cluster::rpc::remaining_ms(at).max(1)),
+            waited_us: cluster::rpc::waited_us(self.asked_at),
             seal: 0,
         };
         let request = request.sealed(0);

@@ -35,6 +35,7 @@ struct Session {
     peers: Vec<Address>,
     deadline: Instant,
     start_by: Option<Instant>,
+    asked_at: Instant,
     step_max: Option<Duration>,
 }
 
@@ -62,7 +63,8 @@ impl v1::decode_server::Decode for DecodeService {
             self.node.capped_ms(request.deadline_ms),
             request.start_within_ms,
             seal,
-        );
+        )
+        .waiting(request.waited_us);
         let work_seal = request.generation.as_ref().map_or(0, |generation| generation.seal);
         let peers = request.prefill_peers.into_iter().take(PEERS_MAX).map(TryInto::try_into);
         let session = Session {
@@ -73,6 +75,7 @@ impl v1::decode_server::Decode for DecodeService {
             peers: peers.collect::<Result<_, _>>().map_err(WorkerError::from)?,
             deadline: call.deadline,
             start_by: call.start_by,
+            asked_at: call.asked_at,
             step_max: step_max(request.step_max_us),
         };
         Ok(call.spawn(self.node.life.tasks(), |responses| session.run(responses)))
@@ -104,7 +107,14 @@ impl Session {
     async fn run(mut self, responses: Responses<v1::GenerateResponse>) -> Result<(), WorkerError> {
         let Node { engine, entrance, .. } = &self.node;
         if engine.end_of(&self.work).is_some() {
-            return worker::local::generate(engine, self.work, self.deadline, &responses).await;
+            return worker::local::generate(
+                engine,
+                self.work,
+                self.deadline,
+                self.asked_at,
+                &responses,
+            )
+            .await;
         }
         let computes = self.peers.is_empty();
         let ask = Ask::to_generate(engine, &self.work, computes)
@@ -124,6 +134,7 @@ impl Session {
                 attempt,
                 deadline: self.deadline,
                 start_by: self.start_by,
+                asked_at: self.asked_at,
             };
             match handoff.run(&responses, &mut delivered).await {
                 Ok(HandedOver::Finished) => return Ok(()),
@@ -149,6 +160,13 @@ impl Session {
         if !self.peers.is_empty() {
             self.inbound.stats.fell_back_to_local();
         }
-        worker::local::generate(&self.node.engine, self.work, self.deadline, &responses).await
+        worker::local::generate(
+            &self.node.engine,
+            self.work,
+            self.deadline,
+            self.asked_at,
+            &responses,
+        )
+        .await
     }
 }

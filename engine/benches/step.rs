@@ -125,7 +125,7 @@ impl Drop for Busy {
 async fn read(engine: EngineHandle, work: impl Iterator<Item = Generation>) {
     for work in work {
         let work = Arc::new(work);
-        let submission = Submission { work, mode: Mode::Generate, deadline: None };
+        let submission = Submission::new(work, Mode::Generate);
         let mut events = engine.submit(submission).expect("a queue with room");
         while events.recv().await.is_some() {}
     }
@@ -156,6 +156,7 @@ fn engine(sequences: u32, evicts: bool) -> EngineHandle {
         queue_max: sequences,
         context_tokens_max: Some(CONTEXT_TOKENS),
         prefix_cache: true,
+        targets: words::Targets::default(),
     };
     let model = Model::load_with(dir.path(), &config.model, &mut |_| (), |_, layout| {
         let description =
@@ -177,6 +178,7 @@ fn generation(number: u32, output_tokens: u32) -> Generation {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: words::Targets::default(),
     }
 }
 

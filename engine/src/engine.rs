@@ -20,12 +20,14 @@ use std::time::Duration;
 
 use kv_cache::{BlockId, KvRegion};
 use scheduler::batching::BatchLimits;
+use scheduler::cost::StepSeed;
 use tokio::sync::watch;
+use words::Targets;
 
 use self::core::Core;
 pub use self::driven::{DrivenEngine, Turn};
-pub use self::stats::EngineStats;
 use self::stats::Meter;
+pub use self::stats::{EngineStats, ForecastErrors};
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::CudaOptions;
@@ -58,6 +60,8 @@ pub struct EngineConfig {
     pub context_tokens_max: Option<u32>,
     /// Whether to find KV of earlier requests again.
     pub prefix_cache: bool,
+    /// How soon tokens are wanted of requests that don't say it themselves; steps are cut for it.
+    pub targets: Targets,
 }
 
 /// Starts engines.
@@ -148,7 +152,8 @@ impl Engine {
         config.validate()?;
         let Some(cuda) = &config.model.cuda else {
             let mut model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
-            let meter = rehearsal::rehearse(&mut model, config.model.block_tokens)?;
+            let meter = Meter::new(StepSeed::CPU);
+            let meter = rehearsal::rehearse(&mut model, config.model.block_tokens, meter)?;
             return start_with_meter(model, config, meter);
         };
         let cuda = CudaOptions {
@@ -169,7 +174,8 @@ impl Engine {
         model: Model<B>,
         config: &EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
-        start_with_meter(model, config, Meter::default())
+        let seed = if B::OVERLAPS { StepSeed::GPU } else { StepSeed::CPU };
+        start_with_meter(model, config, Meter::new(seed))
     }
 }
 
@@ -222,7 +228,7 @@ fn spawn(
         });
     }
     let limits = config.limits(exchange.info.total_blocks);
-    let core = Core::new(model, Arc::clone(&exchange), limits).measured(meter);
+    let core = Core::new(model, Arc::clone(&exchange), limits, config.targets).measured(meter);
     let thread = std::thread::Builder::new()
         .name("baton-engine".to_owned())
         .spawn({

@@ -6,7 +6,7 @@
 //! use std::sync::Arc;
 //!
 //! use engine::{Engine, EngineConfig, Event, LoadFormat, Mode, ModelOptions, Submission};
-//! use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+//! use words::{ClientId, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let config = r#"{
@@ -24,6 +24,7 @@
 //!     queue_max: 64,
 //!     context_tokens_max: None,
 //!     prefix_cache: true,
+//!     targets: Targets::default(),
 //! };
 //! let engine = Engine::start(&config, &mut |_| ())?;
 //!
@@ -37,8 +38,9 @@
 //!     prompt_logprobs: None,
 //!     salt: TenantSalt::default(),
 //!     client: ClientId::default(),
+//!     targets: Targets::default(),
 //! };
-//! let submission = Submission { work: Arc::new(work), mode: Mode::Generate, deadline: None };
+//! let submission = Submission::new(Arc::new(work), Mode::Generate);
 //! let mut events = engine.submit(submission)?;
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let mut tokens = Vec::new();
@@ -75,7 +77,9 @@ pub use backend::cuda;
 pub use backend::cuda::CudaOptions;
 pub use batch::{SampleRow, Sampled, ScoreRow, SequenceRows, StepBatch, StepOutput};
 pub use config::ModelConfig;
-pub use engine::{DrivenEngine, Engine, EngineConfig, EngineStats, StepModel, Turn};
+pub use engine::{
+    DrivenEngine, Engine, EngineConfig, EngineStats, ForecastErrors, StepModel, Turn,
+};
 pub use error::{EngineError, LogitsFault};
 pub use handle::{
     EngineHandle, EngineInfo, Event, EventStream, FilledPages, Mode, SequenceError, Submission,

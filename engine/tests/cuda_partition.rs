@@ -15,7 +15,9 @@ use kv_cache::{BlockHandle, BlockRef, BlockTable, Fence, PageRange, PeerPages, T
 use rstest::rstest;
 use scheduler::PartitionTargets;
 use tempfile::TempDir;
-use words::{ClientId, Generation, RequestId, Role, SampledToken, Sampling, StopRules, TenantSalt};
+use words::{
+    ClientId, Generation, RequestId, Role, SampledToken, Sampling, StopRules, Targets, TenantSalt,
+};
 
 const VOCAB: u32 = 1000;
 
@@ -86,6 +88,7 @@ fn config(dir: &Path, cuda: CudaOptions) -> EngineConfig {
         queue_max: 64,
         context_tokens_max: None,
         prefix_cache: false,
+        targets: Targets::default(),
     }
 }
 
@@ -111,8 +114,9 @@ fn submit(engine: &EngineHandle, prompt_tokens: u32, mode: Mode) -> EventStream 
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     });
-    engine.submit(Submission { work, mode, deadline: None }).expect("a submission that is taken")
+    engine.submit(Submission::new(work, mode)).expect("a submission that is taken")
 }
 
 async fn next(events: &mut EventStream) -> Option<Event> {

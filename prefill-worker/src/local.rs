@@ -39,9 +39,10 @@ impl v1::decode_server::Decode for LocalDecode {
             self.node.capped_ms(request.deadline_ms),
             request.start_within_ms,
             seal,
-        );
+        )
+        .waiting(request.waited_us);
         let work = Arc::new(self.node.integrity.generation(request.generation)?);
-        let (node, deadline) = (self.node.clone(), call.deadline);
+        let (node, deadline, asked_at) = (self.node.clone(), call.deadline, call.asked_at);
         let ask = Ask::to_generate(&node.engine, &work, true)
             .starting_by(call.start_by)
             .with_steps_of(step_max(request.step_max_us));
@@ -51,7 +52,7 @@ impl v1::decode_server::Decode for LocalDecode {
                 None => Some(node.entrance.enter(ask).await?),
                 Some(_) => None,
             };
-            worker::local::generate(&node.engine, work, deadline, &responses).await
+            worker::local::generate(&node.engine, work, deadline, asked_at, &responses).await
         }))
     }
 }

@@ -36,6 +36,7 @@ struct Prompt {
     destination: Destination,
     deadline: Instant,
     start_by: Option<Instant>,
+    asked_at: Instant,
 }
 
 /// Where a prompt's blocks go.
@@ -82,7 +83,8 @@ impl v1::prefill_server::Prefill for PrefillService {
             self.node.capped_ms(request.deadline_ms),
             request.start_within_ms,
             seal,
-        );
+        )
+        .waiting(request.waited_us);
         let prompt = Prompt {
             node: self.node.clone(),
             sender: self.sender.clone(),
@@ -91,6 +93,7 @@ impl v1::prefill_server::Prefill for PrefillService {
             destination: Destination::from_wire(&self.node, &caller, request.target)?,
             deadline: call.deadline,
             start_by: call.start_by,
+            asked_at: call.asked_at,
         };
         Ok(call.spawn(self.node.life.tasks(), |responses| prompt.run(responses)))
     }
@@ -131,11 +134,9 @@ impl Prompt {
         let ask = Ask::to_prefill(&self.node.engine, &self.work).starting_by(self.start_by);
         let inside = self.prompts.entrance.enter(ask).await?;
         self.prompts.outgoing.room().await;
-        let mut events = self.node.engine.submit(Submission {
-            work: self.work.clone(),
-            mode: Mode::Prefill,
-            deadline: Some(self.deadline),
-        })?;
+        let submission = Submission::new(self.work.clone(), Mode::Prefill);
+        let submission = submission.by(self.deadline).asked_at(self.asked_at);
+        let mut events = self.node.engine.submit(submission)?;
         let pages = self.sender.start(self.job()).map_err(handoff_failed)?;
         let prefilled = self.compute(&mut events, &pages, &responses).await?;
         drop(inside);

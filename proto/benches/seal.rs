@@ -11,7 +11,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use proto::v1::generate_response::{Event, Tokens};
 use proto::{SealChain, Sealed as _, v1};
 use words::{
-    ClientId, Generation, RequestId, SampledToken, Sampling, StopRules, TenantSalt, TokenLogprob,
+    ClientId, Generation, RequestId, SampledToken, Sampling, StopRules, Targets, TenantSalt,
+    TokenLogprob,
 };
 
 fn generation(tokens: u32) -> Generation {
@@ -25,6 +26,7 @@ fn generation(tokens: u32) -> Generation {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     }
 }
 

@@ -39,6 +39,8 @@ pub use self::progress::Progress;
 pub struct DispatchRequest {
     /// The work.
     pub generation: Generation,
+    /// When the client asked.
+    pub received: Instant,
     /// When the client's patience ends.
     pub deadline: Instant,
     /// Keeps the answer to one set of weights; shared by all parts of a client's request.

@@ -224,14 +224,16 @@ impl Gateway {
         };
         let (request, prompts) = self.work(client, bytes, read).await??;
         let generations = self.generations(&request, &prompts)?;
-        let deadline = request.caller.deadline();
+        let (received, deadline) = (request.caller.received, request.caller.deadline());
         // An echo goes out before the first token, and names the weights, too.
         let at_once = generations.len() > 1 || request.task.echo;
         let pin = if at_once { Pin::by_placement() } else { Pin::by_token() };
         let dispatch = |generation| {
             let (pin, place) = (pin.clone(), Some(place.clone()));
             let explanation = request.caller.call.explanation().cloned();
-            self.dispatch(DispatchRequest { generation, deadline, pin, place, explanation })
+            let request =
+                DispatchRequest { generation, received, deadline, pin, place, explanation };
+            self.dispatch(request)
         };
         let streams = generations.into_iter().map(dispatch);
         let started = try_join_all(streams).await?;
@@ -283,6 +285,7 @@ impl Gateway {
                 prompt_logprobs: params.sampling.logprobs.filter(|_| task.echo),
                 salt: task.salt.clone(),
                 client: caller.client,
+                targets: caller.targets,
             })
         };
         prompts.iter().enumerate().map(generation).collect()

@@ -76,9 +76,12 @@ impl InferenceService {
         let grpc_timeout = cluster::rpc::timeout_of(request.metadata());
         let wire = request.into_inner();
         let timeout = reading::timeout(&wire, grpc_timeout, self.gateway.limits());
+        let targets = wire.targets.map(Into::into).unwrap_or_default();
         let task = reading::read(wire, &self.gateway)?;
         let (received, call) = (call.received(), call.clone());
-        let caller = Caller { id, endpoint: NAME, received, timeout, client, call: call.clone() };
+        let of_call = call.clone();
+        let caller =
+            Caller { id, endpoint: NAME, received, timeout, client, targets, call: of_call };
         let request = TextRequest { caller, task };
         let started = messages::started(&request);
         let stream = self.gateway.start(request, held).await?;

@@ -32,8 +32,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use words::{
-    Address, ClientId, Generation, Incarnation, RequestId, Role, Sampling, StopRules, TenantSalt,
-    WorkerInfo,
+    Address, ClientId, Generation, Incarnation, RequestId, Role, Sampling, StopRules, Targets,
+    TenantSalt, WorkerInfo,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -153,6 +153,7 @@ fn generation(max_tokens: u32) -> v1::Generation {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     };
     (&generation).into()
 }

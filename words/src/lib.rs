@@ -7,7 +7,7 @@
 //! A request that was interrupted goes on elsewhere with the tokens it has:
 //!
 //! ```
-//! use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+//! use words::{ClientId, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt};
 //!
 //! let work = Generation {
 //!     id: RequestId("chat-1".into()),
@@ -19,6 +19,7 @@
 //!     prompt_logprobs: None,
 //!     salt: TenantSalt::default(),
 //!     client: ClientId::default(),
+//!     targets: Targets::default(),
 //! };
 //! let rest = Generation { generated: [92, 65].into(), ..work.clone() };
 //! assert_eq!(rest.context(), [3, 14, 15, 92, 65]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kv_cache::TokenId;
 
-use crate::Sampling;
+use crate::{Sampling, Targets};
 
 /// Names one client request on every node that works for it, in logs and in traces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +45,8 @@ pub struct Generation {
     pub salt: TenantSalt,
     /// Who asked: clients share workers equally.
     pub client: ClientId,
+    /// How soon its tokens are wanted, where that is not as its workers are told.
+    pub targets: Targets,
 }
 
 /// When a sequence ends. Stop strings are text, so they stay with the router.

@@ -1,7 +1,7 @@
 //! One streaming call on a worker: its deadline, its end, and what goes back.
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster::ErrorCode;
 use cluster::node::Permit;
@@ -38,6 +38,8 @@ pub struct Call {
     pub deadline: Instant,
     /// When work on its first token has to begin; `None`: whenever.
     pub start_by: Option<Instant>,
+    /// When the client's request arrived.
+    pub asked_at: Instant,
     /// The node's leave to work on it.
     pub permit: Permit,
     /// The call's trace.
@@ -64,7 +66,17 @@ impl Call {
         let deadline = cluster::rpc::deadline_from(deadline_ms);
         let start_by = cluster::rpc::deadline_from(start_within_ms).min(deadline);
         let start_by = (start_within_ms > 0).then_some(start_by);
-        Self { deadline, start_by, permit, span: Span::current(), seal }
+        let (asked_at, span) = (cluster::clock::now(), Span::current());
+        Self { deadline, start_by, asked_at, permit, span, seal }
+    }
+
+    /// The same, whose client has waited for this long already; at most as long as it may still wait.
+    #[must_use]
+    pub fn waiting(self, waited_us: u64) -> Self {
+        let longest = self.deadline.saturating_duration_since(self.asked_at);
+        let waited = Duration::from_micros(waited_us).min(longest);
+        let asked_at = self.asked_at.checked_sub(waited).unwrap_or(self.asked_at);
+        Self { asked_at, ..self }
     }
 
     /// Runs `work` on its own task until it ends, the caller goes away or the deadline passes.

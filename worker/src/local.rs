@@ -21,9 +21,10 @@ pub async fn generate(
     engine: &EngineHandle,
     work: Arc<Generation>,
     deadline: Instant,
+    asked_at: Instant,
     responses: &Responses<v1::GenerateResponse>,
 ) -> Result<(), WorkerError> {
-    let submission = Submission { work, mode: Mode::Generate, deadline: Some(deadline) };
+    let submission = Submission::new(work, Mode::Generate).by(deadline).asked_at(asked_at);
     relay(engine.submit(submission)?, responses).await
 }
 

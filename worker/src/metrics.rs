@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use cluster::telemetry::Metrics;
-use engine::EngineHandle;
 use engine::backend::cuda::PartitionSeat;
+use engine::{EngineHandle, ForecastErrors};
 use kv_transfer::TransferStats;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric as _};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeMetric as _, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
@@ -124,6 +127,7 @@ impl Collector for WorkerCollector {
             "Time in which the engine's thread worked for batches, not waited for the device",
             stats.host_s,
         )?;
+        forecast_errors(&mut encoder, &stats.forecasts)?;
         counter(
             &mut encoder,
             "baton_preemptions",
@@ -162,6 +166,21 @@ impl Collector for WorkerCollector {
             stats.cached_tokens,
         )
     }
+}
+
+fn forecast_errors(
+    encoder: &mut DescriptorEncoder<'_>,
+    errors: &ForecastErrors,
+) -> std::fmt::Result {
+    let bounds = ForecastErrors::BOUNDS.into_iter().chain([f64::MAX]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(errors.counts).collect();
+    let mut metric = encoder.encode_descriptor(
+        "baton_step_forecast_error",
+        "By how much of a step's time its forecast was off",
+        None,
+        MetricType::Histogram,
+    )?;
+    metric.encode_histogram::<NoLabelSet>(errors.sum, errors.counts.iter().sum(), &buckets, None)
 }
 
 fn gauge(

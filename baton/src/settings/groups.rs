@@ -54,9 +54,6 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "auto|off|N")]
     #[serde(deserialize_with = "word_or_number")]
     pub gpu_partition: Option<String>,
-    /// Decode step that `auto` divides a GPU for, while no prompts wait for long, ms [default: 20]
-    #[arg(long, value_name = "MS")]
-    pub itl_target_ms: Option<u32>,
     /// Use the kernels for any GPU since Ampere also where there are better ones: to test them, or
     /// to step around a fault [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -178,13 +175,6 @@ pub(crate) struct GatewayArgs {
     /// Most choices of one request [default: 128]
     #[arg(long, value_name = "N")]
     pub choices_max: Option<u32>,
-    /// Requests whose first token is not likely to come within this time are refused with 429 at once; a prompt that
-    /// takes longer even alone is let in behind one of its size [default: 5000]
-    #[arg(long, value_name = "MS")]
-    pub ttft_target_ms: Option<u64>,
-    /// Requests that would slow each token down to more than this are refused with 429 [default: 200]
-    #[arg(long, value_name = "MS")]
-    pub tpot_target_ms: Option<u64>,
     /// A client that takes nothing of its answer for this long is cut off, seconds [default: 30]
     #[arg(long, value_name = "S")]
     pub reader_timeout_s: Option<u64>,
@@ -328,6 +318,28 @@ pub(crate) struct SecurityArgs {
     /// Listen for other machines without certificates, cluster secret or API keys [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
+}
+
+/// How soon tokens are wanted: who is let in, whose prompt comes first, and how long steps are.
+#[skip_serializing_none]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Targets")]
+pub(crate) struct TargetArgs {
+    /// To the first token. A router refuses requests with 429 that are not likely to have it in time [default: 5000]; a
+    /// prompt that takes longer even alone is let in behind one of its size. A worker computes prompts in the order
+    /// in which most are in time [default: the shortest first]
+    #[arg(long, value_name = "MS")]
+    pub ttft_target_ms: Option<u64>,
+    /// Between two tokens in the mean. A router refuses requests with 429 that would slow each token down to more
+    /// [default: 200]. A worker computes no more of prompts beside its sequences than leaves them this [default: as
+    /// --itl-target-ms allows]
+    #[arg(long, value_name = "MS")]
+    pub tpot_target_ms: Option<u64>,
+    /// Between two tokens at most: a worker's steps are no longer, if its sequences alone take at most half of it
+    /// [default: 30]; also what `--gpu-partition auto` divides a GPU for [default: 20]
+    #[arg(long, value_name = "MS")]
+    pub itl_target_ms: Option<u64>,
 }
 
 /// What a node tells about itself.

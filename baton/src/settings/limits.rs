@@ -131,6 +131,7 @@ impl Settings {
     /// Times that no clock can count to.
     pub(super) fn check_times(&self) -> Result<()> {
         let (gateway, worker) = (&self.written.gateway, &self.written.worker);
+        let targets = &self.written.targets;
         let seconds = [
             ("gateway.request_timeout_s", gateway.request_timeout_s),
             ("gateway.reader_timeout_s", gateway.reader_timeout_s),
@@ -143,9 +144,11 @@ impl Settings {
             ("etcd.lease_ttl_s", self.written.etcd.lease_ttl_s),
         ];
         let millis = [
-            ("gateway.ttft_target_ms", gateway.ttft_target_ms),
-            ("gateway.tpot_target_ms", gateway.tpot_target_ms),
+            ("targets.ttft_target_ms", targets.ttft_target_ms),
+            ("targets.tpot_target_ms", targets.tpot_target_ms),
+            ("targets.itl_target_ms", targets.itl_target_ms),
         ];
+        millis.into_iter().try_for_each(|(name, value)| at_least(name, value, 1))?;
         let year = TIME_MAX.as_secs();
         seconds.into_iter().try_for_each(|(name, value)| at_most(name, value, year))?;
         millis.into_iter().try_for_each(|(name, value)| at_most(name, value, year * 1000))
@@ -162,8 +165,6 @@ impl Settings {
         counts.into_iter().try_for_each(|(name, value)| at_least(name, value, 1))?;
         let sizes = [
             ("gateway.body_kib_max", gateway.body_kib_max),
-            ("gateway.ttft_target_ms", gateway.ttft_target_ms),
-            ("gateway.tpot_target_ms", gateway.tpot_target_ms),
             ("gateway.reader_timeout_s", gateway.reader_timeout_s),
             ("gateway.request_timeout_s", gateway.request_timeout_s),
             ("gateway.greeting_timeout_s", gateway.greeting_timeout_s),

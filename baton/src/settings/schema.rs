@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 use clap::{Arg, Args, Command};
 
 use super::groups::{
-    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TelemetryArgs, WorkerArgs,
+    EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TargetArgs, TelemetryArgs,
+    WorkerArgs,
 };
 
 /// The beginning of all variables.
@@ -35,6 +36,7 @@ pub(crate) static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
     known.extend(group::<WorkerArgs>("worker"));
     known.extend(group::<EtcdArgs>("etcd"));
     known.extend(group::<SecurityArgs>("security"));
+    known.extend(group::<TargetArgs>("targets"));
     known.extend(group::<TelemetryArgs>("telemetry"));
     known.push(Known { group: "security", key: "cluster_secret".to_owned(), flag: None });
     known

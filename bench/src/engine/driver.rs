@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt};
 
 use crate::energy::Span;
 
@@ -195,7 +195,7 @@ impl Driver {
     }
 
     fn submit(&self, work: Generation) -> Result<EventStream> {
-        let submission = Submission { work: Arc::new(work), mode: Mode::Generate, deadline: None };
+        let submission = Submission::new(Arc::new(work), Mode::Generate);
         self.handle.submit(submission).context("the engine refused a request")
     }
 
@@ -214,6 +214,7 @@ impl Driver {
             prompt_logprobs: None,
             salt: TenantSalt::default(),
             client: ClientId::default(),
+            targets: Targets::default(),
         }
     }
 }
@@ -352,6 +353,7 @@ mod tests {
             queue_max: 16,
             context_tokens_max: None,
             prefix_cache: false,
+            targets: Targets::default(),
         }
     }
 

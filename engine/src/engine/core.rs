@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use kv_cache::{BlockHandle, Fence};
-use scheduler::batching::{self, BatchLimits, Plan, PlannedRow, SequenceKey, Standing};
-use words::{FinishReason, PromptLogprob, SampledToken};
+use scheduler::batching::{self, BatchLimits, Pace, Plan, PlannedRow, SequenceKey, Standing};
+use scheduler::cost::StepSeed;
+use words::{FinishReason, PromptLogprob, SampledToken, Targets};
 
 use super::StepModel;
 use super::request::Pages;
@@ -36,9 +37,8 @@ const PLAN_AHEAD: Duration = Duration::from_millis(1);
 /// The same as a share of the step, since the expectation is an average.
 const PLAN_AHEAD_SHARE: f64 = 0.15;
 
-/// Tokens of a step at most where others may come to the device, which then wait for it: 11 ms of a
-/// model of 8B on an H100.
-const SHARED_STEP_TOKENS: u32 = 512;
+/// The longest step where others may come to the device, which then wait for it.
+const SHARED_STEP: Duration = Duration::from_millis(11);
 
 /// How often a step is looked at that may end before it was expected to.
 const LOOK_EVERY: Duration = Duration::from_micros(300);
@@ -69,14 +69,19 @@ pub(super) struct Core<M: StepModel> {
 // === impl Core ===
 
 impl<M: StepModel> Core<M> {
-    pub(super) fn new(model: M, exchange: Arc<Exchange>, limits: BatchLimits) -> Self {
-        let roster = Roster::new(Arc::clone(&exchange));
+    pub(super) fn new(
+        model: M,
+        exchange: Arc<Exchange>,
+        limits: BatchLimits,
+        targets: Targets,
+    ) -> Self {
+        let roster = Roster::new(Arc::clone(&exchange), targets);
         Self {
             model,
             exchange,
             limits,
             roster,
-            meter: Meter::default(),
+            meter: Meter::new(StepSeed::GPU),
             flight: None,
             submitted: 0,
             collected_at: clock::now(),
@@ -155,7 +160,7 @@ impl<M: StepModel> Core<M> {
     /// planned at once, it would leave out whatever comes meanwhile.
     fn await_planning(&mut self, commands: &Receiver<Command>) {
         let Some(flight) = &self.flight else { return };
-        let expected = self.meter.expected_step(flight.prefill_tokens());
+        let expected = self.meter.times.forecast(&flight.shape);
         let ahead = PLAN_AHEAD.max(expected.mul_f64(PLAN_AHEAD_SHARE));
         let began = flight.submitted.max(self.collected_at);
         let plan_at = began + expected.saturating_sub(ahead);
@@ -216,7 +221,8 @@ impl<M: StepModel> Core<M> {
     fn step(&mut self) -> bool {
         let flight = self.flight.take();
         let follows = flight.is_some();
-        let (next, preempted) = self.submit_next(follows);
+        let begins = self.end_of(flight.as_ref());
+        let (next, preempted) = self.submit_next(follows, begins);
         if let Some(flight) = flight {
             self.collect(flight);
         }
@@ -231,10 +237,11 @@ impl<M: StepModel> Core<M> {
 
     /// Plans and submits a step; says, too, whether anybody was preempted.
     ///
+    /// - `begins`: when it will probably begin.
     /// - `follows`: another step is in flight. Then nobody is preempted or parked: who needs that waits until
     ///   the results are there, which may free what is needed.
-    fn submit_next(&mut self, follows: bool) -> (Option<Flight<M::Ticket>>, bool) {
-        let (plan, probed) = self.plan();
+    fn submit_next(&mut self, follows: bool, begins: Instant) -> (Option<Flight<M::Ticket>>, bool) {
+        let (plan, probed) = self.plan(begins);
         let sets_back = !plan.preempted.is_empty() || !plan.parked.is_empty();
         if follows && sets_back {
             self.roster.unpin(probed.iter());
@@ -255,26 +262,28 @@ impl<M: StepModel> Core<M> {
         (next, sets_back)
     }
 
-    fn plan(&mut self) -> (Plan, Vec<SequenceKey>) {
-        let views = self.roster.views();
+    /// When the steps in flight will have ended, if none ends late.
+    fn end_of(&self, flight: Option<&Flight<M::Ticket>>) -> Instant {
+        let expected = flight.map(|flight| {
+            let began = flight.submitted.max(self.collected_at);
+            began + self.meter.times.forecast(&flight.shape)
+        });
+        expected.into_iter().fold(clock::now(), Instant::max)
+    }
+
+    fn plan(&mut self, begins: Instant) -> (Plan, Vec<SequenceKey>) {
+        let views = self.roster.views(begins);
         let available_blocks = self.exchange.pool.counts().available();
+        let wanted_blocks = self.exchange.wanted_blocks.load(Ordering::Relaxed);
+        let limits = BatchLimits { wanted_blocks, ..self.limits };
+        let step_max = self.model.expects_others().then_some(SHARED_STEP);
+        let pace = Pace { times: &self.meter.times, step_max };
         let mut probed = Vec::new();
-        let plan = batching::plan(&self.step_limits(), &views, available_blocks, &mut |key| {
+        let plan = batching::plan(&limits, &pace, &views, available_blocks, &mut |key| {
             probed.push(key);
             self.roster.pin_prefix(key)
         });
         (plan, probed)
-    }
-
-    fn step_limits(&self) -> BatchLimits {
-        let wanted_blocks = self.exchange.wanted_blocks.load(Ordering::Relaxed);
-        let limits = BatchLimits { wanted_blocks, ..self.limits };
-        let BatchLimits { tokens_max, sequences_max, block_tokens, .. } = limits;
-        if !self.model.expects_others() {
-            return limits;
-        }
-        let short = SHARED_STEP_TOKENS.max(sequences_max + block_tokens);
-        BatchLimits { tokens_max: tokens_max.min(short), ..limits }
     }
 
     /// Binds blocks for the planned rows, and returns those that got them.
@@ -401,8 +410,7 @@ impl<M: StepModel> Core<M> {
 
     /// Waits for a step's results and takes them to the sequences and their readers.
     fn collect(&mut self, flight: Flight<M::Ticket>) {
-        let (number, submitted) = (flight.number, flight.submitted);
-        let prefill_tokens = flight.prefill_tokens();
+        let (number, submitted, shape) = (flight.number, flight.submitted, flight.shape);
         let waiting_since = clock::now();
         let (parts, result) = flight.collect(&mut self.model);
         self.waited += clock::now().saturating_duration_since(waiting_since);
@@ -411,7 +419,7 @@ impl<M: StepModel> Core<M> {
         self.roster.note_collected(number);
         match result {
             Ok(outcome) => {
-                self.meter.step(prefill_tokens, self.collected_at - began);
+                self.meter.step(&shape, self.collected_at - began);
                 self.deliver(&parts, outcome);
             }
             Err(error) => self.fail_step(parts.iter().map(|part| &part.row), &error),
@@ -481,7 +489,7 @@ impl<M: StepModel> Core<M> {
             let tokens = sequence.choices().zip(sampled).map(heard).collect();
             self.part_choices(key, tokens);
         } else if let Some(sampled) = sampled.next() {
-            sequence.append(sampled.token);
+            sequence.append(sampled.token, self.collected_at);
             let token = heard((key.choice, sampled));
             if let Some(reason) = request.hear(token, sequence.output.len()) {
                 self.finish(key, key.choice, reason);
@@ -501,7 +509,7 @@ impl<M: StepModel> Core<M> {
             }
         }
         let first: Vec<_> = tokens.iter().map(|token| (token.choice, token.token)).collect();
-        self.roster.part_choices(key, &first);
+        self.roster.part_choices(key, &first, self.collected_at);
         for token in tokens {
             let choice = token.choice;
             let key = SequenceKey { request: key.request, choice };

@@ -55,8 +55,8 @@ impl<M: StepModel> DrivenEngine<M> {
         let (alive, stopped) = watch::channel(());
         let events = step_events_max(&info, config);
         let exchange = Arc::new(Exchange::new(info, region, events).without_courier());
-        let core =
-            Core::new(model, Arc::clone(&exchange), config.limits(exchange.info.total_blocks));
+        let limits = config.limits(exchange.info.total_blocks);
+        let core = Core::new(model, Arc::clone(&exchange), limits, config.targets);
         let arrived = Arc::new(Notify::new());
         let handle =
             EngineHandle::driven(Arc::clone(&exchange), sender, stopped, Arc::clone(&arrived));

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::engine::stats::Meter;
 use crate::error::EngineError;
 
-/// Computes a short prompt in a block that nobody has yet, and one token after it, and notes their times.
+/// Computes a short prompt in a block that nobody has yet, and one token after it, and notes their times in `meter`.
 ///
 /// The first time brings weights and code in from where they were; the second is measured.
 ///
@@ -21,10 +21,10 @@ use crate::error::EngineError;
 pub(super) fn rehearse(
     model: &mut impl StepModel,
     block_tokens: u32,
+    mut meter: Meter,
 ) -> Result<Meter, EngineError> {
     // A token less than the block holds: the other step's.
     let prompt = block_tokens.saturating_sub(1);
-    let mut meter = Meter::default();
     if prompt == 0 {
         return Ok(meter);
     }

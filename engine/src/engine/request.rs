@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kv_cache::{BlockHandle, ChainHasher, Fence, TokenId};
-use words::{ClientId, FinishReason, Generation, SampledToken, Sampling};
+use words::{ClientId, FinishReason, Generation, SampledToken, Sampling, Targets};
 
 use crate::handle::{Ends, Event, EventSender, FilledPages, QueuePlace};
 
@@ -33,6 +33,10 @@ pub(super) struct Request {
     pub(super) scored: usize,
     /// Where its sequences end.
     pub(super) ends: Ends,
+    /// How soon its tokens are wanted.
+    pub(super) targets: Targets,
+    /// When its client asked.
+    pub(super) arrived: Instant,
     deadline: Option<Instant>,
     /// Given up when it starts.
     place: Option<QueuePlace>,
@@ -51,13 +55,16 @@ pub(super) struct Terms {
     /// Its prompt was computed elsewhere.
     pub(super) resumed: bool,
     pub(super) ends: Ends,
+    pub(super) targets: Targets,
+    pub(super) arrived: Instant,
 }
 
 // === impl Request ===
 
 impl Request {
     pub(super) fn new(terms: Terms) -> Self {
-        let Terms { work, events, hasher, place, deadline, prefill_only, resumed, ends } = terms;
+        let Terms { work, events, hasher, place, deadline, prefill_only, resumed, .. } = terms;
+        let Terms { ends, targets, arrived, .. } = terms;
         // Scores come before the first token, so whoever has tokens has had them.
         let scores = work.prompt_logprobs.is_some() && work.generated.is_empty() && !resumed;
         Self {
@@ -76,6 +83,8 @@ impl Request {
             prefill_only,
             resumed,
             ends,
+            targets,
+            arrived,
             deadline,
         }
     }

@@ -1,13 +1,15 @@
 //! Who is here: the requests, their sequences, and how they leave.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kv_cache::{BlockTable, TokenId};
-use scheduler::batching::{PrefixHit, SequenceKey, SequenceView, Standing};
-use words::{FinishReason, SampledToken};
+use scheduler::batching::{Due, PrefixHit, SequenceKey, SequenceView, Standing};
+use words::{FinishReason, SampledToken, Targets};
 
 use super::ordered::OrderedMap;
 use super::request::{Request, Terms};
+use crate::clock;
 use crate::engine::sequence::Sequence;
 use crate::engine::stats::EngineStats;
 use crate::handle::{Accepted, Ends, Event, Exchange, Mode, SequenceError, Submission};
@@ -21,18 +23,21 @@ pub(super) struct Roster {
     limbo: Vec<(SequenceKey, Sequence)>,
     /// Steps up to this one have ended.
     collected: u64,
+    /// Of requests that have none of their own.
+    targets: Targets,
     exchange: Arc<Exchange>,
 }
 
 // === impl Roster ===
 
 impl Roster {
-    pub(super) fn new(exchange: Arc<Exchange>) -> Self {
+    pub(super) fn new(exchange: Arc<Exchange>, targets: Targets) -> Self {
         Self {
             requests: OrderedMap::new(),
             sequences: OrderedMap::new(),
             limbo: Vec::new(),
             collected: 0,
+            targets,
             exchange,
         }
     }
@@ -55,7 +60,7 @@ impl Roster {
     /// Takes in a submission; one that has nothing left to do ends at once. Returns how many did.
     pub(super) fn enter(&mut self, accepted: Accepted) -> u64 {
         let Accepted { request: number, submission, hasher, hashes, events, place } = accepted;
-        let Submission { work, mode, deadline } = submission;
+        let Submission { work, mode, deadline, arrived } = submission;
         let info = &self.exchange.info;
         let request = Request::new(Terms {
             work: Arc::clone(&work),
@@ -66,6 +71,8 @@ impl Roster {
             prefill_only: matches!(mode, Mode::Prefill),
             resumed: matches!(mode, Mode::Resume { .. }),
             ends: Ends::new(&work, info),
+            targets: work.targets.under(&self.targets),
+            arrived,
         });
         self.requests.insert(number, request);
         let whole = |table| {
@@ -75,7 +82,8 @@ impl Roster {
         match mode {
             Mode::Resume { table, first } if !first.is_empty() => {
                 let sequence = whole(table);
-                self.part(&sequence, first.iter().map(|token| (token.choice, token.token)));
+                let first = first.iter().map(|token| (token.choice, token.token));
+                self.part(&sequence, first, clock::now());
             }
             // Nothing was to be generated: the table only tells that the prompt was computed.
             Mode::Resume { table, .. } => self.add(whole(table)),
@@ -85,10 +93,13 @@ impl Roster {
     }
 
     /// What the planner sees, oldest first.
-    pub(super) fn views(&self) -> Vec<SequenceView> {
+    ///
+    /// - `begins`: when the step does that is planned.
+    pub(super) fn views(&self, begins: Instant) -> Vec<SequenceView> {
         let view = |sequence: &Sequence| {
             let request = self.request_of(sequence);
-            sequence.view(request)
+            let due = Due::of(sequence.progress(request.arrived, begins), &request.targets);
+            sequence.view(request, due)
         };
         self.sequences.values().map(view).collect()
     }
@@ -172,9 +183,11 @@ impl Roster {
     }
 
     /// Replaces a sequence whose prompt is computed by one for each of its choices.
-    pub(super) fn part_choices(&mut self, key: SequenceKey, first: &[(u32, TokenId)]) {
+    ///
+    /// - `at`: when the first tokens were there.
+    pub(super) fn part_choices(&mut self, key: SequenceKey, first: &[(u32, TokenId)], at: Instant) {
         if let Some(sequence) = self.sequences.remove(key) {
-            self.part(&sequence, first.iter().copied());
+            self.part(&sequence, first.iter().copied(), at);
         }
     }
 
@@ -262,10 +275,15 @@ impl Roster {
         self.sequences.insert(sequence.key, sequence);
     }
 
-    fn part(&mut self, sequence: &Sequence, first: impl Iterator<Item = (u32, TokenId)>) {
+    fn part(
+        &mut self,
+        sequence: &Sequence,
+        first: impl Iterator<Item = (u32, TokenId)>,
+        at: Instant,
+    ) {
         self.exchange.live.remove(sequence.key);
         for (choice, token) in first {
-            self.add(sequence.fork(choice, token));
+            self.add(sequence.fork(choice, token, at));
         }
     }
 

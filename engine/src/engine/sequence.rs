@@ -1,9 +1,10 @@
 //! One choice's tokens and their KV.
 
 use std::borrow::Cow;
+use std::time::{Duration, Instant};
 
 use kv_cache::{BlockHash, BlockPool, BlockTable, ChainHasher, TokenId};
-use scheduler::batching::{SequenceKey, SequenceView, Standing};
+use scheduler::batching::{Due, Progress, SequenceKey, SequenceView, Standing};
 
 use super::request::Request;
 
@@ -33,6 +34,17 @@ pub(crate) struct Sequence {
     hashes: Vec<BlockHash>,
     /// Blocks of the table that have been published.
     sealed_blocks: usize,
+    /// Its tokens so far, by when they were there; those of an earlier attempt not among them.
+    stream: Option<Stream>,
+}
+
+/// When tokens were there.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    first: Instant,
+    latest: Instant,
+    /// Tokens after the first.
+    gaps: u32,
 }
 
 // === impl Sequence ===
@@ -61,11 +73,14 @@ impl Sequence {
             last_step: 0,
             hashes,
             sealed_blocks: 0,
+            stream: None,
         }
     }
 
     /// One choice's own sequence, over the same blocks, with its first token.
-    pub(crate) fn fork(&self, choice: u32, first: TokenId) -> Self {
+    ///
+    /// - `at`: when that was there.
+    pub(crate) fn fork(&self, choice: u32, first: TokenId, at: Instant) -> Self {
         let mut output = self.output.clone();
         output.push(first);
         Self {
@@ -80,6 +95,7 @@ impl Sequence {
             last_step: self.last_step,
             hashes: self.hashes.clone(),
             sealed_blocks: self.sealed_blocks,
+            stream: Some(Stream { first: at, latest: at, gaps: 0 }),
         }
     }
 
@@ -138,18 +154,41 @@ impl Sequence {
     }
 
     /// Appends the oldest outstanding token.
-    pub(crate) fn append(&mut self, token: TokenId) {
+    ///
+    /// - `at`: when it was there.
+    pub(crate) fn append(&mut self, token: TokenId, at: Instant) {
         self.output.push(token);
+        self.stream = Some(match self.stream {
+            None => Stream { first: at, latest: at, gaps: 0 },
+            Some(before) => Stream { latest: at, gaps: before.gaps + 1, ..before },
+        });
         self.outstanding = self.outstanding.saturating_sub(1);
         if self.outstanding == 0 {
             self.feed = None;
         }
     }
 
+    /// How far it has come at `begins`, when the steps in flight will have ended.
+    ///
+    /// - `arrived`: when its client asked.
+    pub(crate) fn progress(&self, arrived: Instant, begins: Instant) -> Progress {
+        let since = |then: Instant| begins.saturating_duration_since(then);
+        match self.stream {
+            None if self.outstanding == 0 => Progress::Waiting { since: since(arrived) },
+            None => Progress::Streaming { since: Duration::ZERO, gaps: 0, silent: Duration::ZERO },
+            Some(Stream { first, latest, gaps }) => {
+                let silent = if self.outstanding > 0 { Duration::ZERO } else { since(latest) };
+                let gaps = gaps + self.outstanding as u32;
+                Progress::Streaming { since: since(first), gaps, silent }
+            }
+        }
+    }
+
     /// What the planner needs to know of it.
     ///
     /// - `request`: its own.
-    pub(super) fn view(&self, request: &Request) -> SequenceView {
+    /// - `due`: when its next token is wanted.
+    pub(super) fn view(&self, request: &Request, due: Due) -> SequenceView {
         SequenceView {
             key: self.key,
             standing: self.standing,
@@ -161,6 +200,7 @@ impl Sequence {
             held_blocks: self.table.blocks().len() as u32,
             copies_tail: self.needs_copy(),
             width: self.width(),
+            due,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scheduler::Backlog;
-use scheduler::cost::OutputLengths;
+use scheduler::cost::{OutputLengths, StepSeed, StepShape, StepTimes};
 
 /// How much of an average one new measurement makes. A tenth: some ten steps to follow a change of
 /// load, and a single slow step moves it by little.
@@ -38,6 +38,8 @@ pub struct EngineStats {
     /// Of [`EngineStats::host_s`], what went into them. Submitting a prompt's many operations may wait
     /// for the device, so that only this is the host's cost of a step.
     pub decode_host_s: f64,
+    /// How far off forecasts of steps' times were.
+    pub forecasts: ForecastErrors,
     /// Steps that failed on the device.
     pub failed_steps: u64,
     /// Sequences that gave their blocks back to an older one.
@@ -60,6 +62,29 @@ pub struct EngineStats {
     pub miscomputed: u64,
 }
 
+/// How far off forecasts of steps' times were, as shares of those times: counts since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ForecastErrors {
+    /// Steps whose error was at most the bound of the same place among [`ForecastErrors::BOUNDS`], and above the
+    /// one before it; those above all bounds last.
+    pub counts: [u64; ForecastErrors::BOUNDS.len() + 1],
+    /// Sum of all errors.
+    pub sum: f64,
+}
+
+// === impl ForecastErrors ===
+
+impl ForecastErrors {
+    /// Bounds of errors that are counted apart.
+    pub const BOUNDS: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0];
+
+    fn observe(&mut self, error: f64) {
+        let bound = Self::BOUNDS.iter().position(|bound| error <= *bound);
+        self.counts[bound.unwrap_or(Self::BOUNDS.len())] += 1;
+        self.sum += error;
+    }
+}
+
 // === impl EngineStats ===
 
 impl EngineStats {
@@ -78,10 +103,12 @@ impl EngineStats {
 const STEP_MIN: Duration = Duration::from_micros(1);
 
 /// The running averages behind [`EngineStats`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Meter {
     /// The counts, with the latest averages.
     pub(crate) stats: EngineStats,
+    /// Forecasts of steps' times.
+    pub(crate) times: StepTimes,
     prefill_tokens: f64,
     prefill_s: f64,
 }
@@ -89,11 +116,21 @@ pub(crate) struct Meter {
 // === impl Meter ===
 
 impl Meter {
+    /// Has seen nothing yet, and expects what `seed` says.
+    pub(crate) fn new(seed: StepSeed) -> Self {
+        let times = StepTimes::new(seed);
+        Self { stats: EngineStats::default(), times, prefill_tokens: 0.0, prefill_s: 0.0 }
+    }
+
     /// Takes a step's time into account.
     ///
     /// Steps with prefill count for its rate by their size, decode rows included: what counts is how
     /// fast a queue of prompts shrinks beside the decoding that goes on.
-    pub(crate) fn step(&mut self, prefill_tokens: u32, elapsed: Duration) {
+    pub(crate) fn step(&mut self, shape: &StepShape, elapsed: Duration) {
+        if let Some(off) = self.times.observe(shape, elapsed) {
+            self.stats.forecasts.observe(off.abs());
+        }
+        let prefill_tokens = shape.prompt_tokens;
         self.stats.steps += 1;
         self.stats.prefill_tokens += u64::from(prefill_tokens);
         let elapsed_s = elapsed.max(STEP_MIN).as_secs_f64();
@@ -115,6 +152,8 @@ impl Meter {
         self.prefill_s = prefill.as_secs_f64();
         self.stats.prefill_tokens_per_s = self.prefill_tokens / self.prefill_s;
         self.stats.decode_step_s = decode.as_secs_f64();
+        self.times.observe(&StepShape::part(0, prefill_tokens), prefill);
+        self.times.observe(&StepShape::row(prefill_tokens + 1), decode);
     }
 
     /// Takes a sequence's end into account.
@@ -130,16 +169,6 @@ impl Meter {
             self.stats.decode_host_s += cost.as_secs_f64();
         }
     }
-
-    /// How long a step may be expected to take; nothing until one like it was measured.
-    pub(crate) fn expected_step(&self, prefill_tokens: u32) -> Duration {
-        let seconds = match prefill_tokens {
-            0 => self.stats.decode_step_s,
-            _ if self.stats.prefill_tokens_per_s == 0.0 => 0.0,
-            tokens => f64::from(tokens) / self.stats.prefill_tokens_per_s,
-        };
-        Duration::from_secs_f64(seconds)
-    }
 }
 
 #[cfg(test)]
@@ -148,29 +177,35 @@ mod tests {
 
     #[test]
     fn the_prefill_rate_weighs_chunks_by_size() {
-        let mut meter = Meter::default();
-        meter.step(1000, Duration::from_secs(1));
-        meter.step(1, Duration::from_millis(10));
+        let mut meter = Meter::new(StepSeed::CPU);
+        meter.step(&StepShape::chunk(0, 1000), Duration::from_secs(1));
+        meter.step(&StepShape::chunk(0, 2), Duration::from_millis(10));
         assert!((850.0..1000.0).contains(&meter.stats.prefill_tokens_per_s));
     }
 
     #[test]
     fn a_clock_that_stood_still_makes_no_endless_rate() {
-        let mut meter = Meter::default();
-        meter.step(1000, Duration::ZERO);
+        let mut meter = Meter::new(StepSeed::CPU);
+        meter.step(&StepShape::chunk(0, 1000), Duration::ZERO);
         assert!(meter.stats.prefill_tokens_per_s.is_finite());
-        assert!(meter.expected_step(1000) <= Duration::from_micros(1));
-        meter.step(0, Duration::ZERO);
+        meter.step(&StepShape::row(9), Duration::ZERO);
         assert!(meter.stats.decode_step_s > 0.0);
     }
 
     #[test]
+    fn errors_of_forecasts_are_counted_by_size() {
+        let mut errors = ForecastErrors::default();
+        [0.0, 0.01, 0.04, 3.0].into_iter().for_each(|error| errors.observe(error));
+        assert_eq!(errors.counts, [2, 0, 1, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
     fn the_decode_step_follows_a_change_of_load() {
-        let mut meter = Meter::default();
-        meter.step(0, Duration::from_millis(10));
+        let mut meter = Meter::new(StepSeed::CPU);
+        meter.step(&StepShape::row(9), Duration::from_millis(10));
         assert!((meter.stats.decode_step_s - 0.010).abs() < 1e-9);
         for _ in 0..50 {
-            meter.step(0, Duration::from_millis(20));
+            meter.step(&StepShape::row(9), Duration::from_millis(20));
         }
         assert!((meter.stats.decode_step_s - 0.020).abs() < 1e-4);
         assert_eq!(meter.stats.prefill_tokens_per_s, 0.0, "no prefill was measured");

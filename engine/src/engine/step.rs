@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use kv_cache::{BlockHandle, Fence};
 use scheduler::batching::PlannedRow;
+use scheduler::cost::StepShape;
 use words::PromptLogprob;
 
 use super::StepModel;
@@ -18,6 +19,7 @@ use crate::error::{EngineError, LogitsFault};
 pub(super) struct Step<'a> {
     batch: StepBatch<'a>,
     parts: Vec<Part>,
+    shape: StepShape,
     /// One per [`StepBatch::scores`]: the request and the index of the scored token.
     scored: Vec<(u64, u32)>,
     /// Prompts whose pages somebody waits for.
@@ -50,6 +52,8 @@ pub(super) struct Flight<T> {
     pub(super) number: u64,
     pub(super) parts: Vec<Part>,
     pub(super) submitted: std::time::Instant,
+    /// What its time depends on.
+    pub(super) shape: StepShape,
     /// Blocks it copies from; they stay until it has ended.
     pub(super) copied_from: Vec<BlockHandle>,
     scored: Vec<(u64, u32)>,
@@ -76,6 +80,7 @@ impl<'a> Step<'a> {
             batch: StepBatch::for_sequences(rows.len()),
             parts: Vec::with_capacity(rows.len()),
             scored: Vec::new(),
+            shape: StepShape::default(),
             announced: Vec::new(),
         };
         for row in rows {
@@ -100,8 +105,8 @@ impl<'a> Step<'a> {
         let ticket = model.submit(&self.batch, &mut |layers, fence| {
             announced.iter().for_each(|it| it.announce(&layers, fence));
         })?;
-        let (parts, scored, copied_from) = (self.parts, self.scored, Vec::new());
-        Ok(Flight { number, parts, submitted, copied_from, scored, ticket })
+        let Self { parts, shape, scored, .. } = self;
+        Ok(Flight { number, parts, submitted, shape, copied_from: Vec::new(), scored, ticket })
     }
 
     fn add_rows(&mut self, request: &'a Request, sequence: &'a Sequence, row: PlannedRow) {
@@ -130,6 +135,7 @@ impl<'a> Step<'a> {
         if request.prefill_only {
             self.announced.push(Announced { request, sequence, last_chunk: completes });
         }
+        self.shape = self.shape + StepShape::part(start as u32, row.tokens);
         self.parts.push(Part { row, written_tokens: end, completes, samples });
     }
 
@@ -181,11 +187,6 @@ impl Announced<'_> {
 // === impl Flight ===
 
 impl<T> Flight<T> {
-    /// Tokens of prompt chunks in it.
-    pub(super) fn prefill_tokens(&self) -> u32 {
-        self.parts.iter().map(|part| part.row.tokens).filter(|&tokens| tokens > 1).sum()
-    }
-
     /// Whether the results are there.
     pub(super) fn is_done<M: StepModel<Ticket = T>>(&self, model: &M) -> bool {
         model.is_done(&self.ticket)

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use kv_cache::TokenId;
 use rstest::rstest;
-use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{
+    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt,
+};
 
 use self::script::{Control, EOS, Fault, NoRegion, POISON, ScriptModel, VOCAB, layout};
 use self::transcript::{Transcript, expected, within};
@@ -66,6 +68,7 @@ impl Sizes {
             sequences_max: self.sequences,
             queue_max: 32,
             context_tokens_max: None,
+            targets: Targets::default(),
             prefix_cache: self.prefix_cache,
         };
         config.validate().expect("a valid configuration");
@@ -98,15 +101,14 @@ impl Bench {
         );
         let (info, config) = sizes.settings();
         let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
-        let engine = spawn(model, info, region, &config, Meter::default()).expect("a thread");
+        let engine =
+            spawn(model, info, region, &config, Meter::new(StepSeed::GPU)).expect("a thread");
         Self { engine, control }
     }
 
     fn submit(&self, work: &Arc<Generation>, mode: Mode) -> EventStream {
         let work = Arc::clone(work);
-        self.engine
-            .submit(Submission { work, mode, deadline: None })
-            .expect("a submission that is taken")
+        self.engine.submit(Submission::new(work, mode)).expect("a submission that is taken")
     }
 
     async fn generate(&self, work: &Arc<Generation>) -> Transcript {
@@ -146,6 +148,7 @@ fn work(prompt: &[TokenId], max_tokens: u32) -> Generation {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     }
 }
 
@@ -168,13 +171,37 @@ async fn tokens_follow_the_context(#[case] prompt_tokens: u32, #[case] max_token
 }
 
 #[tokio::test]
+async fn a_long_prompt_leaves_a_stream_its_pace() {
+    let sizes = Sizes { blocks: 1024, batch_tokens: 2048, ..Sizes::default() };
+    let bench = Bench::new(sizes);
+    bench.control.take_a_row(Duration::from_micros(200));
+    let targets = Targets { itl: Some(Duration::from_millis(20)), ..Targets::default() };
+    let stream = Arc::new(Generation { targets, ..work(&some_prompt(5), 2_400) });
+    // Read all the while: a stream that nobody reads waits, and is in no hurry.
+    let mut reader = tokio::task::JoinSet::new();
+    reader.spawn(Transcript::of(bench.submit(&stream, Mode::Generate)));
+    bench.wait_for("tokens", |engine| engine.stats().decode_tokens > 20).await;
+    let long = Arc::new(work(&some_prompt(1500), 3));
+    assert_eq!(bench.generate(&long).await.answers, expected(&long));
+    // 20 ms are a hundred rows; what longer steps take has to be seen.
+    let largest = bench.control.largest_step();
+    assert!(largest <= 256, "{largest} tokens in 20 ms");
+    assert_eq!(bench.engine.stats().running, 1, "the stream has ended before");
+    reader.shutdown().await;
+    bench.settle().await;
+}
+
+#[tokio::test]
 async fn steps_are_short_while_others_work_on_the_device() {
     let sizes = Sizes { blocks: 1024, batch_tokens: 2048, overlaps: true, ..Sizes::default() };
     let bench = Bench::new(sizes);
     bench.control.share(true);
+    bench.control.take_a_row(Duration::from_micros(20));
     let work = Arc::new(work(&some_prompt(1500), 30));
     assert_eq!(bench.generate(&work).await.answers, expected(&work));
-    assert_eq!(bench.control.largest_step(), 512);
+    // 11 ms of a GPU that was measured elsewhere, and of this one once it is known.
+    let largest = bench.control.largest_step();
+    assert!((16..700).contains(&largest), "{largest} tokens");
     bench.control.share(false);
     let other =
         Arc::new(Generation { salt: TenantSalt(Arc::from(&b"other"[..])), ..(*work).clone() });
@@ -301,11 +328,9 @@ async fn dropping_the_stream_frees_everything_within_a_step() {
 async fn a_deadline_fails_what_runs_and_what_waits() {
     let bench = Bench::new(Sizes::default());
     bench.control.hold();
-    let late = Submission {
-        work: Arc::new(work(&some_prompt(30), 100)),
-        mode: Mode::Generate,
-        deadline: Some(Instant::now() + Duration::from_millis(5)),
-    };
+    let work = Arc::new(work(&some_prompt(30), 100));
+    let soon = Instant::now() + Duration::from_millis(5);
+    let late = Submission::new(work, Mode::Generate).by(soon);
     let stream = bench.engine.submit(late).expect("a submission that is taken");
     tokio::time::sleep(Duration::from_millis(6)).await;
     bench.control.release();
@@ -372,11 +397,7 @@ async fn a_panic_leaves_nobody_waiting() {
         assert_eq!(failed, Some(SequenceError::Died("scripted panic".to_owned())));
     }
     assert!(!bench.engine.is_healthy());
-    let refused = bench.engine.submit(Submission {
-        work: Arc::clone(&works[0]),
-        mode: Mode::Generate,
-        deadline: None,
-    });
+    let refused = bench.engine.submit(Submission::new(Arc::clone(&works[0]), Mode::Generate));
     assert_eq!(refused.err(), Some(SubmitError::ShuttingDown));
     bench.settle().await;
 }
@@ -389,7 +410,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let first = bench.submit(&work, Mode::Generate);
     let submit = || {
         let work = Arc::clone(&work);
-        bench.engine.submit(Submission { work, mode: Mode::Generate, deadline: None })
+        bench.engine.submit(Submission::new(work, Mode::Generate))
     };
     let mut streams = vec![first];
     let refused = loop {
@@ -428,11 +449,7 @@ async fn bad_requests_are_refused_at_once(
     let bench = Bench::new(Sizes::default());
     let mut work = work(&some_prompt(5), 5);
     break_it(&mut work);
-    let refused = bench.engine.submit(Submission {
-        work: Arc::new(work),
-        mode: Mode::Generate,
-        deadline: None,
-    });
+    let refused = bench.engine.submit(Submission::new(Arc::new(work), Mode::Generate));
     let error = refused.expect_err("a refusal").to_string();
     assert!(error.contains(want), "{error}");
     assert_eq!(bench.engine.stats().waiting, 0);
@@ -456,7 +473,7 @@ async fn shutdown_lets_work_finish_and_takes_no_more() {
     let stream = bench.submit(&work, Mode::Generate);
     assert!(bench.engine.shutdown(Instant::now() + Duration::from_secs(20)).await);
     assert_eq!(Transcript::of(stream).await.answers, expected(&work));
-    let late = Submission { work, mode: Mode::Generate, deadline: None };
+    let late = Submission::new(work, Mode::Generate);
     assert_eq!(bench.engine.submit(late).err(), Some(SubmitError::ShuttingDown));
 }
 
@@ -474,7 +491,7 @@ async fn shutdown_fails_what_is_not_done_by_its_deadline() {
 async fn dropping_the_last_handle_stops_the_engine() {
     let Bench { engine, control } = Bench::new(Sizes::default());
     let work = Arc::new(work(&some_prompt(5), 250));
-    let submission = Submission { work, mode: Mode::Generate, deadline: None };
+    let submission = Submission::new(work, Mode::Generate);
     let stream = engine.submit(submission).expect("a submission that is taken");
     drop(engine);
     assert!(Transcript::of(stream).await.failed.is_some());
@@ -493,6 +510,7 @@ fn limits_that_cannot_work_are_refused(#[case] set: fn(&mut EngineConfig), #[cas
         sequences_max: 8,
         queue_max: 1,
         context_tokens_max: None,
+        targets: Targets::default(),
         prefix_cache: true,
     };
     assert_eq!(config.validate(), Ok(()));

@@ -7,6 +7,7 @@ use kv_cache::BlockTable;
 use words::{Generation, SampledToken};
 
 use super::{Ends, EngineInfo};
+use crate::clock;
 
 /// One request's work on this engine.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Submission {
     pub mode: Mode,
     /// When nobody wants the result any more.
     pub deadline: Option<Instant>,
+    /// When its client asked for it: its first token is due from then on.
+    pub arrived: Instant,
 }
 
 /// Which part of a request's work an engine does.
@@ -64,6 +67,24 @@ pub enum SubmitError {
 // === impl Submission ===
 
 impl Submission {
+    /// Arrives now, and is wanted whenever it is there.
+    #[must_use]
+    pub fn new(work: Arc<Generation>, mode: Mode) -> Self {
+        Self { work, mode, deadline: None, arrived: clock::now() }
+    }
+
+    /// The same, of no use after `deadline`.
+    #[must_use]
+    pub fn by(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
+    /// The same, asked for at another time.
+    #[must_use]
+    pub fn asked_at(self, arrived: Instant) -> Self {
+        Self { arrived, ..self }
+    }
+
     /// Checks it against itself and the model.
     pub(crate) fn validate(&self, info: &EngineInfo) -> Result<(), SubmitError> {
         self.validate_work(info)?;

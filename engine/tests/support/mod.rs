@@ -10,7 +10,9 @@ use engine::{
     ModelOptions, Submission,
 };
 use kv_cache::TokenId;
-use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{
+    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt,
+};
 
 /// Tokens of each choice, and its end.
 pub(crate) type Answers = BTreeMap<u32, (Vec<TokenId>, FinishReason)>;
@@ -72,6 +74,7 @@ pub(crate) fn start_in(dir: &Path, cuda: Option<CudaOptions>, sizes: Sizes) -> E
         queue_max: 64,
         context_tokens_max: None,
         prefix_cache: sizes.prefix_cache,
+        targets: Targets::default(),
     };
     Engine::start(&config, &mut |_| ()).expect("dummy weights always load")
 }
@@ -103,6 +106,7 @@ pub(crate) fn work(prompt: &[TokenId], max_tokens: u32, sampling: Sampling) -> G
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     }
 }
 
@@ -122,7 +126,7 @@ pub(crate) fn seeded(seed: u64) -> Sampling {
 
 pub(crate) fn submit(engine: &EngineHandle, work: &Generation, mode: Mode) -> EventStream {
     let work = Arc::new(work.clone());
-    engine.submit(Submission { work, mode, deadline: None }).expect("a submission that is taken")
+    engine.submit(Submission::new(work, mode)).expect("a submission that is taken")
 }
 
 pub(crate) async fn next(stream: &mut EventStream) -> Option<Event> {

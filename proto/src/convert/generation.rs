@@ -1,6 +1,8 @@
 //! [`v1::Generation`] and its parts, in both directions.
 
-use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use std::time::Duration;
+
+use words::{ClientId, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt};
 
 use super::{WireError, finite, in_range, non_empty, required};
 use crate::seal::Sealed as _;
@@ -41,6 +43,10 @@ impl v1::Generation {
             prompt_logprobs: generation.prompt_logprobs,
             tenant_salt: generation.salt.0.to_vec(),
             client: generation.client.0,
+            // What promises nothing says nothing, as it always did.
+            targets: Some(&generation.targets)
+                .filter(|it| **it != Targets::default())
+                .map(Into::into),
             seal,
         }
     }
@@ -73,7 +79,26 @@ impl TryFrom<v1::Generation> for Generation {
                 .transpose()?,
             salt: TenantSalt(wire.tenant_salt.into()),
             client: ClientId(wire.client),
+            targets: wire.targets.map(Into::into).unwrap_or_default(),
         })
+    }
+}
+
+// === impl Targets ===
+
+impl From<&Targets> for v1::Targets {
+    fn from(targets: &Targets) -> Self {
+        let us = |target: Option<Duration>| {
+            target.map_or(0, |target| u64::try_from(target.as_micros()).unwrap_or(u64::MAX).max(1))
+        };
+        Self { ttft_us: us(targets.ttft), tpot_us: us(targets.tpot), itl_us: us(targets.itl) }
+    }
+}
+
+impl From<v1::Targets> for Targets {
+    fn from(wire: v1::Targets) -> Self {
+        let target = |us| (us > 0).then(|| Duration::from_micros(us));
+        Self { ttft: target(wire.ttft_us), tpot: target(wire.tpot_us), itl: target(wire.itl_us) }
     }
 }
 

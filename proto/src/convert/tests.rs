@@ -1,5 +1,9 @@
+use std::time::Duration;
+
 use rstest::rstest;
-use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{
+    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt,
+};
 
 use crate::seal::Sealed as _;
 use crate::v1;
@@ -15,6 +19,7 @@ fn generation() -> Generation {
         prompt_logprobs: Some(3),
         salt: TenantSalt([1, 2].into()),
         client: ClientId(7),
+        targets: Targets { itl: Some(Duration::from_micros(1)), ..Targets::default() },
     }
 }
 

@@ -1,8 +1,11 @@
 use std::fmt::Debug;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rstest::rstest;
-use words::{ClientId, FinishReason, Generation, RequestId, SampledToken, Sampling, StopRules};
+use words::{
+    ClientId, FinishReason, Generation, RequestId, SampledToken, Sampling, StopRules, Targets,
+};
 use words::{TenantSalt, TokenLogprob};
 
 use super::*;
@@ -25,6 +28,7 @@ fn generation() -> Generation {
         prompt_logprobs: Some(3),
         salt: TenantSalt([1, 2].into()),
         client: ClientId(5),
+        targets: Targets { ttft: Some(Duration::from_millis(300)), ..Targets::default() },
     }
 }
 
@@ -41,6 +45,7 @@ fn generate() -> v1::GenerateRequest {
         seal: 0,
         start_within_ms: 500,
         step_max_us: 700,
+        waited_us: 80_000,
     };
     request.sealed(0)
 }
@@ -60,6 +65,7 @@ fn prefill() -> v1::PrefillRequest {
         target: Some(target),
         seal: 0,
         start_within_ms: 500,
+        waited_us: 80_000,
     };
     request.sealed(0)
 }

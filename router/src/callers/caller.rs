@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
-use words::{ClientId, RequestId};
+use words::{ClientId, RequestId, Targets};
 
 use super::access::Call;
 
@@ -21,6 +21,8 @@ pub struct Caller {
     pub timeout: Duration,
     /// Who asks.
     pub client: ClientId,
+    /// How soon it wants its tokens.
+    pub targets: Targets,
     /// What the access log will tell of it.
     pub call: Call,
 }

@@ -228,6 +228,7 @@ impl Flight {
             prefill_peers: placement.prefill.iter().map(Into::into).collect(),
             start_within_ms: self.start_within_ms(),
             step_max_us: self.step_max_us(),
+            waited_us: cluster::rpc::waited_us(self.request.received),
             seal: 0,
         };
         let request = request.sealed(0);

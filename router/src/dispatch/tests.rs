@@ -15,7 +15,9 @@ use cluster::{ErrorCode, Lifecycle, LoadWatcher, Membership as _, MemoryMembersh
 use kv_cache::TokenId;
 use rstest::rstest;
 use scheduler::{ClusterSnapshot, LeastLoad};
-use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{
+    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt,
+};
 
 use self::peer::{Act, Peer};
 use super::*;
@@ -108,10 +110,12 @@ impl Scene {
         within: Duration,
         pin: Pin,
     ) -> Result<GenerationStream, DispatchError> {
-        let deadline = Instant::now() + within;
+        let received = Instant::now();
+        let deadline = received + within;
         self.dispatcher
             .generate(DispatchRequest {
                 generation: generation(choices),
+                received,
                 deadline,
                 pin,
                 place: None,
@@ -132,6 +136,7 @@ fn generation(choices: u32) -> Generation {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use cluster::connections::ClientAddress;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
-use words::{ClientId, RequestId};
+use words::{ClientId, RequestId, Targets};
 
 use crate::RequestError;
 use crate::callers::access::{AccessLog, Call};
@@ -21,6 +21,10 @@ use crate::gateway::TextStream;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The client's patience in milliseconds.
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-baton-timeout-ms");
+/// What the client wants to be held to, in milliseconds: until the first token, between two tokens in the mean and at most.
+const TTFT_TARGET_MS: HeaderName = HeaderName::from_static("x-baton-ttft-target-ms");
+const TPOT_TARGET_MS: HeaderName = HeaderName::from_static("x-baton-tpot-target-ms");
+const ITL_TARGET_MS: HeaderName = HeaderName::from_static("x-baton-itl-target-ms");
 /// The worker that generates.
 const DECODE_WORKER: HeaderName = HeaderName::from_static("x-baton-decode-worker");
 /// The worker that computed the prompt, when its blocks were handed over.
@@ -87,9 +91,11 @@ impl CallIds {
         headers: &HeaderMap,
         timeout_max: Duration,
     ) -> Result<Caller, RequestError> {
-        let timeout = timeout(headers, timeout_max)?;
+        let timeout = patience(headers, &TIMEOUT_MS)?.map_or(timeout_max, |it| it.min(timeout_max));
+        let targets = targets(headers)?;
         let Self { request: id, client, call, .. } = self;
-        Ok(Caller { id, endpoint, received: call.received(), timeout, client, call })
+        let received = call.received();
+        Ok(Caller { id, endpoint, received, timeout, client, targets, call })
     }
 }
 
@@ -111,15 +117,24 @@ fn is_sane(name: &[u8]) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.iter().all(allowed)
 }
 
-/// The client's patience: what it says, at most what the server allows.
-fn timeout(headers: &HeaderMap, most: Duration) -> Result<Duration, RequestError> {
-    let Some(value) = headers.get(TIMEOUT_MS) else { return Ok(most) };
+/// How soon the client wants its tokens.
+fn targets(headers: &HeaderMap) -> Result<Targets, RequestError> {
+    Ok(Targets {
+        ttft: patience(headers, &TTFT_TARGET_MS)?,
+        tpot: patience(headers, &TPOT_TARGET_MS)?,
+        itl: patience(headers, &ITL_TARGET_MS)?,
+    })
+}
+
+/// A time that the client names in one of its headers.
+fn patience(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Duration>, RequestError> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
     let asked = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     match asked {
-        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms).min(most)),
+        Some(ms) if ms > 0 => Ok(Some(Duration::from_millis(ms))),
         _ => {
-            let message = "the header x-baton-timeout-ms must be a positive number";
-            Err(RequestError::invalid(TIMEOUT_MS.as_str(), message))
+            let message = format!("the header {name} must be a positive number");
+            Err(RequestError::invalid(name.as_str(), message))
         }
     }
 }

@@ -61,7 +61,12 @@ impl<'a> Room<'a> {
     pub(super) fn fitting(&self, sequence: &SequenceView, wanted: u32) -> u32 {
         let wanted = wanted.min(self.tokens_left);
         let fits = |tokens| self.with_s(sequence, tokens) <= self.limit_s;
-        if self.limit_s.is_infinite() || wanted == 0 || fits(wanted) {
+        if self.limit_s.is_infinite() || wanted == 0 {
+            return wanted;
+        }
+        let familiar = self.pace.times.familiar_tokens();
+        let wanted = wanted.min(familiar.saturating_sub(self.shape.prompt_tokens));
+        if wanted == 0 || fits(wanted) {
             return wanted;
         }
         let (mut most, mut too_many) = (0, wanted);

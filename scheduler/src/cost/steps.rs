@@ -18,6 +18,12 @@ pub use self::seed::StepSeed;
 /// Steps that are looked at before any is learned from: the first bring code and weights in from where they were.
 const FIRST_LOOKS: usize = 8;
 
+/// A step that takes this many times its forecast, or more, was not forecast.
+const SURPRISE: f64 = 2.0;
+
+/// Prompt tokens whose time is relied on before any were seen.
+const FAMILIAR_MIN: u32 = 128;
+
 /// How much of the mean error one new step makes.
 const NEWEST_SHARE: f64 = 0.02;
 
@@ -54,6 +60,8 @@ pub struct StepTimes {
     first: Vec<(StepShape, f64)>,
     filter: Filter,
     error: f64,
+    /// Prompt tokens of the largest step that was forecast about right.
+    largest: u32,
 }
 
 // === impl StepShape ===
@@ -130,7 +138,8 @@ impl StepTimes {
     #[must_use]
     pub fn new(seed: StepSeed) -> Self {
         let filter = Filter::new();
-        Self { seed, scale: 1.0, first: Vec::with_capacity(FIRST_LOOKS), filter, error: 0.0 }
+        let first = Vec::with_capacity(FIRST_LOOKS);
+        Self { seed, scale: 1.0, first, filter, error: 0.0, largest: 0 }
     }
 
     /// How long such a step is expected to take, seconds.
@@ -155,6 +164,9 @@ impl StepTimes {
     /// short, `None` while there is nothing to forecast from.
     pub fn observe(&mut self, shape: &StepShape, took: Duration) -> Option<f64> {
         let took_s = took.as_secs_f64().max(STEP_MIN_S);
+        if took_s <= SURPRISE * self.forecast_s(shape) {
+            self.largest = self.largest.max(shape.prompt_tokens);
+        }
         if self.first.len() < FIRST_LOOKS {
             self.look(shape, took_s);
             return None;
@@ -163,6 +175,13 @@ impl StepTimes {
         self.error += NEWEST_SHARE * (off.abs().min(1.0) - self.error);
         self.filter.observe(&self.terms(shape), took_s);
         Some(off)
+    }
+
+    /// Prompt tokens of a step up to which forecasts are to be relied on: twice those of a step that was. How another machine's
+    /// steps grow is no promise.
+    #[must_use]
+    pub fn familiar_tokens(&self) -> u32 {
+        self.largest.saturating_mul(2).max(FAMILIAR_MIN)
     }
 
     /// The mean of how far forecasts were off lately, as a share of the time that steps took.

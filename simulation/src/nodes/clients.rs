@@ -120,9 +120,11 @@ impl Clients {
         generate: &dyn Generate,
     ) -> Result<GenerationStream, ErrorCode> {
         generate.foresee(ask.generation.client, None).map_err(|error| error.code)?;
-        let deadline = (Instant::now() + ask.patience).into_std();
+        let received = Instant::now().into_std();
+        let deadline = received + ask.patience;
         let (generation, pin) = (ask.generation.clone(), self.pin(ask.answer));
-        let request = DispatchRequest { generation, deadline, pin, place: None, explanation: None };
+        let request =
+            DispatchRequest { generation, received, deadline, pin, place: None, explanation: None };
         generate.generate(request).await.map_err(|error| error.code)
     }
 

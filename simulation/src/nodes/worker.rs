@@ -110,6 +110,7 @@ fn config(place: &Place, spec: &WorkerSpec, security: Security) -> WorkerConfig 
             queue_max: 16,
             context_tokens_max: None,
             prefix_cache: true,
+            targets: words::Targets::default(),
         },
         listen: listen.into(),
         admin: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kv_cache::TokenId;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{ClientId, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt};
 
 use super::{CALM_AFTER, SETTLING};
 use crate::checks::ledger::{Ask, Habit};
@@ -97,6 +97,7 @@ impl Asks<'_> {
         Generation {
             id: RequestId(format!("sim-{}", self.drawn.len()).into()),
             client: ClientId(self.rng.random_range(0..CLIENTS)),
+            targets: Targets::default(),
             prompt_logprobs: self.chance(0.1).then(|| self.rng.random_range(0..3)),
             prompt: prompt.into(),
             generated: [].into(),

@@ -17,7 +17,9 @@ use tonic::{Code, Status};
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-use words::{ClientId, Generation, RequestId, Sampling, StopRules, TenantSalt, WorkerInfo};
+use words::{
+    ClientId, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt, WorkerInfo,
+};
 
 /// How long a stranger waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -155,6 +157,7 @@ fn generation() -> Generation {
     Generation {
         id: RequestId("stranger".into()),
         client: ClientId::default(),
+        targets: Targets::default(),
         prompt: prompt.into(),
         generated: [].into(),
         choices: vec![0],

@@ -7,7 +7,8 @@ use engine::{
     Engine, EngineConfig, EngineHandle, Event, LoadFormat, Mode, ModelOptions, Submission,
 };
 use words::{
-    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob,
+    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt,
+    TokenLogprob,
 };
 
 use crate::TestModel;
@@ -67,8 +68,9 @@ impl Alone {
             prompt_logprobs: None,
             salt: TenantSalt::default(),
             client: ClientId::default(),
+            targets: Targets::default(),
         });
-        let submission = Submission { work, mode: Mode::Generate, deadline: None };
+        let submission = Submission::new(work, Mode::Generate);
         let mut events = self.0.submit(submission).expect("an idle engine takes work");
         let mut outputs = Outputs::new();
         while let Some(event) = events.recv().await {
@@ -111,5 +113,6 @@ fn engine_config(model: &TestModel) -> EngineConfig {
         queue_max: 8,
         context_tokens_max: None,
         prefix_cache: false,
+        targets: Targets::default(),
     }
 }

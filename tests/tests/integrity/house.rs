@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use words::{
     ClientId, FinishReason, Generation, RequestId, Role, SampledToken, Sampling, StopRules,
-    TenantSalt, WorkerInfo,
+    Targets, TenantSalt, WorkerInfo,
 };
 use worker::WorkerConfig;
 use worker::node::BoundWorker;
@@ -105,6 +105,7 @@ pub(crate) fn some_work(number: usize, random: &mut ChaCha8Rng) -> Generation {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     }
 }
 
@@ -128,6 +129,7 @@ fn engine(folder: &Path) -> EngineConfig {
         queue_max: 64,
         context_tokens_max: None,
         prefix_cache: true,
+        targets: Targets::default(),
     }
 }
 
@@ -189,7 +191,7 @@ impl House {
     /// What `work` comes to on one engine, without any message.
     pub(crate) async fn reference(&self, work: &Generation) -> Answer {
         let work = Arc::new(work.clone());
-        let submission = Submission { work, mode: Mode::Generate, deadline: None };
+        let submission = Submission::new(work, Mode::Generate);
         let mut events = self.reference.submit(submission).expect("room");
         let mut answer = Answer::default();
         while let Some(event) = events.recv().await {
@@ -212,10 +214,12 @@ impl House {
 
     /// What a client gets that asks why `work` went where it went.
     pub(crate) async fn explained(&self, generation: Generation) -> String {
-        let (deadline, pin) = (Instant::now() + PATIENCE, Pin::by_token());
+        let (received, pin) = (Instant::now(), Pin::by_token());
+        let deadline = received + PATIENCE;
         let asked = Explanation::default();
         let explanation = Some(asked.clone());
-        let request = DispatchRequest { generation, deadline, pin, place: None, explanation };
+        let request =
+            DispatchRequest { generation, received, deadline, pin, place: None, explanation };
         let mut stream = self.dispatcher.generate(request).await.expect("room");
         while stream.next().await.is_some() {}
         asked.text().expect("a decision")
@@ -223,9 +227,11 @@ impl House {
 
     /// What a client gets.
     pub(crate) async fn answer(&self, work: &Generation) -> Result<Answer, DispatchError> {
-        let deadline = Instant::now() + PATIENCE;
+        let received = Instant::now();
+        let deadline = received + PATIENCE;
         let (generation, pin) = (work.clone(), Pin::by_token());
-        let request = DispatchRequest { generation, deadline, pin, place: None, explanation: None };
+        let request =
+            DispatchRequest { generation, received, deadline, pin, place: None, explanation: None };
         let mut stream = self.dispatcher.generate(request).await?;
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {

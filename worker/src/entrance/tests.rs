@@ -4,7 +4,7 @@ use cluster::ErrorCode;
 use cluster::testing::wait_until;
 use engine::{Engine, EngineConfig, LoadFormat, Mode, ModelOptions, Submission};
 use futures::FutureExt as _;
-use words::{RequestId, Sampling, StopRules, TenantSalt};
+use words::{RequestId, Sampling, StopRules, Targets, TenantSalt};
 
 use super::*;
 
@@ -31,6 +31,7 @@ fn engine() -> EngineHandle {
         queue_max: 64,
         context_tokens_max: None,
         prefix_cache: true,
+        targets: Targets::default(),
     };
     Engine::start(&config, &mut |_| ()).expect("a model of random weights")
 }
@@ -46,6 +47,7 @@ fn work(client: u64) -> Generation {
         prompt_logprobs: None,
         salt: TenantSalt::default(),
         client: ClientId(client),
+        targets: Targets::default(),
     }
 }
 
@@ -119,8 +121,8 @@ async fn steps_that_are_too_slow_already_take_nobody_else() {
     wait_until("a sequence to run", async || {
         // Again and again, as they end within a tenth of a second.
         let work = Arc::new(work(1));
-        let deadline = Some(clock::now() + Duration::from_secs(60));
-        let submission = Submission { work, mode: Mode::Generate, deadline };
+        let deadline = clock::now() + Duration::from_secs(60);
+        let submission = Submission::new(work, Mode::Generate).by(deadline);
         streams.extend(engine.submit(submission).ok());
         engine.stats().running > 0
     })

@@ -27,7 +27,7 @@ async fn run(engine: &mut DrivenEngine<ScriptModel>) -> usize {
 
 fn submit(handle: &EngineHandle, work: &Arc<Generation>) -> EventStream {
     let (work, mode) = (Arc::clone(work), Mode::Generate);
-    handle.submit(Submission { work, mode, deadline: None }).expect("room for it")
+    handle.submit(Submission::new(work, mode)).expect("room for it")
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use kv_cache::{
     BlockId, Fence, KvCodec, KvLayout, KvRegion, PageRange, PageShape, RegionError, TokenId,
@@ -43,6 +44,8 @@ pub(super) struct Control {
     allowed: Mutex<Option<u64>>,
     /// Whether others work on the device, too.
     shared: AtomicBool,
+    /// How long a step takes for each of its rows, microseconds.
+    row_us: AtomicU64,
     opened: Condvar,
     fault: Mutex<Option<(u64, Fault)>>,
 }
@@ -70,6 +73,18 @@ impl Control {
 
     pub(super) fn share(&self, shared: bool) {
         self.shared.store(shared, Ordering::SeqCst);
+    }
+
+    pub(super) fn take_a_row(&self, time: Duration) {
+        self.row_us.store(time.as_micros() as u64, Ordering::SeqCst);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the device's time, on the engine's own thread")]
+    fn work(&self, rows: usize) {
+        let time = Duration::from_micros(self.row_us.load(Ordering::SeqCst)) * rows as u32;
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
     }
 
     /// Stops the model before its next step.
@@ -194,6 +209,7 @@ impl StepModel for ScriptModel {
     ) -> Result<StepOutput, EngineError> {
         self.control.enter_step()?;
         self.control.largest.fetch_max(batch.tokens.len() as u64, Ordering::SeqCst);
+        self.control.work(batch.tokens.len());
         self.write(batch);
         on_layers(0..1, Fence(self.control.steps()));
         on_layers(1..2, Fence(self.control.steps()));

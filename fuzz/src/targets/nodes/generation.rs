@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Event, EventStream, Mode, Submission, SubmitError, Turn};
 use futures::FutureExt as _;
 use prost::Message as _;
 use proto::{Sealed, WireError, v1};
-use words::{Address, ClientId, Generation, Incarnation, RequestId, Sampling, StopRules, WorkerId};
+use words::{
+    Address, ClientId, Generation, Incarnation, RequestId, Sampling, StopRules, Targets, WorkerId,
+};
 use worker::Ask;
 
 use crate::Target;
@@ -91,7 +94,7 @@ fn work(driven: &mut Driven, generation: Generation, mode: Mode) {
         ask.need.places <= info.sequences_max && ask.need.blocks <= info.total_blocks,
         "{ask:?}"
     );
-    match handle.submit(Submission { work: Arc::new(generation), mode, deadline: None }) {
+    match handle.submit(Submission::new(Arc::new(generation), mode)) {
         Ok(events) => follow(driven, events),
         Err(SubmitError::TooLong { .. } | SubmitError::Invalid(_)) => {}
         Err(error) => panic!("{error}"),
@@ -137,6 +140,7 @@ fn seeds() -> Vec<Vec<u8>> {
         prompt_logprobs: Some(1),
         salt: words::TenantSalt([1, 2].into()),
         client: ClientId(7),
+        targets: Targets { ttft: Some(Duration::from_millis(300)), ..Targets::default() },
     };
     let address = Address {
         worker: WorkerId::from("p0"),
@@ -150,6 +154,7 @@ fn seeds() -> Vec<Vec<u8>> {
         prefill_peers: vec![(&address).into()],
         start_within_ms: 100,
         step_max_us: 50_000,
+        waited_us: 80_000,
         seal: 0,
     };
     let resumed = Generation { generated: [9, 8].into(), choices: vec![1], ..generation.clone() };
@@ -166,6 +171,7 @@ fn seeds() -> Vec<Vec<u8>> {
             kv_layout: "l".into(),
         }),
         start_within_ms: 0,
+        waited_us: 80_000,
         seal: 0,
     };
     let generates =

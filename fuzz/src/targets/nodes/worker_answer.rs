@@ -6,7 +6,9 @@ use prost::Message as _;
 use proto::v1;
 use proto::v1::generate_response::{Event, HandoffDone, PromptScores, Started, Tokens};
 use router::dispatch::{News, Progress};
-use words::{ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, TenantSalt};
+use words::{
+    ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt,
+};
 
 use crate::Target;
 use crate::words::{joined, messages};
@@ -60,6 +62,7 @@ fn asked() -> Generation {
         prompt_logprobs: Some(1),
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     }
 }
 

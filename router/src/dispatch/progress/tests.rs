@@ -1,5 +1,5 @@
 use rstest::rstest;
-use words::{ClientId, RequestId, Sampling, StopRules, TenantSalt, TokenLogprob};
+use words::{ClientId, RequestId, Sampling, StopRules, Targets, TenantSalt, TokenLogprob};
 
 use super::*;
 
@@ -14,6 +14,7 @@ fn generation(choices: &[u32]) -> Generation {
         prompt_logprobs: Some(1),
         salt: TenantSalt::default(),
         client: ClientId::default(),
+        targets: Targets::default(),
     }
 }
 

@@ -345,14 +345,18 @@ async fn routes_methods_and_sizes_have_their_own_statuses() {
 }
 
 #[tokio::test]
-async fn a_timeout_that_is_no_number_is_refused() {
+async fn a_time_that_is_no_number_is_refused() {
     let router = TestRouter::playing(vec![says("x")]).await;
-    for (value, status) in
-        [("0", 400), ("-1", 400), ("soon", 400), ("1000", 200), ("999999999999", 200)]
-    {
-        let request = router.client.post(router.at(CHAT)).header("x-baton-timeout-ms", value);
-        let answer = Answer::read(request.json(&chat(json!({}))).send().await.unwrap()).await;
-        assert_eq!(answer.status, status, "{value}: {}", answer.body);
+    for name in ["timeout", "ttft-target", "tpot-target", "itl-target"] {
+        let name = format!("x-baton-{name}-ms");
+        for (value, status) in
+            [("0", 400), ("-1", 400), ("soon", 400), ("1000", 200), ("999999999999", 200)]
+        {
+            let request = router.client.post(router.at(CHAT)).header(&name, value);
+            let answer = Answer::read(request.json(&chat(json!({}))).send().await.unwrap()).await;
+            assert_eq!(answer.status, status, "{name} {value}: {}", answer.body);
+            assert!(status == 200 || answer.body.contains(&name), "{}", answer.body);
+        }
     }
 }
 

@@ -1,7 +1,9 @@
+use std::time::Duration;
+
 use cluster::ErrorCode;
 use rstest::rstest;
 use serde_json::{Value as Json, json};
-use words::FinishReason;
+use words::{FinishReason, Targets};
 
 use crate::testing::*;
 
@@ -80,6 +82,8 @@ async fn every_parameter_reaches_the_workers() {
         .post(router.at("/v1/chat/completions"))
         .json(&body)
         .header("x-baton-timeout-ms", "300")
+        .header("x-baton-ttft-target-ms", "200")
+        .header("x-baton-itl-target-ms", "20")
         .send()
         .await;
     let request = &router.peer.requests()[0];
@@ -96,6 +100,8 @@ async fn every_parameter_reaches_the_workers() {
     assert!(generation.stop.ignore_eos);
     assert_eq!(generation.choices, [0, 1, 2]);
     assert_eq!(&generation.salt.0[..], b"tenant");
+    let ms = |ms| Some(Duration::from_millis(ms));
+    assert_eq!(generation.targets, Targets { ttft: ms(200), tpot: None, itl: ms(20) });
 }
 
 #[tokio::test]

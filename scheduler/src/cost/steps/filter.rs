@@ -17,10 +17,15 @@ const DOUBT: f64 = 0.7;
 const DOUBT_TOGETHER: f64 = 0.5;
 
 /// By how much of the doubt of the beginning each step brings doubt back: machines become warm, clocks change.
-const DRIFT: f64 = 1e-5;
+const DRIFT: f64 = 2e-5;
 
-/// Deviations beyond which a step is taken for a mishap, and counts as much as one at this limit.
-const MISHAP: f64 = 3.0;
+/// Deviations beyond which a step is a surprise to who is sure: taken for a mishap, it counts as much as one at this limit.
+const SURPRISE: f64 = 3.0;
+
+/// But it brings doubt: the next one is believed, whatever it is.
+const SURPRISE_DOUBT: f64 = 16.0;
+/// Doubt at most, of that of the beginning: what steps may be slower than a seed that was of another machine.
+const DOUBT_MAX: f64 = 1e6;
 
 /// The factors, and how sure they are.
 #[derive(Clone, Debug)]
@@ -46,10 +51,11 @@ impl Filter {
     /// Learns from one that took `took_s`.
     pub(super) fn observe(&mut self, terms: &Terms, took_s: f64) {
         let forecast = self.predict(terms);
-        let noise = NOISE * f64::midpoint(forecast, took_s);
+        let noise = (NOISE * forecast.min(took_s)).powi(2);
         let towards = self.covariance.map(|row| dot(&row, terms));
-        let variance = dot(&towards, terms) + noise * noise;
-        let limit = MISHAP * variance.sqrt();
+        let doubt = dot(&towards, terms);
+        let variance = doubt + noise;
+        let limit = if doubt < noise { SURPRISE * variance.sqrt() } else { f64::INFINITY };
         let off = (took_s - forecast).clamp(-limit, limit);
         for at in 0..TERMS {
             let gain = towards[at] / variance;
@@ -59,6 +65,16 @@ impl Filter {
             }
         }
         self.drift();
+        if (took_s - forecast).abs() > limit {
+            self.doubt();
+        }
+    }
+
+    fn doubt(&mut self) {
+        let most = (0..TERMS).map(|at| self.covariance[at][at]).fold(0.0, f64::max);
+        if most < DOUBT_MAX {
+            self.covariance.as_flattened_mut().iter_mut().for_each(|it| *it *= SURPRISE_DOUBT);
+        }
     }
 
     fn drift(&mut self) {

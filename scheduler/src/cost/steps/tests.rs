@@ -163,3 +163,19 @@ proptest! {
         prop_assert!(of(asked + 16) >= of(asked));
     }
 }
+
+/// A seed of a GPU, and rows that take ten times as long as its whole step.
+#[test]
+fn a_machine_that_is_quite_different_is_known_after_one_long_step() {
+    let mut times = StepTimes::new(StepSeed::GPU);
+    let real = |shape: &StepShape| Duration::from_secs_f64(0.2e-3 * f64::from(shape.rows() + 1));
+    let decode = StepShape::row(20);
+    (0..20).for_each(|_| {
+        times.observe(&decode, real(&decode));
+    });
+    let long = decode + StepShape::chunk(0, 128);
+    times.observe(&long, real(&long));
+    let next = decode + StepShape::chunk(128, 100);
+    let off = times.observe(&next, real(&next)).expect("a forecast");
+    assert!(off.abs() < 0.15, "{off}");
+}
