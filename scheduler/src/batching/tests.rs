@@ -6,9 +6,12 @@ use std::fmt::Write as _;
 use rstest::rstest;
 
 use super::*;
+use words::Targets;
+
 use crate::cost::{StepSeed, StepTimes};
 
 mod runs;
+mod served;
 
 /// Reads a situation and writes the plan for it.
 ///
