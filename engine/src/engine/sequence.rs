@@ -174,8 +174,15 @@ impl Sequence {
     pub(crate) fn progress(&self, arrived: Instant, begins: Instant) -> Progress {
         let since = |then: Instant| begins.saturating_duration_since(then);
         match self.stream {
-            None if self.outstanding == 0 => Progress::Waiting { since: since(arrived) },
-            None => Progress::Streaming { since: Duration::ZERO, gaps: 0, silent: Duration::ZERO },
+            None if self.outstanding > 0 => {
+                Progress::Streaming { since: Duration::ZERO, gaps: 0, silent: Duration::ZERO }
+            }
+            None if self.output.is_empty() => Progress::Waiting { since: since(arrived) },
+            // It was begun by another worker, no later than it arrived.
+            None => {
+                let (since, gaps) = (since(arrived), self.output.len() as u32 - 1);
+                Progress::Streaming { since, gaps, silent: since }
+            }
             Some(Stream { first, latest, gaps }) => {
                 let silent = if self.outstanding > 0 { Duration::ZERO } else { since(latest) };
                 let gaps = gaps + self.outstanding as u32;

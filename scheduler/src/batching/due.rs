@@ -7,16 +7,13 @@ use words::Targets;
 /// Of the mean gap that is wanted, what steps may use: the rest is for the way to the client.
 const TPOT_SHARE: f64 = 0.95;
 
-/// When a token is wanted, counted from the step's begin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// When a token is wanted, counted from the step's begin; `None` where nobody has said, at once where its time has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Nobody has said.
-    #[default]
-    AnyTime,
-    /// The first token; at once where its time has passed.
-    First(Duration),
+    /// The first token.
+    First(Option<Duration>),
     /// The next one of a stream.
-    Next(Duration),
+    Next(Option<Duration>),
 }
 
 /// How far a sequence has come when a step begins.
@@ -48,26 +45,31 @@ impl Due {
     pub fn of(progress: Progress, targets: &Targets) -> Self {
         match progress {
             Progress::Waiting { since } => {
-                targets.ttft.map_or(Self::AnyTime, |ttft| Self::First(ttft.saturating_sub(since)))
+                Self::First(targets.ttft.map(|ttft| ttft.saturating_sub(since)))
             }
             Progress::Streaming { since, gaps, silent } => {
                 let itl = targets.itl.map(|itl| itl.saturating_sub(silent));
                 let mean = targets.tpot.map(|tpot| {
                     tpot.mul_f64(TPOT_SHARE).saturating_mul(gaps + 1).saturating_sub(since)
                 });
-                itl.into_iter().chain(mean).min().map_or(Self::AnyTime, Self::Next)
+                Self::Next(itl.into_iter().chain(mean).min())
             }
         }
     }
 
     /// The time until a stream's next token.
     pub(super) fn next(self) -> Option<Duration> {
-        if let Self::Next(time) = self { Some(time) } else { None }
+        if let Self::Next(time) = self { time } else { None }
     }
 
     /// The time until the first.
     pub(super) fn first(self) -> Option<Duration> {
-        if let Self::First(time) = self { Some(time) } else { None }
+        if let Self::First(time) = self { time } else { None }
+    }
+
+    /// Whether somebody reads its tokens already.
+    pub(super) fn is_streaming(self) -> bool {
+        matches!(self, Self::Next(_))
     }
 }
 
@@ -88,10 +90,10 @@ mod tests {
 
     /// Targets in ms, 0 for none.
     #[rstest]
-    #[case::nothing_promised((0, 0, 0), Due::AnyTime)]
-    #[case::a_first_token((500, 0, 0), Due::First(ms(380)))]
-    #[case::a_late_one((100, 0, 0), Due::First(ms(0)))]
-    #[case::gaps_are_no_concern_of_it((0, 20, 30), Due::AnyTime)]
+    #[case::nothing_promised((0, 0, 0), Due::First(None))]
+    #[case::a_first_token((500, 0, 0), Due::First(Some(ms(380))))]
+    #[case::a_late_one((100, 0, 0), Due::First(Some(ms(0))))]
+    #[case::gaps_are_no_concern_of_it((0, 20, 30), Due::First(None))]
     fn a_prompt_is_due(#[case] (ttft, tpot, itl): (u64, u64, u64), #[case] due: Due) {
         let progress = Progress::Waiting { since: ms(120) };
         assert_eq!(Due::of(progress, &targets(ttft, tpot, itl)), due);
@@ -99,11 +101,11 @@ mod tests {
 
     /// A stream with four gaps in 60 ms, 5 ms after its latest token.
     #[rstest]
-    #[case::nothing_promised((500, 0, 0), Due::AnyTime)]
-    #[case::a_gap((0, 0, 30), Due::Next(ms(25)))]
-    #[case::it_has_been_fast((0, 20, 0), Due::Next(ms(35)))]
-    #[case::but_no_gap_is_to_be_long((0, 20, 30), Due::Next(ms(25)))]
-    #[case::it_has_been_slow((0, 10, 30), Due::Next(ms(0)))]
+    #[case::nothing_promised((500, 0, 0), Due::Next(None))]
+    #[case::a_gap((0, 0, 30), Due::Next(Some(ms(25))))]
+    #[case::it_has_been_fast((0, 20, 0), Due::Next(Some(ms(35))))]
+    #[case::but_no_gap_is_to_be_long((0, 20, 30), Due::Next(Some(ms(25))))]
+    #[case::it_has_been_slow((0, 10, 30), Due::Next(Some(ms(0))))]
     fn a_stream_is_due(#[case] (ttft, tpot, itl): (u64, u64, u64), #[case] due: Due) {
         let progress = Progress::Streaming { since: ms(60), gaps: 4, silent: ms(5) };
         assert_eq!(Due::of(progress, &targets(ttft, tpot, itl)), due);

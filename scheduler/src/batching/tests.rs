@@ -21,7 +21,8 @@ mod served;
 /// 2  wait  ctx=40 cached=16
 /// ```
 /// `limit=ms` in the head is the longest step while others may come. `due=ms` of a sequence is when its next token is
-/// wanted. A step takes a millisecond, and one for each of its rows. Flags: `paused`, `stalled` (paused for its reader), `client=n`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
+/// wanted. A step takes a millisecond, and one for each of its rows. Flags: `streams` (of a prompt: one that is computed again),
+/// `paused`, `stalled` (paused for its reader), `client=n`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
 /// free ones unless `shared` says that another sequence holds them.
 fn plan_table(table: &str) -> String {
     let mut lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -58,11 +59,12 @@ fn plan_table(table: &str) -> String {
                 held_blocks: get("held", 0),
                 copies_tail: field.contains_key("copy"),
                 width: get("width", 1),
-                due: field.get("due").map_or(Due::AnyTime, |&ms| {
-                    let due = Duration::from_millis(ms.into());
-                    let is_first = get("ctx", 1) - get("kv", 0) > 1;
-                    if is_first { Due::First(due) } else { Due::Next(due) }
-                }),
+                due: {
+                    let due = field.get("due").map(|&ms| Duration::from_millis(ms.into()));
+                    let streams =
+                        get("ctx", 1) - get("kv", 0) == 1 || field.contains_key("streams");
+                    if streams { Due::Next(due) } else { Due::First(due) }
+                },
             }
         })
         .collect();
@@ -398,6 +400,13 @@ fn print_plan(plan: &Plan) -> String {
      3 wait ctx=40 due=500",
     "1.0 +32 b2"
 )]
+#[case::a_stream_that_was_preempted_comes_before_new_prompts(
+    "tokens=64 places=4 block=16 watermark=0 free=40
+     1 run ctx=90 kv=16 held=1
+     2 wait ctx=20
+     3 wait ctx=100 streams",
+    "1.0 +32 b2; 3.0 +32 b2"
+)]
 #[case::nobody_passes_an_older_prompt_that_waits_for_memory(
     "tokens=64 places=4 block=16 watermark=0 free=6
      1 run ctx=20 kv=19 held=2
@@ -430,7 +439,7 @@ fn a_prefix_is_looked_up_only_for_those_that_may_start() {
         held_blocks: 0,
         copies_tail: false,
         width: 1,
-        due: Due::AnyTime,
+        due: Due::First(None),
     };
     let mut asked = Vec::new();
     let pace = Pace { times: &a_millisecond_a_row(), step_max: None };

@@ -41,7 +41,8 @@ impl Planner<'_> {
         self.given.iter().filter_map(due).min().map(|due| due.as_secs_f64())
     }
 
-    /// Finds the order of prompts; returns those that are late whatever happens.
+    /// Finds the order of prompts; returns those that are late whatever happens. Streams that were preempted, or come from
+    /// a worker that was lost, go first: their readers wait in the middle of an answer.
     ///
     /// - `tokens`: of prompts in a step.
     fn rank(&mut self, prompts: &[usize], tokens: u32) -> Vec<usize> {
@@ -50,10 +51,13 @@ impl Planner<'_> {
             let due_s = sequence.due.first().map(|due| due.as_secs_f64());
             Candidate { at, tokens: sequence.remaining_tokens(), due_s }
         };
-        let candidates: Vec<Candidate> = prompts.iter().map(candidate).collect();
+        let streams = |at: &&usize| self.sequences[**at].due.is_streaming();
+        let (streaming, new): (Vec<usize>, Vec<usize>) = prompts.iter().partition(streams);
+        let candidates: Vec<Candidate> = new.iter().map(candidate).collect();
         let s_per_token = self.room.s_per_token(&self.sequences[prompts[0]], tokens);
         let Order { order, late } = Order::of(&candidates, s_per_token);
-        order.into_iter().enumerate().for_each(|(rank, at)| self.ranks[at] = rank);
+        let all = streaming.into_iter().chain(order);
+        all.enumerate().for_each(|(rank, at)| self.ranks[at] = rank);
         late
     }
 

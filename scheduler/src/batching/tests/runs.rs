@@ -22,9 +22,8 @@ struct Job {
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let times = (0..30u32, 0..60u32, 0..40u32);
     let due = prop_oneof![
-        Just(Due::AnyTime),
-        (0..200u64).prop_map(|ms| Due::First(Duration::from_millis(ms))),
-        (0..60u64).prop_map(|ms| Due::Next(Duration::from_millis(ms))),
+        prop::option::of(0..200u64).prop_map(|ms| Due::First(ms.map(Duration::from_millis))),
+        prop::option::of(0..60u64).prop_map(|ms| Due::Next(ms.map(Duration::from_millis))),
     ];
     let lengths = (1..90u32, 1..40u32);
     let job = (times, 0..3u64, lengths, any::<bool>(), due).prop_map(

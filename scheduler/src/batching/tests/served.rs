@@ -93,7 +93,7 @@ fn serve(traffic: Traffic, cut: Cut) -> Report {
                 held_blocks: 0,
                 copies_tail: false,
                 width: 1,
-                due: Due::AnyTime,
+                due: Due::First(None),
             };
             let left = traffic.output_tokens;
             live.insert(key, Request { view, arrived_s, tokens_s: Vec::new(), left });
