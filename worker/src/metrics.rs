@@ -172,7 +172,7 @@ fn forecast_errors(
     encoder: &mut DescriptorEncoder<'_>,
     errors: &ForecastErrors,
 ) -> std::fmt::Result {
-    let bounds = ForecastErrors::BOUNDS.into_iter().chain([f64::MAX]);
+    let bounds = ForecastErrors::BOUNDS.into_iter().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(errors.counts).collect();
     let mut metric = encoder.encode_descriptor(
         "baton_step_forecast_error",

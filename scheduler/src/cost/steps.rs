@@ -3,23 +3,20 @@
 //! A step's time is a sum: something fixed, the products of its rows (a curve, since few rows cost what reading the
 //! weights costs and many what multiplying costs), attention over pairs of a prompt's tokens, reading the KV of rows
 //! that decode, and something a row and a prompt. A table measured once says how these are related; the steps of this
-//! engine say how large they are here (`filter`).
+//! engine say how large they are here (`factors`).
 
-mod filter;
+mod factors;
 mod seed;
 
 use std::iter::Sum;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-use self::filter::{Filter, TERMS, Terms};
+use self::factors::{Factors, SURPRISE, TERMS, Terms};
 pub use self::seed::StepSeed;
 
 /// Steps that are looked at before any is learned from: the first bring code and weights in from where they were.
 const FIRST_LOOKS: usize = 8;
-
-/// A step that takes this many times its forecast, or more, was not forecast.
-const SURPRISE: f64 = 2.0;
 
 /// Prompt tokens whose time is relied on before any were seen.
 const FAMILIAR_MIN: u32 = 128;
@@ -58,7 +55,7 @@ pub struct StepTimes {
     /// By how much this engine is slower than the seed's, once it was seen.
     scale: f64,
     first: Vec<(StepShape, f64)>,
-    filter: Filter,
+    factors: Factors,
     error: f64,
     /// Prompt tokens of the largest step that was forecast about right.
     largest: u32,
@@ -137,15 +134,15 @@ impl StepTimes {
     /// Knows what the seed knows.
     #[must_use]
     pub fn new(seed: StepSeed) -> Self {
-        let filter = Filter::new();
+        let factors = Factors::new();
         let first = Vec::with_capacity(FIRST_LOOKS);
-        Self { seed, scale: 1.0, first, filter, error: 0.0, largest: 0 }
+        Self { seed, scale: 1.0, first, factors, error: 0.0, largest: 0 }
     }
 
     /// How long such a step is expected to take, seconds.
     #[must_use]
     pub fn forecast_s(&self, shape: &StepShape) -> f64 {
-        self.filter.predict(&self.terms(shape)).max(STEP_MIN_S)
+        self.factors.predict(&self.terms(shape)).max(STEP_MIN_S)
     }
 
     /// The same.
@@ -173,7 +170,7 @@ impl StepTimes {
         }
         let off = (self.forecast_s(shape) - took_s) / took_s;
         self.error += NEWEST_SHARE * (off.abs().min(1.0) - self.error);
-        self.filter.observe(&self.terms(shape), took_s);
+        self.factors.observe(&self.terms(shape), took_s);
         Some(off)
     }
 
@@ -193,15 +190,15 @@ impl StepTimes {
     /// Finds the scale: the median, which a slow first step doesn't move.
     fn look(&mut self, shape: &StepShape, took_s: f64) {
         self.first.push((*shape, took_s));
-        let blank = Filter::new();
+        let blank = Factors::new();
         let seeded = |shape| blank.predict(&self.seed.terms(shape));
         let mut ratios: Vec<f64> =
             self.first.iter().map(|(shape, took_s)| took_s / seeded(shape)).collect();
         ratios.sort_by(f64::total_cmp);
         self.scale = ratios[ratios.len() / 2];
-        self.filter = blank;
+        self.factors = blank;
         let first = std::mem::take(&mut self.first);
-        first.iter().for_each(|(shape, took_s)| self.filter.observe(&self.terms(shape), *took_s));
+        first.iter().for_each(|(shape, took_s)| self.factors.observe(&self.terms(shape), *took_s));
         self.first = first;
     }
 

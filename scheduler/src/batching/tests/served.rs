@@ -207,6 +207,7 @@ fn beyond_it_most_are_in_time_where_prompts_come_by_their_targets() {
 /// All figures: `cargo test -p scheduler -- --ignored --no-capture one_engine`.
 #[test]
 #[ignore = "prints figures, and takes a minute"]
+#[expect(clippy::print_stdout, reason = "that is what it is for")]
 fn one_engine_under_load() {
     let cuts = [
         ("768 tokens", Cut { tokens_max: 768 + 64, targets: Targets::default() }),

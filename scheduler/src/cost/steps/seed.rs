@@ -1,7 +1,7 @@
 //! What steps took on machines that were measured: how the terms of a step's time are related.
 
 use super::StepShape;
-use super::filter::{TERMS, Terms};
+use super::factors::{TERMS, Terms};
 
 /// Rows between which a step's products are taken to grow evenly; beyond the last, as before it.
 const ROWS: [u32; 9] = [1, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
