@@ -5,30 +5,7 @@ use std::fmt;
 use anyhow::{Result, ensure};
 
 use crate::document::Document;
-
-/// One number of a report.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
-    /// Figures of the same are shown together: a rate, a group of rows, a kernel.
-    pub group: String,
-    /// What it is, with its unit.
-    pub name: String,
-    /// How much.
-    pub value: f64,
-    /// Which way it should go.
-    pub better: Better,
-}
-
-/// Which way a figure should go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Better {
-    /// Down.
-    Less,
-    /// Up.
-    More,
-    /// It is one event of thousands, and says little in one run.
-    Unjudged,
-}
+use crate::figure::{Better, Figure};
 
 /// What two reports say of the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,24 +141,6 @@ impl fmt::Display for Pair {
             _ => "",
         };
         write!(f, "{name:<42} {value:>11.3} {:>11.3} {shown:>10}{verdict}", self.after)
-    }
-}
-
-// === impl Figure ===
-
-impl Figure {
-    pub(crate) fn new(group: &str, name: impl Into<String>, value: f64, better: Better) -> Self {
-        Self { group: group.to_owned(), name: name.into(), value, better }
-    }
-
-    fn is_like(&self, other: &Self) -> bool {
-        (&self.group, &self.name) == (&other.group, &other.name)
-    }
-}
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.group, self.name)
     }
 }
 

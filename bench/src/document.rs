@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::compare::Figure;
 use crate::engine::EngineReport;
+use crate::figure::Figure;
 use crate::kernels::KernelReport;
 use crate::load::ServeReport;
 

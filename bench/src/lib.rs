@@ -13,6 +13,7 @@ pub mod compare;
 pub mod document;
 pub mod energy;
 pub mod engine;
+pub mod figure;
 pub mod kernels;
 pub mod load;
 pub mod models;

@@ -9,6 +9,7 @@ mod group;
 mod least_load;
 mod ledger;
 mod notes;
+mod offer;
 mod price;
 mod seat;
 mod snapshot;

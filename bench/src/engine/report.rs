@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Group, Run};
 use crate::ceilings::Ceilings;
-use crate::compare::{Better, Figure};
 use crate::energy::Energy;
+use crate::figure::{Better, Figure};
 
 /// One measured number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

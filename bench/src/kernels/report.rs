@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Lab;
 use crate::ceilings::Ceilings;
-use crate::compare::{Better, Figure};
+use crate::figure::{Better, Figure};
 
 /// Below that it is launching that takes the time, and a ratio says nothing.
 const BOUND_US_MIN: f64 = 1.0;

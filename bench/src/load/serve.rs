@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::report::{Report, WITHIN_PERCENT};
-use crate::compare::{Better, Figure};
+use crate::figure::{Better, Figure};
 
 /// The report of `bench serve`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

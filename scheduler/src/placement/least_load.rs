@@ -8,7 +8,8 @@ use smallvec::smallvec;
 use words::{Fingerprint, Role};
 
 use super::group::Group;
-use super::seat::{Offer, Question, Seat};
+use super::offer::Offer;
+use super::seat::{Question, Seat};
 use super::{
     ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer, Refusal,
     Rejection, Verdict, WorkerView,
@@ -252,7 +253,7 @@ impl<'a> Decision<'a> {
                 self.note(seat.view, part, Verdict::Rejected(Rejection::TooSmall));
                 continue;
             }
-            match seat.judge(question, part) {
+            match Offer::of(*seat, question, part) {
                 Ok(offer) => {
                     self.note(seat.view, part, offer.verdict());
                     offers.push(offer);

@@ -4,23 +4,13 @@ use std::time::{Duration, Instant};
 
 use words::{Capacity, Role};
 
-use super::price::Price;
-use super::{Assigned, Part, PlacementRequest, Rejection, Verdict, WorkerView};
-use crate::admission;
+use super::{Assigned, Part, PlacementRequest, Rejection, WorkerView};
 use crate::cost::prior::OUTPUT_TOKENS;
-use crate::cost::{Estimates, Rates, Terms};
+use crate::cost::{Estimates, Rates};
 
 /// The longest that a backlog is thought to have shrunk since its report. A worker that has gone
 /// silent must not look idle before its health says that it is gone.
 const DRAIN_S_MAX: f64 = 1.0;
-
-/// The part of a prefill worker's places and blocks that sequences generated there may fill while decode workers are
-/// there; the rest is for prompts of others, which need them for a moment only.
-const GUESTS_SHARE_MAX: f64 = 0.75;
-
-/// The part of a prefill worker's time that goes to prompts, up to which it takes sequences to generate. Their steps would take
-/// from the rest what prompts need when they come at once.
-const PROMPTS_SHARE_MAX: f64 = 0.5;
 
 /// A worker that could serve the request.
 #[derive(Clone, Copy)]
@@ -42,19 +32,6 @@ pub(super) struct Question<'a> {
     /// What sequences are held to.
     pub(super) tpot: Duration,
     pub(super) now: Instant,
-}
-
-/// A seat that takes the request, and at what cost.
-#[derive(Clone, Copy)]
-pub(super) struct Offer<'a> {
-    pub(super) seat: Seat<'a>,
-    pub(super) terms: Terms,
-    pub(super) pace: Pace,
-    /// Whether sequences that are generated there would miss their target, or prompts would be crowded out: then it is for
-    /// want of others.
-    pub(super) strains: bool,
-    /// Whether it takes what a prefill worker needs for prompts.
-    pub(super) crowds: bool,
 }
 
 /// How fast a worker generates.
@@ -165,7 +142,7 @@ impl WorkerView {
     }
 
     /// Blocks that nobody has or will need who comes before the request.
-    fn free_blocks(&self, request: &PlacementRequest<'_>) -> u32 {
+    pub(super) fn free_blocks(&self, request: &PlacementRequest<'_>) -> u32 {
         let (free, promised, wanted) =
             self.load.as_ref().map_or((self.info.capacity.kv_blocks, 0, 0), |load| {
                 (load.free_blocks, load.promised_blocks, load.wanted_blocks)
@@ -192,22 +169,6 @@ impl<'a> Seat<'a> {
         self.view.info.role
     }
 
-    /// Judges the seat for one part.
-    ///
-    /// # Errors
-    /// The seconds after which there is likely to be room, if there is none.
-    pub(super) fn judge(self, question: Question<'_>, part: Part) -> Result<Offer<'a>, f64> {
-        if self.is_full(question.request) {
-            return Err(self.room_in_s(question));
-        }
-        let price = Price::new(self, question);
-        let pace = if part == Part::Prefill { Pace::default() } else { price.pace() };
-        let is_guest = self.role() == Role::Prefill && part == Part::Both;
-        let crowds = is_guest && self.crowds(question, &price);
-        let strains = crowds || self.strains(question, part, &price);
-        Ok(Offer { seat: self, terms: price.terms(part), pace, strains, crowds })
-    }
-
     /// What the worker is given if the seat is taken.
     pub(super) fn work(self, request: &PlacementRequest<'_>, part: Part) -> Assigned {
         let computes = part != Part::Decode;
@@ -226,32 +187,12 @@ impl<'a> Seat<'a> {
         Estimates { own: &self.view.rates, pool: question.pool }
     }
 
-    fn is_full(self, request: &PlacementRequest<'_>) -> bool {
+    pub(super) fn is_full(self, request: &PlacementRequest<'_>) -> bool {
         let capacity = &self.view.info.capacity;
         let limit = capacity.sequences_max.saturating_add(capacity.queue_max);
         // For a prompt that is computed for somebody else the number of sequences is no matter.
         let asked = request.sequences.min(capacity.sequences_max.max(1));
         capacity.sequences_max > 0 && self.view.ahead(request).saturating_add(asked) > limit
-    }
-
-    /// Whether this part of the request is more than what is generated here can bear, by its target.
-    fn strains(self, question: Question<'_>, part: Part, price: &Price<'_>) -> bool {
-        let bearable_s = admission::attainable(question.tpot, price.pace().alone_s);
-        let generates = part != Part::Prefill && self.view.generating() > 0;
-        generates && price.gap_with_s(part) > bearable_s
-    }
-
-    /// Whether the request would be generated in what this prefill worker needs for prompts.
-    fn crowds(self, question: Question<'_>, price: &Price<'_>) -> bool {
-        let (request, capacity) = (question.request, &self.view.info.capacity);
-        let part = |taken: u32, all: u32| f64::from(taken) / f64::from(all.max(1));
-        let guests = self.view.generating().saturating_add(request.sequences);
-        let free = self.view.free_blocks(request);
-        let left = free.saturating_sub(self.view.blocks_for(request, Part::Both));
-        let taken = capacity.kv_blocks.saturating_sub(left);
-        price.prompts_share() > PROMPTS_SHARE_MAX
-            || capacity.sequences_max > 0 && part(guests, capacity.sequences_max) > GUESTS_SHARE_MAX
-            || part(taken, capacity.kv_blocks) > GUESTS_SHARE_MAX
     }
 
     /// Prompt tokens here, in seconds: as reported, less what has been computed since, plus what
@@ -301,7 +242,7 @@ impl<'a> Seat<'a> {
     }
 
     /// Until one of what is here ends: a prompt on a prefill worker, a sequence on a decode worker.
-    fn room_in_s(self, question: Question<'_>) -> f64 {
+    pub(super) fn room_in_s(self, question: Question<'_>) -> f64 {
         let sequences = self.view.sequences().max(1);
         let all_s = match self.role() {
             Role::Prefill => self.backlog_s(question),
@@ -311,23 +252,5 @@ impl<'a> Seat<'a> {
             }
         };
         all_s / f64::from(sequences)
-    }
-}
-
-// === impl Offer ===
-
-impl Offer<'_> {
-    pub(super) fn verdict(&self) -> Verdict {
-        if self.strains { Verdict::Strained(self.terms) } else { Verdict::Possible(self.terms) }
-    }
-
-    /// Those that strain nobody first, and least cost; then the fewest sequences, since two backlogs that have drained look
-    /// alike; then by turns.
-    pub(super) fn order(&self, other: &Self) -> std::cmp::Ordering {
-        let busy = |offer: &Self| (offer.seat.view.sequences(), offer.seat.rotated);
-        self.strains
-            .cmp(&other.strains)
-            .then_with(|| self.terms.cost_s().total_cmp(&other.terms.cost_s()))
-            .then_with(|| busy(self).cmp(&busy(other)))
     }
 }
