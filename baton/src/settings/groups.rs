@@ -83,7 +83,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "DTYPE")]
     pub kv_dtype: Option<String>,
     /// Tokens of a step, prefill chunks and decode rows together [default: 512; on a GPU
-    /// 8448, for a decode worker 512]
+    /// 8448, for a decode worker 2048]
     #[arg(long, alias = "max-num-batched-tokens", value_name = "TOKENS")]
     pub batch_tokens_max: Option<u32>,
     /// Sequences that run at once [default: 64; on a GPU 256]

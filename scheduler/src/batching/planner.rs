@@ -3,6 +3,10 @@
 mod places;
 mod prompts;
 
+use std::collections::HashMap;
+
+use words::ClientId;
+
 use super::room::Room;
 use super::{BatchLimits, Pace, Plan, PlannedRow, PrefixHit, SequenceKey, SequenceView, Standing};
 use crate::backlog::Shares;
@@ -27,6 +31,8 @@ pub(super) struct Planner<'a> {
     ranks: Vec<usize>,
     /// The oldest prompt, and what of the step is kept for it.
     eldest: Option<(usize, u32)>,
+    /// Of each client the oldest prompt that waits for a place or for memory.
+    stuck: HashMap<ClientId, usize>,
     /// How what is left is shared by clients' prompts.
     shares: Shares,
     places_left: u32,
@@ -61,6 +67,7 @@ impl<'a> Planner<'a> {
             room: Room::new(pace, limits.tokens_max),
             ranks: (0..sequences.len()).collect(),
             eldest: None,
+            stuck: HashMap::new(),
             shares: Shares::none(),
             places_left,
             free_blocks: i64::from(available_blocks),

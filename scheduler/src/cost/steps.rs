@@ -32,6 +32,8 @@ const DOUBT_MAX: f64 = 1.5;
 
 /// No time is taken to be shorter, whatever the clock says.
 const STEP_MIN_S: f64 = 1e-6;
+/// Nor longer: what no clock can add would end whoever waits for a step.
+const STEP_MAX_S: f64 = 3600.0;
 
 /// What is in a step, as far as its time depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,7 +144,7 @@ impl StepTimes {
     /// How long such a step is expected to take, seconds.
     #[must_use]
     pub fn forecast_s(&self, shape: &StepShape) -> f64 {
-        self.factors.predict(&self.terms(shape)).max(STEP_MIN_S)
+        self.factors.predict(&self.terms(shape)).clamp(STEP_MIN_S, STEP_MAX_S)
     }
 
     /// The same.
@@ -160,7 +162,7 @@ impl StepTimes {
     /// Learns from a step that ran; returns by how much of its time it had been forecast too long (above zero) or too
     /// short, `None` while there is nothing to forecast from.
     pub fn observe(&mut self, shape: &StepShape, took: Duration) -> Option<f64> {
-        let took_s = took.as_secs_f64().max(STEP_MIN_S);
+        let took_s = took.as_secs_f64().clamp(STEP_MIN_S, STEP_MAX_S);
         if took_s <= SURPRISE * self.forecast_s(shape) {
             self.largest = self.largest.max(shape.prompt_tokens);
         }

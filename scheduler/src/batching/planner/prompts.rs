@@ -22,6 +22,7 @@ impl Planner<'_> {
         let Some(&first) = prompts.first() else { return };
         let tokens = self.fitting(&self.sequences[first], self.room.tokens_left());
         self.promise_running(&prompts);
+        self.find_stuck(&prompts);
         if prompts.len() > 1 {
             let eldest = self.eldest_of(&prompts);
             let late = self.rank(&prompts, tokens);
@@ -159,15 +160,19 @@ impl Planner<'_> {
         has_room && self.admit_prompt(at, most, probe(sequence.key))
     }
 
-    /// Whether an older prompt of the same client waits for places or memory: whoever went first would take them.
+    /// Finds each client's oldest prompt that waits for places or memory.
+    fn find_stuck(&mut self, prompts: &[usize]) {
+        for &at in prompts {
+            let SequenceView { client, standing, .. } = self.sequences[at];
+            if standing == Standing::Waiting && !self.fits(at) {
+                self.stuck.entry(client).or_insert(at);
+            }
+        }
+    }
+
+    /// Whether it would take what an older prompt of the same client waits for.
     fn passes_older(&self, at: usize) -> bool {
-        let client = self.sequences[at].client;
-        let waits = |&older: &usize| {
-            let sequence = &self.sequences[older];
-            let is_its = sequence.client == client && sequence.standing == Standing::Waiting;
-            is_its && self.is_prompt(older) && !self.fits(older)
-        };
-        (0..at).any(|older| waits(&older))
+        self.stuck.get(&self.sequences[at].client).is_some_and(|&older| older < at)
     }
 
     /// Whether the client's share is enough for a chunk.
