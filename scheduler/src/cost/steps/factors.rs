@@ -2,10 +2,10 @@
 //!
 //! A factor begins at 1, which is what the seed says. Errors count by the share of the time that they make, so that short
 //! and long steps weigh the same, and one that was held up weighs little. Old steps are forgotten; what does not occur any more
-//! keeps the factor that it had, and what never occurs keeps the seed's.
+//! slowly comes back to the seed's factor, and what never occurs keeps it.
 
 /// Parts of a step's time.
-pub(super) const TERMS: usize = 13;
+pub(super) const TERMS: usize = 20;
 
 /// The parts, seconds.
 pub(super) type Terms = [f64; TERMS];
@@ -18,6 +18,10 @@ const KEPT: f64 = 1.0 - 1.0 / 300.0;
 const HOLD: f64 = 0.03;
 /// The same after a surprise: the seed was of quite another machine.
 const LOOSE_HOLD: f64 = 1e-3;
+
+/// By how much what holds a factor comes nearer to the seed's with each step: half of the way in some hundreds. One that was
+/// held up would else be believed for ever, since nothing that seems to take so long is planned again.
+const RETURN: f64 = 1.0 / 500.0;
 
 /// A step that took this many times its forecast, or its forecast as many times the step, is a surprise.
 pub(super) const SURPRISE: f64 = 2.0;
@@ -94,7 +98,8 @@ impl Factors {
                 };
             }
             let known: f64 = (0..row).map(|k| lower[row][k] * solution[k]).sum();
-            let wanted = self.vector[row] + hold * self.factors[row];
+            let kept = self.factors[row] + RETURN * (1.0 - self.factors[row]);
+            let wanted = self.vector[row] + hold * kept;
             solution[row] = (wanted - known) / lower[row][row];
         }
         for row in (0..TERMS).rev().filter(|&at| free[at]) {

@@ -7,6 +7,8 @@ use rstest::rstest;
 
 use super::*;
 
+mod recorded;
+
 /// Numbers that look random and are the same each time.
 struct Dice(u64);
 
@@ -78,7 +80,7 @@ fn errors(
 #[rstest]
 #[case::of_the_same_machine(StepSeed::GPU, h100)]
 #[case::of_another(StepSeed::CPU, cpu)]
-#[case::where_the_seed_is_wrong(StepSeed::GPU, cpu)]
+#[case::where_the_seed_is_wrong(StepSeed::CPU, h100)]
 fn after_some_seconds_of_serving_forecasts_are_right(
     #[case] seed: StepSeed,
     #[case] machine: fn(&StepShape) -> f64,
@@ -186,7 +188,7 @@ proptest! {
     }
 }
 
-/// A seed of a GPU, and rows that take ten times as long as its whole step.
+/// A seed of a GPU, and rows that take ten times as long as its whole step, each by itself: no tiles.
 #[test]
 fn a_machine_that_is_quite_different_is_known_after_one_long_step() {
     let mut times = StepTimes::new(StepSeed::GPU);
@@ -195,9 +197,9 @@ fn a_machine_that_is_quite_different_is_known_after_one_long_step() {
     (0..20).for_each(|_| {
         times.observe(&decode, real(&decode));
     });
-    let long = decode + StepShape::chunk(0, 128);
+    let long = decode + StepShape::chunk(0, 100);
     times.observe(&long, real(&long));
-    let next = decode + StepShape::chunk(128, 100);
+    let next = decode + StepShape::chunk(100, 128);
     let off = times.observe(&next, real(&next)).expect("a forecast");
-    assert!(off.abs() < 0.2, "{off}");
+    assert!(off.abs() < 0.25, "{off}");
 }
