@@ -74,6 +74,12 @@ impl BlockTable {
         (self.tokens + tokens).div_ceil(self.block_tokens).saturating_sub(self.blocks.len())
     }
 
+    /// Blocks that are full where the first `tokens` slots are.
+    #[must_use]
+    pub fn full_blocks(&self, tokens: usize) -> usize {
+        tokens / self.block_tokens
+    }
+
     /// Says that `tokens` slots are filled.
     ///
     /// # Panics

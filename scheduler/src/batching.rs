@@ -6,9 +6,9 @@
 //!
 //! 1. Decode rows come first, so no prompt delays a token that is due by more than one step.
 //! 2. Then sequences that wait with their KV already there (handed off): they hold memory.
-//! 3. Then chunks of prompts, in whole blocks, as long as the step is not expected to take longer than its rows have time
+//! 3. Then chunks of prompts, as long as the step is not expected to take longer than its rows have time
 //!    (`room`). Those come first that keep their targets that way, the shortest rest first (`order`), but the oldest
-//!    has a part of each step.
+//!    has a part of each step. Few rows that would be paid as a whole tile of the products are left for the next step.
 //! 4. A waiting prompt begins where its whole context still fits beside the others: a prompt that is half computed
 //!    and then preempted is work lost.
 //!

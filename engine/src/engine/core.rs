@@ -400,7 +400,7 @@ impl<M: StepModel> Core<M> {
         let number = self.submitted;
         let Some((request, sequence)) = self.roster.pair_mut(part.row.key) else { return };
         sequence.note_submitted(number, part.written_tokens);
-        request.note_announced(sequence.table.blocks().len());
+        request.note_announced(sequence.final_blocks(part.written_tokens, part.completes));
         if !part.samples.is_empty() {
             let parts = sequence.width() > 1;
             let feeds = !parts && request.feeds_itself(sequence.generated_tokens());

@@ -128,7 +128,7 @@ impl Request {
 
     /// Announces pages of blocks that weren't before.
     ///
-    /// - `blocks`: the sequence's, up to the last that has been written.
+    /// - `blocks`: the sequence's, up to the last that is final.
     pub(super) fn announce(&self, blocks: &[BlockHandle], pages: Pages) {
         if !self.prefill_only || blocks.len() <= self.announced_blocks {
             return;

@@ -145,6 +145,13 @@ impl Sequence {
         self.table.advance(written_tokens - self.table.tokens());
     }
 
+    /// Blocks that no later step writes to: the full ones, and where the context is computed all.
+    ///
+    /// - `written_tokens`: tokens with KV, by steps that were submitted.
+    pub(crate) fn final_blocks(&self, written_tokens: usize, completes: bool) -> usize {
+        if completes { self.table.blocks().len() } else { self.table.full_blocks(written_tokens) }
+    }
+
     /// Notes that the latest step chooses a token for it.
     ///
     /// - `feed`: see [`Sequence::feed`].

@@ -43,6 +43,8 @@ pub(super) struct Part {
 struct Announced<'a> {
     request: &'a Request,
     sequence: &'a Sequence,
+    /// Its blocks that are final with it: a chunk may end anywhere in one.
+    blocks: usize,
     last_chunk: bool,
 }
 
@@ -133,7 +135,8 @@ impl<'a> Step<'a> {
         }
         let samples = first_sample..self.batch.samples.len();
         if request.prefill_only {
-            self.announced.push(Announced { request, sequence, last_chunk: completes });
+            let blocks = sequence.final_blocks(end, completes);
+            self.announced.push(Announced { request, sequence, blocks, last_chunk: completes });
         }
         self.shape = self.shape + StepShape::part(start as u32, row.tokens);
         self.parts.push(Part { row, written_tokens: end, completes, samples });
@@ -179,8 +182,7 @@ impl Announced<'_> {
     /// Says which pages the step has written of it.
     fn announce(&self, layers: &Range<u32>, fence: Fence) {
         let pages = Pages { layers: layers.clone(), fence, last_chunk: self.last_chunk };
-        // Chunks end where a block ends or where the context does, and all blocks are for this one.
-        self.request.announce(self.sequence.table.blocks(), pages);
+        self.request.announce(&self.sequence.table.blocks()[..self.blocks], pages);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The state of one plan while it is made.
 
+mod overhang;
 mod places;
 mod prompts;
 

@@ -12,6 +12,8 @@ const LEAST_SHARE: f64 = 2.0;
 pub(super) struct Room<'a> {
     pace: &'a Pace<'a>,
     shape: StepShape,
+    /// What was in it before prompts came.
+    rows: StepShape,
     tokens_left: u32,
     /// What the step may take at most.
     limit_s: f64,
@@ -22,8 +24,8 @@ pub(super) struct Room<'a> {
 impl<'a> Room<'a> {
     /// An empty step of at most so many tokens.
     pub(super) fn new(pace: &'a Pace<'a>, tokens_max: u32) -> Self {
-        let shape = StepShape::default();
-        Self { pace, shape, tokens_left: tokens_max, limit_s: f64::INFINITY }
+        let (shape, rows) = Default::default();
+        Self { pace, shape, rows, tokens_left: tokens_max, limit_s: f64::INFINITY }
     }
 
     pub(super) fn tokens_left(&self) -> u32 {
@@ -49,6 +51,7 @@ impl<'a> Room<'a> {
     ///
     /// - `due_s`: the shortest time of those rows.
     pub(super) fn close(&mut self, due_s: Option<f64>) {
+        self.rows = self.shape;
         let others_s = self.pace.step_max.map(|time| time.as_secs_f64());
         let Some(wanted_s) = due_s.into_iter().chain(others_s).reduce(f64::min) else { return };
         let least_s = LEAST_SHARE * self.rows_s();
@@ -75,6 +78,28 @@ impl<'a> Room<'a> {
             *(if fits(tokens) { &mut most } else { &mut too_many }) = tokens;
         }
         most
+    }
+
+    /// Prompts' rows that begin a tile which costs more than they are worth.
+    pub(super) fn overhang(&self) -> u32 {
+        self.pace.times.overhang(&self.shape)
+    }
+
+    /// Whether the last `tokens` of a prompt's chunk cost less beside the rows that decode in the next step.
+    pub(super) fn is_cheaper_later(
+        &self,
+        sequence: &SequenceView,
+        row: PlannedRow,
+        tokens: u32,
+    ) -> bool {
+        let end = sequence.filled_tokens + row.tokens;
+        let part = StepShape::chunk(end - tokens, tokens);
+        self.pace.times.is_cheaper_later(&self.shape, part, self.rows)
+    }
+
+    /// What the step takes, seconds.
+    pub(super) fn taken_s(&self) -> f64 {
+        self.pace.times.forecast_s(&self.shape)
     }
 
     /// Seconds for one of a prompt's tokens, where `tokens` of them are beside what is in the step.

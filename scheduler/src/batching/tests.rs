@@ -21,7 +21,7 @@ mod served;
 /// 2  wait  ctx=40 cached=16
 /// ```
 /// `limit=ms` in the head is the longest step while others may come. `due=ms` of a sequence is when its next token is
-/// wanted. A step takes a millisecond, and one for each of its rows. Flags: `streams` (of a prompt: one that is computed again),
+/// wanted. A step takes a millisecond, and one for each of its rows; `tile=n` in the head: of all rows of tiles of so many that are begun. Flags: `streams` (of a prompt: one that is computed again),
 /// `paused`, `stalled` (paused for its reader), `client=n`, `copy` (the tail is shared), `width=n`. A cached prefix takes its blocks from the
 /// free ones unless `shared` says that another sequence holds them.
 fn plan_table(table: &str) -> String {
@@ -69,13 +69,14 @@ fn plan_table(table: &str) -> String {
         })
         .collect();
     let step_max = head.get("limit").map(|&ms| Duration::from_millis(ms.into()));
-    let pace = Pace { times: &a_millisecond_a_row(), step_max };
+    let times = a_millisecond_a_row(head.get("tile").copied().unwrap_or(1));
+    let pace = Pace { times: &times, step_max };
     print_plan(&plan(&limits, &pace, &sequences, head["free"], &mut |key| hits[&key]))
 }
 
-/// A machine that takes a millisecond for a step and one for each row.
-fn a_millisecond_a_row() -> StepTimes {
-    StepTimes::new(StepSeed::flat(1e-3, 1e-3))
+/// A machine that takes a millisecond for a step and one for each row, in tiles of so many.
+fn a_millisecond_a_row(tile: u32) -> StepTimes {
+    StepTimes::new(StepSeed::flat(1e-3, 1e-3).in_tiles(0, tile))
 }
 
 fn fields(line: &str) -> HashMap<String, u32> {
@@ -115,12 +116,12 @@ fn print_plan(plan: &Plan) -> String {
      1 run ctx=100 kv=16 held=1
      2 run ctx=20 kv=19 held=2
      3 run ctx=17 kv=16 held=1",
-    "2.0 +1; 3.0 +1 b1; 1.0 +16 b1"
+    "2.0 +1; 3.0 +1 b1; 1.0 +30 b2"
 )]
-#[case::a_chunk_ends_where_a_block_ends(
+#[case::a_chunk_ends_anywhere_in_a_block(
     "tokens=40 places=4 block=16 watermark=0 free=9
      1 wait ctx=100",
-    "1.0 +32 b2"
+    "1.0 +40 b3"
 )]
 #[case::the_last_chunk_may_end_anywhere(
     "tokens=40 places=4 block=16 watermark=0 free=9
@@ -131,20 +132,20 @@ fn print_plan(plan: &Plan) -> String {
     "tokens=64 places=4 block=16 watermark=0 free=20
      1 run ctx=40 kv=16 held=1
      2 run ctx=90 kv=32 held=2",
-    "1.0 +24 b2; 2.0 +32 b2"
+    "1.0 +24 b2; 2.0 +40 b3"
 )]
 #[case::a_short_prompt_of_another_client_does_not_wait_for_a_long_one(
     "tokens=64 places=4 block=16 watermark=0 free=40
      1 run ctx=200 kv=16 held=1 client=1
      2 run ctx=200 kv=16 held=1 client=1
      3 wait ctx=20 client=2",
-    "1.0 +32 b2; 3.0 +20 b2"
+    "1.0 +44 b3; 3.0 +20 b2"
 )]
 #[case::what_a_share_leaves_goes_to_the_oldest(
     "tokens=64 places=4 block=16 watermark=0 free=20
      1 run ctx=200 kv=16 held=1 client=1
      2 wait ctx=40 cached=32 client=2",
-    "1.0 +48 b3; 2.0 +8 b1"
+    "1.0 +56 b4; 2.0 +8 b1"
 )]
 #[case::equally_long_prompts_are_computed_one_after_the_other(
     "tokens=64 places=4 block=16 watermark=0 free=20
@@ -159,7 +160,7 @@ fn print_plan(plan: &Plan) -> String {
      2 wait ctx=30 client=2
      3 wait ctx=30 client=3
      4 wait ctx=30 client=4",
-    "1.0 +32 b2; 2.0 +30 b2"
+    "1.0 +34 b3; 2.0 +30 b2"
 )]
 #[case::a_cached_prefix_leaves_budget_for_others(
     "tokens=32 places=4 block=16 watermark=0 free=9
@@ -343,14 +344,14 @@ fn print_plan(plan: &Plan) -> String {
      1 run ctx=20 kv=19 held=2 due=40
      2 run ctx=20 kv=19 held=2 due=36
      3 run ctx=90 kv=16 held=1",
-    "1.0 +1; 2.0 +1; 3.0 +32 b2"
+    "1.0 +1; 2.0 +1; 3.0 +33 b3"
 )]
 #[case::and_without_anybody_who_hurries_as_long_as_it_may_be(
     "tokens=64 places=4 block=16 watermark=0 free=20
      1 run ctx=20 kv=19 held=2
      2 run ctx=20 kv=19 held=2
      3 run ctx=90 kv=16 held=1",
-    "1.0 +1; 2.0 +1; 3.0 +48 b3"
+    "1.0 +1; 2.0 +1; 3.0 +62 b4"
 )]
 #[case::a_prompt_moves_beside_rows_that_are_late(
     "tokens=64 places=4 block=16 watermark=0 free=20
@@ -372,14 +373,14 @@ fn print_plan(plan: &Plan) -> String {
 #[case::a_step_is_short_where_others_may_come(
     "tokens=64 places=4 block=16 watermark=0 free=20 limit=36
      1 run ctx=90 kv=16 held=1",
-    "1.0 +32 b2"
+    "1.0 +35 b3"
 )]
 #[case::the_shortest_prompt_comes_first_and_half_is_the_oldests(
     "tokens=64 places=4 block=16 watermark=0 free=40
      1 run ctx=200 kv=16 held=1
      2 wait ctx=60
      3 wait ctx=20",
-    "1.0 +32 b2; 3.0 +20 b2"
+    "1.0 +44 b3; 3.0 +20 b2"
 )]
 #[case::a_prompt_that_is_late_leaves_others_their_time(
     "tokens=64 places=4 block=16 watermark=0 free=40
@@ -414,6 +415,54 @@ fn print_plan(plan: &Plan) -> String {
      3 wait ctx=20",
     "1.0 +1"
 )]
+#[case::nobody_begins_for_less_than_a_block(
+    "tokens=64 places=4 block=16 watermark=0 free=40
+     1 run ctx=68 kv=16 held=1
+     2 wait ctx=90",
+    "1.0 +52 b4"
+)]
+#[case::a_chunk_that_is_cut_ends_with_a_tile(
+    "tokens=64 places=4 block=16 watermark=0 free=20 tile=16
+     1 run ctx=20 kv=19 held=2 due=40
+     2 run ctx=20 kv=19 held=2 due=40
+     3 run ctx=90 kv=16 held=1",
+    "1.0 +1; 2.0 +1; 3.0 +30 b2"
+)]
+#[case::where_tokens_are_what_cuts_it_too(
+    "tokens=20 places=4 block=16 watermark=0 free=20 tile=16
+     1 run ctx=20 kv=19 held=2
+     2 run ctx=90 kv=16 held=1",
+    "1.0 +1; 2.0 +15 b1"
+)]
+#[case::few_rows_that_begin_a_tile_are_left(
+    "tokens=64 places=4 block=16 watermark=0 free=20 tile=16
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=17",
+    "1.0 +1; 2.0 +15 b1"
+)]
+#[case::most_of_a_tile_is_not(
+    "tokens=64 places=4 block=16 watermark=0 free=20 tile=16
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=27",
+    "1.0 +1; 2.0 +27 b2"
+)]
+#[case::nor_what_is_due(
+    "tokens=64 places=4 block=16 watermark=0 free=20 tile=16
+     1 run ctx=20 kv=19 held=2
+     2 wait ctx=17 due=60",
+    "1.0 +1; 2.0 +17 b2"
+)]
+#[case::nor_what_would_cost_a_step_of_its_own(
+    "tokens=64 places=4 block=16 watermark=0 free=20 tile=16
+     1 wait ctx=17",
+    "1.0 +17 b2"
+)]
+#[case::a_prompt_that_goes_on_leaves_them(
+    "tokens=53 places=4 block=16 watermark=0 free=20 tile=16
+     1 run ctx=90 kv=16 held=1
+     2 wait ctx=20",
+    "1.0 +28 b2; 2.0 +20 b2"
+)]
 #[case::nothing_to_do("tokens=64 places=2 block=16 watermark=0 free=9", "")]
 fn plans(#[case] situation: &str, #[case] expected: &str) {
     assert_eq!(plan_table(situation), expected, "for\n{situation}");
@@ -442,7 +491,7 @@ fn a_prefix_is_looked_up_only_for_those_that_may_start() {
         due: Due::First(None),
     };
     let mut asked = Vec::new();
-    let pace = Pace { times: &a_millisecond_a_row(), step_max: None };
+    let pace = Pace { times: &a_millisecond_a_row(1), step_max: None };
     let _ = plan(&limits, &pace, &[waiting(1), waiting(2), waiting(3)], 9, &mut |key| {
         asked.push(key.request);
         PrefixHit::default()

@@ -32,6 +32,10 @@ const DOUBTS: f64 = 2.0;
 /// However wrong forecasts were, no step is thought to take longer than this many times its forecast.
 const DOUBT_MAX: f64 = 1.5;
 
+/// Rows of the last tile cost too much where it is this many times what others cost: the second of two that are computed
+/// as one is nearly free, the first 1.8 times as dear as others even if it is full.
+const OVERPRICED: f64 = 1.5;
+
 /// No time is taken to be shorter, whatever the clock says.
 const STEP_MIN_S: f64 = 1e-6;
 /// Nor longer: what no clock can add would end whoever waits for a step.
@@ -159,6 +163,30 @@ impl StepTimes {
     #[must_use]
     pub fn forecast_at_most_s(&self, shape: &StepShape) -> f64 {
         self.forecast_s(shape) * (1.0 + DOUBTS * self.error).min(DOUBT_MAX)
+    }
+
+    /// Prompts' rows of the last tile, where they cost much more than other rows of the step do, beside attention; else none.
+    #[must_use]
+    pub fn overhang(&self, shape: &StepShape) -> u32 {
+        let (rows, last) = (shape.rows(), self.seed.tiles.last(shape.rows()));
+        if last == 0 || last >= shape.prompt_tokens {
+            return 0;
+        }
+        let without = StepShape { prompt_tokens: shape.prompt_tokens - last, ..*shape };
+        let others = StepShape { prompt_tokens: rows - last, ..StepShape::default() };
+        let price_s = self.forecast_s(&others) / f64::from(rows - last);
+        let saved_s = self.forecast_s(shape) - self.forecast_s(&without);
+        if saved_s > OVERPRICED * price_s * f64::from(last) { last } else { 0 }
+    }
+
+    /// Whether a step becomes shorter without `part` of a chunk by much more than the next one, which has `next` in it, becomes
+    /// longer.
+    #[must_use]
+    pub fn is_cheaper_later(&self, shape: &StepShape, part: StepShape, next: StepShape) -> bool {
+        let without = *shape - StepShape { prompts: 0, ..part };
+        let saved_s = self.forecast_s(shape) - self.forecast_s(&without);
+        let alone_s = if next.rows() == 0 { 0.0 } else { self.forecast_s(&next) };
+        saved_s > OVERPRICED * (self.forecast_s(&(next + part)) - alone_s)
     }
 
     /// Learns from a step that ran; returns by how much of its time it had been forecast too long (above zero) or too

@@ -34,6 +34,7 @@ impl Planner<'_> {
         if self.shares.lift() {
             self.give_chunks(&prompts, Some(probe).filter(|_| all_fit));
         }
+        self.leave_overhang(&prompts);
     }
 
     /// How much time the rows in the step have.
@@ -75,7 +76,7 @@ impl Planner<'_> {
     }
 
     /// Whether there are a place and memory for it, and no older one waits for those.
-    fn could_begin(&self, at: usize) -> bool {
+    pub(super) fn could_begin(&self, at: usize) -> bool {
         self.fits(at) && !self.passes_older(at)
     }
 
@@ -97,7 +98,7 @@ impl Planner<'_> {
     }
 
     /// Whether what it needs next are tokens of a prompt.
-    fn is_prompt(&self, at: usize) -> bool {
+    pub(super) fn is_prompt(&self, at: usize) -> bool {
         let sequence = &self.sequences[at];
         let wants = match sequence.standing {
             Standing::Running => sequence.remaining_tokens() > 1,
@@ -189,9 +190,7 @@ impl Planner<'_> {
         let sequence = self.sequences[at];
         let had = self.rows[at];
         let rest = sequence.remaining_tokens() - had.map_or(0, |row| row.tokens);
-        if rest == 0
-            || had.is_some() && self.room.tokens_left() < rest.min(self.limits.block_tokens)
-        {
+        if rest == 0 || self.room.tokens_left() == 0 {
             return;
         }
         self.promised_blocks = self.promised_blocks.saturating_sub(self.promise(at));
@@ -241,13 +240,13 @@ impl Planner<'_> {
         nobody_runs || self.leads(at)
     }
 
-    /// Plans the largest chunk that the step's room, the client's share and memory allow; the leader may preempt to get
-    /// one block at least.
+    /// Plans the largest chunk that the step's room, the client's share and memory allow, but none for less than a block's
+    /// tokens unless they are the last; the leader may preempt to get one block at least.
     fn take_chunk(&mut self, at: usize, most: u32) -> bool {
         let sequence = self.sequences[at];
         let wanted = sequence.remaining_tokens().min(most).min(self.shares.left(sequence.client));
-        let tokens = self.whole_blocks(&sequence, self.fitting(&sequence, wanted));
-        if tokens == 0 {
+        let tokens = self.fitting(&sequence, wanted);
+        if tokens == 0 || tokens < self.limits.block_tokens.min(sequence.remaining_tokens()) {
             return false;
         }
         if self.leads(at) && self.fit_to_memory(&sequence, tokens) == 0 {
@@ -261,7 +260,7 @@ impl Planner<'_> {
         taken
     }
 
-    /// As many of a prompt's tokens as the step has room for: a block at least of the first prompt's, or prompts would
+    /// As many of a prompt's tokens as the step has room for: a block's at least of the first prompt, or prompts would
     /// wait for ever where one takes longer than rows have time.
     ///
     /// - `wanted`: no more than these.
@@ -270,8 +269,7 @@ impl Planner<'_> {
         if self.room.has_chunk() {
             return fitting;
         }
-        let block = self.limits.block_tokens;
-        let least = block - sequence.filled_tokens % block;
+        let least = self.limits.block_tokens;
         fitting.max(least.min(wanted).min(self.room.tokens_left()))
     }
 
@@ -288,15 +286,6 @@ impl Planner<'_> {
         let whole = sequence.blocks_needed(sequence.remaining_tokens(), self.limits.block_tokens);
         let taken = self.rows[at].map_or(0, |row| row.blocks);
         whole - taken + sequence.width
-    }
-
-    /// `tokens`, or fewer so that the chunk ends where a block ends, unless it ends the context.
-    fn whole_blocks(&self, sequence: &SequenceView, tokens: u32) -> u32 {
-        if tokens == sequence.remaining_tokens() {
-            return tokens;
-        }
-        let end = sequence.filled_tokens + tokens;
-        (end - end % self.limits.block_tokens).saturating_sub(sequence.filled_tokens)
     }
 
     /// `tokens`, or as many as held and free blocks have slots for.

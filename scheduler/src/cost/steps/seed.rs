@@ -78,6 +78,15 @@ impl StepSeed {
         Self { tiles, fixed, growth, pair: 0.0, context: 0.0, row: 0.0, prompt: 0.0, both: 0.0 }
     }
 
+    /// The same, with products in tiles.
+    ///
+    /// - `few`: rows up to which each counts.
+    /// - `tile`: beyond, as many cost the same as one of them; at least 1.
+    #[must_use]
+    pub const fn in_tiles(self, few: u32, tile: u32) -> Self {
+        Self { tiles: Tiles::new(few, tile), ..self }
+    }
+
     /// The parts of a step's time. Their sum is what this machine takes.
     pub(super) fn terms(&self, shape: &StepShape) -> Terms {
         let mut terms = [0.0; TERMS];

@@ -23,6 +23,11 @@ impl Tiles {
     pub(super) fn paid(self, rows: u32) -> u32 {
         if rows <= self.few { rows } else { rows.next_multiple_of(self.tile) }
     }
+
+    /// Rows in the last tile of so many; none where each row counts by itself, or no tile is before it.
+    pub(super) fn last(self, rows: u32) -> u32 {
+        if self.tile == 1 || rows <= self.tile { 0 } else { (rows - 1) % self.tile + 1 }
+    }
 }
 
 #[cfg(test)]
@@ -32,12 +37,13 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::few(Tiles::new(64, 128), 64, 64)]
-    #[case::more(Tiles::new(64, 128), 65, 128)]
-    #[case::a_whole_one(Tiles::new(64, 128), 128, 128)]
-    #[case::one_more(Tiles::new(64, 128), 129, 256)]
-    #[case::none(Tiles::NONE, 129, 129)]
-    fn what_is_begun_is_paid(#[case] tiles: Tiles, #[case] rows: u32, #[case] paid: u32) {
-        assert_eq!(tiles.paid(rows), paid);
+    #[case::few(Tiles::new(64, 128), 64, (64, 0))]
+    #[case::more(Tiles::new(64, 128), 65, (128, 0))]
+    #[case::a_whole_one(Tiles::new(64, 128), 128, (128, 0))]
+    #[case::one_more(Tiles::new(64, 128), 129, (256, 1))]
+    #[case::two_whole_ones(Tiles::new(64, 128), 256, (256, 128))]
+    #[case::none(Tiles::NONE, 129, (129, 0))]
+    fn what_is_begun_is_paid(#[case] tiles: Tiles, #[case] rows: u32, #[case] is: (u32, u32)) {
+        assert_eq!((tiles.paid(rows), tiles.last(rows)), is);
     }
 }
