@@ -26,6 +26,7 @@ use words::Targets;
 
 use self::core::Core;
 pub use self::driven::{DrivenEngine, Turn};
+use self::rehearsal::{Scene, Stage};
 use self::stats::Meter;
 pub use self::stats::{EngineStats, ForecastErrors};
 use crate::backend::Backend;
@@ -151,10 +152,9 @@ impl Engine {
     ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
         let Some(cuda) = &config.model.cuda else {
-            let mut model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
-            let meter = Meter::new(StepSeed::CPU);
-            let meter = rehearsal::rehearse(&mut model, config.model.block_tokens, meter)?;
-            return start_with_meter(model, config, meter);
+            let model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
+            let scenes = rehearsal::cpu_scenes(config.model.block_tokens);
+            return start_rehearsed(model, config, &scenes);
         };
         let cuda = CudaOptions {
             step_rows_max: config.batch_tokens_max,
@@ -163,7 +163,7 @@ impl Engine {
             ..cuda.clone()
         };
         let model = Model::load_cuda(&config.model_dir, &config.model, &cuda, progress)?;
-        Self::start_with(model, config)
+        start_rehearsed(model, config, &rehearsal::GPU_SCENES)
     }
 
     /// Starts the engine's thread over a loaded model, on whatever backend.
@@ -174,9 +174,29 @@ impl Engine {
         model: Model<B>,
         config: &EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
-        let seed = if B::OVERLAPS { StepSeed::GPU } else { StepSeed::CPU };
-        start_with_meter(model, config, Meter::new(seed))
+        start_with_meter(model, config, Meter::new(seed::<B>()))
     }
+}
+
+/// What is expected of a backend before it was measured.
+fn seed<B: Backend>() -> StepSeed {
+    if B::OVERLAPS { StepSeed::GPU } else { StepSeed::CPU }
+}
+
+/// Starts the thread of a model that has shown how fast it is.
+fn start_rehearsed<B: Backend>(
+    mut model: Model<B>,
+    config: &EngineConfig,
+    scenes: &[Scene],
+) -> Result<EngineHandle, EngineError> {
+    let stage = Stage {
+        limits: config.limits(model.kv_blocks()),
+        blocks: model.kv_blocks(),
+        context_tokens_max: info(&model, config).context_tokens_max,
+        warm_ups: if B::OVERLAPS { 2 } else { 1 },
+    };
+    let meter = rehearsal::rehearse(&mut model, &stage, scenes, Meter::new(seed::<B>()))?;
+    start_with_meter(model, config, meter)
 }
 
 fn start_with_meter<B: Backend>(

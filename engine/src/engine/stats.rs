@@ -146,14 +146,17 @@ impl Meter {
         }
     }
 
-    /// Begins with the times of a prompt of `prefill_tokens` and of a token after it, which nobody had asked for.
-    pub(crate) fn expect(&mut self, prefill_tokens: u32, prefill: Duration, decode: Duration) {
-        self.prefill_tokens = f64::from(prefill_tokens);
-        self.prefill_s = prefill.as_secs_f64();
-        self.stats.prefill_tokens_per_s = self.prefill_tokens / self.prefill_s;
-        self.stats.decode_step_s = decode.as_secs_f64();
-        self.times.observe(&StepShape::part(0, prefill_tokens), prefill);
-        self.times.observe(&StepShape::row(prefill_tokens + 1), decode);
+    /// Begins with the time of a step that nobody had asked for. Of prompts the last counts, of steps without the first.
+    pub(crate) fn expect(&mut self, shape: &StepShape, took: Duration) {
+        self.times.observe(shape, took);
+        let took_s = took.max(STEP_MIN).as_secs_f64();
+        if shape.prompt_tokens > 0 {
+            self.prefill_tokens = f64::from(shape.prompt_tokens);
+            self.prefill_s = took_s;
+            self.stats.prefill_tokens_per_s = self.prefill_tokens / self.prefill_s;
+        } else if self.stats.decode_step_s == 0.0 {
+            self.stats.decode_step_s = took_s;
+        }
     }
 
     /// Takes a sequence's end into account.

@@ -3,6 +3,7 @@
 mod driven;
 mod ends;
 mod readers;
+mod rehearsed;
 mod script;
 mod transcript;
 mod workloads;
