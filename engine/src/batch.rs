@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::time::Duration;
 
 use kv_cache::{BlockId, TokenId};
 use words::{Sampling, TokenLogprob};
@@ -148,6 +149,8 @@ pub struct StepOutput {
     pub samples: Vec<Result<Sampled, LogitsFault>>,
     /// One per [`StepBatch::scores`], in order.
     pub scores: Vec<Result<TokenLogprob, LogitsFault>>,
+    /// How long the device took, where it can tell.
+    pub took: Option<Duration>,
 }
 
 /// One chosen token.

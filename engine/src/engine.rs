@@ -1,5 +1,6 @@
 //! A model at work: one thread that owns it, batching whatever is submitted.
 
+mod ahead;
 mod core;
 mod driven;
 mod ordered;

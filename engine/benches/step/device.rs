@@ -229,11 +229,11 @@ impl Timeline for Device {
         Instant::now() >= *mark
     }
 
-    fn pass(&mut self, mark: Instant) -> Result<()> {
+    fn pass(&mut self, mark: Instant) -> Result<Option<Duration>> {
         self.is_warm.set(true);
         self.evict();
         std::thread::park_timeout(mark.saturating_duration_since(Instant::now()));
-        Ok(())
+        Ok(None)
     }
 
     fn fence(&mut self) -> Result<Fence> {

@@ -13,6 +13,7 @@ mod simd;
 mod tensor;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kv_cache::{BlockId, Fence, KvLayout, KvRegion};
 use words::TokenLogprob;
@@ -401,8 +402,8 @@ impl Timeline for CpuBackend {
         true
     }
 
-    fn pass(&mut self, (): ()) -> Result<(), EngineError> {
-        Ok(())
+    fn pass(&mut self, (): ()) -> Result<Option<Duration>, EngineError> {
+        Ok(None)
     }
 
     /// As for marks, so one fence will do.

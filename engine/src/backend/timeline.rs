@@ -1,5 +1,7 @@
 //! When a device has done what was submitted to it.
 
+use std::time::Duration;
+
 use kv_cache::Fence;
 
 use crate::error::EngineError;
@@ -22,11 +24,12 @@ pub trait Timeline {
     /// Whether all before a mark is done. True, too, where it failed: [`Timeline::pass`] tells.
     fn has_passed(&self, mark: &Self::Mark) -> bool;
 
-    /// Waits until all before a mark is done.
+    /// Waits until all before a mark is done. Says how long the step before it took on the device; `None` where only the host
+    /// can tell, which sees a step's end late if it has something else to do.
     ///
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
-    fn pass(&mut self, mark: Self::Mark) -> Result<(), EngineError>;
+    fn pass(&mut self, mark: Self::Mark) -> Result<Option<Duration>, EngineError>;
 
     /// A fence behind everything submitted so far, for transfers.
     ///

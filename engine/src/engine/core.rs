@@ -31,12 +31,6 @@ use crate::handle::{Command, Event, Exchange, SequenceError};
 /// nothing can run. Far below a step's time, and a thousand looks a second cost nothing.
 const STALLED_WAIT: Duration = Duration::from_millis(1);
 
-/// How long before a step's expected end the next one is planned: host time of a step (0.1 to 0.4
-/// ms), and as much again for a thread that wakes late.
-const PLAN_AHEAD: Duration = Duration::from_millis(1);
-/// The same as a share of the step, since the expectation is an average.
-const PLAN_AHEAD_SHARE: f64 = 0.15;
-
 /// The longest step where others may come to the device, which then wait for it: 512 tokens of 8B on an H200 take 10.9 to 11.5
 /// ms, and some parts in a hundred are held against a forecast. A ms less would be a tile less, and a sixth of the rate.
 const SHARED_STEP: Duration = Duration::from_millis(12);
@@ -57,6 +51,9 @@ pub(super) struct Core<M: StepModel> {
     submitted: u64,
     /// When the results of the latest step were there.
     collected_at: Instant,
+    /// When the device came to its end, as far as that is known. The results were seen later if the next one was still being
+    /// submitted.
+    ended_at: Instant,
     /// Whether the latest step was one without prefill.
     decodes: bool,
     /// Whether anybody has come since the readers were last looked at: one may have left before.
@@ -86,6 +83,7 @@ impl<M: StepModel> Core<M> {
             flight: None,
             submitted: 0,
             collected_at: clock::now(),
+            ended_at: clock::now(),
             decodes: false,
             entered: false,
             waited: Duration::ZERO,
@@ -112,7 +110,7 @@ impl<M: StepModel> Core<M> {
     /// Goes one step further. Says whether anything moved.
     pub(super) fn turn(&mut self, began: Instant) -> bool {
         self.sweep(began);
-        let moved = self.step();
+        let moved = self.step(began);
         self.publish();
         let waited = std::mem::take(&mut self.waited);
         if moved {
@@ -160,12 +158,7 @@ impl<M: StepModel> Core<M> {
     /// Takes in what arrives while a step runs, up to the moment when the next has to be planned:
     /// planned at once, it would leave out whatever comes meanwhile.
     fn await_planning(&mut self, commands: &Receiver<Command>) {
-        let Some(flight) = &self.flight else { return };
-        let expected = self.meter.times.forecast(&flight.shape);
-        let ahead = PLAN_AHEAD.max(expected.mul_f64(PLAN_AHEAD_SHARE));
-        let began = flight.submitted.max(self.collected_at);
-        let plan_at = began + expected.saturating_sub(ahead);
-        while let Some(wait) = plan_at.checked_duration_since(clock::now()) {
+        while let Some(wait) = self.until_planning() {
             match commands.recv_timeout(wait.min(LOOK_EVERY)) {
                 Ok(command) => self.enter_all(std::iter::once(command)),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -175,6 +168,15 @@ impl<M: StepModel> Core<M> {
                 return;
             }
         }
+    }
+
+    /// How long there is until the next step has to be planned; nothing where none is in flight, or it is time.
+    fn until_planning(&self) -> Option<Duration> {
+        let flight = self.flight.as_ref()?;
+        let expected = self.meter.times.forecast(&flight.shape);
+        let lead = self.meter.ahead.lead(self.roster.has_prompts(), expected);
+        let plan_at = self.beginning_of(flight) + expected.saturating_sub(lead);
+        plan_at.checked_duration_since(clock::now())
     }
 
     pub(super) fn must_stop(&self) -> bool {
@@ -219,11 +221,18 @@ impl<M: StepModel> Core<M> {
     }
 
     /// Submits a step, and sees to the one before. Says whether anything moved.
-    fn step(&mut self) -> bool {
+    ///
+    /// - `began`: when the host began with it.
+    fn step(&mut self, began: Instant) -> bool {
         let flight = self.flight.take();
         let follows = flight.is_some();
         let begins = self.end_of(flight.as_ref());
         let (next, preempted) = self.submit_next(follows, begins);
+        if let Some(next) = &next {
+            let cost = clock::now() - began;
+            let in_time = flight.as_ref().is_some_and(|flight| !flight.is_done(&self.model));
+            self.meter.ahead.observe(next.has_prompts(), cost, in_time);
+        }
         if let Some(flight) = flight {
             self.collect(flight);
         }
@@ -265,11 +274,14 @@ impl<M: StepModel> Core<M> {
 
     /// When the steps in flight will have ended, if none ends late.
     fn end_of(&self, flight: Option<&Flight<M::Ticket>>) -> Instant {
-        let expected = flight.map(|flight| {
-            let began = flight.submitted.max(self.collected_at);
-            began + self.meter.times.forecast(&flight.shape)
-        });
+        let expected = flight
+            .map(|flight| self.beginning_of(flight) + self.meter.times.forecast(&flight.shape));
         expected.into_iter().fold(clock::now(), Instant::max)
+    }
+
+    /// When a step that follows the latest one that was collected began.
+    fn beginning_of(&self, flight: &Flight<M::Ticket>) -> Instant {
+        flight.submitted.max(self.ended_at)
     }
 
     fn plan(&mut self, begins: Instant) -> (Plan, Vec<SequenceKey>) {
@@ -411,16 +423,21 @@ impl<M: StepModel> Core<M> {
 
     /// Waits for a step's results and takes them to the sequences and their readers.
     fn collect(&mut self, flight: Flight<M::Ticket>) {
-        let (number, submitted, shape) = (flight.number, flight.submitted, flight.shape);
+        let (number, began, shape) = (flight.number, self.beginning_of(&flight), flight.shape);
+        let in_time = !flight.is_done(&self.model);
         let waiting_since = clock::now();
         let (parts, result) = flight.collect(&mut self.model);
         self.waited += clock::now().saturating_duration_since(waiting_since);
-        let began = submitted.max(self.collected_at);
         self.collected_at = clock::now();
         self.roster.note_collected(number);
+        let took = result.as_ref().ok().and_then(|outcome| outcome.took);
+        self.ended_at = match took {
+            Some(took) if !in_time => self.collected_at.min(began + took),
+            _ => self.collected_at,
+        };
         match result {
             Ok(outcome) => {
-                self.meter.step(&shape, self.collected_at - began);
+                self.meter.step(&shape, took.unwrap_or(self.collected_at - began));
                 self.deliver(&parts, outcome);
             }
             Err(error) => self.fail_step(parts.iter().map(|part| &part.row), &error),

@@ -104,6 +104,15 @@ impl Roster {
         self.sequences.values().map(view).collect()
     }
 
+    /// Whether anybody's prompt has more to be computed than a token.
+    pub(super) fn has_prompts(&self) -> bool {
+        let remaining = |sequence: &Sequence| {
+            let prompt = &self.request_of(sequence).prompt;
+            sequence.context_tokens(prompt) - sequence.table.tokens()
+        };
+        self.sequences.values().any(|sequence| remaining(sequence) > 1)
+    }
+
     /// Adds what is here to `stats`.
     pub(super) fn count(&self, stats: &mut EngineStats) {
         for sequence in self.sequences.values() {

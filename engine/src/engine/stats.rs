@@ -5,9 +5,11 @@ use std::time::Duration;
 use scheduler::Backlog;
 use scheduler::cost::{OutputLengths, StepSeed, StepShape, StepTimes};
 
+use super::ahead::PlanAhead;
+
 /// How much of an average one new measurement makes. A tenth: some ten steps to follow a change of
 /// load, and a single slow step moves it by little.
-const NEWEST_SHARE: f64 = 0.1;
+pub(super) const NEWEST_SHARE: f64 = 0.1;
 
 /// A snapshot, as of the end of the last step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,6 +111,8 @@ pub(crate) struct Meter {
     pub(crate) stats: EngineStats,
     /// Forecasts of steps' times.
     pub(crate) times: StepTimes,
+    /// What it costs to get a step onto the device.
+    pub(crate) ahead: PlanAhead,
     prefill_tokens: f64,
     prefill_s: f64,
 }
@@ -118,8 +122,13 @@ pub(crate) struct Meter {
 impl Meter {
     /// Has seen nothing yet, and expects what `seed` says.
     pub(crate) fn new(seed: StepSeed) -> Self {
-        let times = StepTimes::new(seed);
-        Self { stats: EngineStats::default(), times, prefill_tokens: 0.0, prefill_s: 0.0 }
+        Self {
+            stats: EngineStats::default(),
+            times: StepTimes::new(seed),
+            ahead: PlanAhead::default(),
+            prefill_tokens: 0.0,
+            prefill_s: 0.0,
+        }
     }
 
     /// Takes a step's time into account.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use kv_cache::{BlockHandle, Fence};
 use scheduler::batching::PlannedRow;
@@ -53,7 +54,7 @@ pub(super) struct Flight<T> {
     /// Counted from 1.
     pub(super) number: u64,
     pub(super) parts: Vec<Part>,
-    pub(super) submitted: std::time::Instant,
+    pub(super) submitted: Instant,
     /// What its time depends on.
     pub(super) shape: StepShape,
     /// Blocks it copies from; they stay until it has ended.
@@ -71,6 +72,8 @@ pub(super) struct Outcome {
     pub(super) scores: Vec<(u64, PromptLogprob)>,
     /// Requests whose logits give no token.
     pub(super) faults: Vec<(u64, LogitsFault)>,
+    /// How long the device took, where it can tell.
+    pub(super) took: Option<Duration>,
 }
 
 // === impl Step ===
@@ -189,6 +192,11 @@ impl Announced<'_> {
 // === impl Flight ===
 
 impl<T> Flight<T> {
+    /// Whether prompts are computed.
+    pub(super) fn has_prompts(&self) -> bool {
+        self.shape.prompt_tokens > 0
+    }
+
     /// Whether the results are there.
     pub(super) fn is_done<M: StepModel<Ticket = T>>(&self, model: &M) -> bool {
         model.is_done(&self.ticket)
@@ -212,8 +220,8 @@ impl<T> Flight<T> {
 
 impl Outcome {
     fn new(parts: &[Part], scored: Vec<(u64, u32)>, output: StepOutput) -> Self {
-        let StepOutput { samples, scores } = output;
-        let mut outcome = Self { samples, scores: Vec::new(), faults: Vec::new() };
+        let StepOutput { samples, scores, took } = output;
+        let mut outcome = Self { samples, scores: Vec::new(), faults: Vec::new(), took };
         outcome.find_faults(parts);
         for ((request, index), score) in scored.into_iter().zip(scores) {
             match score {

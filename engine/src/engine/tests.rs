@@ -1,5 +1,6 @@
 //! The loop over a scripted model: every batch is checked against the tokens it stands for.
 
+mod ahead;
 mod driven;
 mod ends;
 mod readers;

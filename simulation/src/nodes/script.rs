@@ -113,7 +113,8 @@ impl StepModel for Script {
         let samples: Vec<_> = batch.samples.iter().map(|it| self.sample(batch, it)).collect();
         self.sampled = samples.iter().map(|sampled| sampled.token).collect();
         let scores = batch.scores.iter().map(|it| Ok(self.score(batch, it))).collect();
-        Ok(StepOutput { samples: samples.into_iter().map(Ok).collect(), scores })
+        let samples = samples.into_iter().map(Ok).collect();
+        Ok(StepOutput { samples, scores, took: None })
     }
 
     fn is_done(&self, _: &StepOutput) -> bool {

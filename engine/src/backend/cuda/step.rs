@@ -5,6 +5,8 @@ pub(super) mod partition;
 pub(crate) mod streams;
 pub(crate) mod turns;
 
+use std::time::Duration;
+
 use kv_cache::Fence;
 
 use self::streams::StepMark;
@@ -25,9 +27,9 @@ impl Timeline for CudaBackend {
         mark.has_passed()
     }
 
-    fn pass(&mut self, mark: StepMark) -> Result<(), EngineError> {
+    fn pass(&mut self, mark: StepMark) -> Result<Option<Duration>, EngineError> {
         self.bind()?;
-        self.streams.pass(&mark)
+        self.streams.pass(mark)
     }
 
     fn fence(&mut self) -> Result<Fence, EngineError> {

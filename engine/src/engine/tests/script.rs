@@ -223,7 +223,7 @@ impl StepModel for ScriptModel {
         let scores = scores.collect();
         let token = |sample: &Result<Sampled, _>| sample.as_ref().ok().map(|it| it.token);
         self.sampled = samples.iter().map(token).collect();
-        Ok(StepOutput { samples, scores })
+        Ok(StepOutput { samples, scores, took: None })
     }
 
     fn is_done(&self, _: &StepOutput) -> bool {

@@ -3,9 +3,11 @@
 //! One is over the whole GPU; with a partition there is one more in this engine's part of each split.
 //! Steps stay in order whatever their streams: where one is on another stream than the one before,
 //! it waits for that. Between processes, engines take turns.
+//!
+//! On the whole GPU's stream the device keeps the time of each step, by an event before it and one behind it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::partition::{PartitionSeat, StepKind};
 use super::turns::Turns;
@@ -23,6 +25,10 @@ pub(crate) struct StepStreams {
     current: StreamId,
     /// Where the stream changed last.
     moved: Event,
+    /// Before the step that is being submitted; none where its time isn't kept.
+    began: Option<Event>,
+    /// Events of steps that were passed, for others.
+    spare: Vec<Event>,
     kind: StepKind,
     passed_at: Instant,
     /// With other processes.
@@ -38,6 +44,8 @@ pub(crate) struct StreamId(usize);
 /// A point behind a step.
 #[derive(Debug)]
 pub struct StepMark {
+    /// Before the step.
+    began: Option<Event>,
     event: Arc<Event>,
     stream: StreamId,
     kind: StepKind,
@@ -76,6 +84,8 @@ impl StepStreams {
             seat: seat.cloned(),
             current: StreamId::WHOLE,
             moved: Event::new(device)?,
+            began: None,
+            spare: Vec::new(),
             kind: StepKind::default(),
             passed_at: Instant::now(),
             turns,
@@ -115,6 +125,12 @@ impl StepStreams {
         if let Some(turns) = &mut self.turns {
             turns.begin();
         }
+        self.choose(batch)?;
+        self.note_beginning()
+    }
+
+    /// Chooses the stream for a step.
+    fn choose(&mut self, batch: &StepBatch<'_>) -> Result<(), EngineError> {
         let Some(seat) = &self.seat else { return Ok(()) };
         let chunks = batch.sequences.iter().map(|it| it.rows.len()).filter(|&rows| rows > 1);
         self.kind = StepKind {
@@ -131,26 +147,43 @@ impl StepStreams {
         Ok(())
     }
 
+    /// Has the device note when it comes to the step: once the one before has ended, or at once where it has.
+    fn note_beginning(&mut self) -> Result<(), EngineError> {
+        self.began = None;
+        if self.current == StreamId::WHOLE {
+            let event = self.event()?;
+            self.current().record(&event)?;
+            self.began = Some(event);
+        }
+        Ok(())
+    }
+
+    /// An event that keeps the time.
+    fn event(&mut self) -> Result<Event, EngineError> {
+        self.spare.pop().map_or_else(|| Event::timed(self.current().device()), Ok)
+    }
+
     /// A mark behind all that was submitted.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the driver refuses.
     pub(crate) fn mark(&mut self) -> Result<StepMark, EngineError> {
-        let event = Arc::new(Event::new(self.current().device())?);
+        let event = Arc::new(self.event()?);
         self.current().record(&event)?;
         let (stream, kind, submitted) = (self.current, self.kind, Instant::now());
         if let Some(seat) = &self.seat {
             seat.submitted(&event, kind, submitted);
         }
         self.in_flight += 1;
-        Ok(StepMark { event, stream, kind, submitted })
+        Ok(StepMark { began: self.began.take(), event, stream, kind, submitted })
     }
 
-    /// Waits until all before a mark is done. Marks are passed in their order.
+    /// Waits until all before a mark is done; says how long the step took, where the device kept the time. Marks are passed
+    /// in their order.
     ///
     /// # Errors
     /// [`EngineError::Device`] if some of it failed.
-    pub(crate) fn pass(&mut self, mark: &StepMark) -> Result<(), EngineError> {
+    pub(crate) fn pass(&mut self, mark: StepMark) -> Result<Option<Duration>, EngineError> {
         let passed = mark.event.synchronize();
         self.in_flight = self.in_flight.saturating_sub(1);
         self.pause();
@@ -160,7 +193,10 @@ impl StepStreams {
         if let (Some(seat), Some(split)) = (&self.seat, mark.stream.split()) {
             seat.measured(split, mark.kind, self.passed_at - began);
         }
-        Ok(())
+        let took = mark.took();
+        // Where the other engine may still look at its end, a new one will be made.
+        self.spare.extend(mark.began.into_iter().chain(Arc::into_inner(mark.event)));
+        Ok(took)
     }
 }
 
@@ -170,5 +206,11 @@ impl StepMark {
     /// Whether all before it is done. True, too, where it failed.
     pub(crate) fn has_passed(&self) -> bool {
         self.event.is_done().unwrap_or(true)
+    }
+
+    /// Device time of the step, once it has passed.
+    fn took(&self) -> Option<Duration> {
+        let us = self.event.us_since(self.began.as_ref()?).ok()?;
+        Some(Duration::from_nanos((us * 1e3) as u64))
     }
 }
