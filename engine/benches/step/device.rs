@@ -1,6 +1,5 @@
 //! A device that takes a step's time and computes nothing.
 
-use std::cell::Cell;
 use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,8 +28,6 @@ pub(crate) struct Device {
     /// What is read while a step runs, so that nothing is in a cache behind it: other work would have been
     /// there. Nothing where caches stay as they are.
     pub(crate) evicts: Vec<u64>,
-    /// Whether that is still to be done.
-    is_warm: Cell<bool>,
 }
 
 // === impl Device ===
@@ -43,7 +40,6 @@ impl Device {
             description,
             step: Duration::from_millis(2),
             evicts: Vec::new(),
-            is_warm: Cell::new(false),
         }
     }
 
@@ -54,9 +50,7 @@ impl Device {
     }
 
     fn evict(&self) {
-        if self.is_warm.replace(false) {
-            black_box(self.evicts.iter().sum::<u64>());
-        }
+        black_box(self.evicts.iter().sum::<u64>());
     }
 }
 
@@ -220,17 +214,14 @@ impl Timeline for Device {
     const OVERLAPS: bool = true;
 
     fn mark(&mut self) -> Result<Instant> {
-        self.is_warm.set(true);
         Ok(Instant::now() + self.step)
     }
 
     fn has_passed(&self, mark: &Instant) -> bool {
-        self.evict();
         Instant::now() >= *mark
     }
 
     fn pass(&mut self, mark: Instant) -> Result<Option<Duration>> {
-        self.is_warm.set(true);
         self.evict();
         std::thread::park_timeout(mark.saturating_duration_since(Instant::now()));
         Ok(None)

@@ -158,9 +158,13 @@ impl<M: StepModel> Core<M> {
     /// Takes in what arrives while a step runs, up to the moment when the next has to be planned:
     /// planned at once, it would leave out whatever comes meanwhile.
     fn await_planning(&mut self, commands: &Receiver<Command>) {
-        while let Some(wait) = self.until_planning() {
+        let Some(mut plan_at) = self.plan_at() else { return };
+        while let Some(wait) = plan_at.checked_duration_since(clock::now()) {
             match commands.recv_timeout(wait.min(LOOK_EVERY)) {
-                Ok(command) => self.enter_all(std::iter::once(command)),
+                Ok(command) => {
+                    self.enter_all(std::iter::once(command));
+                    plan_at = self.plan_at().unwrap_or(plan_at);
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -170,13 +174,12 @@ impl<M: StepModel> Core<M> {
         }
     }
 
-    /// How long there is until the next step has to be planned; nothing where none is in flight, or it is time.
-    fn until_planning(&self) -> Option<Duration> {
+    /// When the step behind the one in flight has to be planned, as far as it is known who will be in it.
+    fn plan_at(&self) -> Option<Instant> {
         let flight = self.flight.as_ref()?;
         let expected = self.meter.times.forecast(&flight.shape);
         let lead = self.meter.ahead.lead(self.roster.has_prompts(), expected);
-        let plan_at = self.beginning_of(flight) + expected.saturating_sub(lead);
-        plan_at.checked_duration_since(clock::now())
+        Some(self.beginning_of(flight) + expected.saturating_sub(lead))
     }
 
     pub(super) fn must_stop(&self) -> bool {
@@ -228,7 +231,8 @@ impl<M: StepModel> Core<M> {
         let follows = flight.is_some();
         let begins = self.end_of(flight.as_ref());
         let (next, preempted) = self.submit_next(follows, begins);
-        if let Some(next) = &next {
+        // Where steps don't overlap, submitting waits for others' turns, or computes.
+        if let Some(next) = next.as_ref().filter(|_| self.model.overlaps()) {
             let cost = clock::now() - began;
             let in_time = flight.as_ref().is_some_and(|flight| !flight.is_done(&self.model));
             self.meter.ahead.observe(next.has_prompts(), cost, in_time);
