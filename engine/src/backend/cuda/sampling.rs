@@ -79,6 +79,8 @@ pub(super) struct Sampler {
     scratch: Option<DeviceMemory>,
     /// Of calls that are finished.
     slots: Vec<Slot>,
+    /// Theirs, empty.
+    lists: Vec<Requests>,
 }
 
 /// How `choose` is compiled.
@@ -98,8 +100,7 @@ struct Plan {
 #[derive(Debug)]
 pub struct Pending {
     slot: Slot,
-    /// One per request: whether log probabilities were asked for.
-    logprobs: Vec<bool>,
+    requests: Requests,
 }
 
 /// The memory of one call.
@@ -147,13 +148,15 @@ impl Sampler {
             state,
             scratch,
             slots: Vec::new(),
+            lists: Vec::new(),
         })
     }
 
-    /// An empty list for `count` requests of this sampler.
+    /// An empty list for requests of this sampler.
     #[must_use]
-    pub(super) fn requests(&self, count: usize) -> Requests {
-        Requests::new(self.plan.vocab, self.plan.aligned, count)
+    pub(super) fn requests(&mut self) -> Requests {
+        let Plan { vocab, aligned, .. } = self.plan;
+        self.lists.pop().unwrap_or_else(|| Requests::new(vocab, aligned))
     }
 
     /// Starts to choose and score.
@@ -168,7 +171,7 @@ impl Sampler {
         &mut self,
         stream: &Stream,
         logits: Address,
-        requests: &Requests,
+        requests: Requests,
         tokens: Address,
     ) -> Result<Pending, EngineError> {
         let count = requests.count();
@@ -198,7 +201,7 @@ impl Sampler {
             self.choose.launch(stream, launch, arguments)?;
         }
         slot.pinned.mark(stream)?;
-        Ok(Pending { slot, logprobs: requests.logprobs().collect() })
+        Ok(Pending { slot, requests })
     }
 
     /// Waits for the answers to [`Requests::choose`]; one per request, in order.
@@ -225,11 +228,14 @@ impl Sampler {
         pending: Pending,
         answer: impl Fn(&Choice, bool) -> A,
     ) -> Result<Vec<A>, EngineError> {
-        let Pending { mut slot, logprobs } = pending;
+        let Pending { mut slot, mut requests } = pending;
         let choices = &*slot.pinned.host::<Choice>(0..slot.choices_bytes)?;
-        let answers = choices.iter().zip(logprobs).map(|(choice, asked)| answer(choice, asked));
+        let answers =
+            choices.iter().zip(requests.logprobs()).map(|(choice, asked)| answer(choice, asked));
         let answers = answers.collect();
+        requests.clear();
         self.slots.push(slot);
+        self.lists.push(requests);
         Ok(answers)
     }
 

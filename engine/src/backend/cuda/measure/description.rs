@@ -13,6 +13,8 @@ const VOCAB: usize = 1 << 20;
 pub struct Description {
     limits: StepLimits,
     words: Vec<u32>,
+    /// Empty between steps.
+    list: Requests,
     requests: Vec<u8>,
 }
 
@@ -31,7 +33,8 @@ impl Description {
         block_tokens: usize,
     ) -> Self {
         let limits = StepLimits { rows_max, sequences_max, table_max, block_tokens };
-        Self { limits, words: vec![0; limits.words_max()], requests: Vec::new() }
+        let list = Requests::new(VOCAB, true);
+        Self { limits, words: vec![0; limits.words_max()], list, requests: Vec::new() }
     }
 
     /// Describes a step; returns how many words of 32 bits that takes.
@@ -45,10 +48,10 @@ impl Description {
     ///
     /// - `wanted`: with the row of logits to choose from.
     pub fn write_samples(&mut self, wanted: &[(usize, &SampleRow<'_>)]) -> usize {
-        let mut requests = Requests::new(VOCAB, true, wanted.len());
-        wanted.iter().for_each(|(row, sample)| requests.choose(*row, sample));
-        self.requests.resize(requests.bytes(), 0);
-        requests.write(&mut self.requests);
+        wanted.iter().for_each(|(row, sample)| self.list.choose(*row, sample));
+        self.requests.resize(self.list.bytes(), 0);
+        self.list.write(&mut self.requests);
+        self.list.clear();
         self.requests.len()
     }
 }

@@ -26,10 +26,10 @@ impl Choosing for CudaBackend {
             let (wanted, most) = (first + requests.len(), self.samples_max);
             return Err(EngineError::Device(format!("{wanted} samples in a step of {most}")));
         }
-        let mut list = self.sampler.requests(requests.len());
+        let mut list = self.sampler.requests();
         requests.iter().for_each(|(row, request)| list.choose(*row, request));
         let tokens = self.tokens.at(4 * first);
-        self.sampler.submit(&self.stream, logits.address(), &list, tokens)
+        self.sampler.submit(&self.stream, logits.address(), list, tokens)
     }
 
     fn sampled(
@@ -45,10 +45,10 @@ impl Choosing for CudaBackend {
         logits: &CudaBuffer,
         requests: &[(usize, &ScoreRow)],
     ) -> Result<Pending, EngineError> {
-        let mut list = self.sampler.requests(requests.len());
+        let mut list = self.sampler.requests();
         requests.iter().for_each(|(row, request)| list.score(*row, request));
         let tokens = self.tokens.at(4 * self.samples_max);
-        self.sampler.submit(&self.stream, logits.address(), &list, tokens)
+        self.sampler.submit(&self.stream, logits.address(), list, tokens)
     }
 
     fn scored(

@@ -98,9 +98,14 @@ enum Change {
 // === impl Requests ===
 
 impl Requests {
-    /// - `count`: requests to come.
-    pub(in crate::backend::cuda) fn new(vocab: usize, aligned: bool, count: usize) -> Self {
-        Self { vocab, aligned, requests: Vec::with_capacity(count), edits: Vec::new() }
+    pub(in crate::backend::cuda) fn new(vocab: usize, aligned: bool) -> Self {
+        Self { vocab, aligned, requests: Vec::new(), edits: Vec::new() }
+    }
+
+    /// Empties the list, for another call: none is made anew for each step.
+    pub(in crate::backend::cuda) fn clear(&mut self) {
+        self.requests.clear();
+        self.edits.clear();
     }
 
     /// Asks for a token.
@@ -294,7 +299,7 @@ mod tests {
     fn only_plain_rows_are_greedy() {
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
         let modes = |aligned, sampling: &Sampling, banned: &[TokenId]| {
-            let mut requests = Requests::new(10, aligned, 1);
+            let mut requests = Requests::new(10, aligned);
             requests.choose(4, &SampleRow { banned, ..row(sampling, &[]) });
             requests.requests[0].mode
         };
@@ -309,7 +314,7 @@ mod tests {
     #[test]
     fn requests_and_edits_lie_one_after_the_other() {
         let sampling = Sampling { logit_bias: vec![(2, 1.0)], ..Sampling::default() };
-        let mut requests = Requests::new(10, true, 2);
+        let mut requests = Requests::new(10, true);
         requests.score(0, &ScoreRow { row: 0, next: 7, top: 99 });
         requests.choose(1, &row(&sampling, &[]));
         let mut bytes = vec![0; requests.bytes()];
