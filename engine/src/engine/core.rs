@@ -434,7 +434,9 @@ impl<M: StepModel> Core<M> {
         self.waited += clock::now().saturating_duration_since(waiting_since);
         self.collected_at = clock::now();
         self.roster.note_collected(number);
-        let took = result.as_ref().ok().and_then(|outcome| outcome.took);
+        // Others' turns before it are part of what a step takes, and the device doesn't count them.
+        let counts = |_: &Duration| self.model.overlaps();
+        let took = result.as_ref().ok().and_then(|outcome| outcome.took).filter(counts);
         self.ended_at = match took {
             Some(took) if !in_time => self.collected_at.min(began + took),
             _ => self.collected_at,

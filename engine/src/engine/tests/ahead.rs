@@ -34,6 +34,8 @@ struct Device {
     submitted: Arc<Mutex<Vec<Submitted>>>,
     /// The step whose submission takes longer than that of any other, by so much.
     held_up: Option<(u64, Duration)>,
+    /// Whether no others take turns with it.
+    overlaps: bool,
     clients: Clients,
 }
 
@@ -78,7 +80,7 @@ impl StepModel for Device {
     type Ticket = (StepOutput, Instant);
 
     fn overlaps(&self) -> bool {
-        true
+        self.overlaps
     }
 
     fn expects_others(&self) -> bool {
@@ -145,8 +147,8 @@ fn signed_us(to: Instant, from: Instant) -> i64 {
 
 /// Serves those clients; what was submitted, and what the engine says of itself.
 ///
-/// - `held_up`: see [`Device`].
-fn serve(held_up: Option<(u64, Duration)>) -> (Vec<Submitted>, EngineStats) {
+/// - `change`: what is different about the device.
+fn serve(change: impl FnOnce(&mut Device)) -> (Vec<Submitted>, EngineStats) {
     let sizes = Sizes { blocks: 256, prefix_cache: false, ..Sizes::default() };
     let (info, config) = sizes.settings();
     let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
@@ -160,14 +162,16 @@ fn serve(held_up: Option<(u64, Duration)>) -> (Vec<Submitted>, EngineStats) {
         Clients { engine: Some(engine), streams: Vec::new(), steps: STEPS_BETWEEN - 1 };
     clients.note_step();
     let submitted = Arc::default();
-    let device = Device {
+    let mut device = Device {
         script: ScriptModel::new(sizes.blocks, sizes.block_tokens, true, Arc::default()),
         times: StepTimes::new(StepSeed::GPU),
         ends: clock::now(),
         submitted: Arc::clone(&submitted),
-        held_up,
+        held_up: None,
+        overlaps: true,
         clients,
     };
+    change(&mut device);
     let limits = config.limits(sizes.blocks);
     Core::new(device, Arc::clone(&exchange), limits, config.targets).run(&commands);
     (submitted.lock().clone(), exchange.stats())
@@ -176,7 +180,7 @@ fn serve(held_up: Option<(u64, Duration)>) -> (Vec<Submitted>, EngineStats) {
 /// The device never waits, and who comes is left out no longer than needed.
 #[tokio::test(start_paused = true)]
 async fn a_step_is_submitted_shortly_before_the_one_in_flight_ends() {
-    let submitted = serve(None).0.split_off(FIRST_STEPS);
+    let submitted = serve(|_| ()).0.split_off(FIRST_STEPS);
     let (prompts, decodes): (Vec<_>, Vec<_>) = submitted.into_iter().partition(|it| it.prompts);
     assert!(prompts.len() >= 8 && decodes.len() > 30, "{} and {}", prompts.len(), decodes.len());
     for submitted in prompts.iter().chain(&decodes) {
@@ -186,9 +190,18 @@ async fn a_step_is_submitted_shortly_before_the_one_in_flight_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_step_takes_as_long_as_the_device_says() {
-    let (submitted, stats) = serve(Some((30, Duration::from_millis(5))));
+    let (submitted, stats) = serve(|device| device.held_up = Some((30, Duration::from_millis(5))));
     assert!(submitted.iter().any(|it| it.early_us < -4000), "all ends were seen: {submitted:?}");
     let ForecastErrors { counts, sum } = stats.forecasts;
     assert_eq!(counts[1..], [0; 8], "more than a hundredth off");
     assert!(counts[0] > 40 && sum < 0.1, "{counts:?}, {sum} in all");
+}
+
+/// What comes before a step of this engine then is part of its pace.
+#[tokio::test(start_paused = true)]
+async fn where_others_take_turns_a_step_takes_as_long_as_it_is_waited_for() {
+    let decode_step = |change: fn(&mut Device)| serve(change).1.decode_step_s;
+    let alone_s = decode_step(|_| ());
+    let by_turns_s = decode_step(|device| device.overlaps = false);
+    assert!(by_turns_s >= alone_s + SUBMIT_DECODES.as_secs_f64(), "{alone_s} and {by_turns_s}");
 }
