@@ -56,6 +56,9 @@ __device__ __forceinline__ float2 unpack2(u32 x) {
     return make_float2(to_f32((elem)(x & 0xffff)), to_f32((elem)(x >> 16)));
 }
 
+// What a gate and an up give.
+__device__ __forceinline__ float silu_times(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
+
 // === warps ===
 
 __device__ __forceinline__ float warp_sum(float x) {

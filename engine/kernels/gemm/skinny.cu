@@ -13,18 +13,20 @@
 // only waits in queues, with x and with the kernel before behind it.
 //
 // Tokens are wgmma's M, rows of W its N, which may be any multiple of 16: so ROWS can be what gives
-// every multiprocessor the same work, with no sums across blocks. Fewer than 64 tokens cost nothing:
-// the operand's rows past the tokens are whatever lies there, and their results are dropped (rows of
-// a product don't mix). A row's bits depend neither on M nor on the other rows.
+// every multiprocessor the same work, with no sums across blocks. The operand's rows past the tokens are
+// whatever lies there, and their results are dropped (rows of a product don't mix). That costs no time
+// but power, so that up to 32 tokens (-DTOKENS) mma is used, see few.cuh. A row's bits depend neither on
+// M, as far as the instructions are the same, nor on the other rows.
 //
-// -D: ROWS (16..256, a multiple of 16), WARPGROUPS (1, 2, 4), W_PIECES and X_PIECES (of a stage; the
-// latter divides the former), [GATED], [OUT_F32].
+// -D: ROWS (16..256, a multiple of 16), WARPGROUPS (1, 2, 4) or TOKENS, W_PIECES and X_PIECES (of a stage;
+// the latter divides the former), [GATED], [OUT_F32].
 //
-// Launch: grid {ceil(outputs / (ROWS or, gated, ROWS / 2)), ceil(tokens / (64 * WARPGROUPS)), 1}; block
-// WARPGROUPS * 128 + 64; shared 1024 + x_stages * X_PIECES * x_rows * 128 + w_stages * W_PIECES * ROWS *
-// 128, where W's ring is at least 64 * WARPGROUPS * 128 bytes, because reading a short tile of x may end
-// in it. Maps, innermost first: W {inputs, rows of W} with boxes {64, ROWS or, gated, ROWS / 2}; x {inputs,
-// tokens} with boxes {64, x_rows}, x_rows a multiple of 8 and at most 64 * WARPGROUPS.
+// Launch: grid {ceil(outputs / (ROWS or, gated, ROWS / 2)), ceil(tokens / (64 * WARPGROUPS)), 1}, with TOKENS
+// one along y; block WARPGROUPS * 128 + 64, with TOKENS 192; shared 1024 + x_stages * X_PIECES * x_rows * 128 +
+// w_stages * W_PIECES * ROWS * 128, where W's ring is at least 64 * WARPGROUPS * 128 bytes, because reading a
+// short tile of x may end in it, or with TOKENS large enough for few.cuh's sums. Maps, innermost first:
+// W {inputs, rows of W} with boxes {64, ROWS or, gated, ROWS / 2}; x {inputs, tokens} with boxes {64, x_rows},
+// x_rows a multiple of 8 and at most 64 * WARPGROUPS or TOKENS.
 
 #ifndef ROWS
 #define ROWS 32
@@ -46,7 +48,13 @@
 // ring. -DRING_OFFSET: the barriers come first.
 #define PIECE (PIECE_BYTES / 2)
 static_assert(PIECE == 64 && GROUP_TOKENS == 64 && STAGES_MAX * 32 <= RING_OFFSET, "what the instructions take");
-#define CONSUMERS (WARPGROUPS * 4)  // warps that multiply; then come one that loads W, one that loads x
+// Warps that multiply; then come one that loads W, one that loads x.
+#ifdef TOKENS
+#include "gemm/few.cuh"
+#define CONSUMERS FEW_WARPS
+#else
+#define CONSUMERS (WARPGROUPS * 4)
+#endif
 #define THREADS (CONSUMERS * 32 + 64)
 
 // === rings ===
@@ -55,14 +63,14 @@ static_assert(PIECE == 64 && GROUP_TOKENS == 64 && STAGES_MAX * 32 <= RING_OFFSE
 struct Ring {
     u32 full, empty, at, stage_bytes;
     int stages;
-};
 
-__device__ __forceinline__ void init_ring(const Ring& ring) {
-    for (int s = 0; s < ring.stages; s++) {
-        barrier_init(ring.full + s * 8, 1);
-        barrier_init(ring.empty + s * 8, CONSUMERS);
+    __device__ __forceinline__ void init() const {
+        for (int s = 0; s < stages; s++) {
+            barrier_init(full + s * 8, 1);
+            barrier_init(empty + s * 8, CONSUMERS);
+        }
     }
-}
+};
 
 // Where a walk around a ring is.
 struct Position {
@@ -71,6 +79,7 @@ struct Position {
     __device__ __forceinline__ void advance(const Ring& ring) {
         if (++slot == ring.stages) slot = 0, phase ^= 1;
     }
+    __device__ __forceinline__ u32 stage(const Ring& ring) const { return ring.at + slot * ring.stage_bytes; }
 };
 
 __device__ __forceinline__ void load_weights(const TensorMap* map, const Ring& ring, int row, int outputs,
@@ -113,8 +122,6 @@ __device__ __forceinline__ void load_tokens(const TensorMap* map, const Ring& ri
 
 // === results ===
 
-__device__ __forceinline__ float gated(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
-
 // Two neighbouring results of a token, of columns `n` and `n + 1`.
 __device__ __forceinline__ void store2(void* out, int token, int n, int outputs, float a, float b) {
     const u64 at = (u64)token * outputs + n;
@@ -137,6 +144,55 @@ __device__ __forceinline__ void store2(void* out, int token, int n, int outputs,
 #endif
 }
 
+#ifdef TOKENS
+
+// Writes a block's product, which lies in shared memory.
+__device__ __forceinline__ void store(void* out, const elem* bias, const float* joined, int row, int tokens, int outputs) {
+#ifdef GATED
+    constexpr int PAIRS = ROWS / 4;
+#else
+    constexpr int PAIRS = ROWS / 2;
+#endif
+    for (int i = threadIdx.x; i < tokens * PAIRS; i += FEW_THREADS) {
+        const int token = i / PAIRS, column = i % PAIRS * 2, n = row + column;
+        float2 sum = joined2<ROWS>(joined, token, column);
+#ifdef GATED
+        const float2 up = joined2<ROWS>(joined, token, ROWS / 2 + column);
+        sum = make_float2(silu_times(sum.x, up.x), silu_times(sum.y, up.y));
+#else
+        if (bias && n < outputs) sum.x += to_f32(bias[n]);
+        if (bias && n + 1 < outputs) sum.y += to_f32(bias[n + 1]);
+#endif
+        store2(out, token, n, outputs, sum.x, sum.y);
+    }
+}
+
+// - eights: of tokens.
+__device__ __forceinline__ void multiply_all(Sums<ROWS>& sums, const Ring& w, const Ring& t, int eights, int stages) {
+    const int lane = threadIdx.x % 32, x_piece = t.stage_bytes / X_PIECES;
+    const u32 w_lane = lane_of_weights(), x_lane = lane_of_tokens();
+    Position wp, tp;
+    for (int s = 0; s < stages; s++) {
+        barrier_wait(w.full + wp.slot * 8, wp.phase);
+#pragma unroll
+        for (int u = 0; u < W_PIECES; u += X_PIECES) {
+            barrier_wait(t.full + tp.slot * 8, tp.phase);
+#pragma unroll
+            for (int i = 0; i < X_PIECES; i++) {
+                Tokens x;
+                load(x, tp.stage(t) + i * x_piece + x_lane, eights);
+                add_piece(sums, wp.stage(w) + (u + i) * ROWS * PIECE_BYTES + w_lane, x, eights);
+            }
+            __syncwarp();
+            if (lane == 0) barrier_arrive(t.empty + tp.slot * 8);
+            tp.advance(t);
+        }
+        if (lane == 0) barrier_arrive(w.empty + wp.slot * 8);
+        wp.advance(w);
+    }
+}
+#else
+
 // Writes what this thread has of the product: of two tokens, two columns out of each eight.
 __device__ __forceinline__ void store(void* out, const elem* bias, const float (&d)[ROWS / 2], int row,
                                       int token, int tokens, int outputs) {
@@ -151,7 +207,7 @@ __device__ __forceinline__ void store(void* out, const elem* bias, const float (
         for (int j = 0; j < ROWS / 16; j++) {
             const float* gate = d + j * 4 + half * 2;
             const float* up = gate + ROWS / 4;
-            store2(out, token, row + j * 8, outputs, gated(gate[0], up[0]), gated(gate[1], up[1]));
+            store2(out, token, row + j * 8, outputs, silu_times(gate[0], up[0]), silu_times(gate[1], up[1]));
         }
 #else
 #pragma unroll
@@ -199,6 +255,7 @@ __device__ __forceinline__ void multiply_all(float (&d)[ROWS / 2], const Ring& w
     }
     wgmma_wait<0>();
 }
+#endif
 
 // w_stages, x_stages: of the rings, at most STAGES_MAX. ahead: from 1 to w_stages.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -216,8 +273,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == CONSUMERS * 32) {
         prefetch_map(&weights);
         prefetch_map(&x);
-        init_ring(w);
-        init_ring(t);
+        w.init();
+        t.init();
         barrier_init_fence();
     }
     __syncthreads();
@@ -237,10 +294,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             load_tokens(&x, t, token, stages * (W_PIECES / X_PIECES));
         }
     } else {
+#ifdef TOKENS
+        Sums<ROWS> sums = {};
+        multiply_all(sums, w, t, x_rows / 8, stages);
+        float* joined = (float*)(memory + (w.at - base));  // all of W is read
+        join(joined, sums);
+        store(out, bias, joined, row, tokens, outputs);
+#else
         float d[ROWS / 2];
 #pragma unroll
         for (int i = 0; i < ROWS / 2; i++) d[i] = 0.0f;
         multiply_all(d, w, t, (warp / 4) * 64 * 128, stages);
         store(out, bias, d, row, token, tokens, outputs);
+#endif
     }
 }

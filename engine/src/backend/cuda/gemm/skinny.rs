@@ -44,13 +44,9 @@ const ROWS_MAX: usize = 64;
 /// ... except for logits, where a block has many rows of weights for each read of the activations.
 const LOGIT_ROWS_MAX: usize = 128;
 
-/// Weights on their way to a block: from 48 KiB on an H100 didn't get faster, and at 200 other reads
-/// waited three times as long.
+/// Weights on their way to a block: with more neither an H100 nor an H200 got faster, and the more there are, the longer other
+/// reads wait behind them.
 const AHEAD_BYTES: usize = 48 << 10;
-/// As much where memory is faster (H200): in proportion, not measured.
-const AHEAD_BYTES_FAST: usize = 64 << 10;
-/// Devices with more memory than this have the faster kind.
-const FAST_MEMORY_BYTES: u64 = 100 << 30;
 
 /// What the kernel has from here.
 pub(crate) const CONSTANTS: Constants = &[
@@ -64,7 +60,6 @@ pub(crate) const CONSTANTS: Constants = &[
 #[derive(Debug)]
 pub(crate) struct SkinnyMatmul {
     element: ElementType,
-    ahead_bytes: usize,
     prepared: HashMap<SkinnyShape, Prepared>,
     /// Of weights, by address. What a map says follows from its key, so none is ever out of date.
     maps: Mutex<HashMap<(Address, SkinnyShape), TensorMap>>,
@@ -125,10 +120,18 @@ struct Plan {
 struct Bucket {
     /// Up to how many.
     rows_max: usize,
-    /// Groups of multiplying warps, `WARPGROUPS`.
-    groups: usize,
+    by: Instructions,
     /// Pieces of a stage of activations at most, `X_PIECES`: together up to 16 KiB.
     pieces_max: usize,
+}
+
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instructions {
+    /// 8 tokens at a time: up to 32 tokens, wgmma would mostly compute what is dropped.
+    Mma,
+    /// 64 tokens at a time, by each of so many groups of warps, `WARPGROUPS`.
+    Wgmma { groups: usize },
 }
 
 /// What a launch is given of shared memory.
@@ -177,9 +180,7 @@ impl SkinnyMatmul {
                 .collect::<Result<_, EngineError>>()?;
             prepared.insert(shape, Prepared { plan, kernels });
         }
-        let is_fast = properties.memory_bytes > FAST_MEMORY_BYTES;
-        let ahead_bytes = if is_fast { AHEAD_BYTES_FAST } else { AHEAD_BYTES };
-        Ok(Self { element, ahead_bytes, prepared, maps: Mutex::default() })
+        Ok(Self { element, prepared, maps: Mutex::default() })
     }
 
     /// Whether the kernel is there for this product and measured faster than the library.
@@ -207,7 +208,7 @@ impl SkinnyMatmul {
             .find(|(bucket, _)| product.rows <= bucket.rows_max)
             .ok_or_else(|| EngineError::Device(format!("too many rows: {product:?}")))?;
         let plan = &prepared.plan;
-        let rings = Rings::of(plan, bucket, product.rows, self.ahead_bytes);
+        let rings = Rings::of(plan, bucket, product.rows);
         let weights = self.weights(plan, product)?;
         let x = (product.x, product.rows, shape.inputs);
         let x = TensorMap::of_rows(x, self.element, rings.x_rows)?;
@@ -322,10 +323,13 @@ impl Plan {
     fn defines(&self, shape: &SkinnyShape, bucket: &Bucket, element: ElementType) -> Defines {
         let defines = Defines::of(CONSTANTS)
             .with("ROWS", self.block_rows)
-            .with("WARPGROUPS", bucket.groups)
             .with("W_PIECES", self.pieces)
             .with("X_PIECES", bucket.pieces(self))
             .flag(element.flag());
+        let defines = match bucket.by {
+            Instructions::Mma => defines.with("TOKENS", bucket.rows_max),
+            Instructions::Wgmma { groups } => defines.with("WARPGROUPS", groups),
+        };
         match shape.kind {
             Epilogue::Plain => defines,
             Epilogue::F32 => defines.flag("OUT_F32"),
@@ -337,10 +341,11 @@ impl Plan {
 // === impl Bucket ===
 
 impl Bucket {
-    const ALL: [Self; 3] = [
-        Self { rows_max: 32, groups: 1, pieces_max: 4 },
-        Self { rows_max: 64, groups: 1, pieces_max: 2 },
-        Self { rows_max: 128, groups: 2, pieces_max: 1 },
+    const ALL: [Self; 4] = [
+        Self { rows_max: 8, by: Instructions::Mma, pieces_max: 4 },
+        Self { rows_max: 32, by: Instructions::Mma, pieces_max: 4 },
+        Self { rows_max: 64, by: Instructions::Wgmma { groups: 1 }, pieces_max: 2 },
+        Self { rows_max: 128, by: Instructions::Wgmma { groups: 2 }, pieces_max: 1 },
     ];
 
     fn pieces(&self, plan: &Plan) -> usize {
@@ -349,14 +354,29 @@ impl Bucket {
 
     /// Multiplying warps, then one that loads weights and one that loads activations.
     fn threads(&self) -> u32 {
-        self.groups as u32 * 128 + 64
+        self.groups() as u32 * 128 + 64
+    }
+
+    fn groups(&self) -> usize {
+        match self.by {
+            Instructions::Mma => 1,
+            Instructions::Wgmma { groups } => groups,
+        }
+    }
+
+    /// What has to fit where weights were, or is read past a short tile of activations: in bytes.
+    fn beside(&self, plan: &Plan) -> usize {
+        match self.by {
+            Instructions::Mma => 2 * self.rows_max * (plan.block_rows + 4) * size_of::<f32>(),
+            Instructions::Wgmma { groups } => groups * GROUP_TOKENS * PIECE_BYTES,
+        }
     }
 }
 
 // === impl Rings ===
 
 impl Rings {
-    fn of(plan: &Plan, bucket: &Bucket, rows: usize, ahead_bytes: usize) -> Self {
+    fn of(plan: &Plan, bucket: &Bucket, rows: usize) -> Self {
         let x_rows = rows.next_multiple_of(8);
         let pieces = bucket.pieces(plan);
         let x_stage = pieces * x_rows * PIECE_BYTES;
@@ -376,13 +396,12 @@ impl Rings {
         let x_stages_min = 2 * plan.pieces / pieces;
         let x_stages = (x_ring / x_stage).clamp(x_stages_min, STAGES_MAX);
         let w_stages = ((room - x_stages * x_stage) / w_stage).clamp(2, STAGES_MAX);
-        // A short tile of activations is read past its end.
-        let w_ring = (w_stages * w_stage).max(bucket.groups * GROUP_TOKENS * PIECE_BYTES);
+        let w_ring = (w_stages * w_stage).max(bucket.beside(plan));
         Self {
             x_rows,
             x_stages,
             w_stages,
-            ahead: (ahead_bytes / w_stage).clamp(1, w_stages),
+            ahead: (AHEAD_BYTES / w_stage).clamp(1, w_stages),
             bytes: BARRIER_BYTES + x_stages * x_stage + w_ring,
         }
     }
@@ -440,12 +459,12 @@ mod tests {
                 let plan = Plan { block_rows, tiles: 1, pieces, shares };
                 for rows in 1..=128 {
                     let bucket = Bucket::ALL.iter().find(|it| rows <= it.rows_max).unwrap();
-                    let rings = Rings::of(&plan, bucket, rows, AHEAD_BYTES);
+                    let rings = Rings::of(&plan, bucket, rows);
                     let shares = shares && rows <= ROWS_MAX;
                     let most = if shares { SHARED_BYTES } else { ALONE_BYTES };
                     assert!(rings.bytes <= most, "{plan:?}, {rows} rows: {rings:?}");
                     assert!((1..=rings.w_stages).contains(&rings.ahead), "{rings:?}");
-                    assert!(rings.x_rows >= rows && rings.x_rows <= bucket.groups * GROUP_TOKENS);
+                    assert!(rings.x_rows >= rows && rings.x_rows <= bucket.groups() * GROUP_TOKENS);
                 }
             }
         }

@@ -118,6 +118,21 @@ pub(super) const VARIANTS: &[Variant] = &[
         &["ROWS=128", "WARPGROUPS=2", "W_PIECES=1", "X_PIECES=1", "OUT_F32"],
     ),
     Variant::hopper(
+        "gemm/skinny.cu",
+        skinny::CONSTANTS,
+        &["ROWS=48", "TOKENS=8", "W_PIECES=4", "X_PIECES=4", "ELEMENT_F16"],
+    ),
+    Variant::hopper(
+        "gemm/skinny.cu",
+        skinny::CONSTANTS,
+        &["ROWS=112", "TOKENS=32", "W_PIECES=1", "X_PIECES=1", "GATED"],
+    ),
+    Variant::hopper(
+        "gemm/skinny.cu",
+        skinny::CONSTANTS,
+        &["ROWS=128", "TOKENS=32", "W_PIECES=1", "X_PIECES=1", "OUT_F32"],
+    ),
+    Variant::hopper(
         "gemm/tiled.cu",
         tiled::CONSTANTS,
         &["ROWS=256", "STAGES=4", "SHARED_WEIGHTS", "GATED"],
