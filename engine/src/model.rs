@@ -290,7 +290,7 @@ impl<B: Backend> Model<B> {
     pub fn collect(&mut self, pending: PendingStep<B>) -> Result<StepOutput, EngineError> {
         let mut output = StepOutput::default();
         if let Some(end) = pending.end {
-            self.backend.pass(end)?;
+            output.took = self.backend.pass(end)?;
         }
         for samples in pending.samples {
             output.samples.extend(self.backend.sampled(samples)?);
