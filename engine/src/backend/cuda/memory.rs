@@ -82,7 +82,7 @@ impl Memory for CudaBackend {
             (self.element, config.head_shape()),
             &self.options,
         )?;
-        self.device.synchronize()?;
+        self.stream.synchronize()?;
         self.ready = Some(Ready { kv, attention, cos, sin });
         Ok(())
     }

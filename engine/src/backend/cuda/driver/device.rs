@@ -7,15 +7,24 @@
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::backend::cuda::libraries::{self, Libraries};
 use crate::error::EngineError;
 
 /// The oldest GPUs with the instructions that the portable kernels use (bf16 `mma`, `cp.async`).
 pub(crate) const CAPABILITY_MIN: (u32, u32) = (8, 0);
+
+/// Held by whoever records. The driver can't wait for a whole GPU while any of its streams records: the wait fails, and
+/// so does the recording, whichever engine of the process it is of.
+static RECORDING: RwLock<()> = RwLock::new(());
+
+/// To wait for recordings at most; they take milliseconds.
+const RECORDING_MAX: Duration = Duration::from_secs(10);
 
 /// An open GPU; clones are the same one.
 #[derive(Clone, Debug)]
@@ -137,12 +146,21 @@ impl Device {
         Ok(free as u64)
     }
 
-    /// Waits until everything submitted to this GPU by this process is done.
+    /// Waits until everything submitted to this GPU by this process is done. Recordings are waited for, too, so that
+    /// none may call this.
     ///
     /// # Errors
-    /// [`EngineError::Device`] if some of it failed.
+    /// [`EngineError::Device`] if some of it failed, or a recording doesn't end.
     pub(crate) fn synchronize(&self) -> Result<(), EngineError> {
+        let _none_records = RECORDING.try_write_for(RECORDING_MAX).ok_or_else(|| {
+            EngineError::Device("waiting for the GPU: a recording doesn't end".to_owned())
+        })?;
         self.open.context.synchronize().map_err(|why| failed("waiting for the GPU", why))
+    }
+
+    /// Keeps [`Device::synchronize`] waiting.
+    pub(super) fn recording(&self) -> RwLockReadGuard<'static, ()> {
+        RECORDING.read()
     }
 
     /// Whether processes work on it at the same time, by NVIDIA's Multi-Process Service, rather than by

@@ -37,6 +37,7 @@ impl Stream {
         work: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<Graph, EngineError> {
         self.device().bind()?;
+        let _recording = self.device().recording();
         // Relaxed, since a library may load its kernels when it first needs them, which the
         // stricter modes forbid.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;

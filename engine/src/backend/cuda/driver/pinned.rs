@@ -87,12 +87,7 @@ impl PinnedMemory {
     /// If the part isn't all in it, or not aligned for a `T`.
     pub(crate) fn host<T: Pod>(&mut self, part: Range<usize>) -> Result<&mut [T], EngineError> {
         if part.start < self.lent_bytes {
-            match self.is_marked {
-                true => self.done.synchronize()?,
-                // Something failed on the way.
-                false => self.device.synchronize()?,
-            }
-            self.lent_bytes = 0;
+            self.take_back()?;
         }
         assert!(part.start <= part.end && part.end <= self.bytes, "{part:?} of {}", self.bytes);
         assert!(part.start.is_multiple_of(align_of::<T>()), "numbers are aligned");
@@ -105,17 +100,28 @@ impl PinnedMemory {
             )
         })
     }
+
+    /// Waits until the device uses none of it.
+    fn take_back(&mut self) -> Result<(), EngineError> {
+        if self.lent_bytes > 0 {
+            match self.is_marked {
+                true => self.done.synchronize()?,
+                // Something failed on the way.
+                false => self.device.synchronize()?,
+            }
+            self.lent_bytes = 0;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for PinnedMemory {
     fn drop(&mut self) {
         // Copies that were submitted may still be running, and freeing doesn't promise to wait.
+        let is_back = self.device.bind().and_then(|()| self.take_back());
         // SAFETY: made by `new` and freed nowhere else. Of a context that is broken nothing can be given back,
         // so the error says nothing new.
-        let _ = self
-            .device
-            .synchronize()
-            .map(|()| unsafe { result::free_host(self.host.cast::<c_void>()) });
+        let _ = is_back.map(|()| unsafe { result::free_host(self.host.cast::<c_void>()) });
     }
 }
 

@@ -1,7 +1,7 @@
 #![allow(clippy::print_stdout, reason = "what was measured")]
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::device::Device;
 use super::element::ElementType;
@@ -161,6 +161,42 @@ fn work_is_recorded_and_run_again() {
     assert_eq!(message(failed.unwrap_err()), "on purpose");
     assert!(!gpu.stream.is_capturing().unwrap());
     record().unwrap();
+    gpu.stream.synchronize().unwrap();
+}
+
+/// Engines of one process share a GPU: one starts, ends or measures while another records.
+#[test]
+#[ignore = "needs a GPU"]
+fn one_engine_records_while_another_takes_and_gives_back() {
+    let gpu = Gpu::open();
+    let memory = gpu.memory(2000);
+    let fill = RandomFill::new(&gpu.compiler, ElementType::Bf16).unwrap();
+    let until = Instant::now() + Duration::from_secs(1);
+    let turns = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let other = Gpu::open();
+            let mut turns = 0;
+            while Instant::now() < until {
+                let taken = other.memory(1 << 20);
+                let mut pinned = PinnedMemory::new(&other.device, 1 << 16).unwrap();
+                other.stream.copy(taken.part(0..1 << 16), pinned.lend(0..1 << 16)).unwrap();
+                if turns % 2 == 0 {
+                    pinned.mark(&other.stream).unwrap();
+                }
+                drop(pinned);
+                other.device.synchronize().unwrap();
+                turns += 1;
+            }
+            turns
+        });
+        while Instant::now() < until {
+            let record = || fill.fill(&gpu.stream, memory.all(), 3, (5.0, 1.0));
+            let graph = gpu.stream.capture(|| (0..100).try_for_each(|_| record())).unwrap();
+            graph.launch(&gpu.stream).unwrap();
+        }
+        other.join().unwrap()
+    });
+    assert!(turns > 10, "{turns} turns");
     gpu.stream.synchronize().unwrap();
 }
 
