@@ -22,6 +22,9 @@
 //
 // `context`, `row_of` and `tables` are read before grid_wait(), and so are the pages that end before
 // a row's newest token: what writes them must not be overlapped with the graph (a plain edge).
+//
+// beside: the kernel before is prompts' attention, which lets this one start once what both read is there: nothing is
+// waited for before the end.
 #include "common/common.cuh"
 
 #ifndef WARPS
@@ -75,6 +78,7 @@ struct Parameters {
     float* partials;
     float2* sums;
     int *arrivals, rows, kv_heads, qkv_stride, table_stride, window;
+    bool beside;
     float scale;  // in log2 units
 };
 
@@ -288,7 +292,7 @@ __device__ __forceinline__ void load_queries(Queries& q, const elem* heads, int 
             for (int i = 0; i < 2; i++) {
                 int d = s * 16 + i * 8;
                 bool is_there = d < HEAD_DIM && head < count;
-                q[s][c][i] = is_there ? *(const u32*)(heads + head * HEAD_DIM + d + lane % 4 * 2) : 0;
+                q[s][c][i] = is_there ? __ldcg((const u32*)(heads + head * HEAD_DIM + d + lane % 4 * 2)) : 0;
             }
         }
     }
@@ -405,7 +409,7 @@ __device__ __forceinline__ int head_count(int slice) {
 __device__ __forceinline__ void read_items(u8* base, Tail& tail, const int* contexts, const Parameters& in) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 ring = shared_address(base) + warp * STAGES * STAGE_BYTES;
-    bool waited = false;
+    bool waited = in.beside;
     Reader reader;
     reader.item = Item{tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
     reader.item.open(contexts, in);
@@ -459,7 +463,7 @@ __device__ __forceinline__ void read_items(u8* base, Tail& tail, const int* cont
 __device__ __forceinline__ void combine_items(Tail& tail, const int* contexts, const Parameters& in) {
     Item item = {tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
     item.open(contexts, in);
-    grid_wait();
+    if (!in.beside) grid_wait();
     Sums sums;
     int folded = 0, apart = 0;  // chunks of this slice so far: in `sums`; stored one by one
     for (bool first = true; !item.is(tail.bounds[1]); first = false) {
@@ -505,12 +509,12 @@ __device__ __forceinline__ void combine_items(Tail& tail, const int* contexts, c
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 decode_attention(const elem* qkv, const elem* pages, elem* out, const int* context, const int* row_of,
                  const int* tables, float* partials, float2* sums, int* arrivals, int rows, int kv_heads,
-                 int qkv_stride, int table_stride, int window, float scale) {
+                 int qkv_stride, int table_stride, int window, int beside, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     Tail& tail = *(Tail*)(shared + RING_BYTES);
     int* contexts = (int*)(shared + RING_BYTES + sizeof(Tail));
     const Parameters in = {qkv, pages, out, row_of, tables, partials, sums, arrivals, rows, kv_heads,
-                           qkv_stride, table_stride, window, scale * 1.44269504f};
+                           qkv_stride, table_stride, window, beside != 0, scale * 1.44269504f};
     // The bytes that pad a row are never loaded and must not be NaN.
     if (HEAD_DIM % 16 != 0) {
         for (int i = threadIdx.x * 16; i < RING_BYTES; i += THREADS * 16) *(uint4*)(shared + i) = uint4{};
@@ -519,4 +523,6 @@ decode_attention(const elem* qkv, const elem* pages, elem* out, const int* conte
     plan(tail, contexts, context, in);
     if (threadIdx.x < WARPS * 32) read_items(shared, tail, contexts, in);
     else combine_items(tail, contexts, in);
+    // Whatever follows waits for this kernel, and so for the one beside it.
+    if (in.beside) grid_wait();
 }

@@ -542,10 +542,11 @@ prefill_attention(const __grid_constant__ TensorMap queries, const __grid_consta
         barrier_init_fence();
     }
     __syncthreads();
-    grid_launch();
     if (warpgroup == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 " PRODUCER_REGISTERS ";");
         grid_wait();
+        // Not before: decode rows' attention, which may be next, begins at once beside this one.
+        grid_launch();
         if (threadIdx.x < 32) {
             const Step step{tiles, contexts, block_tables, counter, tile_count,
                             heads, kv_heads, table_stride, block_base, window};

@@ -27,6 +27,7 @@ pub(super) struct PagedAttention {
     kv: Arc<CudaKv>,
     decode: DecodeAttention,
     prefill: Prefill,
+    heads: HeadShape,
     scale: f32,
 }
 
@@ -46,6 +47,22 @@ struct View {
     out: Address,
     window: Option<u32>,
 }
+
+/// Where decode rows are attended to.
+#[derive(Clone, Copy)]
+struct Place {
+    multiprocessors: u32,
+    /// See [`DecodeRead`].
+    overlaps: bool,
+    beside: bool,
+}
+
+/// Operations that prompts' attention does in the time in which a byte is read for decode rows (an H200: 560 TFLOP/s,
+/// 4.4 TB/s).
+const OPERATIONS_A_BYTE: f64 = 127.0;
+
+/// The memory is kept busy by the inverse of so many of all multiprocessors.
+const READERS: f64 = 1.6;
 
 // === impl PagedAttention ===
 
@@ -75,6 +92,7 @@ impl PagedAttention {
             kv: Arc::clone(kv),
             decode: DecodeAttention::new(compiler, stream, decode)?,
             prefill: Prefill::new(compiler, stream, kv, tiled)?,
+            heads,
             scale: (heads.head_dim as f32).sqrt().recip(),
         })
     }
@@ -107,11 +125,17 @@ impl PagedAttention {
         out: &CudaBuffer,
     ) -> Result<(), EngineError> {
         let view = View { qkv: qkv.address(), rows: batch.rows, layer, out: out.address(), window };
-        if let Some(rows) = &batch.decode {
-            self.run_decode(stream, view, rows, true)?;
-        }
+        let all = stream.multiprocessors();
+        let for_prompts = self.share_of_prompts(batch, all);
         if let Some(rows) = &batch.prefill {
-            self.run_prefill(stream, view, rows)?;
+            self.run_prefill(stream, view, rows, for_prompts.unwrap_or(all))?;
+        }
+        if let Some(rows) = &batch.decode {
+            let place = match for_prompts {
+                Some(taken) => Place { multiprocessors: all - taken, overlaps: true, beside: true },
+                None => Place { multiprocessors: all, overlaps: true, beside: false },
+            };
+            self.run_decode(stream, view, rows, place)?;
         }
         Ok(())
     }
@@ -134,7 +158,19 @@ impl PagedAttention {
         let rows = &kept.alone;
         let (qkv, out) = (qkv.address(), out.address());
         let view = View { qkv, rows: rows.count, layer, out, window };
-        self.run_decode(stream, view, rows, false)
+        let multiprocessors = stream.multiprocessors();
+        let place = Place { multiprocessors, overlaps: false, beside: false };
+        self.run_decode(stream, view, rows, place)
+    }
+
+    /// Multiprocessors for prompts' attention where decode rows' runs beside it: both end at about the same time. One
+    /// is bound by arithmetic and the other by memory, which fewer multiprocessors than all keep busy.
+    fn share_of_prompts(&self, batch: &CudaBatch, all: u32) -> Option<u32> {
+        let (Some(prefill), Some(decode)) = (&batch.prefill, &batch.decode) else { return None };
+        let HeadShape { kv_heads, head_dim, .. } = self.heads;
+        let bytes = decode.context_tokens as f64 * (4 * kv_heads * head_dim) as f64;
+        let computing = prefill.plan?.operations as f64 / OPERATIONS_A_BYTE / bytes.max(1.0);
+        Some(share_of_prompts(computing, all))
     }
 
     fn run_decode(
@@ -142,11 +178,11 @@ impl PagedAttention {
         stream: &Stream,
         view: View,
         rows: &DecodeRows,
-        overlaps: bool,
+        Place { multiprocessors, overlaps, beside }: Place,
     ) -> Result<(), EngineError> {
         let View { qkv, layer, out, window, .. } = view;
         let pages = self.kv.layer(layer);
-        let DecodeRows { count, rows, contexts, tables, table_stride } = *rows;
+        let DecodeRows { count, rows, contexts, tables, table_stride, .. } = *rows;
         let scale = self.scale;
         let read = DecodeRead {
             qkv,
@@ -159,7 +195,9 @@ impl PagedAttention {
             table_stride,
             window,
             scale,
+            multiprocessors,
             overlaps,
+            beside,
         };
         self.decode.run(stream, &read)
     }
@@ -169,6 +207,7 @@ impl PagedAttention {
         stream: &Stream,
         view: View,
         rows: &PrefillRows,
+        multiprocessors: u32,
     ) -> Result<(), EngineError> {
         let View { qkv, rows: qkv_rows, layer, out, window } = view;
         let scale = self.scale;
@@ -178,7 +217,17 @@ impl PagedAttention {
                     EngineError::Device("a step's attention was not planned".to_owned())
                 })?;
                 let block_base = layer as usize * self.kv.blocks() as usize;
-                let read = TiledRead { qkv, qkv_rows, out, rows, plan, block_base, window, scale };
+                let read = TiledRead {
+                    qkv,
+                    qkv_rows,
+                    out,
+                    rows,
+                    plan,
+                    block_base,
+                    window,
+                    scale,
+                    multiprocessors,
+                };
                 kernel.run(stream, &read)
             }
             Prefill::Portable(kernel) => {
@@ -228,6 +277,18 @@ impl Prefill {
     }
 }
 
+/// Of `all` multiprocessors those for prompts, so that both kinds of attention end together.
+///
+/// - `computing`: the time that prompts take on all of them, over the time in which decode rows are read.
+fn share_of_prompts(computing: f64, all: u32) -> u32 {
+    let share = if computing <= 1.0 - READERS.recip() {
+        computing
+    } else {
+        READERS * computing / (1.0 + READERS * computing)
+    };
+    ((share * f64::from(all)).ceil() as u32).clamp(1, all.saturating_sub(1).max(1))
+}
+
 /// Whether the kernels that take any model take these heads.
 ///
 /// # Errors
@@ -245,4 +306,21 @@ pub(super) fn validate_heads(shape: HeadShape) -> Result<(), EngineError> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::next_to_nothing(0.001, 1)]
+    #[case::short_prompts(0.16, 22)]
+    #[case::where_memory_is_just_kept_busy(0.375, 50)]
+    #[case::as_long_as_each_other(1.0, 82)]
+    #[case::prompts_alone(1e9, 131)]
+    fn both_kinds_of_attention_end_together(#[case] computing: f64, #[case] expected: u32) {
+        assert_eq!(share_of_prompts(computing, 132), expected);
+    }
 }

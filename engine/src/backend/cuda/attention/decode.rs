@@ -80,9 +80,14 @@ pub(super) struct DecodeRead {
     pub window: Option<u32>,
     /// Of the scores.
     pub scale: f32,
+    /// To run on.
+    pub multiprocessors: u32,
     /// Whether the operation before may still run while keys and values are read: it may where each
     /// row's newest token is all that was written in this layer.
     pub overlaps: bool,
+    /// Whether the operation before is attention of prompts, which goes on beside this one: what both read was there
+    /// when that began.
+    pub beside: bool,
 }
 
 /// How the kernel is compiled and launched. What decides the order of sums (`warps`, `splits_max`)
@@ -158,7 +163,7 @@ impl DecodeAttention {
             return Err(unsupported("number of rows", "more than were planned for"));
         }
         let launch = Launch {
-            grid: [stream.multiprocessors(), self.plan.resident as u32, 1],
+            grid: [read.multiprocessors, self.plan.resident as u32, 1],
             block: (32 * (self.plan.warps + COMBINERS)) as u32,
             shared_bytes: self.plan.shared_bytes as u32,
             cluster: 1,
@@ -187,6 +192,7 @@ impl DecodeAttention {
                 heads.qkv_width() as i32,
                 read.table_stride as i32,
                 read.window.map_or(0, |window| window.min(i32::MAX as u32) as i32),
+                i32::from(read.beside),
                 read.scale
             ],
         )

@@ -105,6 +105,8 @@ pub(crate) struct TiledRead<'a> {
     pub(crate) window: Option<u32>,
     /// Of the scores.
     pub(crate) scale: f32,
+    /// To run on.
+    pub(crate) multiprocessors: u32,
 }
 
 /// Query tokens of one sequence that share their keys.
@@ -165,7 +167,8 @@ impl PrefillAttention {
         }
         let words: Vec<u32> = tiles.iter().flat_map(Tile::words).collect();
         let address = self.tiles.put(stream, words.into_iter())?;
-        Ok(PrefillPlan { address, tiles: tiles.len() })
+        let operations = self.shape.operations(&tiles);
+        Ok(PrefillPlan { address, tiles: tiles.len(), operations })
     }
 
     /// Computes `out[row] = softmax(scale * q[row] K^T) V` over what each row sees, head by head.
@@ -182,7 +185,7 @@ impl PrefillAttention {
             return Ok(());
         }
         let launch = Launch {
-            grid: [(items as u32).min(stream.multiprocessors()), 1, 1],
+            grid: [(items as u32).min(read.multiprocessors), 1, 1],
             block: (WARPGROUP_THREADS * (self.shape.consumers() + 1)) as u32,
             shared_bytes: self.shape.shared_bytes() as u32,
             cluster: 1,
@@ -257,6 +260,13 @@ impl PrefillShape {
     /// Query tokens of a tile.
     fn tile_tokens(&self) -> usize {
         WARPGROUP_ROWS * self.consumers() / self.pack()
+    }
+
+    /// What tiles take in a layer: whole tiles of queries and keys are multiplied, twice.
+    fn operations(&self, tiles: &[Tile]) -> u64 {
+        let key_tiles: usize = tiles.iter().map(Tile::key_tiles).sum();
+        let pairs = key_tiles * TILE_KEYS * WARPGROUP_ROWS * self.consumers();
+        (pairs * self.heads.heads / self.pack() * 4 * self.heads.head_dim) as u64
     }
 
     /// Tiles of a step: whole ones, and each sequence's rest.

@@ -98,6 +98,8 @@ pub(crate) struct DecodeRows {
     /// `i32 [count, table_stride]`: blocks.
     pub(crate) tables: Address,
     pub(crate) table_stride: usize,
+    /// Of all contexts.
+    pub(crate) context_tokens: u64,
 }
 
 /// Some rows of a step, as those of a step of its own.
@@ -133,6 +135,8 @@ pub(crate) struct PrefillPlan {
     /// `i32 [tiles, 4]`: first row, tokens, position of the first, sequence; longest first.
     pub(crate) address: Address,
     pub(crate) tiles: usize,
+    /// Multiplications and additions in a layer.
+    pub(crate) operations: u64,
 }
 
 /// One sequence's rows.
@@ -310,10 +314,11 @@ fn decode_rows<'a>(
 ) -> DecodeRows {
     let rows = sequences.clone().map(|sequence| sequence.rows.start as u32);
     let contexts = sequences.clone().map(|sequence| sequence.context_tokens);
+    let context_tokens = contexts.clone().map(u64::from).sum();
     let rows = writer.rows(rows, count, 0);
     let contexts = writer.rows(contexts, count, 0);
     let (tables, table_stride) = writer.tables(sequences, count);
-    DecodeRows { count, rows, contexts, tables, table_stride }
+    DecodeRows { count, rows, contexts, tables, table_stride, context_tokens }
 }
 
 fn kept_rows(writer: &mut Writer<'_>, batch: &StepBatch<'_>, rows: &[usize]) -> KeptRows {
