@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use kv_cache::KvLayout;
 
-use self::attention::PagedAttention;
+use self::attention::{Layer, PagedAttention};
 use self::compile::Compiler;
 use self::driver::device::{Device, Stream};
 use self::driver::graph::Graph;
@@ -35,7 +35,7 @@ use self::gemm::Epilogue;
 use self::gemm::choose::{Projection, Projections};
 use self::kv::CudaKv;
 use self::memory::positions_max;
-use self::rows::{AddNorm, HeadNorm, RopeAndCache, RowKernels, RowShape};
+use self::rows::{AddNorm, HeadNorm, RopeAndCache, Rotation, RowKernels, RowShape};
 use self::sampling::Sampler;
 use self::step::batch::{BatchMemory, KeptRows, Shape, StepLimits, WordRing};
 use self::step::streams::{StepStreams, StreamId};
@@ -200,9 +200,23 @@ impl CudaBackend {
         let product = Projection { x: x.address(), rows: x.rows, weight, bias, out, epilogue };
         self.projections.run(&self.stream, &product)
     }
+}
 
-    fn head_norm(norm: Option<&Norm<'_, Self>>) -> Option<HeadNorm> {
-        norm.map(|norm| HeadNorm { weight: norm.weight.address(), eps: norm.eps })
+// === impl Ready ===
+
+impl Ready {
+    fn layer(&self, heads: &PagedHeads<'_, CudaBackend>) -> Layer {
+        let norm = |norm: &Norm<'_, CudaBackend>| HeadNorm {
+            weight: norm.weight.address(),
+            eps: norm.eps,
+        };
+        let rotation = Rotation {
+            cos: self.cos.address(),
+            sin: self.sin.address(),
+            q_norm: heads.q_norm.as_ref().map(norm),
+            k_norm: heads.k_norm.as_ref().map(norm),
+        };
+        Layer { number: heads.layer, window: heads.window, rotation }
     }
 }
 
@@ -305,18 +319,16 @@ impl Operations for CudaBackend {
         attention: &PagedHeads<'_, Self>,
         qkv: &mut CudaBuffer,
     ) -> Result<(), EngineError> {
-        let Ready { kv, cos, sin, .. } = self.ready()?;
+        let ready = self.ready()?;
+        if ready.attention.rotates(batch) {
+            return Ok(());
+        }
         let it = RopeAndCache {
             qkv: qkv.address(),
-            // Attention reads keys from the pages.
-            keys_in_place: false,
-            pages: kv.layer(attention.layer),
-            cos: cos.address(),
-            sin: sin.address(),
+            pages: ready.kv.layer(attention.layer),
             positions: batch.positions,
             slots: batch.slots,
-            q_norm: Self::head_norm(attention.q_norm.as_ref()),
-            k_norm: Self::head_norm(attention.k_norm.as_ref()),
+            rotation: ready.layer(attention).rotation,
         };
         self.rows.rope_and_cache(&self.stream, it, batch.rows)
     }
@@ -330,11 +342,8 @@ impl Operations for CudaBackend {
     ) -> Result<(), EngineError> {
         out.resize(batch.rows);
         let stream = Arc::clone(&self.stream);
-        let Some(ready) = &mut self.ready else {
-            return Err(EngineError::Device("the model isn't loaded".to_owned()));
-        };
-        let view = (attention.layer, attention.window);
-        ready.attention.run(&stream, batch, view, qkv, out)
+        let ready = self.ready()?;
+        ready.attention.run(&stream, batch, &ready.layer(attention), qkv, out)
     }
 
     fn keep(
@@ -358,8 +367,8 @@ impl Operations for CudaBackend {
     ) -> Result<(), EngineError> {
         let kept = batch.kept()?;
         out.resize(kept.alone.count);
-        let view = (attention.layer, attention.window);
-        self.ready()?.attention.run_kept(&self.stream, kept, view, qkv, out)
+        let ready = self.ready()?;
+        ready.attention.run_kept(&self.stream, kept, &ready.layer(attention), qkv, out)
     }
 
     fn gated(
