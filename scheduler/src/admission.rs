@@ -24,8 +24,8 @@ const RETRY_AFTER_S: std::ops::RangeInclusive<f64> = 0.05..=60.0;
 /// Clients that were refused together come back over so much more than the time they were told, as a share.
 const RETRY_SPREAD: f64 = 1.0;
 
-/// The part of a target that estimates may fill: they are right on average, and the target is for nearly
-/// all.
+/// The part of a target that estimates may fill where nobody knows how right they are: they are so on average, and the target
+/// is for nearly all.
 const HEADROOM: f64 = 0.7;
 
 /// The part of the time left for waiting that stays however wrong forecasts were: whoever is let in only where nobody
@@ -48,8 +48,8 @@ pub struct Forecast {
     pub step_alone_s: f64,
     /// Until one of the others ends.
     pub release_s: f64,
-    /// By how much first tokens come later than forecast, at most and lately.
-    pub miss_s: f64,
+    /// What is to be left of the target to the first token, for what forecasts don't know.
+    pub margin_s: f64,
     /// Its client has less than an equal share of what is under way.
     pub is_short: bool,
 }
@@ -121,17 +121,27 @@ pub fn step_max(forecast: &Forecast, targets: &SloTargets) -> Option<Duration> {
     if forecast.is_short { None } else { Duration::try_from_secs_f64(step_max).ok() }
 }
 
-/// What is left for waiting. Forecasts that miss by more than what targets leave free cost the rest.
+/// What is left for waiting. Where that is twice what the request takes alone, the usual doubt is in it.
 fn wait_max_s(forecast: &Forecast, targets: &SloTargets) -> f64 {
-    let left_s = (attainable(targets.ttft, forecast.own_s) - forecast.own_s).max(0.0);
-    let free_s = (1.0 - HEADROOM) * targets.ttft.as_secs_f64();
-    (left_s - (forecast.miss_s - free_s).max(0.0)).max(WAIT_SHARE_MIN * left_s)
+    let Forecast { own_s, margin_s, .. } = *forecast;
+    let (target_s, free_s) = (targets.ttft.as_secs_f64(), unlearned_s(targets.ttft));
+    let (left_s, margin_s) = if own_s <= target_s - free_s {
+        (target_s - own_s, margin_s)
+    } else {
+        (own_s, (margin_s - free_s).max(0.0))
+    };
+    (left_s - margin_s).max(WAIT_SHARE_MIN * left_s)
 }
 
 /// The part of a target that estimates may fill, or where one alone takes more, twice that.
 pub(crate) fn attainable(target: Duration, alone_s: f64) -> f64 {
-    let target_s = HEADROOM * target.as_secs_f64();
+    let target_s = target.as_secs_f64() - unlearned_s(target);
     if alone_s <= target_s { target_s } else { 2.0 * alone_s }
+}
+
+/// What stays free of a target where nobody knows how right forecasts are.
+pub(crate) fn unlearned_s(target: Duration) -> f64 {
+    (1.0 - HEADROOM) * target.as_secs_f64()
 }
 
 #[cfg(test)]

@@ -109,9 +109,10 @@ impl Admission {
         self.misses.lock().observe(late_s, clock::now());
     }
 
-    /// The forecast, with how wrong such were lately.
+    /// The forecast, with what is to be left free as such are wrong by so much.
     fn doubted(&self, forecast: &Forecast) -> Forecast {
-        Forecast { miss_s: self.misses.lock().likely_max_s(clock::now()), ..*forecast }
+        let margin_s = self.misses.lock().margin_s(self.config.targets.ttft, clock::now());
+        Forecast { margin_s, ..*forecast }
     }
 
     /// A request of `client` was placed.

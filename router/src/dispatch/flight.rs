@@ -205,7 +205,7 @@ impl Flight {
         generation: &Generation,
         placement: &Placement,
     ) -> Result<LegEnd, DispatchError> {
-        let _intent = self.placing.intend(placement);
+        let intent = self.placing.intend(placement);
         let life = placement.decode.life();
         let leg = match self.call(generation, placement).await {
             Ok(leg) => leg,
@@ -213,6 +213,7 @@ impl Flight {
                 return lost_or_refused(Loss { life, taken: false, error: failed(&status) });
             }
         };
+        intent.taken(&placement.decode.worker);
         match self.follow(leg, generation, placement).await {
             Ok(()) => Ok(LegEnd::Landed),
             Err(Cut::Client(gone)) => Err(gone),

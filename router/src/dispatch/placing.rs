@@ -17,7 +17,7 @@ use scheduler::placement::LedgerEntry;
 use scheduler::{ClusterSnapshot, Ledger, Notes, Placement, PlacementRequest, Placer, Refusal};
 use tonic::Status;
 use tonic::transport::Channel;
-use words::{Address, ClientId, Fingerprint, Generation, Life, Role};
+use words::{Address, ClientId, Fingerprint, Generation, Life, Role, WorkerId};
 
 use super::admission::Admission;
 use super::rollout::Rollout;
@@ -277,6 +277,15 @@ fn told(refusal: Refusal) -> String {
 }
 
 // === impl Intent ===
+
+impl Intent<'_> {
+    /// The worker has answered that it has the request.
+    pub(super) fn taken(&self, worker: &WorkerId) {
+        if let Some(entry) = &self.entry {
+            self.placing.ledger.lock().taken(entry, worker, clock::now());
+        }
+    }
+}
 
 impl Drop for Intent<'_> {
     fn drop(&mut self) {

@@ -14,7 +14,7 @@ use super::{
     ClusterSnapshot, Part, Path, Placement, PlacementReason, PlacementRequest, Placer, Refusal,
     Rejection, Verdict, WorkerView,
 };
-use crate::admission::{decide, retry_after};
+use crate::admission::{decide, retry_after, unlearned_s};
 use crate::cost::Terms;
 use crate::{Forecast, SloTargets};
 
@@ -283,7 +283,20 @@ impl<'a> Decision<'a> {
 
     /// Whether the request would miss its targets so placed, or what is generated there already would.
     fn misses(&self, plan: &Plan<'_>) -> bool {
-        plan.decode.strains || decide(&plan.forecast(self.request), &self.targets).is_err()
+        plan.decode.strains || decide(&self.forecast(plan), &self.targets).is_err()
+    }
+
+    fn forecast(&self, plan: &Plan<'_>) -> Forecast {
+        let (terms, pace) = (plan.terms(), plan.decode.pace);
+        Forecast {
+            wait_s: terms.queue_s + (terms.decode_s - pace.step_s).max(0.0),
+            own_s: terms.prefill_s + terms.handoff_s + pace.step_s,
+            step_s: pace.step_s,
+            step_alone_s: pace.alone_s,
+            release_s: pace.release_s,
+            margin_s: unlearned_s(self.targets.ttft),
+            is_short: self.request.is_short,
+        }
     }
 
     fn placement(&self, plan: &Plan<'_>) -> Placement {
@@ -309,7 +322,7 @@ impl<'a> Decision<'a> {
             reason: plan.reason,
             terms,
             estimated_ttft_s: terms.ttft_s(),
-            forecast: plan.forecast(self.request),
+            forecast: self.forecast(plan),
             work,
         }
     }
@@ -337,18 +350,5 @@ impl Plan<'_> {
 
     fn terms(&self) -> Terms {
         self.prefill.first().map_or(self.decode.terms, |prefill| prefill.terms + self.decode.terms)
-    }
-
-    fn forecast(&self, request: &PlacementRequest<'_>) -> Forecast {
-        let (terms, pace) = (self.terms(), self.decode.pace);
-        Forecast {
-            wait_s: terms.queue_s + (terms.decode_s - pace.step_s).max(0.0),
-            own_s: terms.prefill_s + terms.handoff_s + pace.step_s,
-            step_s: pace.step_s,
-            step_alone_s: pace.alone_s,
-            release_s: pace.release_s,
-            miss_s: 0.0,
-            is_short: request.is_short,
-        }
     }
 }

@@ -11,14 +11,18 @@ use words::WorkerId;
 
 use super::{Assigned, ClusterSnapshot, Placement};
 
-/// How long a request may be under way to a worker: a report that comes sooner after the placement
+/// How long a request may be under way to a worker that hasn't answered: a report that comes sooner after the placement
 /// may not count it yet. Several round trips within a data centre; counting one twice for that long
 /// errs on the safe side.
 const UNDER_WAY: Duration = Duration::from_millis(50);
 
+/// The same once the worker has answered that it has the request: until its task has begun.
+const BEGINS: Duration = Duration::from_millis(5);
+
 /// The placements of one router, each from its decision until a report shows it or it has ended.
 ///
-/// Keep it beside the snapshot it is applied to. Each placement costs O(1), applying O(workers).
+/// Keep it beside the snapshot it is applied to. Each placement costs O(1), applying O(workers and placements since their
+/// last reports).
 #[derive(Debug, Default)]
 pub struct Ledger {
     accounts: HashMap<WorkerId, Account>,
@@ -44,8 +48,9 @@ struct Account {
 #[derive(Debug)]
 struct Line {
     number: u64,
-    placed_at: Instant,
-    /// Zero once settled.
+    /// Reports that come from then on show it.
+    shown_from: Instant,
+    /// Zero once settled, or shown.
     work: Assigned,
 }
 
@@ -65,11 +70,18 @@ impl Ledger {
         for (worker, work) in &placement.work {
             let account = self.accounts.entry(worker.clone()).or_default();
             account.sum += *work;
-            account.lines.push_back(Line { number, placed_at: now, work: *work });
+            account.lines.push_back(Line { number, shown_from: now + UNDER_WAY, work: *work });
         }
         LedgerEntry {
             number,
             workers: placement.work.iter().map(|(worker, _)| worker.clone()).collect(),
+        }
+    }
+
+    /// A worker has answered that it has the request: its next report shows it.
+    pub fn taken(&mut self, entry: &LedgerEntry, worker: &WorkerId, now: Instant) {
+        if let Some(account) = self.accounts.get_mut(worker) {
+            account.taken(entry.number, now);
         }
     }
 
@@ -108,20 +120,35 @@ impl Ledger {
 // === impl Account ===
 
 impl Account {
+    fn taken(&mut self, number: u64, now: Instant) {
+        if let Some(index) = self.index_of(number) {
+            let line = &mut self.lines[index];
+            line.shown_from = line.shown_from.min(now + BEGINS);
+        }
+    }
+
     fn settle(&mut self, number: u64) {
-        if let Ok(index) = self.lines.binary_search_by_key(&number, |line| line.number) {
+        if let Some(index) = self.index_of(number) {
             self.sum -= std::mem::take(&mut self.lines[index].work);
         }
-        while self.lines.front().is_some_and(|line| line.work == Assigned::default()) {
-            self.lines.pop_front();
-        }
+        self.drop_empty();
     }
 
     /// Drops what a report of that time shows.
     fn forget(&mut self, reported_at: Instant) {
-        while self.lines.front().is_some_and(|line| line.placed_at + UNDER_WAY <= reported_at) {
-            let line = self.lines.pop_front().expect("there is a front");
-            self.sum -= line.work;
+        for line in self.lines.iter_mut().filter(|line| line.shown_from <= reported_at) {
+            self.sum -= std::mem::take(&mut line.work);
+        }
+        self.drop_empty();
+    }
+
+    fn index_of(&self, number: u64) -> Option<usize> {
+        self.lines.binary_search_by_key(&number, |line| line.number).ok()
+    }
+
+    fn drop_empty(&mut self) {
+        while self.lines.front().is_some_and(|line| line.work == Assigned::default()) {
+            self.lines.pop_front();
         }
     }
 }

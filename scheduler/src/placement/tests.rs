@@ -407,6 +407,31 @@ fn a_ledger_counts_a_placement_until_a_report_shows_it_or_it_ends() {
     assert_eq!((sequences(&mut ledger, 120), ledger.is_empty()), (0, true));
 }
 
+/// Whoever answers has the request, and its next report shows it; the other worker's may not yet.
+#[test]
+fn a_ledger_counts_what_a_worker_has_taken_until_its_next_report() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut snapshot = cluster("p1 d1", start);
+    let policy = LeastLoad { handoff: HandoffPolicy::Always, ..LeastLoad::default() };
+    let placement = policy.place(&snapshot, &request(100), start).expect("a place");
+    let mut ledger = Ledger::new();
+    let entry = ledger.record(&placement, start);
+    let mut sequences = |ledger: &mut Ledger, reported_ms| {
+        snapshot.workers.iter_mut().for_each(|view| view.reported_at = Some(at(reported_ms)));
+        ledger.apply(&mut snapshot);
+        [0, 1].map(|index: usize| snapshot.workers[index].assigned.sequences)
+    };
+    assert_eq!(sequences(&mut ledger, 10), [1, 1]);
+    ledger.taken(&entry, &"d1".into(), at(2));
+    assert_eq!(sequences(&mut ledger, 6), [1, 1]);
+    assert_eq!(sequences(&mut ledger, 10), [1, 0]);
+    ledger.taken(&entry, &"p1".into(), at(200));
+    assert_eq!(sequences(&mut ledger, 50), [0, 0], "an answer that comes late changes nothing");
+    ledger.settle(entry);
+    assert!(ledger.is_empty());
+}
+
 /// Between two reports each of two routers knows only what it has sent itself, and still neither sends all of it to the worker
 /// that looked idle last.
 #[test]

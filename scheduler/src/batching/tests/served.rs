@@ -1,9 +1,10 @@
 //! One engine under load, with the H200's table for its steps' times: what the plans come to for clients.
 
-use std::collections::BTreeMap;
+mod admitted;
+mod engine;
 
+use self::engine::{Cut, Engine, Request};
 use super::*;
-use crate::cost::StepShape;
 
 /// What requests are like, and what is wanted of them.
 #[derive(Clone, Copy)]
@@ -13,13 +14,6 @@ struct Traffic {
     output_tokens: u32,
     ttft_s: f64,
     tpot_s: f64,
-}
-
-/// How steps are cut.
-#[derive(Clone, Copy)]
-struct Cut {
-    tokens_max: u32,
-    targets: Targets,
 }
 
 #[derive(Debug, Default)]
@@ -32,15 +26,7 @@ struct Report {
     itl_p99_ms: f64,
 }
 
-struct Request {
-    view: SequenceView,
-    arrived_s: f64,
-    tokens_s: Vec<f64>,
-    left: u32,
-}
-
 const SECONDS: f64 = 60.0;
-const BLOCK: u32 = 16;
 
 /// Numbers that look random and are the same each time.
 struct Dice(u64);
@@ -54,107 +40,34 @@ impl Dice {
     }
 }
 
-/// Serves a minute of traffic; steps take what the table says, more or less a few parts in a hundred.
-fn serve(traffic: Traffic, cut: Cut) -> Report {
-    let truth = StepTimes::new(StepSeed::GPU);
-    let (mut times, mut dice) = (StepTimes::new(StepSeed::GPU), Dice(1126));
-    let limits = BatchLimits {
-        tokens_max: cut.tokens_max,
-        sequences_max: 256,
-        block_tokens: BLOCK,
-        watermark_blocks: 100,
-        wanted_blocks: 0,
-    };
-    let mut arrivals = Vec::new();
-    let mut at = 0.0;
+/// When requests come, the last first.
+fn arrivals(per_s: f64, dice: &mut Dice) -> Vec<f64> {
+    let (mut arrivals, mut at) = (Vec::new(), 0.0);
     while at < SECONDS {
-        at -= dice.share().ln() / traffic.per_s;
+        at -= dice.share().ln() / per_s;
         arrivals.push(at);
     }
     arrivals.reverse();
-    let (mut now, mut live, mut done) = (0.0, BTreeMap::<SequenceKey, Request>::new(), Vec::new());
-    let mut free_blocks = 80_000;
-    let mut number = 0;
+    arrivals
+}
+
+/// Serves a minute of traffic, whoever comes.
+fn serve(traffic: Traffic, cut: Cut) -> Report {
+    let (mut engine, mut dice, mut done) = (Engine::new(cut), Dice(1126), Vec::new());
+    let mut arrivals = arrivals(traffic.per_s, &mut dice);
+    let mut now = 0.0;
     while now < SECONDS {
-        if live.is_empty() {
+        if engine.is_idle() {
             now = arrivals.last().copied().unwrap_or(SECONDS).max(now);
         }
         while let Some(arrived_s) = arrivals.pop_if(|at| *at <= now) {
-            number += 1;
-            let key = SequenceKey { request: number, choice: 0 };
-            let view = SequenceView {
-                key,
-                standing: Standing::Waiting,
-                client: ClientId::default(),
-                paused: false,
-                stalled: false,
-                context_tokens: traffic.prompt_tokens,
-                filled_tokens: 0,
-                held_blocks: 0,
-                copies_tail: false,
-                width: 1,
-                due: Due::First(None),
-            };
-            let left = traffic.output_tokens;
-            live.insert(key, Request { view, arrived_s, tokens_s: Vec::new(), left });
+            engine.take(arrived_s, traffic.prompt_tokens, traffic.output_tokens);
         }
-        let views: Vec<SequenceView> = live.values().map(|it| it.seen(now, &cut.targets)).collect();
-        let pace = Pace { times: &times, step_max: None };
-        let plan = plan(&limits, &pace, &views, free_blocks, &mut |_| PrefixHit::default());
-        let parts = plan.rows.iter().map(|row| live[&row.key].view.part(row.tokens));
-        let shape: StepShape = parts.sum();
-        let took = truth.forecast_s(&shape) * (0.98 + 0.04 * dice.share());
-        times.observe(&shape, Duration::from_secs_f64(took));
-        now += took;
-        assert!(plan.preempted.is_empty(), "there is memory");
-        for row in &plan.rows {
-            free_blocks -= row.blocks;
-            let Some(request) = live.get_mut(&row.key) else { continue };
-            if request.advance(row, now) {
-                let request = live.remove(&row.key).expect("it was there");
-                free_blocks += request.view.held_blocks;
-                done.push(request);
-            }
-        }
+        engine.begin(now, &mut dice);
+        now = engine.ends_s().unwrap_or(now);
+        done.extend(engine.end().into_iter().map(|(_, request)| request));
     }
     Report::of(&done, traffic)
-}
-
-impl Request {
-    fn seen(&self, now: f64, targets: &Targets) -> SequenceView {
-        let since = |then: f64| Duration::from_secs_f64(now - then);
-        let progress = match (self.tokens_s.first(), self.tokens_s.last()) {
-            (Some(first), Some(last)) => {
-                let gaps = self.tokens_s.len() as u32 - 1;
-                Progress::Streaming { since: since(*first), gaps, silent: since(*last) }
-            }
-            _ => Progress::Waiting { since: since(self.arrived_s) },
-        };
-        SequenceView { due: Due::of(progress, targets), ..self.view }
-    }
-
-    /// Whether that was its last token.
-    fn advance(&mut self, row: &PlannedRow, now: f64) -> bool {
-        let view = &mut self.view;
-        view.standing = Standing::Running;
-        view.held_blocks += row.blocks;
-        view.filled_tokens += row.tokens;
-        if view.filled_tokens == view.context_tokens {
-            view.context_tokens += 1;
-            self.tokens_s.push(now);
-            self.left -= 1;
-        }
-        self.left == 0
-    }
-
-    fn ttft_s(&self) -> f64 {
-        self.tokens_s[0] - self.arrived_s
-    }
-
-    fn tpot_s(&self) -> f64 {
-        let (first, last) = (self.tokens_s[0], self.tokens_s[self.tokens_s.len() - 1]);
-        (last - first) / (self.tokens_s.len() - 1) as f64
-    }
 }
 
 impl Report {
@@ -184,6 +97,7 @@ fn targets(ttft: u64, tpot: u64, itl: u64) -> Targets {
 
 const SHORT: Traffic =
     Traffic { per_s: 0.0, prompt_tokens: 1024, output_tokens: 128, ttft_s: 0.5, tpot_s: 0.03 };
+const LONG: Traffic = Traffic { prompt_tokens: 4096, output_tokens: 256, ..SHORT };
 
 #[test]
 fn near_its_capacity_an_engine_keeps_nearly_all_in_time_and_no_gap_is_long() {

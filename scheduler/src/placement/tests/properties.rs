@@ -157,7 +157,7 @@ proptest! {
 
     #[test]
     fn a_ledger_never_counts_less_than_is_under_way(
-        steps in prop::collection::vec((0_u8..3, 0_usize..8), 1..80),
+        steps in prop::collection::vec((0_u8..4, 0_usize..8), 1..80),
     ) {
         let start = Instant::now();
         let mut snapshot = cluster("d1", start);
@@ -171,16 +171,22 @@ proptest! {
                     let placed = LeastLoad::default().place(&snapshot, &request(10), now);
                     let Ok(placement) = placed else { continue };
                     open.push((index, ledger.record(&placement, now)));
-                    hidden.push((index, now));
+                    hidden.push((index, now + Duration::from_millis(50)));
                 }
                 1 if !open.is_empty() => {
                     let (number, entry) = open.swap_remove(at % open.len());
                     hidden.retain(|(other, _)| *other != number);
                     ledger.settle(entry);
                 }
+                2 if !open.is_empty() => {
+                    let (number, entry) = &open[at % open.len()];
+                    ledger.taken(entry, &"d1".into(), now);
+                    let taken = hidden.iter_mut().filter(|(other, _)| other == number);
+                    taken.for_each(|(_, shown)| *shown = (now + Duration::from_millis(5)).min(*shown));
+                }
                 _ => {
                     snapshot.workers[0].reported_at = Some(now);
-                    hidden.retain(|(_, placed)| *placed + Duration::from_millis(50) > now);
+                    hidden.retain(|(_, shown)| *shown > now);
                 }
             }
             ledger.apply(&mut snapshot);
