@@ -42,6 +42,22 @@
 // -DSTREAM_THREADS: of the kernels that only stream. -DGATHER_THREADS, -DGATHER_VECTORS: of gather_rows, and each
 // one's vectors.
 
+// === 16 bytes of elements ===
+
+struct Floats8 {
+    float x[8];
+};
+
+__device__ __forceinline__ Floats8 widen(uint4 v) {
+    float2 a = unpack2(v.x), b = unpack2(v.y), c = unpack2(v.z), d = unpack2(v.w);
+    return {{a.x, a.y, b.x, b.y, c.x, c.y, d.x, d.y}};
+}
+
+__device__ __forceinline__ uint4 narrow(const Floats8& f) {
+    return make_uint4(pack2(f.x[0], f.x[1]), pack2(f.x[2], f.x[3]), pack2(f.x[4], f.x[5]),
+                      pack2(f.x[6], f.x[7]));
+}
+
 // === gather_rows ===
 
 // - table: [any, vectors * 8]; index: u32 [rows]; out: [rows, vectors * 8].
@@ -208,7 +224,8 @@ __device__ __forceinline__ void norm_head(float (&lo)[SPAN], float (&hi)[SPAN], 
     }
 }
 
-// - qkv: [rows, ALL_HEADS * HEAD_DIM]: queries, keys, values; queries are rotated in place.
+// - qkv: [rows, ALL_HEADS * HEAD_DIM]: queries, keys, values; queries (and keys, if `keys_in_place`)
+//   are rotated in place.
 // - pages: the layer's, [blocks, 2, KV_HEADS, BLOCK_TOKENS, HEAD_DIM].
 // - cos, sin: f32 [positions, HALF]; positions: u32 [rows]; slots: i32 [rows], -1 writes nothing.
 // - q_norm, k_norm: [HEAD_DIM] or null.
@@ -219,7 +236,7 @@ extern "C" __global__ void __launch_bounds__(ROPE_THREADS)
     rope_and_cache(elem* __restrict__ qkv, elem* __restrict__ pages, const float* __restrict__ cos,
                    const float* __restrict__ sin, const u32* __restrict__ positions,
                    const int* __restrict__ slots, const elem* __restrict__ q_norm,
-                   const elem* __restrict__ k_norm, float q_eps, float k_eps) {
+                   const elem* __restrict__ k_norm, float q_eps, float k_eps, int keys_in_place) {
     grid_launch();
     const int lane = threadIdx.x % GROUP;
     const int first = (blockIdx.y * ROPE_GROUPS * ROPE_HEADS) + threadIdx.x / GROUP;
@@ -269,7 +286,7 @@ extern "C" __global__ void __launch_bounds__(ROPE_THREADS)
             }
         }
         if (!active || head >= ALL_HEADS) continue;
-        if (head < HEADS) {
+        if (head < HEADS || (keys_in_place && head < HEADS + KV_HEADS)) {
             *(Span*)(row + head * HEAD_DIM) = parts[i].lo;
             *(Span*)(row + head * HEAD_DIM + HALF) = parts[i].hi;
         }

@@ -23,9 +23,6 @@
 // `context`, `row_of` and `tables` are read before grid_wait(), and so are the pages that end before
 // a row's newest token: what writes them must not be overlapped with the graph (a plain edge).
 //
-// rotation: unless null, queries are not rotated yet and the newest keys and values not written, see
-// decode_rotate.cuh; then nothing is read of the pages that this step writes.
-//
 // beside: the kernel before is prompts' attention, which lets this one start once what both read is there: nothing is
 // waited for before the end.
 #include "common/common.cuh"
@@ -69,28 +66,20 @@ struct Tail {
     float o[WARPS][SLICE_HEADS][O_STRIDE];
     float max[WARPS][COLUMNS * 8];
     float sum[WARPS][COLUMNS * 8];
-    uint4 newest[WARPS][2][PIECES];  // key and value of a row's newest token, where they are not in the page yet
     int warp_tiles[WARPS + COMBINERS];
     int bounds[2][3];  // the block's first item and the one after its last: row, head, chunk
     int folded;
 };
 
-struct Rotation {
-    const float *cos, *sin;       // [positions, HEAD_DIM / 2]; null where all is rotated and written already
-    const elem *q_norm, *k_norm;  // [HEAD_DIM] or null
-    float q_eps, k_eps;
-};
-
 struct Parameters {
-    const elem* qkv;
-    elem *pages, *out;
+    const elem *qkv, *pages;
+    elem* out;
     const int *row_of, *tables;
     float* partials;
     float2* sums;
     int *arrivals, rows, kv_heads, qkv_stride, table_stride, window;
     bool beside;
     float scale;  // in log2 units
-    Rotation rotation;
 };
 
 // === which tiles ===
@@ -309,10 +298,6 @@ __device__ __forceinline__ void load_queries(Queries& q, const elem* heads, int 
     }
 }
 
-// === rotating ===
-
-#include "attention/decode_rotate.cuh"
-
 // Over the tokens of a tile, whose rows lie in lanes 4 apart.
 __device__ __forceinline__ float max_of_tokens(float x) {
     for (int lanes = 4; lanes < 32; lanes *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lanes));
@@ -424,7 +409,6 @@ __device__ __forceinline__ int head_count(int slice) {
 __device__ __forceinline__ void read_items(u8* base, Tail& tail, const int* contexts, const Parameters& in) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 ring = shared_address(base) + warp * STAGES * STAGE_BYTES;
-    const bool rotates = ROTATES && in.rotation.cos;
     bool waited = in.beside;
     Reader reader;
     reader.item = Item{tail.bounds[0][0], tail.bounds[0][1], tail.bounds[0][2]};
@@ -434,17 +418,16 @@ __device__ __forceinline__ void read_items(u8* base, Tail& tail, const int* cont
     auto issue = [&](int stage) {
         if (!reader.done) {
             int limit = contexts[reader.item.row], tile = reader.tile;
-            if (!waited && !rotates && (tile + 1) * TILE >= limit) grid_wait(), waited = true;
+            if (!waited && (tile + 1) * TILE >= limit) grid_wait(), waited = true;
             int block = __shfl_sync(0xffffffffu, reader.entry, reader.fetched);
             int from = in.window > 0 ? limit - in.window : 0;
             int head = reader.item.head / SLICES;
-            load_tile(ring + stage * STAGE_BYTES, in.pages, block, head, tile, from, limit - rotates, in.kv_heads);
+            load_tile(ring + stage * STAGE_BYTES, in.pages, block, head, tile, from, limit, in.kv_heads);
             reader.step(tail.bounds[1], contexts, in);
         }
         cp_async_commit();
     };
     for (int stage = 0; stage < STAGES; stage++) issue(stage);
-    if (rotates && !item.is(tail.bounds[1])) prefetch_angles(in.rotation, contexts[item.row] - 1);
     if (!waited) grid_wait(), waited = true;
 
     // This lane's part of the ldmatrix addresses: keys as they are, values transposed.
@@ -455,25 +438,17 @@ __device__ __forceinline__ void read_items(u8* base, Tail& tail, const int* cont
     int queries_row = -1, queries_head = -1, stage = 0;
     for (bool is_first = true; !item.is(tail.bounds[1]); item.next(contexts, in), is_first = false) {
         const int limit = contexts[item.row], from = in.window > 0 ? limit - in.window : 0;
-        const elem* row = in.qkv + (i64)in.row_of[item.row] * in.qkv_stride;
-        const bool has_newest = rotates && item.end == item.span.end && (item.end - 1 - item.begin) % WARPS == warp;
-        const int kv_head = item.head / SLICES;
-        Newest newest;
-        if (has_newest) newest.load(row + (in.kv_heads * GROUP + kv_head) * HEAD_DIM, in.kv_heads * HEAD_DIM);
         if (item.row != queries_row || item.head != queries_head) {
+            const elem* row = in.qkv + (i64)in.row_of[item.row] * in.qkv_stride;
             load_queries(queries, row + first_head(item.head) * HEAD_DIM, head_count(item.head));
-            if (rotates) rotate_queries(queries, in.rotation, limit - 1);
             queries_row = item.row, queries_head = item.head;
         }
-        if (has_newest) write_newest(tail, newest, item.row, kv_head, limit - 1, in);
         state.clear();
         for (int tile = item.begin + warp; tile < item.end; tile += WARPS) {
             const u32 at = ring + stage * STAGE_BYTES;
             cp_async_wait<STAGES - 1>();
             __syncwarp();
             const int first = tile * TILE;
-            if (has_newest && tile == item.end - 1)
-                lay_newest(base + (warp * STAGES + stage) * STAGE_BYTES, tail, limit - 1 - first);
             add_tile(state, queries, at + key_at, at + value_at, from - first, limit - first, in.scale);
             __syncwarp();
             issue(stage);
@@ -532,16 +507,14 @@ __device__ __forceinline__ void combine_items(Tail& tail, const int* contexts, c
 // === entry ===
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-decode_attention(const elem* qkv, elem* pages, elem* out, const int* context, const int* row_of, const int* tables,
-                 float* partials, float2* sums, int* arrivals, const float* cos, const float* sin,
-                 const elem* q_norm, const elem* k_norm, float q_eps, float k_eps, int rows, int kv_heads,
+decode_attention(const elem* qkv, const elem* pages, elem* out, const int* context, const int* row_of,
+                 const int* tables, float* partials, float2* sums, int* arrivals, int rows, int kv_heads,
                  int qkv_stride, int table_stride, int window, int beside, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     Tail& tail = *(Tail*)(shared + RING_BYTES);
     int* contexts = (int*)(shared + RING_BYTES + sizeof(Tail));
     const Parameters in = {qkv, pages, out, row_of, tables, partials, sums, arrivals, rows, kv_heads,
-                           qkv_stride, table_stride, window, beside != 0, scale * 1.44269504f,
-                           {cos, sin, q_norm, k_norm, q_eps, k_eps}};
+                           qkv_stride, table_stride, window, beside != 0, scale * 1.44269504f};
     // The bytes that pad a row are never loaded and must not be NaN.
     if (HEAD_DIM % 16 != 0) {
         for (int i = threadIdx.x * 16; i < RING_BYTES; i += THREADS * 16) *(uint4*)(shared + i) = uint4{};

@@ -56,21 +56,6 @@ __device__ __forceinline__ float2 unpack2(u32 x) {
     return make_float2(to_f32((elem)(x & 0xffff)), to_f32((elem)(x >> 16)));
 }
 
-// 16 bytes of elements.
-struct Floats8 {
-    float x[8];
-};
-
-__device__ __forceinline__ Floats8 widen(uint4 v) {
-    float2 a = unpack2(v.x), b = unpack2(v.y), c = unpack2(v.z), d = unpack2(v.w);
-    return {{a.x, a.y, b.x, b.y, c.x, c.y, d.x, d.y}};
-}
-
-__device__ __forceinline__ uint4 narrow(const Floats8& f) {
-    return make_uint4(pack2(f.x[0], f.x[1]), pack2(f.x[2], f.x[3]), pack2(f.x[4], f.x[5]),
-                      pack2(f.x[6], f.x[7]));
-}
-
 // What a gate and an up give.
 __device__ __forceinline__ float silu_times(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
 

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use kv_cache::KvLayout;
 
-use self::attention::{Layer, PagedAttention};
+use self::attention::PagedAttention;
 use self::compile::Compiler;
 use self::driver::device::{Device, Stream};
 use self::driver::graph::Graph;
@@ -35,7 +35,7 @@ use self::gemm::Epilogue;
 use self::gemm::choose::{Projection, Projections};
 use self::kv::CudaKv;
 use self::memory::positions_max;
-use self::rows::{AddNorm, HeadNorm, RopeAndCache, Rotation, RowKernels, RowShape};
+use self::rows::{AddNorm, HeadNorm, RopeAndCache, RowKernels, RowShape};
 use self::sampling::Sampler;
 use self::step::batch::{BatchMemory, KeptRows, Shape, StepLimits, WordRing};
 use self::step::streams::{StepStreams, StreamId};
@@ -200,23 +200,9 @@ impl CudaBackend {
         let product = Projection { x: x.address(), rows: x.rows, weight, bias, out, epilogue };
         self.projections.run(&self.stream, &product)
     }
-}
 
-// === impl Ready ===
-
-impl Ready {
-    fn layer(&self, heads: &PagedHeads<'_, CudaBackend>) -> Layer {
-        let norm = |norm: &Norm<'_, CudaBackend>| HeadNorm {
-            weight: norm.weight.address(),
-            eps: norm.eps,
-        };
-        let rotation = Rotation {
-            cos: self.cos.address(),
-            sin: self.sin.address(),
-            q_norm: heads.q_norm.as_ref().map(norm),
-            k_norm: heads.k_norm.as_ref().map(norm),
-        };
-        Layer { number: heads.layer, window: heads.window, rotation }
+    fn head_norm(norm: Option<&Norm<'_, Self>>) -> Option<HeadNorm> {
+        norm.map(|norm| HeadNorm { weight: norm.weight.address(), eps: norm.eps })
     }
 }
 
@@ -319,16 +305,18 @@ impl Operations for CudaBackend {
         attention: &PagedHeads<'_, Self>,
         qkv: &mut CudaBuffer,
     ) -> Result<(), EngineError> {
-        let ready = self.ready()?;
-        if ready.attention.rotates(batch) {
-            return Ok(());
-        }
+        let Ready { kv, cos, sin, .. } = self.ready()?;
         let it = RopeAndCache {
             qkv: qkv.address(),
-            pages: ready.kv.layer(attention.layer),
+            // Attention reads keys from the pages.
+            keys_in_place: false,
+            pages: kv.layer(attention.layer),
+            cos: cos.address(),
+            sin: sin.address(),
             positions: batch.positions,
             slots: batch.slots,
-            rotation: ready.layer(attention).rotation,
+            q_norm: Self::head_norm(attention.q_norm.as_ref()),
+            k_norm: Self::head_norm(attention.k_norm.as_ref()),
         };
         self.rows.rope_and_cache(&self.stream, it, batch.rows)
     }
@@ -342,8 +330,11 @@ impl Operations for CudaBackend {
     ) -> Result<(), EngineError> {
         out.resize(batch.rows);
         let stream = Arc::clone(&self.stream);
-        let ready = self.ready()?;
-        ready.attention.run(&stream, batch, &ready.layer(attention), qkv, out)
+        let Some(ready) = &mut self.ready else {
+            return Err(EngineError::Device("the model isn't loaded".to_owned()));
+        };
+        let view = (attention.layer, attention.window);
+        ready.attention.run(&stream, batch, view, qkv, out)
     }
 
     fn keep(
@@ -367,8 +358,8 @@ impl Operations for CudaBackend {
     ) -> Result<(), EngineError> {
         let kept = batch.kept()?;
         out.resize(kept.alone.count);
-        let ready = self.ready()?;
-        ready.attention.run_kept(&self.stream, kept, &ready.layer(attention), qkv, out)
+        let view = (attention.layer, attention.window);
+        self.ready()?.attention.run_kept(&self.stream, kept, view, qkv, out)
     }
 
     fn gated(

@@ -16,7 +16,6 @@ use super::driver::device::Stream;
 use super::driver::element::ElementType;
 use super::kv::CudaKv;
 use super::options::CudaOptions;
-use super::rows::Rotation;
 use super::step::batch::{self, Chunk, CudaBatch, DecodeRows, KeptRows, PrefillRows};
 use super::weights::tensor::CudaBuffer;
 use crate::config::HeadShape;
@@ -38,15 +37,6 @@ enum Prefill {
     Portable(PortableAttention),
 }
 
-/// What of a layer attention needs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layer {
-    pub number: u32,
-    /// How far back a row sees, itself included.
-    pub window: Option<u32>,
-    pub rotation: Rotation,
-}
-
 /// Which rows see what: one layer's attention, apart from the rows.
 #[derive(Clone, Copy)]
 struct View {
@@ -65,7 +55,6 @@ struct Place {
     /// See [`DecodeRead`].
     overlaps: bool,
     beside: bool,
-    rotation: Option<Rotation>,
 }
 
 /// Operations that prompts' attention does in the time in which a byte is read for decode rows (an H200: 560 TFLOP/s,
@@ -123,12 +112,6 @@ impl PagedAttention {
         Ok(())
     }
 
-    /// Whether a step's attention norms and rotates, and writes keys and values, itself: where it has nothing but
-    /// decode rows, so that no row reads what another writes.
-    pub(super) fn rotates(&self, batch: &CudaBatch) -> bool {
-        batch.prefill.is_none() && self.decode.rotates()
-    }
-
     /// Attention of all rows of a step, in one layer.
     ///
     /// # Errors
@@ -137,22 +120,20 @@ impl PagedAttention {
         &self,
         stream: &Stream,
         batch: &CudaBatch,
-        layer: &Layer,
+        (layer, window): (u32, Option<u32>),
         qkv: &CudaBuffer,
         out: &CudaBuffer,
     ) -> Result<(), EngineError> {
-        let view = View::of(layer, qkv, batch.rows, out);
+        let view = View { qkv: qkv.address(), rows: batch.rows, layer, out: out.address(), window };
         let all = stream.multiprocessors();
         let for_prompts = self.share_of_prompts(batch, all);
         if let Some(rows) = &batch.prefill {
             self.run_prefill(stream, view, rows, for_prompts.unwrap_or(all))?;
         }
         if let Some(rows) = &batch.decode {
-            let place = Place {
-                multiprocessors: all - for_prompts.unwrap_or(0),
-                overlaps: true,
-                beside: for_prompts.is_some(),
-                rotation: self.rotates(batch).then_some(layer.rotation),
+            let place = match for_prompts {
+                Some(taken) => Place { multiprocessors: all - taken, overlaps: true, beside: true },
+                None => Place { multiprocessors: all, overlaps: true, beside: false },
             };
             self.run_decode(stream, view, rows, place)?;
         }
@@ -170,14 +151,15 @@ impl PagedAttention {
         &self,
         stream: &Stream,
         kept: &KeptRows,
-        layer: &Layer,
+        (layer, window): (u32, Option<u32>),
         qkv: &CudaBuffer,
         out: &CudaBuffer,
     ) -> Result<(), EngineError> {
         let rows = &kept.alone;
-        let view = View::of(layer, qkv, rows.count, out);
+        let (qkv, out) = (qkv.address(), out.address());
+        let view = View { qkv, rows: rows.count, layer, out, window };
         let multiprocessors = stream.multiprocessors();
-        let place = Place { multiprocessors, overlaps: false, beside: false, rotation: None };
+        let place = Place { multiprocessors, overlaps: false, beside: false };
         self.run_decode(stream, view, rows, place)
     }
 
@@ -196,7 +178,7 @@ impl PagedAttention {
         stream: &Stream,
         view: View,
         rows: &DecodeRows,
-        Place { multiprocessors, overlaps, beside, rotation }: Place,
+        Place { multiprocessors, overlaps, beside }: Place,
     ) -> Result<(), EngineError> {
         let View { qkv, layer, out, window, .. } = view;
         let pages = self.kv.layer(layer);
@@ -216,7 +198,6 @@ impl PagedAttention {
             multiprocessors,
             overlaps,
             beside,
-            rotation,
         };
         self.decode.run(stream, &read)
     }
@@ -268,15 +249,6 @@ impl PagedAttention {
                 kernel.run(stream, &read)
             }
         }
-    }
-}
-
-// === impl View ===
-
-impl View {
-    fn of(layer: &Layer, qkv: &CudaBuffer, rows: usize, out: &CudaBuffer) -> Self {
-        let &Layer { number, window, .. } = layer;
-        Self { qkv: qkv.address(), rows, layer: number, out: out.address(), window }
     }
 }
 

@@ -80,28 +80,24 @@ pub(super) struct AddNorm {
 
 /// The rotation of queries and keys, and where keys and values go.
 ///
-/// The tables, `positions` and `slots` are read while the operation before may still run: copies
+/// `cos`, `sin`, `positions` and `slots` are read while the operation before may still run: copies
 /// or ordinary launches ahead of the step's first kernel must have written them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RopeAndCache {
     /// `[rows, (heads + 2 * kv_heads) * head_dim]`; queries are rotated in place.
     pub qkv: Address,
+    /// Whether keys are rotated in place, too, beside the copy in the pages.
+    pub keys_in_place: bool,
     /// The layer's: `[blocks, 2, kv_heads, block_tokens, head_dim]`.
     pub pages: Address,
-    /// u32 `[rows]`: each row's row of the tables.
-    pub positions: Address,
-    /// i32 `[rows]`: `block * block_tokens + offset`; -1 writes nothing.
-    pub slots: Address,
-    pub rotation: Rotation,
-}
-
-/// How queries and keys are normed and rotated.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rotation {
     /// Cosines, f32 `[positions, head_dim / 2]`.
     pub cos: Address,
     /// Sines, alike.
     pub sin: Address,
+    /// u32 `[rows]`: each row's row of the tables.
+    pub positions: Address,
+    /// i32 `[rows]`: `block * block_tokens + offset`; -1 writes nothing.
+    pub slots: Address,
     /// Norm of each head's queries.
     pub q_norm: Option<HeadNorm>,
     /// Norm of each head's keys.
@@ -115,15 +111,6 @@ pub(super) struct HeadNorm {
     pub weight: Address,
     /// Added to the mean square.
     pub eps: f32,
-}
-
-// === impl HeadNorm ===
-
-impl HeadNorm {
-    /// What kernels are told: the weights and what is added to the mean square; no weights for no norm.
-    pub(super) fn arguments(norm: Option<Self>) -> (Address, f32) {
-        norm.map_or((Address::NONE, 0.0), |norm| (norm.weight, norm.eps))
-    }
 }
 
 // === impl RowKernels ===
@@ -204,9 +191,12 @@ impl RowKernels {
             cluster: 1,
             overlaps: true,
         };
-        let Rotation { cos, sin, q_norm, k_norm } = it.rotation;
-        let (q_weight, q_eps) = HeadNorm::arguments(q_norm);
-        let (k_weight, k_eps) = HeadNorm::arguments(k_norm);
+        let norm = |norm: Option<HeadNorm>| {
+            norm.map_or((Address::NONE, 0.0), |norm| (norm.weight, norm.eps))
+        };
+        let (q_weight, q_eps) = norm(it.q_norm);
+        let (k_weight, k_eps) = norm(it.k_norm);
+        let keys_in_place = i32::from(it.keys_in_place);
         launched(rows, || {
             self.rope.launch(
                 stream,
@@ -214,14 +204,15 @@ impl RowKernels {
                 args![
                     it.qkv,
                     it.pages,
-                    cos,
-                    sin,
+                    it.cos,
+                    it.sin,
                     it.positions,
                     it.slots,
                     q_weight,
                     k_weight,
                     q_eps,
-                    k_eps
+                    k_eps,
+                    keys_in_place
                 ],
             )
         })

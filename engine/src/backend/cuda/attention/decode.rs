@@ -7,7 +7,6 @@ use crate::backend::cuda::driver::device::{Device, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::kernel::{Kernel, Launch, args};
 use crate::backend::cuda::driver::memory::DeviceMemory;
-use crate::backend::cuda::rows::{HeadNorm, Rotation};
 use crate::config::HeadShape;
 use crate::error::EngineError;
 
@@ -61,7 +60,7 @@ pub(super) struct DecodeShape {
 /// starts: a copy or an ordinary launch ahead of it, in the stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeRead {
-    /// `[any, qkv_width]`: the queries; newest keys and values behind them.
+    /// `[any, qkv_width]`: the queries, rotated.
     pub qkv: Address,
     /// The layer's: `[blocks, 2, kv_heads, block_tokens, head_dim]`.
     pub pages: Address,
@@ -86,10 +85,6 @@ pub(super) struct DecodeRead {
     /// Whether the operation before may still run while keys and values are read: it may where each
     /// row's newest token is all that was written in this layer.
     pub overlaps: bool,
-    /// How queries and keys are rotated; nothing where they are already, and keys and values written.
-    ///
-    /// Then each row's newest key and value are written here, too, and no other row may be of its sequence.
-    pub rotation: Option<Rotation>,
     /// Whether the operation before is attention of prompts, which goes on beside this one: what both read was there
     /// when that began.
     pub beside: bool,
@@ -153,11 +148,6 @@ impl DecodeAttention {
         Ok(Self { shape, plan, kernel, workspace })
     }
 
-    /// Whether it does [`DecodeRead::rotation`].
-    pub(super) fn rotates(&self) -> bool {
-        self.shape.rotates()
-    }
-
     /// Computes `out[row] = softmax(scale * q[row] K^T) V` for each row, head by head.
     ///
     /// May be captured: the launch follows from `count` and the strides alone. A row's result is the
@@ -184,10 +174,6 @@ impl DecodeAttention {
         let sums = self.workspace.at(parts.partials_bytes);
         let arrivals = self.workspace.at(parts.partials_bytes + parts.sums_bytes);
         let heads = self.shape.heads;
-        let none = Rotation { cos: Address::NONE, sin: Address::NONE, q_norm: None, k_norm: None };
-        let Rotation { cos, sin, q_norm, k_norm } = read.rotation.unwrap_or(none);
-        let (q_weight, q_eps) = HeadNorm::arguments(q_norm);
-        let (k_weight, k_eps) = HeadNorm::arguments(k_norm);
         self.kernel.launch(
             stream,
             launch,
@@ -201,12 +187,6 @@ impl DecodeAttention {
                 partials,
                 sums,
                 arrivals,
-                cos,
-                sin,
-                q_weight,
-                k_weight,
-                q_eps,
-                k_eps,
                 read.count as i32,
                 heads.kv_heads as i32,
                 heads.qkv_width() as i32,
@@ -229,11 +209,6 @@ impl DecodeShape {
             return Err(unsupported(&block, "a multiple of 16 is needed"));
         }
         Ok(())
-    }
-
-    /// An element's partner is in the same lane where a half of a head is whole fragments.
-    fn rotates(&self) -> bool {
-        self.heads.head_dim.is_multiple_of(32)
     }
 
     fn group(&self) -> usize {
@@ -323,9 +298,8 @@ fn shared_bytes(shape: &DecodeShape, warps: usize, stages: usize) -> usize {
     let ring = warps * stages * 2 * TILE * row;
     let states = warps * heads * ((steps * 16).next_multiple_of(32) + 4);
     let maxima_and_sums = 2 * warps * heads.next_multiple_of(8);
-    let newest = warps * head_dim;
-    let division = ((warps + COMBINERS) + 2 * 3 + 1).next_multiple_of(4);
-    let words = states + maxima_and_sums + newest + division + shape.rows_max;
+    let division = (warps + COMBINERS) + 2 * 3 + 1;
+    let words = states + maxima_and_sums + division + shape.rows_max;
     ring + words * 4
 }
 

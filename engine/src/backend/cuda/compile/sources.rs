@@ -12,7 +12,6 @@ pub(crate) const HEADERS: &[(&str, &str)] = embed![
     "common/cluster.cuh",
     "common/common.cuh",
     "attention/decode_combine.cuh",
-    "attention/decode_rotate.cuh",
     "gemm/few.cuh",
     "sampling/logits.cuh",
     "sampling/sampling.cuh",
