@@ -5,15 +5,15 @@ use std::fmt;
 use anyhow::{Result, ensure};
 
 use crate::document::Document;
-use crate::figure::{Better, Figure};
+use crate::figure::{Better, Figure, shown};
 
 /// What two reports say of the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// Of the first report.
     pub before: Figure,
-    /// The same of the second.
-    pub after: f64,
+    /// The same of the second, unless it had nothing to measure.
+    pub after: Option<f64>,
 }
 
 /// A report beside another.
@@ -25,8 +25,8 @@ pub struct Comparison {
     differences: Vec<String>,
     /// What both have, in the first one's order.
     pairs: Vec<Pair>,
-    /// What only one has.
-    alone: Vec<String>,
+    /// What only the first has, and what only the second has.
+    alone: [Vec<String>; 2],
 }
 
 /// Less is rounding.
@@ -48,8 +48,8 @@ impl Comparison {
             .iter()
             .filter_map(|figure| Some(Pair { after: of(figure)?.value, before: figure.clone() }))
             .collect();
-        let alone = [alone(&mine, &theirs, "A"), alone(&theirs, &mine, "B")].concat();
-        ensure!(!pairs.is_empty(), "A and B have no figure in common: {}", alone.join(", "));
+        let alone = [alone(&mine, &theirs), alone(&theirs, &mine)];
+        ensure!(!pairs.is_empty(), "A and B have no figure in common: {}", sides(&alone));
         let settings = before.body.setting().into_iter().zip(after.body.setting());
         let differences = settings
             .filter(|((_, mine), (_, theirs))| mine != theirs)
@@ -62,9 +62,15 @@ impl Comparison {
         })
     }
 
-    /// What got worse by more than so many percent.
+    /// What the first has, and the second has nothing like.
+    #[must_use]
+    pub fn missing(&self) -> &[String] {
+        &self.alone[0]
+    }
+
+    /// What got worse by more than so many percent, or points where it is a share that failed.
     pub fn worse_by(&self, percent: f64) -> impl Iterator<Item = &Pair> {
-        self.pairs.iter().filter(move |pair| pair.loss_percent().is_some_and(|loss| loss > percent))
+        self.pairs.iter().filter(move |pair| pair.loss().is_some_and(|loss| loss > percent))
     }
 }
 
@@ -84,9 +90,9 @@ impl fmt::Display for Comparison {
             }
             write!(f, "\n  {pair}")?;
         }
-        match self.alone.is_empty() {
+        match self.alone.concat().is_empty() {
             true => Ok(()),
-            false => write!(f, "\nnot in both: {}", self.alone.join(", ")),
+            false => write!(f, "\nnot in both: {}", sides(&self.alone)),
         }
     }
 }
@@ -97,35 +103,46 @@ fn head(document: &Document) -> String {
 }
 
 /// What the others have nothing like: whole groups, or single figures of one that they have, too.
-fn alone(figures: &[Figure], others: &[Figure], side: &str) -> Vec<String> {
+fn alone(figures: &[Figure], others: &[Figure]) -> Vec<String> {
     let is_known = |figure: &Figure| others.iter().any(|other| other.group == figure.group);
     let alone = figures.iter().filter(|figure| !others.iter().any(|other| other.is_like(figure)));
     let name = |figure: &Figure| match is_known(figure) {
-        true => format!("{figure} ({side})"),
-        false => format!("{} ({side})", figure.group),
+        true => figure.to_string(),
+        false => figure.group.clone(),
     };
     let mut names: Vec<_> = alone.map(name).collect();
     names.dedup();
     names
 }
 
+/// What only one has, with whose it is.
+fn sides([mine, theirs]: &[Vec<String>; 2]) -> String {
+    let mine = mine.iter().map(|name| format!("{name} (A)"));
+    let theirs = theirs.iter().map(|name| format!("{name} (B)"));
+    mine.chain(theirs).collect::<Vec<_>>().join(", ")
+}
+
 // === impl Pair ===
 
 impl Pair {
-    /// How much there is more in the second report, in percent; `None` if the first has nothing to compare with.
+    /// How much there is more in the second report, in percent, or in points of a share; `None` if one of them has
+    /// nothing to compare with.
     #[must_use]
-    pub fn change_percent(&self) -> Option<f64> {
-        let before = self.before.value;
-        let change = 100.0 * (self.after - before) / before;
-        (before != 0.0 && change.is_finite()).then_some(change)
+    pub fn change(&self) -> Option<f64> {
+        let (before, after) = (self.before.value?, self.after?);
+        match self.before.better {
+            Better::LessPoints => Some(after - before),
+            _ => (before != 0.0).then_some(100.0 * (after - before) / before),
+        }
     }
 
-    /// By how many percent it got worse; below 0 it got better.
-    fn loss_percent(&self) -> Option<f64> {
-        match self.before.better {
-            Better::Less => self.change_percent(),
-            Better::More => self.change_percent().map(|change| -change),
-            Better::Unjudged => None,
+    /// By how much it got worse; below 0 it got better. What can't be measured any more got worse than by any number.
+    fn loss(&self) -> Option<f64> {
+        match (self.before.better, self.before.value, self.after) {
+            (Better::Unjudged, ..) => None,
+            (_, Some(_), None) => Some(f64::INFINITY),
+            (Better::Less | Better::LessPoints, ..) => self.change(),
+            (Better::More, ..) => self.change().map(|change| -change),
         }
     }
 }
@@ -133,14 +150,16 @@ impl Pair {
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Figure { name, value, .. } = &self.before;
-        let change = self.change_percent();
-        let shown = change.map_or("-".to_owned(), |change| format!("{change:+.1} %"));
-        let verdict = match self.loss_percent() {
+        let unit = if self.before.better == Better::LessPoints { "pt" } else { "%" };
+        let change = self.change();
+        let change = change.map_or("-".to_owned(), |change| format!("{change:+.1} {unit}"));
+        let verdict = match self.loss() {
             Some(loss) if loss >= CHANGE_PERCENT_MIN => "  worse",
             Some(loss) if loss <= -CHANGE_PERCENT_MIN => "  better",
             _ => "",
         };
-        write!(f, "{name:<42} {value:>11.3} {:>11.3} {shown:>10}{verdict}", self.after)
+        let (before, after) = (shown(*value, 3), shown(self.after, 3));
+        write!(f, "{name:<42} {before:>11} {after:>11} {change:>10}{verdict}")
     }
 }
 

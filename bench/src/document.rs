@@ -1,5 +1,7 @@
 //! A report as it is kept: JSON that says what it is, who wrote it, when and how.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -14,6 +16,9 @@ use crate::load::ServeReport;
 
 /// Goes up when a reader of the last format would misread the next. What is only added changes nothing.
 pub const FORMAT: u32 = 1;
+
+/// The longest file that is read; a sweep of 200 rates has less than one.
+const BYTES_MAX: u64 = 16 << 20;
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,7 +69,7 @@ impl Document {
     /// If there is no such file, or it is none of this format.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
+        let text = text(path).with_context(|| format!("can't read {name}"))?;
         Self::parse(&text).with_context(|| format!("{name} can't be compared"))
     }
 
@@ -89,8 +94,26 @@ impl Document {
             "its format is {format}, and this version reads {FORMAT}"
         );
         let kind = format!("it says that it is of `baton bench {kind}`, and reads otherwise");
-        serde_json::from_value(value).context(kind)
+        let document: Self = serde_json::from_value(value).context(kind)?;
+        match document.body.figures().iter().find(|figure| !figure.is_sane()) {
+            Some(figure) => {
+                bail!("{figure} is {:e}, which can't be", figure.value.unwrap_or_default())
+            }
+            None => Ok(document),
+        }
     }
+}
+
+/// What a file holds, up to what a report may be long.
+fn text(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(BYTES_MAX + 1).read_to_string(&mut text)?;
+    ensure!(
+        text.len() as u64 <= BYTES_MAX,
+        "it is longer than {} MiB, and no report is",
+        BYTES_MAX >> 20
+    );
+    Ok(text)
 }
 
 // === impl Body ===
@@ -157,6 +180,31 @@ mod tests {
         assert!(
             why.contains("of `baton bench serve`, and reads otherwise: missing field `ttft_ms`"),
             "{why}"
+        );
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let document = Document::new(String::new(), Body::Serve(sweep()));
+        let table = [
+            ("goodput_per_s", "-1e308", "16/s: goodput, requests/s is -1e308, which can't be"),
+            ("within_percent", "100.1", "16/s: within, % is 1.001e2, which can't be"),
+            ("requests_per_s", "1e300", "16/s: all, requests/s is 1e300, which can't be"),
+        ];
+        for (field, number, want) in table {
+            let mut value = serde_json::to_value(&document).expect("JSON");
+            value["runs"][0][field] = serde_json::from_str(number).expect("a number");
+            assert_eq!(why(&value.to_string()), want);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_it() {
+        let why = Document::read(Path::new("/dev/zero")).expect_err("no report");
+        assert!(
+            format!("{why:#}").ends_with("it is longer than 16 MiB, and no report is"),
+            "{why:#}"
         );
     }
 

@@ -23,7 +23,7 @@ pub mod workload;
 pub use ceilings::Ceilings;
 pub use compare::Comparison;
 pub use document::{Body, Document};
-pub use load::{Arrivals, LoadOptions, Rates, Report, ServeReport, Slo};
+pub use load::{Arrivals, LoadOptions, Rates, Report, ServeReport, Slo, Summary};
 pub use models::{ModelSource, Shape};
 pub use server::{Server, ServerError, ServerOptions};
 pub use workload::{Conversation, Fixed, Spread, Trace, Workload};

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::ServerOptions;
 use crate::workload::Workload;
 
+mod absence;
 mod client;
 mod pace;
 pub mod page;
@@ -88,19 +89,23 @@ enum Manners {
 /// - `on_run`: hears of each pace's report.
 ///
 /// # Errors
-/// If the server cannot be reached or serves no model. Requests that fail are in the report.
+/// If the server cannot be reached or serves no model, or `cancel` came before it said which. Requests that fail are
+/// in the report, which ends with a pace at which nobody could be connected to any more.
 pub async fn run(
     options: &LoadOptions,
     cancel: &CancellationToken,
     on_run: &mut (dyn FnMut(&Report) + Send),
 ) -> Result<ServeReport> {
-    let endpoint = Endpoint::connect(options).await?;
+    let connected = cancel.run_until_cancelled(Endpoint::connect(options)).await;
+    let endpoint =
+        connected.context("nothing was measured: ended before the server answered")??;
     let mut reports = Vec::with_capacity(options.paces.len());
     for number in 0..options.paces.len() {
         let report = Run::new(options, &endpoint, number).measure(cancel).await;
         on_run(&report);
+        let is_gone = report.is_gone;
         reports.push(report);
-        if cancel.is_cancelled() {
+        if is_gone || cancel.is_cancelled() {
             break;
         }
     }

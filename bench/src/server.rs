@@ -28,6 +28,8 @@ const IDLE_MAX: Duration = Duration::from_secs(90);
 /// A short answer: a list of models, an error.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 const SHORT_BYTES_MAX: usize = 4 << 20;
+/// An event without an end; real ones have a token or a few, and their logprobs.
+const EVENT_BYTES_MAX: usize = 4 << 20;
 
 /// Where a server is, and what it wants to see.
 #[derive(Clone, Debug, Default)]
@@ -198,7 +200,8 @@ impl Events {
     /// lost.
     ///
     /// # Errors
-    /// [`ServerError::Broken`] if the connection breaks, also in the middle of an event.
+    /// [`ServerError::Broken`] if the connection breaks, also in the middle of an event;
+    /// [`ServerError::Misunderstood`] if the event has no end.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ServerError> {
         loop {
             if let Some(event) = self.decoder.next_event() {
@@ -208,7 +211,7 @@ impl Events {
                 Some(frame) => {
                     let frame = frame.map_err(|error| ServerError::breaking(&error))?;
                     if let Ok(data) = frame.into_data() {
-                        self.decoder.push(&data);
+                        self.take(&data)?;
                     }
                 }
                 None if self.decoder.is_mid_event() => {
@@ -217,6 +220,14 @@ impl Events {
                 None => return Ok(None),
             }
         }
+    }
+
+    fn take(&mut self, data: &[u8]) -> Result<(), ServerError> {
+        if self.decoder.pending_bytes() > EVENT_BYTES_MAX {
+            return Err(ServerError::Misunderstood("an event has no end".into()));
+        }
+        self.decoder.push(data);
+        Ok(())
     }
 }
 

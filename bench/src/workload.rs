@@ -65,6 +65,16 @@ impl Workload {
         }
     }
 
+    /// How many sessions there are, if they end.
+    #[must_use]
+    pub fn count(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(fixed) => fixed.requests,
+            Self::Conversation(chats) => chats.sessions,
+            Self::Trace(trace) => Some(trace.requests.len()),
+        }
+    }
+
     /// How many requests that is, if it ends.
     #[must_use]
     pub fn requests(&self) -> Option<usize> {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench::{
     Arrivals, Conversation, Fixed, LoadOptions, Report, ServeReport, ServerOptions, Slo, Spread,
-    Workload,
+    Summary, Workload,
 };
 use rstest::rstest;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -34,9 +34,11 @@ struct Refusals {
     every: usize,
     /// When to come back, as a header's line.
     retry_after: &'static str,
+    /// Whether answers are one line that never ends.
+    endless: bool,
 }
 
-const NONE: Refusals = Refusals { every: usize::MAX, retry_after: "" };
+const NONE: Refusals = Refusals { every: usize::MAX, retry_after: "", endless: false };
 const SOON: &str = "retry-after: 1\r\nretry-after-ms: 20\r\n";
 
 #[derive(Default)]
@@ -63,12 +65,18 @@ async fn times_are_the_servers(#[case] arrivals: Arrivals) {
     assert_eq!(report.input_tokens, 40 * 16);
     assert_eq!(report.paths.get("handoff"), Some(&40));
     let ttft_ms = TTFT.as_secs_f64() * 1e3;
-    assert!(report.ttft_ms.p50 >= ttft_ms && report.ttft_ms.p50 < ttft_ms * 3.0, "{report}");
+    assert!(
+        of(report.ttft_ms).p50 >= ttft_ms && of(report.ttft_ms).p50 < ttft_ms * 3.0,
+        "{report}"
+    );
     let gap_ms = GAP.as_secs_f64() * 1e3;
     // A late timer here shortens the next gap, never the mean.
-    assert!(report.tpot_ms.mean >= gap_ms * 0.9 && report.tpot_ms.mean < gap_ms * 4.0, "{report}");
+    assert!(
+        of(report.tpot_ms).mean >= gap_ms * 0.9 && of(report.tpot_ms).mean < gap_ms * 4.0,
+        "{report}"
+    );
     assert!(report.good == 40, "{report}");
-    assert!(report.handover_ms.mean >= gap_ms * 0.5, "{report}");
+    assert!(of(report.handover_ms).mean >= gap_ms * 0.5, "{report}");
     assert!(report.server.contains(&server.addr.to_string()) && report.model == "m", "{report}");
 }
 
@@ -89,24 +97,24 @@ async fn refusals_are_counted_by_kind_and_not_timed() {
 
 #[tokio::test]
 async fn clients_who_wait_for_their_answers_come_back_when_they_are_told() {
-    let server = Server::start(Refusals { every: 4, retry_after: SOON }).await;
+    let server = Server::start(Refusals { every: 4, retry_after: SOON, ..NONE }).await;
     let report = run(&server, options(&server, fixed(40), Arrivals::Closed { clients: 4 })).await;
     assert_eq!((report.completed, report.failed), (40, 0), "{report}");
     let sent = server.seen.requests.load(Ordering::Relaxed) as u64;
     assert!(report.refusals >= 10 && sent == 40 + report.refusals, "{sent} sent, {report}");
-    assert!(report.waited_ms.p50 >= 20.0, "{report}");
+    assert!(of(report.waited_ms).p50 >= 20.0, "{report}");
 }
 
 #[tokio::test]
 async fn a_rate_does_not_depend_on_refusals() {
-    let server = Server::start(Refusals { every: 4, retry_after: SOON }).await;
+    let server = Server::start(Refusals { every: 4, retry_after: SOON, ..NONE }).await;
     let report = run(&server, options(&server, fixed(40), at(200.0))).await;
     assert_eq!((report.completed, report.failed, report.refusals), (30, 10, 0), "{report}");
 }
 
 #[tokio::test]
 async fn nobody_comes_back_after_the_run() {
-    let server = Server::start(Refusals { every: 1, retry_after: SOON }).await;
+    let server = Server::start(Refusals { every: 1, retry_after: SOON, ..NONE }).await;
     let mut options = options(&server, fixed(40), Arrivals::Closed { clients: 2 });
     options.time_max = Some(Duration::from_millis(300));
     let report = run(&server, options).await;
@@ -151,26 +159,26 @@ async fn a_run_ends_early_when_told_and_keeps_what_it_has() {
 #[tokio::test]
 async fn rates_are_measured_one_after_another_with_prompts_of_their_own() {
     let server = Server::start(NONE).await;
-    let mut options = options(&server, fixed(10), at(100.0));
+    let mut options = options(&server, fixed(20), at(100.0));
     options.paces = vec![at(100.0), at(400.0)];
     options.warm_up = 2;
     let report = run_all(options, &CancellationToken::new()).await.expect("a report");
     let rates: Vec<_> = report.runs.iter().map(|run| (run.rate_per_s, run.seed)).collect();
     assert_eq!(rates, [(Some(100.0), 1), (Some(400.0), 2)]);
-    assert!(report.runs.iter().all(|run| run.completed == 10), "{report}");
+    assert!(report.runs.iter().all(|run| run.completed == 20), "{report}");
     assert_eq!(report.knee.map(|point| point.rate_per_s), Some(400.0), "{report}");
     let prompts = server.seen.prompts.lock().expect("no panic");
-    assert_eq!(prompts.len(), 24, "no prompt twice, warm-ups' included");
+    assert_eq!(prompts.len(), 44, "no prompt twice, warm-ups' included");
 }
 
 #[tokio::test]
 async fn a_sweep_that_is_cut_off_keeps_what_it_has() {
     let server = Server::start(NONE).await;
-    let mut options = options(&server, fixed(15), at(200.0));
+    let mut options = options(&server, fixed(20), at(200.0));
     options.paces = vec![at(200.0), at(1.0), at(200.0)];
     let cancel = CancellationToken::new();
     let (report, ()) = tokio::join!(run_all(options, &cancel), async {
-        while server.seen.requests.load(Ordering::Relaxed) < 16 {
+        while server.seen.requests.load(Ordering::Relaxed) < 21 {
             tokio::task::yield_now().await;
         }
         cancel.cancel();
@@ -212,6 +220,77 @@ async fn a_server_that_is_not_there_is_an_error() {
     options.server.url = "http://127.0.0.1:9".to_owned();
     let error = run_all(options, &CancellationToken::new()).await.expect_err("nobody");
     assert!(format!("{error:#}").contains("127.0.0.1:9"), "{error:#}");
+}
+
+#[tokio::test]
+async fn no_more_is_answered_a_second_than_was_asked() {
+    let server = Server::start(NONE).await;
+    let report = run(&server, options(&server, fixed(1), at(1.0))).await;
+    assert!(report.requests_per_s <= 1.0 && report.goodput_per_s <= 1.0, "{report}");
+    let mut options = options(&server, fixed(1), at(200.0));
+    options.time_max = Some(Duration::from_secs(60));
+    let report = run(&server, options).await;
+    assert!(report.requests_per_s <= 200.0, "{report}");
+}
+
+#[tokio::test]
+async fn a_handful_of_requests_is_no_limit() {
+    let server = Server::start(NONE).await;
+    let mut options = options(&server, fixed(19), at(200.0));
+    options.paces = vec![at(200.0), at(300.0)];
+    let report = run_all(options, &CancellationToken::new()).await.expect("a report");
+    assert_eq!((report.knee, report.best), (None, None), "{report}");
+    let text = report.to_string();
+    assert!(text.contains("  few\n") && text.contains("of fewer than 20 requests"), "{text}");
+}
+
+#[tokio::test]
+async fn a_sweep_ends_with_its_server() {
+    let server = Server::start(NONE).await;
+    let mut options = options(&server, fixed(100), at(50.0));
+    options.paces = vec![at(50.0), at(60.0), at(70.0)];
+    let (seen, cancel) = (server.seen.clone(), CancellationToken::new());
+    let stop = async {
+        while seen.requests.load(Ordering::Relaxed) < 120 {
+            tokio::task::yield_now().await;
+        }
+        drop(server);
+    };
+    let (report, ()) = tokio::join!(run_all(options, &cancel), stop);
+    let report = report.expect("a report");
+    let gone: Vec<_> = report.runs.iter().map(|run| run.is_gone).collect();
+    assert!(gone == [false, true] || gone == [false, false, true], "{report}");
+    let flaw = report.flaw(50.0).expect("a flaw");
+    assert!(flaw.contains("requests failed"), "{flaw}");
+    let last = report.runs.last().expect("a run");
+    assert!(last.unreachable > 0 && last.flaw(50.0).is_some_and(|why| why.contains("gone")));
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_holds_nobody_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let server = Server::start(NONE).await;
+    let mut options = options(&server, fixed(1), at(1.0));
+    options.server.url = silent.local_addr().expect("its address").to_string();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let run = tokio::time::timeout(Duration::from_secs(5), run_all(options, &cancel));
+    let why = run.await.expect("at once").expect_err("nothing was measured");
+    assert!(why.to_string().contains("nothing was measured"), "{why}");
+}
+
+#[tokio::test]
+async fn a_line_without_an_end_is_no_answer() {
+    let server = Server::start(Refusals { endless: true, ..NONE }).await;
+    let started = Instant::now();
+    let report = run(&server, options(&server, fixed(2), Arrivals::Closed { clients: 2 })).await;
+    assert_eq!((report.completed, report.failed), (0, 2), "{report}");
+    assert!(report.failures.keys().all(|why| why.contains("an event has no end")), "{report}");
+    assert!(started.elapsed() < Duration::from_secs(10), "not the time that a request has");
+}
+
+fn of(times: Option<Summary>) -> Summary {
+    times.expect("something was measured")
 }
 
 async fn run(_server: &Server, options: LoadOptions) -> Report {
@@ -320,6 +399,11 @@ async fn generation(
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-baton-path: handoff\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await?;
+    if refusals.endless {
+        loop {
+            stream.write_all(format!("1000\r\n{}\r\n", "x".repeat(0x1000)).as_bytes()).await?;
+        }
+    }
     for token in 0..TOKENS {
         tokio::time::sleep(if token == 0 { TTFT } else { GAP }).await;
         let choice = if messages > 0 {

@@ -3,6 +3,7 @@
 //! Taken from the flags, which are declared once, in `groups`.
 
 use std::any::TypeId;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::str::FromStr;
 use std::sync::LazyLock;
 
@@ -69,7 +70,8 @@ pub(crate) fn teach(command: Command) -> Command {
     })
 }
 
-/// A flag whose number is read by somebody who knows what to say of what is none.
+/// A flag whose number is read by somebody who knows what to say of what is none. Replaces whatever read it before:
+/// a range goes by its type (`NonZeroU32`), or is looked at later.
 fn counting(arg: Arg) -> Arg {
     let of = arg.get_value_parser().type_id();
     let is = |id: TypeId| of == id;
@@ -81,6 +83,10 @@ fn counting(arg: Arg) -> Arg {
         arg.value_parser(whole_number::<u64>)
     } else if is(TypeId::of::<usize>()) {
         arg.value_parser(whole_number::<usize>)
+    } else if is(TypeId::of::<NonZeroU32>()) {
+        arg.value_parser(count::<NonZeroU32>)
+    } else if is(TypeId::of::<NonZeroUsize>()) {
+        arg.value_parser(count::<NonZeroUsize>)
     } else if is(TypeId::of::<f32>()) {
         arg.value_parser(number)
     } else {
@@ -95,11 +101,23 @@ fn number(text: &str) -> Result<f32, String> {
 }
 
 fn whole_number<N: FromStr>(text: &str) -> Result<N, String> {
-    let wanted = |_| match u64::MAX >> (64 - 8 * size_of::<N>()) {
-        u64::MAX => "want a whole number".to_owned(),
-        most => format!("want a whole number from 0 to {most}"),
-    };
-    text.trim().parse().map_err(wanted)
+    text.trim().parse().map_err(|_| wanted::<N>(0, text))
+}
+
+fn count<N: FromStr>(text: &str) -> Result<N, String> {
+    text.trim().parse().map_err(|_| wanted::<N>(1, text))
+}
+
+/// Which numbers there are from `least` on; up to which, where that is what `text` may not have known.
+fn wanted<N>(least: u64, text: &str) -> String {
+    let most = u64::MAX >> (64 - 8 * size_of::<N>());
+    let digits = text.trim();
+    let is_too_large = digits.len() >= 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match (least, most) {
+        (0, u64::MAX) if !is_too_large => "want a whole number".to_owned(),
+        (_, u64::MAX) if !is_too_large => format!("want a whole number from {least} on"),
+        _ => format!("want a whole number from {least} to {most}"),
+    }
 }
 
 /// The setting of a flag. Two groups have some keys in common; a flag is of the group under whose heading

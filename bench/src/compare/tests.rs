@@ -1,37 +1,74 @@
 use super::*;
 use crate::document::Body;
 use crate::engine::{EngineReport, Row};
-use crate::load::ServeReport;
 use crate::load::serve::tests::sweep;
+use crate::load::{Report, ServeReport, Summary};
 
 fn serve(report: ServeReport) -> Document {
     Document::new("baton bench serve".to_owned(), Body::Serve(report))
 }
 
+fn times(times: &mut Option<Summary>) -> &mut Summary {
+    times.as_mut().expect("something was measured")
+}
+
 /// The same server, some months later.
 fn later() -> ServeReport {
     let mut runs = sweep().runs;
-    runs[1].ttft_ms.p99 *= 1.25;
+    times(&mut runs[1].ttft_ms).p99 *= 1.25;
     runs[1].goodput_per_s *= 0.8;
-    runs[1].itl_ms.max *= 100.0;
-    runs[2].tpot_ms.mean *= 0.5;
+    times(&mut runs[1].itl_ms).max *= 100.0;
+    times(&mut runs[2].tpot_ms).mean *= 0.5;
     ServeReport::new(runs)
 }
 
 fn pair(before: f64, after: f64, better: Better) -> Pair {
-    Pair { before: Figure::new("", "x", before, better), after }
+    Pair { before: Figure::new("", "x", before, better), after: Some(after) }
 }
 
 #[test]
 fn what_got_worse_is_told_from_what_got_better() {
-    let loss = |before, after, better| pair(before, after, better).loss_percent();
+    let loss = |before, after, better| pair(before, after, better).loss();
     assert_eq!(loss(10.0, 12.5, Better::Less), Some(25.0));
     assert_eq!(loss(10.0, 12.5, Better::More), Some(-25.0));
     assert_eq!(loss(10.0, 0.0, Better::More), Some(100.0));
     assert_eq!(loss(0.0, 5.0, Better::Less), None, "nothing to compare with");
     assert_eq!(loss(10.0, 50.0, Better::Unjudged), None);
+    assert_eq!(loss(0.0, 4.0, Better::LessPoints), Some(4.0), "no share of nothing");
+    assert_eq!(loss(1e-320, 1e9, Better::Less), Some(f64::INFINITY));
     assert!(pair(10.0, 50.0, Better::Unjudged).to_string().ends_with("+400.0 %"));
     assert!(pair(10.0, 10.001, Better::Less).to_string().ends_with("+0.0 %"), "rounding");
+}
+
+#[test]
+fn what_cannot_be_measured_any_more_got_worse() {
+    let gone = |before: Option<f64>, after, better| Pair {
+        before: Figure::new("", "x", before, better),
+        after,
+    };
+    for better in [Better::Less, Better::More, Better::LessPoints] {
+        assert_eq!(gone(Some(10.0), None, better).loss(), Some(f64::INFINITY));
+        assert_eq!(gone(None, Some(10.0), better).loss(), None);
+        assert_eq!(gone(None, None, better).loss(), None);
+    }
+    assert!(gone(Some(10.0), None, Better::Less).to_string().ends_with("-          -  worse"));
+}
+
+#[test]
+fn a_run_in_which_everything_failed_is_better_at_nothing() {
+    let mut after = sweep();
+    let failed = Report { completed: 0, failed: 100, ..after.runs[2].clone() };
+    // As they were written before: zeros.
+    let zeros = Some(Summary::default());
+    after.runs[2] =
+        Report { ttft_ms: zeros, tpot_ms: zeros, itl_ms: zeros, goodput_per_s: 0.0, ..failed };
+    let comparison = Comparison::new(&serve(sweep()), &serve(after)).expect("a comparison");
+    let text = comparison.to_string();
+    assert!(!text.contains("better"), "{text}");
+    let worse: Vec<_> = comparison.worse_by(1e6).map(|pair| pair.before.name.as_str()).collect();
+    assert!(worse.contains(&"TTFT p99, ms") && worse.contains(&"ITL p50, ms"), "{text}");
+    let failed = comparison.worse_by(99.0).any(|pair| pair.before.name == "failed, %");
+    assert!(failed && text.contains("+100.0 pt  worse"), "{text}");
 }
 
 #[test]
@@ -48,6 +85,9 @@ fn sweeps_are_laid_side_by_side_by_rate() {
     assert!(text.contains("+25.0 %  worse") && text.contains("-50.0 %  better"), "{text}");
     assert!(text.contains("\nnot in both: 16/s (A)"), "{text}");
     assert!(!text.contains("not alike"), "{text}");
+    assert_eq!(comparison.missing(), ["16/s"]);
+    let back = Comparison::new(&serve(later()), &serve(sweep())).expect("a comparison");
+    assert!(back.missing().is_empty());
 }
 
 #[test]

@@ -31,7 +31,6 @@ pub(super) fn measure(run: &mut Run<'_>, driver: &mut Driver) -> Result<()> {
 fn single(run: &mut Run<'_>, driver: &mut Driver, tokens: usize, times: usize) -> Result<()> {
     driver.run(1, tokens, 1)?;
     let mut first_ms = Vec::with_capacity(times);
-    let rest_s = run.sizes.rest.as_secs_f64();
     for _ in 0..times {
         driver.rest(run.sizes.rest);
         first_ms.push(driver.run(1, tokens, 1)?.first_ms());
@@ -40,7 +39,11 @@ fn single(run: &mut Run<'_>, driver: &mut Driver, tokens: usize, times: usize) -
         first_ms.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), &ms| (a.min(ms), b.max(ms)));
     let first_ms = median(first_ms);
     let rate = tokens as f64 / first_ms * 1e3;
-    let note = format!("{rate:.0} tok/s, {least:.1} to {most:.1} ms, after {rest_s} s of rest");
+    let rest = match run.sizes.rest.as_secs() {
+        0 => "without rest".to_owned(),
+        rest_s => format!("after {rest_s} s of rest"),
+    };
+    let note = format!("{rate:.0} tok/s, {least:.1} to {most:.1} ms, {rest}");
     let row = Row::time(Group::Prefill, format!("{tokens} tokens"), first_ms, "ms to first token")
         .with_floor(run.floor.prefill_ms(1, tokens))
         .with_peer(run.peer(&VLLM, tokens))

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::LoadOptions;
-use super::recorder::Measured;
+use super::recorder::{Fault, Measured};
 use crate::server::{Events, Refusal, Server, ServerError};
 
 /// A server, and the model to ask for.
@@ -23,6 +23,8 @@ pub(super) struct Endpoint {
 pub(super) struct Failure {
     /// In few words: the same ones for the same kind of failure, so that they can be counted.
     pub(super) why: String,
+    /// What that says of the server.
+    pub(super) fault: Fault,
     /// When to come back, if the server says so.
     pub(super) retry_after: Option<Duration>,
 }
@@ -105,17 +107,18 @@ impl Endpoint {
 
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
-        let retry_after = match &error {
-            ServerError::Refused(refusal) => refusal.retry_after,
-            _ => None,
+        let (fault, retry_after) = match &error {
+            ServerError::Refused(refusal) => (Fault::Refused, refusal.retry_after),
+            ServerError::Unreachable { .. } => (Fault::Unreachable, None),
+            _ => (Fault::Broken, None),
         };
-        Self { why: error.kind(), retry_after }
+        Self { why: error.kind(), fault, retry_after }
     }
 }
 
 impl From<&str> for Failure {
     fn from(why: &str) -> Self {
-        Self { why: why.to_owned(), retry_after: None }
+        Self { why: why.to_owned(), fault: Fault::Broken, retry_after: None }
     }
 }
 

@@ -6,9 +6,10 @@ mod scale;
 use std::fmt::Write as _;
 
 use self::chart::{Chart, Series};
-use super::report::{Report, Summary, WITHIN_PERCENT};
+use super::report::{REQUESTS_MIN, Report, Summary, WITHIN_PERCENT};
 use super::serve::{Point, ServeReport};
 use crate::document::Document;
+use crate::figure::shown;
 
 const STYLE: &str = include_str!("page/page.css");
 
@@ -68,8 +69,8 @@ fn tiles(report: &ServeReport, first: &Report) -> String {
     };
     format!(
         "<section class=\"tiles\">\n{}{}</section>\n<p class=\"targets\">Served: at least {WITHIN_PERCENT} % of \
-         requests within {targets}. Goodput: requests within them, a second. The upright line \
-         is at the highest rate served.</p>\n",
+         requests within {targets}, of {REQUESTS_MIN} or more. Goodput: requests within them, a second. The \
+         upright line is at the highest rate served.</p>\n",
         tile("highest rate served", &served, &at_knee),
         tile("best goodput", &best, &at_best),
     )
@@ -81,10 +82,10 @@ fn charts<'a>(report: &'a ServeReport, first: &Report) -> Vec<Chart<'a>> {
     let times = |title, of, target| chart(title, "ms", percentiles(&report.runs, of), target);
     vec![
         chart("Goodput and all answers", "requests/s", throughput(&report.runs), None),
-        times("Time to first token", |run| &run.ttft_ms, Some(first.slo.ttft_ms)),
-        times("Time per output token", |run| &run.tpot_ms, Some(first.slo.tpot_ms)),
-        times("Gaps between tokens", |run| &run.itl_ms, first.slo.itl_p99_ms),
-        times("First to second token: the hand-over", |run| &run.handover_ms, None),
+        times("Time to first token", |run| run.ttft_ms, Some(first.slo.ttft_ms)),
+        times("Time per output token", |run| run.tpot_ms, Some(first.slo.tpot_ms)),
+        times("Gaps between tokens", |run| run.itl_ms, first.slo.itl_p99_ms),
+        times("First to second token: the hand-over", |run| run.handover_ms, None),
         chart(
             "Longest gap",
             "ms",
@@ -96,27 +97,27 @@ fn charts<'a>(report: &'a ServeReport, first: &Report) -> Vec<Chart<'a>> {
 
 fn throughput(runs: &[Report]) -> Vec<Series<'_>> {
     vec![
-        series("offered", "offered", runs, |run| run.rate_per_s.unwrap_or_default()),
-        series("answered", "two", runs, |run| run.requests_per_s),
-        series("goodput", "one", runs, |run| run.goodput_per_s),
+        series("offered", "offered", runs, |run| run.rate_per_s),
+        series("answered", "two", runs, |run| Some(run.requests_per_s)),
+        series("goodput", "one", runs, |run| Some(run.goodput_per_s)),
     ]
 }
 
-fn percentiles(runs: &[Report], times: fn(&Report) -> &Summary) -> Vec<Series<'_>> {
+fn percentiles(runs: &[Report], times: fn(&Report) -> Option<Summary>) -> Vec<Series<'_>> {
     let of = |(name, colour, value): Percentile| {
-        series(name, colour, runs, move |run| value(times(run)))
+        series(name, colour, runs, move |run| times(run).as_ref().map(value))
     };
     PERCENTILES.map(of).into()
 }
 
-/// A line over the rates; runs without a rate have no place on it.
+/// A line over the rates; runs without a rate, or without a value, have no place on it.
 fn series<'a>(
     name: &'a str,
     colour: &'a str,
     runs: &[Report],
-    value: impl Fn(&Report) -> f64,
+    value: impl Fn(&Report) -> Option<f64>,
 ) -> Series<'a> {
-    let points = runs.iter().filter_map(|run| Some((run.rate_per_s?, value(run)))).collect();
+    let points = runs.iter().filter_map(|run| Some((run.rate_per_s?, value(run)?))).collect();
     Series { name, colour, points }
 }
 
@@ -140,13 +141,13 @@ fn table(runs: &[Report]) -> String {
 
 fn row(run: &Report) -> String {
     let rate = run.rate_per_s.map_or_else(|| escape(&run.arrivals), |rate| rate.to_string());
-    let cut = if run.is_cut { " (cut off)" } else { "" };
-    let times = [&run.ttft_ms, &run.tpot_ms, &run.handover_ms, &run.itl_ms];
-    let times = times.map(|times| {
-        let Summary { mean, p50, p90, p99, max, .. } = times;
-        let later = [p50, p90, p99, max].map(|ms| format!("<td>{ms:.1}</td>")).concat();
-        format!("<td class=\"first\">{mean:.1}</td>{later}")
-    });
+    let cut = match (run.is_gone, run.is_cut, run.is_few()) {
+        (true, ..) => " (the server is gone)",
+        (_, true, _) => " (cut off)",
+        (.., true) => " (few)",
+        _ => "",
+    };
+    let times = [run.ttft_ms, run.tpot_ms, run.handover_ms, run.itl_ms].map(cells);
     format!(
         "<tr{}><td>{rate}{cut}</td><td>{:.2}</td><td>{:.2}</td><td>{:.1}</td><td>{}</td>{}<td class=\"first\">{}</td></tr>",
         if run.is_within() { " class=\"served\"" } else { "" },
@@ -157,6 +158,15 @@ fn row(run: &Report) -> String {
         times.concat(),
         run.seed,
     )
+}
+
+/// Mean, percentiles and the greatest.
+fn cells(times: Option<Summary>) -> String {
+    let of: [fn(Summary) -> f64; 5] =
+        [|it| it.mean, |it| it.p50, |it| it.p90, |it| it.p99, |it| it.max];
+    let [mean, later @ ..] = of.map(|of| shown(times.map(of), 1));
+    let later = later.map(|ms| format!("<td>{ms}</td>")).concat();
+    format!("<td class=\"first\">{mean}</td>{later}")
 }
 
 /// As text of a page: names come from servers.

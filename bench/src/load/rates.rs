@@ -1,5 +1,6 @@
 //! Rates that are measured one after another.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Sessions a second, ascending: `24`, `16..40`, `16..40:4`, or several of these with commas between.
@@ -12,8 +13,11 @@ const STEPS: f64 = 6.0;
 /// More than anybody waits for.
 const RATES_MAX: usize = 200;
 
+/// Slower ones send their second request after a quarter of an hour and more; no client sends faster ones.
+const RATE: RangeInclusive<f64> = 0.001..=1e6;
+
 const WANTED: &str = "want a rate (24), a range with both its ends (16..40, in steps of 5: 16..40:5), or several \
-                      with commas between; all above 0";
+                      with commas between; all from 0.001 to 1000000";
 
 // === impl Rates ===
 
@@ -28,32 +32,42 @@ impl FromStr for Rates {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts: Option<Vec<_>> = text.split(',').map(|part| range(part.trim())).collect();
-        let mut rates = parts.ok_or(WANTED)?.concat();
+        let parts: Result<Vec<_>, String> =
+            text.split(',').map(|part| range(part.trim())).collect();
+        let mut rates = parts?.concat();
         rates.sort_by(f64::total_cmp);
         rates.dedup();
         match rates.len() {
             0..=RATES_MAX => Ok(Self(rates)),
-            _ => Err(format!("more than {RATES_MAX} rates")),
+            _ => Err(too_many()),
         }
     }
 }
 
-/// The rates of one part; `None` if it is none.
-fn range(text: &str) -> Option<Vec<f64>> {
-    let Some((first, rest)) = text.split_once("..") else { return Some(vec![rate(text)?]) };
+/// The rates of one part.
+fn range(text: &str) -> Result<Vec<f64>, String> {
+    let Some((first, rest)) = text.split_once("..") else { return Ok(vec![rate(text)?]) };
     let (last, step) = rest.split_once(':').map_or((rest, None), |(last, step)| (last, Some(step)));
     let (first, last) = (rate(first)?, rate(last)?);
-    let step = step.map_or(Some(round_step((last - first) / STEPS)), rate)?;
-    (first < last).then(|| steps(first, last, step))
+    if last <= first {
+        return Err(format!("the end of {text} must be above its start"));
+    }
+    match step.map(positive).transpose()?.unwrap_or(round_step((last - first) / STEPS)) {
+        step if (last - first) / step > RATES_MAX as f64 => Err(too_many()),
+        step => Ok(steps(first, last, step)),
+    }
 }
 
-/// From one end to the other, which are both among them. One too many shows that they are too many.
+/// From one end to the other, which are both among them.
 fn steps(first: f64, last: f64, step: f64) -> Vec<f64> {
-    let between = (0..RATES_MAX).map(|number| first + number as f64 * step);
+    let between = (0..=RATES_MAX).map(|number| first + number as f64 * step);
     // Written out in decimals a step is not quite what it says.
     let rates = between.take_while(|rate| *rate < last - step * 1e-6);
     rates.map(|rate| (rate * 1e6).round() / 1e6).chain([last]).collect()
+}
+
+fn too_many() -> String {
+    format!("more than {RATES_MAX} rates")
 }
 
 /// The next number from here that people count in.
@@ -63,8 +77,14 @@ pub(super) fn round_step(least: f64) -> f64 {
     nice.into_iter().find(|step| *step >= least * (1.0 - 1e-9)).unwrap_or(10.0 * tens)
 }
 
-fn rate(text: &str) -> Option<f64> {
-    text.trim().parse().ok().filter(|rate: &f64| *rate > 0.0 && rate.is_finite())
+fn rate(text: &str) -> Result<f64, String> {
+    positive(text).ok().filter(|rate| RATE.contains(rate)).ok_or(WANTED.to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number =
+        text.trim().parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
+    number.ok_or(WANTED.to_owned())
 }
 
 #[cfg(test)]
@@ -92,11 +112,17 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_told_what_would_be_one() {
-        for text in [
-            "", "x", "0", "-3", "inf", "16..", "..16", "40..16", "5..5", "1..9:0", "1,,2", "1..9:x",
-        ] {
+        for text in
+            ["", "x", "0", "-3", "inf", "16..", "..16", "1..9:0", "1,,2", "1..9:x", "1e-9", "1e300"]
+        {
             assert_eq!(text.parse::<Rates>(), Err(WANTED.to_owned()), "{text:?}");
         }
-        assert!("1..1000:1".parse::<Rates>().is_err_and(|why| why.contains("200")));
+        for text in ["1..1000:1", "4..16:1e-9"] {
+            assert_eq!(text.parse::<Rates>(), Err("more than 200 rates".to_owned()), "{text}");
+        }
+        for text in ["40..16", "5..5", "1, 4..2:1"] {
+            let why = text.parse::<Rates>().expect_err(text);
+            assert!(why.ends_with("must be above its start"), "{text}: {why}");
+        }
     }
 }

@@ -36,8 +36,22 @@ pub(super) struct Measured {
 pub(super) struct Failed {
     /// Why, in few words.
     pub(super) why: String,
+    /// What that says of the server.
+    pub(super) fault: Fault,
     /// How often the server had asked to come back later before.
     pub(super) refusals: u64,
+}
+
+/// What a failure says of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is there, and did not want to.
+    Refused,
+    /// Nobody could be connected to.
+    Unreachable,
+    /// It went wrong in another way.
+    #[default]
+    Broken,
 }
 
 /// Collects requests as they end.
@@ -93,6 +107,11 @@ impl Recorder {
     pub(super) fn record_failure(&mut self, request: &Failed) {
         self.report.failed += 1;
         self.report.refusals += request.refusals;
+        match request.fault {
+            Fault::Refused => self.report.refused += 1,
+            Fault::Unreachable => self.report.unreachable += 1,
+            Fault::Broken => {}
+        }
         *self.report.failures.entry(request.why.clone()).or_default() += 1;
     }
 
@@ -156,19 +175,20 @@ fn add(histogram: &mut Histogram<u64>, time: Duration) {
     histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
 }
 
-fn summary(histogram: &Histogram<u64>) -> Summary {
+/// `None` of nothing.
+fn summary(histogram: &Histogram<u64>) -> Option<Summary> {
     if histogram.is_empty() {
-        return Summary::default();
+        return None;
     }
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-    Summary {
+    Some(Summary {
         mean: histogram.mean() / 1e3,
         p50: at(0.5),
         p90: at(0.9),
         p95: at(0.95),
         p99: at(0.99),
         max: histogram.max() as f64 / 1e3,
-    }
+    })
 }
 
 fn ms(time: Duration) -> f64 {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::figure::shown;
 
 /// The service wanted, ms: a request is good if it meets the first two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,20 +36,33 @@ pub struct Report {
     pub seed: u64,
     /// The service wanted.
     pub slo: Slo,
-    /// From the first request to the last answer.
+    /// From the first request to the last answer, and at least as long as requests were to be sent at a rate.
     pub duration_s: f64,
     /// Whether it was ended early: what was under way then counts for nothing.
     pub is_cut: bool,
+    /// Whether that was because nobody could be connected to any more.
+    #[serde(default)]
+    pub is_gone: bool,
+    /// Sessions that were under way then.
+    #[serde(default)]
+    pub unfinished: u64,
     /// Requests answered in full.
     pub completed: u64,
     /// Requests refused or broken off.
     pub failed: u64,
+    /// Those of them that the server refused.
+    #[serde(default)]
+    pub refused: u64,
+    /// Those of them that found nobody to connect to.
+    #[serde(default)]
+    pub unreachable: u64,
     /// Why, and how often.
     pub failures: BTreeMap<String, u64>,
     /// Refusals after which clients came back as told.
     pub refusals: u64,
     /// How long those waited who were answered then, ms.
-    pub waited_ms: Summary,
+    #[serde(deserialize_with = "written")]
+    pub waited_ms: Option<Summary>,
     /// How prompts were computed, and how often.
     pub paths: BTreeMap<String, u64>,
     /// Of all prompts.
@@ -69,20 +84,26 @@ pub struct Report {
     /// Share of all requests, failed ones too, that met the service wanted.
     pub within_percent: f64,
     /// Time to the first token, ms.
-    pub ttft_ms: Summary,
+    #[serde(deserialize_with = "written")]
+    pub ttft_ms: Option<Summary>,
     /// Mean time between a request's tokens, ms.
-    pub tpot_ms: Summary,
+    #[serde(deserialize_with = "written")]
+    pub tpot_ms: Option<Summary>,
     /// From the first token to the second, ms: between them a prefill worker hands over to a decode worker.
-    pub handover_ms: Summary,
+    #[serde(deserialize_with = "written")]
+    pub handover_ms: Option<Summary>,
     /// Time between two later events with text, ms.
-    pub itl_ms: Summary,
+    #[serde(deserialize_with = "written")]
+    pub itl_ms: Option<Summary>,
     /// Time to the end, ms.
-    pub total_ms: Summary,
+    #[serde(deserialize_with = "written")]
+    pub total_ms: Option<Summary>,
     /// How late requests were sent, ms: if it isn't small, this client was the bottleneck.
-    pub lag_ms: Summary,
+    #[serde(deserialize_with = "written")]
+    pub lag_ms: Option<Summary>,
 }
 
-/// A distribution in a few numbers.
+/// A distribution in a few numbers; where there was nothing to measure, there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Arithmetic mean.
@@ -102,6 +123,10 @@ pub struct Summary {
 /// The share of requests that has to meet the service wanted before a rate is called served.
 pub(super) const WITHIN_PERCENT: f64 = 99.0;
 
+/// Of fewer requests nothing is concluded: one is more than 5 % of them, and by chance a fifth more or less comes
+/// than a rate says.
+pub(super) const REQUESTS_MIN: u64 = 20;
+
 /// Above this, what was measured is the client rather than the server.
 const LAG_MS_MAX: f64 = 10.0;
 
@@ -110,15 +135,27 @@ const LAG_MS_MAX: f64 = 10.0;
 impl Report {
     /// The longest time that anybody waited for a further token, ms.
     #[must_use]
-    pub fn longest_gap_ms(&self) -> f64 {
-        self.handover_ms.max.max(self.itl_ms.max)
+    pub fn longest_gap_ms(&self) -> Option<f64> {
+        let gaps = self.handover_ms.into_iter().chain(self.itl_ms);
+        gaps.map(|gaps| gaps.max).reduce(f64::max)
     }
 
-    /// Whether (nearly) everybody had the service wanted.
+    /// Whether (nearly) everybody had the service wanted, of enough to tell.
     #[must_use]
     pub fn is_within(&self) -> bool {
-        let is_even = self.slo.itl_p99_ms.is_none_or(|most| self.itl_ms.p99 <= most);
-        self.completed > 0 && is_even && self.within_percent >= WITHIN_PERCENT
+        let is_even = |most| self.itl_ms.is_none_or(|gaps| gaps.p99 <= most);
+        self.tells()
+            && self.slo.itl_p99_ms.is_none_or(is_even)
+            && self.within_percent >= WITHIN_PERCENT
+    }
+
+    /// Whether anything of the server can be concluded from it: it is whole, and was answered, and not of a handful.
+    pub(super) fn tells(&self) -> bool {
+        !self.is_cut && self.completed > 0 && !self.is_few()
+    }
+
+    pub(super) fn is_few(&self) -> bool {
+        self.completed + self.failed < REQUESTS_MIN
     }
 
     /// Why the run is no measurement, if it isn't: nothing was answered, or too much failed.
@@ -128,28 +165,58 @@ impl Report {
     pub fn flaw(&self, failures_max: f64) -> Option<String> {
         let all = self.completed + self.failed;
         if all == 0 {
-            return Some("no request was sent to its end".to_owned());
+            return Some(self.why_nothing());
+        }
+        if self.is_gone {
+            let failed = self.failed;
+            return Some(format!(
+                "the server is gone: {failed} of {all} requests failed, {}",
+                self.most()
+            ));
         }
         let share = 100.0 * self.failed as f64 / all as f64;
         if self.completed > 0 && share <= failures_max {
             return None;
         }
-        let worst = self.failures.iter().max_by_key(|(_, count)| **count);
-        let why = worst.map_or("", |(why, _)| why.as_str());
         let allowed = match self.completed {
             0 => String::new(),
             _ => format!(", more than the {failures_max} % of --failures-max"),
         };
         Some(format!(
-            "{} of {all} requests failed ({share:.1} %{allowed}), most by: {why}",
-            self.failed
+            "{} of {all} requests failed ({share:.1} %{allowed}), {}",
+            self.failed,
+            self.most()
         ))
+    }
+
+    /// Whether the server was lost in it: a share that is too large has not even been refused.
+    ///
+    /// - `failures_max`: the share that may fail, in percent.
+    pub(super) fn is_lost(&self, failures_max: f64) -> bool {
+        let (all, lost) = (self.completed + self.failed, self.failed - self.refused);
+        self.is_gone || 100.0 * lost as f64 > failures_max * all as f64
+    }
+
+    /// What most failures were.
+    fn most(&self) -> String {
+        let most = self.failures.iter().max_by_key(|(_, count)| **count);
+        most.map_or(String::new(), |(why, _)| format!("most by: {why}"))
+    }
+
+    fn why_nothing(&self) -> String {
+        match (self.is_cut, self.unfinished) {
+            (_, 0) => format!("no request was sent in {:.1} s", self.duration_s),
+            (_, count) => format!(
+                "no request was answered before the end, after {:.1} s: {count} were under way",
+                self.duration_s
+            ),
+        }
     }
 
     /// Whether this client, rather than the server, was too slow.
     #[must_use]
     pub fn is_late(&self) -> bool {
-        self.lag_ms.p99 > LAG_MS_MAX
+        self.lag_ms.is_some_and(|lag| lag.p99 > LAG_MS_MAX)
     }
 
     fn write_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,8 +255,7 @@ impl Report {
             return Ok(());
         }
         write!(f, "refused and sent again when the server said: {} times", self.refusals)?;
-        let Summary { mean, max, .. } = self.waited_ms;
-        if max > 0.0 {
+        if let Some(Summary { mean, max, .. }) = self.waited_ms {
             write!(
                 f,
                 "; of those answered then, each waited {mean:.0} ms in the mean, {max:.0} at most"
@@ -209,14 +275,16 @@ impl Report {
             ("ITL", self.itl_ms),
             ("total", self.total_ms),
         ];
-        for (name, Summary { mean, p50, p90, p95, p99, max }) in rows {
+        for (name, times) in rows {
             write!(f, "\n{name:<9}")?;
-            [mean, p50, p90, p95, p99, max].iter().try_for_each(|ms| write!(f, "{ms:>10.2}"))?;
+            let column = |number: usize| times.map(|times: Summary| times.numbers()[number]);
+            (0..heads.len())
+                .try_for_each(|number| write!(f, "{:>10}", shown(column(number), 2)))?;
         }
         write!(
             f,
-            "\nhand-over: from the first token to the second; ITL: all other gaps. Longest gap: {:.1} ms",
-            self.longest_gap_ms()
+            "\nhand-over: from the first token to the second; ITL: all other gaps. Longest gap: {} ms",
+            shown(self.longest_gap_ms(), 1)
         )
     }
 }
@@ -226,15 +294,29 @@ impl fmt::Display for Report {
         self.write_counts(f)?;
         writeln!(f)?;
         self.write_times(f)?;
-        match self.is_late() {
-            true => write!(
+        match self.lag_ms.filter(|_| self.is_late()) {
+            Some(lag) => write!(
                 f,
                 "\n\nrequests were sent up to {:.0} ms late (p99): this client is too slow",
-                self.lag_ms.p99
+                lag.p99
             ),
-            false => Ok(()),
+            None => Ok(()),
         }
     }
+}
+
+// === impl Summary ===
+
+impl Summary {
+    fn numbers(&self) -> [f64; 6] {
+        let Self { mean, p50, p90, p95, p99, max } = *self;
+        [mean, p50, p90, p95, p99, max]
+    }
+}
+
+/// Reads what may be `null` and may not be missing.
+fn written<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Summary>, D::Error> {
+    Option::deserialize(reader)
 }
 
 // === impl Slo ===

@@ -1,13 +1,14 @@
 //! One run: a workload at one pace.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::absence::Absence;
 use super::client::Endpoint;
 use super::pace::Pace;
 use super::recorder::{Failed, Measured, Recorder};
@@ -55,11 +56,26 @@ impl<'a> Run<'a> {
         let manners = self.arrivals.manners(start, self.options.time_max);
         let visitor = Arc::new(self.visitor(results, manners));
         let recorder = Recorder::new(self.report());
-        let (recorder, is_cut) =
-            tokio::join!(collect(recorder, received, &bar), self.drive(pace, visitor, cancel));
-        let duration = start.elapsed();
+        // With the run's own end, if nobody is there any more, or the caller's.
+        let cancel = cancel.child_token();
+        let ((recorder, is_gone), broken_off) = tokio::join!(
+            collect(recorder, received, &bar, &cancel),
+            self.drive(pace, visitor, &cancel)
+        );
         bar.finish_and_clear();
-        Report { is_cut, ..recorder.finish(duration) }
+        let is_cut = is_gone || broken_off.is_some();
+        let least = if is_cut { Duration::ZERO } else { self.offered_for() };
+        let report = recorder.finish(start.elapsed().max(least));
+        Report { is_cut, is_gone, unfinished: broken_off.unwrap_or_default() as u64, ..report }
+    }
+
+    /// For how long requests are sent at a rate, on average: what is answered is of no shorter time, though the last
+    /// ones may happen to be sent, and answered, before its end.
+    fn offered_for(&self) -> Duration {
+        let Some(per_s) = self.arrivals.per_s() else { return Duration::ZERO };
+        let sessions = self.options.workload.count().map(|count| count as f64 / per_s);
+        let all = sessions.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        all.into_iter().chain(self.options.time_max).min().unwrap_or_default()
     }
 
     fn report(&self) -> Report {
@@ -103,14 +119,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Begins sessions at their times and waits for the last one; whether that was cut short.
-    async fn drive(&self, pace: Pace, visitor: Arc<Visitor>, cancel: &CancellationToken) -> bool {
+    /// Begins sessions at their times and waits for the last one; how many were broken off, if that was cut short.
+    async fn drive(
+        &self,
+        pace: Pace,
+        visitor: Arc<Visitor>,
+        cancel: &CancellationToken,
+    ) -> Option<usize> {
         let mut running = JoinSet::new();
-        tokio::select! {
-            () = self.send_all(pace, visitor, &mut running) => false,
-            () = cancel.cancelled() => true,
-        }
+        let is_whole = tokio::select! {
+            () = self.send_all(pace, visitor, &mut running) => true,
+            () = cancel.cancelled() => false,
+        };
+        while running.try_join_next().is_some() {}
         // Whatever is still running ends here: dropping the set aborts it.
+        (!is_whole).then_some(running.len())
     }
 
     async fn send_all(&self, mut pace: Pace, visitor: Arc<Visitor>, running: &mut JoinSet<()>) {
@@ -156,13 +179,19 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Records what comes; whether it ended because nobody is there any more, and then it has cancelled the rest.
 async fn collect(
     mut recorder: Recorder,
     mut results: mpsc::Receiver<Result<Measured, Failed>>,
     bar: &ProgressBar,
-) -> Recorder {
-    let mut failed = 0;
+    cancel: &CancellationToken,
+) -> (Recorder, bool) {
+    let (mut failed, mut absence, mut is_gone) = (0, Absence::default(), false);
     while let Some(result) = results.recv().await {
+        is_gone |= absence.note(result.as_ref().err().map(|failed| failed.fault), Instant::now());
+        if is_gone {
+            cancel.cancel();
+        }
         match result {
             Ok(measured) => recorder.record(&measured),
             Err(failure) => {
@@ -173,5 +202,5 @@ async fn collect(
         }
         bar.set_position(recorder.requests());
     }
-    recorder
+    (recorder, is_gone || absence.is_total())
 }

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{Report, WITHIN_PERCENT};
-use crate::figure::{Better, Figure};
+use super::report::{REQUESTS_MIN, Report, Summary, WITHIN_PERCENT};
+use crate::figure::{Better, Figure, shown};
 
 /// The report of `bench serve`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,22 +31,23 @@ pub struct Point {
 // === impl ServeReport ===
 
 impl ServeReport {
-    /// Looks for the limit among the runs. One that was cut short says nothing of it.
+    /// Looks for the limit among the runs. One that was cut short, or of a handful of requests, says nothing of it.
     #[must_use]
     pub fn new(runs: Vec<Report>) -> Self {
-        let whole = || runs.iter().filter(|run| !run.is_cut);
-        let served = whole().filter(|run| run.is_within()).filter_map(Point::of);
+        let served = runs.iter().filter(|run| run.is_within()).filter_map(Point::of);
         let knee = served.max_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
-        let best = whole()
-            .filter_map(Point::of)
-            .max_by(|a, b| a.goodput_per_s.total_cmp(&b.goodput_per_s));
+        let telling = runs.iter().filter(|run| run.tells()).filter_map(Point::of);
+        let best = telling.max_by(|a, b| a.goodput_per_s.total_cmp(&b.goodput_per_s));
         Self { knee, best, runs }
     }
 
-    /// Why this is no measurement, if it isn't: every run has a flaw. Above its limit a server may refuse
-    /// as much as it likes.
+    /// Why this is no measurement, if it isn't: the server was lost in a run, or every run has a flaw. Above its
+    /// limit a server may refuse as much as it likes.
     #[must_use]
     pub fn flaw(&self, failures_max: f64) -> Option<String> {
+        if let Some(lost) = self.runs.iter().find(|run| run.is_lost(failures_max)) {
+            return lost.flaw(failures_max);
+        }
         let flaws: Option<Vec<_>> = self.runs.iter().map(|run| run.flaw(failures_max)).collect();
         flaws?.into_iter().next()
     }
@@ -115,6 +116,9 @@ impl ServeReport {
                 "late: requests were sent late; this client is too slow to measure that rate"
             )?;
         }
+        if self.runs.iter().any(Report::is_few) {
+            writeln!(f, "few: of fewer than {REQUESTS_MIN} requests nothing is concluded")?;
+        }
         write!(
             f,
             "hand-over: from the first token to the second; ITL: all other gaps; longest gap: of both"
@@ -132,12 +136,14 @@ impl ServeReport {
 
     fn row(&self, run: &Report) -> String {
         let is_at = |point: Option<Point>| {
-            !run.is_cut && point.map(|point| point.rate_per_s) == run.rate_per_s
+            run.tells() && point.map(|point| point.rate_per_s) == run.rate_per_s
         };
         let marks = [
             is_at(self.knee).then(|| "<- served".to_owned()),
             is_at(self.best).then(|| "<- best goodput".to_owned()),
-            run.is_cut.then(|| "cut off".to_owned()),
+            run.is_gone.then(|| "the server is gone".to_owned()),
+            (run.is_cut && !run.is_gone).then(|| "cut off".to_owned()),
+            run.is_few().then(|| "few".to_owned()),
             (run.failed > 0).then(|| format!("{} failed", run.failed)),
             run.is_late().then(|| "late".to_owned()),
         ];
@@ -178,34 +184,36 @@ impl Report {
     #[must_use]
     pub fn brief(&self) -> String {
         format!(
-            "{}: goodput {:.2} of {:.2}/s, {:.1} % within; TTFT {:.0} ms, TPOT {:.1} ms, ITL p99 {:.1} ms",
+            "{}: goodput {:.2} of {:.2}/s, {:.1} % within; TTFT {} ms, TPOT {} ms, ITL p99 {} ms",
             self.arrivals,
             self.goodput_per_s,
             self.requests_per_s,
             self.within_percent,
-            self.ttft_ms.mean,
-            self.tpot_ms.mean,
-            self.itl_ms.p99,
+            shown(self.ttft_ms.map(|times| times.mean), 0),
+            shown(self.tpot_ms.map(|times| times.mean), 1),
+            shown(self.itl_ms.map(|times| times.p99), 1),
         )
     }
 
     /// A line of a table of several.
     fn row(&self) -> String {
+        let mean = |times: Option<Summary>, digits| shown(times.map(|times| times.mean), digits);
+        let p99 = |times: Option<Summary>, digits| shown(times.map(|times| times.p99), digits);
         format!(
-            "{:>8} {:>8.2} {:>8.2} {:>8.1}  {:>8.1} {:>8.1}  {:>7.2} {:>7.2}  {:>8.2} {:>8.2}  {:>7.2} {:>7.2} {:>8.1}",
+            "{:>8} {:>8.2} {:>8.2} {:>8.1}  {:>8} {:>8}  {:>7} {:>7}  {:>8} {:>8}  {:>7} {:>7} {:>8}",
             self.pace(),
             self.goodput_per_s,
             self.requests_per_s,
             self.within_percent,
-            self.ttft_ms.mean,
-            self.ttft_ms.p99,
-            self.tpot_ms.mean,
-            self.tpot_ms.p99,
-            self.handover_ms.mean,
-            self.handover_ms.p99,
-            self.itl_ms.mean,
-            self.itl_ms.p99,
-            self.longest_gap_ms(),
+            mean(self.ttft_ms, 1),
+            p99(self.ttft_ms, 1),
+            mean(self.tpot_ms, 2),
+            p99(self.tpot_ms, 2),
+            mean(self.handover_ms, 2),
+            p99(self.handover_ms, 2),
+            mean(self.itl_ms, 2),
+            p99(self.itl_ms, 2),
+            shown(self.longest_gap_ms(), 1),
         )
     }
 
@@ -219,23 +227,35 @@ impl Report {
             self.rate_per_s.map_or_else(|| self.arrivals.clone(), |rate| format!("{rate}/s"));
         // A part is not compared with a whole.
         let pace = if self.is_cut { format!("{pace}, cut off") } else { pace };
-        let more = |name: &str, value| Figure::new(&pace, name, value, Better::More);
-        let less = |name: &str, value| Figure::new(&pace, name, value, Better::Less);
+        let more = |name: &str, value: f64| Figure::new(&pace, name, value, Better::More);
+        // Nobody's times are none, whatever the file has for them.
+        let answered = |times: Option<Summary>| times.filter(|_| self.completed > 0);
+        let less = |name: &str, times: Option<Summary>, of: fn(Summary) -> f64| {
+            Figure::new(&pace, name, answered(times).map(of), Better::Less)
+        };
+        let longest = self.longest_gap_ms().filter(|_| self.completed > 0);
         vec![
             more("goodput, requests/s", self.goodput_per_s),
             more("all, requests/s", self.requests_per_s),
             more("within, %", self.within_percent),
-            less("TTFT mean, ms", self.ttft_ms.mean),
-            less("TTFT p50, ms", self.ttft_ms.p50),
-            less("TTFT p99, ms", self.ttft_ms.p99),
-            less("TPOT mean, ms", self.tpot_ms.mean),
-            less("TPOT p99, ms", self.tpot_ms.p99),
-            less("hand-over p50, ms", self.handover_ms.p50),
-            less("hand-over p99, ms", self.handover_ms.p99),
-            less("ITL p50, ms", self.itl_ms.p50),
-            less("ITL p99, ms", self.itl_ms.p99),
-            Figure::new(&pace, "longest gap, ms", self.longest_gap_ms(), Better::Unjudged),
+            Figure::new(&pace, "failed, %", self.failed_percent(), Better::LessPoints),
+            less("TTFT mean, ms", self.ttft_ms, |it| it.mean),
+            less("TTFT p50, ms", self.ttft_ms, |it| it.p50),
+            less("TTFT p99, ms", self.ttft_ms, |it| it.p99),
+            less("TPOT mean, ms", self.tpot_ms, |it| it.mean),
+            less("TPOT p99, ms", self.tpot_ms, |it| it.p99),
+            less("hand-over p50, ms", self.handover_ms, |it| it.p50),
+            less("hand-over p99, ms", self.handover_ms, |it| it.p99),
+            less("ITL p50, ms", self.itl_ms, |it| it.p50),
+            less("ITL p99, ms", self.itl_ms, |it| it.p99),
+            Figure::new(&pace, "longest gap, ms", longest, Better::Unjudged),
         ]
+    }
+
+    /// The share that failed; `None` of no requests.
+    fn failed_percent(&self) -> Option<f64> {
+        let (failed, all) = (self.failed as f64, self.completed as f64 + self.failed as f64);
+        (all > 0.0).then_some(100.0 * failed / all)
     }
 }
 
@@ -251,7 +271,7 @@ impl Point {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::load::{Slo, Summary};
+    use crate::load::Slo;
 
     /// A server whose limit is at 28/s: at each rate the share within, and answers a second.
     pub(crate) fn sweep() -> ServeReport {
@@ -267,13 +287,15 @@ pub(crate) mod tests {
 
     fn run(rate: f64, within_percent: f64, requests_per_s: f64) -> Report {
         let slow = 100.0 - within_percent;
-        let times = |ms: f64| Summary {
-            mean: round(ms),
-            p50: round(ms * 0.9),
-            p90: round(ms * 1.2),
-            p95: round(ms * 1.3),
-            p99: round(ms * 1.5),
-            max: round(ms * 9.0),
+        let times = |ms: f64| {
+            Some(Summary {
+                mean: round(ms),
+                p50: round(ms * 0.9),
+                p90: round(ms * 1.2),
+                p95: round(ms * 1.3),
+                p99: round(ms * 1.5),
+                max: round(ms * 9.0),
+            })
         };
         Report {
             model: "a-model".to_owned(),
@@ -338,7 +360,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_sweep_is_flawed_if_nothing_of_it_is_sound() {
-        let refused = |run: Report| Report { failed: 300, ..run };
+        let refused = |run: Report| Report { failed: 300, refused: 300, ..run };
         let mut report = sweep();
         report.runs[4] = refused(report.runs[4].clone());
         assert_eq!(report.flaw(50.0), None, "beyond its limit a server refuses");

@@ -71,7 +71,7 @@ impl Visitor {
             };
             let after = failure.retry_after.map(|after| after.max(COME_BACK_MIN));
             if !self.waits(first, after).await {
-                return Err(Failed { why: failure.why, refusals });
+                return Err(Failed { why: failure.why, fault: failure.fault, refusals });
             }
             refusals += 1;
         }

@@ -6,6 +6,8 @@ pub struct Decoder {
     buffer: Vec<u8>,
     /// Where the first line that was not looked at begins.
     next_line: usize,
+    /// How much of it was searched for its end: it may come in many pieces.
+    searched: usize,
     /// Data lines of the event under way.
     data: Option<Vec<u8>>,
 }
@@ -16,6 +18,7 @@ impl Decoder {
     /// Takes bytes as they arrive.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.next_line);
+        self.searched -= self.next_line;
         self.next_line = 0;
         self.buffer.extend_from_slice(bytes);
     }
@@ -25,7 +28,12 @@ impl Decoder {
     pub fn next_event(&mut self) -> Option<Vec<u8>> {
         loop {
             let rest = &self.buffer[self.next_line..];
-            let end = rest.iter().position(|&byte| byte == b'\n')?;
+            let new = &self.buffer[self.searched..];
+            let Some(end) = new.iter().position(|&byte| byte == b'\n') else {
+                self.searched = self.buffer.len();
+                return None;
+            };
+            let end = self.searched - self.next_line + end;
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
             let is_blank = line.is_empty();
             if let Some(value) = line.strip_prefix(b"data:") {
@@ -39,10 +47,17 @@ impl Decoder {
                 }
             }
             self.next_line += end + 1;
+            self.searched = self.next_line;
             if is_blank && let Some(data) = self.data.take() {
                 return Some(data);
             }
         }
+    }
+
+    /// Bytes of the event that has begun, and of what came behind it.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.data.as_ref().map_or(0, Vec::len) + self.buffer.len() - self.next_line
     }
 
     /// Whether an event has begun and not ended.
@@ -76,6 +91,22 @@ mod tests {
             assert_eq!(events, ["{\"a\":\"é\"}", "1\n2", "[DONE]"], "cut every {size} bytes");
             assert!(!is_mid_event);
         }
+    }
+
+    #[test]
+    fn a_line_is_searched_once_however_many_pieces_it_comes_in() {
+        let mut decoder = Decoder::default();
+        decoder.push(b"data: 1\n\ndata: ");
+        assert_eq!(decoder.next_event().as_deref(), Some(&b"1"[..]));
+        for pieces in 1..=1000 {
+            decoder.push(b"xx");
+            assert_eq!(decoder.next_event(), None);
+            let bytes = b"data: ".len() + 2 * pieces;
+            assert_eq!((decoder.pending_bytes(), decoder.searched), (bytes, bytes));
+        }
+        decoder.push(b"\n\n");
+        assert_eq!(decoder.next_event().map(|event| event.len()), Some(2000));
+        assert_eq!(decoder.pending_bytes(), 0);
     }
 
     #[test]

@@ -27,7 +27,7 @@ async fn a_sweep_is_shown_kept_and_compared() {
     let file = |name: &str| folder.path().join(name).to_str().expect("a name").to_owned();
     let (a, b, html) = (file("a.json"), file("b.json"), file("a.html"));
     let sweep = |more: &[&str]| {
-        let common = ["bench", "serve", "--url", &url, "--rate", "20..40:20", "--requests", "6"];
+        let common = ["bench", "serve", "--url", &url, "--rate", "20..40:20", "--requests", "24"];
         let sizes = ["--input", "48", "--output", "5", "--warm-up", "1", "--api-key", "sk-secret"];
         baton(&[&common[..], &sizes, &TARGETS, more].concat())
     };
@@ -58,9 +58,9 @@ async fn a_sweep_is_shown_kept_and_compared() {
     }
     let runs = kept["runs"].as_array().expect("runs");
     for (run, rate) in runs.iter().zip([20.0, 40.0]) {
-        assert_eq!((&run["rate_per_s"], &run["completed"]), (&rate.into(), &6.into()), "{run}");
+        assert_eq!((&run["rate_per_s"], &run["completed"]), (&rate.into(), &24.into()), "{run}");
         assert_eq!(run["cached_tokens"], 0, "no rate finds what another has left: {run}");
-        assert_eq!(run["paths"], serde_json::json!({ "handoff": 6 }), "{run}");
+        assert_eq!(run["paths"], serde_json::json!({ "handoff": 24 }), "{run}");
         let gap = |name: &str| run[name]["p99"].as_f64().expect("a time");
         assert!(gap("handover_ms") > 0.0 && gap("itl_ms") > 0.0, "{run}");
     }
@@ -106,16 +106,16 @@ async fn a_sweep_is_shown_kept_and_compared() {
 async fn ctrl_c_ends_a_sweep_with_what_there_is() {
     let single = Single::start(&PATIENT).await;
     let url = format!("http://{}", single.node.ports().http.expect("a port"));
-    let sweep = ["bench", "serve", "--url", &url, "--rate", "5,6", "--seconds", "3"];
-    let sizes = ["--input", "32", "--output", "3"];
+    let sweep = ["bench", "serve", "--url", &url, "--rate", "12,13", "--seconds", "3"];
+    let sizes = ["--input", "32", "--output", "3", "--seed", "1"];
     let mut terminal = Terminal::start([&sweep[..], &sizes, &TARGETS].concat(), 200);
-    terminal.shows("Poisson, 5/s (1 of 2) ").await;
-    terminal.shows("/15 requests").await;
-    terminal.shows("Poisson, 6/s (2 of 2) ").await;
+    terminal.shows("Poisson, 12/s (1 of 2) ").await;
+    terminal.shows("/36 requests").await;
+    terminal.shows("Poisson, 13/s (2 of 2) ").await;
     terminal.types(CTRL_C).await;
     terminal.shows("cut off").await;
     terminal
-        .shows("served (>= 99 % within TTFT <= 60000 ms and TPOT <= 60000 ms): up to 5/s")
+        .shows("served (>= 99 % within TTFT <= 60000 ms and TPOT <= 60000 ms): up to 12/s")
         .await;
     assert!(terminal.exited().await.success());
     single.assert_clean().await;

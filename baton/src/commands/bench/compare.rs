@@ -17,8 +17,8 @@ pub(super) struct CompareArgs {
     /// and after.
     #[arg(value_name = "B.json")]
     after: PathBuf,
-    /// Fail (status 1) if a figure of B is worse than A's by more than this, percent; longest gaps, which are one of
-    /// thousands, don't count. Runs differ by some percent anyway.
+    /// Fail (status 1) if a figure of B is worse than A's by more than this, percent (points, of the share that failed),
+    /// or is missing; longest gaps, which are one of thousands, don't count. Runs differ by some percent anyway.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     fail_above: Option<f64>,
 }
@@ -32,15 +32,33 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     let comparison = Comparison::new(&before, &after)?;
     out::line(&comparison)?;
     let Some(most) = args.fail_above else { return Ok(()) };
-    let worse: Vec<_> = comparison.worse_by(most).map(|pair| pair.before.to_string()).collect();
-    match worse.len() {
-        0 => Ok(()),
-        1 => bail!("one figure is worse by more than {most} %: {}", worse[0]),
-        count => bail!("{count} figures are worse by more than {most} %: {}", worse.join("; ")),
+    match (losses(&comparison, most), missing(&comparison)) {
+        (None, None) => Ok(()),
+        (Some(why), None) | (None, Some(why)) => bail!("{why}"),
+        (Some(losses), Some(missing)) => bail!("{losses}; {missing}"),
     }
+}
+
+/// What got worse, if anything did.
+fn losses(comparison: &Comparison, most: f64) -> Option<String> {
+    let worse: Vec<_> = comparison.worse_by(most).map(|pair| pair.before.to_string()).collect();
+    let which = worse.join("; ");
+    match worse.len() {
+        0 => None,
+        1 => Some(format!("one figure is worse by more than {most} %: {which}")),
+        count => Some(format!("{count} figures are worse by more than {most} %: {which}")),
+    }
+}
+
+/// What can't be compared, as B doesn't have it.
+fn missing(comparison: &Comparison) -> Option<String> {
+    let missing = comparison.missing();
+    (!missing.is_empty()).then(|| format!("missing in B: {}", missing.join("; ")))
 }
 
 fn percent(text: &str) -> Result<f64, String> {
     let percent = text.trim_end_matches('%').trim_end().parse().ok();
-    percent.filter(|percent: &f64| *percent >= 0.0).ok_or("want a number from 0 up".to_owned())
+    percent
+        .filter(|percent: &f64| *percent >= 0.0 && percent.is_finite())
+        .ok_or("want a number from 0 up".to_owned())
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bench::engine::{EngineBench, Group, Progress};
 use bench::{Body, ModelSource, Shape};
 use clap::Args;
@@ -45,9 +45,11 @@ pub(super) struct EngineArgs {
 /// If the device or the model can't be used, a step fails, or the report can't be written.
 pub(super) async fn run(args: EngineArgs) -> Result<()> {
     args.keep.check()?;
+    let cuda = args.device.cuda()?;
+    check(&args.only, cuda.is_some())?;
     let bench = EngineBench {
         model: args.model.map_or(ModelSource::Shape(args.shape), ModelSource::Folder),
-        cuda: args.device.cuda()?,
+        cuda,
         only: args.only,
         quick: args.quick,
         seed: args.seed,
@@ -63,4 +65,30 @@ pub(super) async fn run(args: EngineArgs) -> Result<()> {
     // Whoever reads only its beginning has what he wants.
     let _ = out::line(&report);
     args.keep.write(&keep::document(Body::Engine(report)))
+}
+
+/// Sees that there is what all of these are measured on.
+fn check(only: &[Group], has_gpu: bool) -> Result<()> {
+    let vain = only.iter().filter(|group| group.needs_gpu() && !has_gpu);
+    let vain: Vec<_> = vain.map(|group| group.name()).collect();
+    ensure!(
+        vain.is_empty(),
+        "--only {}: on a GPU alone, and this is measured on the CPU",
+        vain.join(",")
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_gpu_is_not_asked_of_a_cpu() {
+        let why = check(&[Group::Attention, Group::Decode, Group::Products], false);
+        let why = why.expect_err("there is none").to_string();
+        assert!(why.starts_with("--only attention,products: on a GPU alone"), "{why}");
+        assert!(check(&[Group::Attention], true).is_ok() && check(&[Group::Decode], false).is_ok());
+        assert!(check(&[], false).is_ok(), "everything that there can be");
+    }
 }

@@ -1,8 +1,10 @@
 //! Where a report is kept.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bench::{Body, Document};
 use clap::Args;
 
@@ -20,12 +22,23 @@ const SECRET: &str = "--api-key";
 // === impl KeepArgs ===
 
 impl KeepArgs {
-    /// Sees that the file can have a place, before anything is measured.
+    /// Sees that the file can be written, before anything is measured.
     ///
     /// # Errors
-    /// If there is no such folder.
+    /// Why not.
     pub(super) fn check(&self) -> Result<()> {
-        check("--json", self.json.as_deref())
+        self.check_beside("", None)
+    }
+
+    /// Sees that this file and another flag's can be written, both.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check_beside(&self, flag: &str, other: Option<&Path>) -> Result<()> {
+        let places = [place("--json", self.json.as_deref())?, place(flag, other)?];
+        let is_one = places[0].is_some() && places[0] == places[1];
+        ensure!(!is_one, "--json and {flag} name one file: the second would replace the first");
+        Ok(())
     }
 
     /// Writes the document, if that is wanted.
@@ -37,15 +50,30 @@ impl KeepArgs {
     }
 }
 
-/// Sees that a flag's file can have a place.
+/// Where a flag's file will be, whatever it is called.
 ///
 /// # Errors
-/// If there is no such folder.
-pub(super) fn check(flag: &str, path: Option<&Path>) -> Result<()> {
-    let Some(folder) = path.and_then(Path::parent) else { return Ok(()) };
-    let is_there = folder.as_os_str().is_empty() || folder.is_dir();
-    ensure!(is_there, "{flag}: there is no folder {}", folder.display());
-    Ok(())
+/// If it can't be written there.
+fn place(flag: &str, path: Option<&Path>) -> Result<Option<PathBuf>> {
+    let Some(path) = path else { return Ok(None) };
+    ensure!(path != Path::new("-"), "{flag}: - is no file; ./- is one of this name");
+    ensure!(!path.is_dir(), "{flag}: {} is a folder", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    ensure!(folder.is_dir(), "{flag}: there is no folder {}", folder.display());
+    let is_new = !path.exists();
+    try_to_write(path).with_context(|| format!("{flag}: can't write {}", path.display()))?;
+    let place = path.canonicalize()?;
+    if is_new {
+        std::fs::remove_file(path)?;
+    }
+    Ok(Some(place))
+}
+
+/// Writes nothing, which tells whether something could be written: a full device says so, too.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    file.write(&[]).map(drop)
 }
 
 /// A report of this call.
@@ -72,6 +100,34 @@ fn without_secrets(args: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_found_before_anything_is_measured() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| dir.path().join(name);
+        let keep = |json: PathBuf| KeepArgs { json: Some(json) };
+        let (a, b) = (file("a.json"), file("b.html"));
+        std::fs::write(&b, "an older one").expect("a file");
+        keep(a.clone()).check_beside("--html", Some(&b)).expect("two files");
+        assert!(!a.exists(), "nothing is left behind");
+        assert_eq!(std::fs::read_to_string(&b).expect("it is there"), "an older one");
+
+        let why = |json: PathBuf| format!("{:#}", keep(json).check().expect_err("no file"));
+        assert!(
+            why(dir.path().to_owned()).contains("--json: ")
+                && why(dir.path().into()).ends_with("is a folder")
+        );
+        assert!(why(file("no/a.json")).contains("there is no folder"));
+        assert!(why("-".into()).contains("- is no file"));
+        if Path::new("/dev/full").exists() {
+            assert!(why("/dev/full".into()).contains("can't write /dev/full: No space left"));
+        }
+        let same = [a.clone(), dir.path().join(".").join("a.json")];
+        for other in same {
+            let why = keep(a.clone()).check_beside("--html", Some(&other)).expect_err("one file");
+            assert!(why.to_string().starts_with("--json and --html name one file"), "{why}");
+        }
+    }
 
     #[test]
     fn keys_stay_out_of_files() {

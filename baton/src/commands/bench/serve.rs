@@ -1,14 +1,14 @@
 //! `baton bench serve`: load on an OpenAI endpoint.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bench::load::page::page;
 use bench::{
     Arrivals, Body, Conversation, Fixed, LoadOptions, Rates, Report, Slo, Spread, Trace, Workload,
 };
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
 use super::keep::{self, KeepArgs};
@@ -41,14 +41,14 @@ pub(super) struct ServeArgs {
     workload: Kind,
     /// Requests (fixed), chats (conversation), or lines of the trace at most; at each rate. Default: 100, or
     /// with --seconds as many as there is time for.
-    #[arg(long, value_parser = at_least_one())]
-    requests: Option<usize>,
+    #[arg(long)]
+    requests: Option<NonZeroUsize>,
     /// Tokens of a prompt; words of a chat's first message.
-    #[arg(long, default_value_t = 1024)]
-    input: u32,
+    #[arg(long, default_value = "1024")]
+    input: NonZeroU32,
     /// Tokens of an answer.
-    #[arg(long, default_value_t = 128)]
-    output: u32,
+    #[arg(long, default_value = "128")]
+    output: NonZeroU32,
     /// Leading prompt tokens that all requests share.
     #[arg(long, default_value_t = 0)]
     shared: u32,
@@ -56,8 +56,8 @@ pub(super) struct ServeArgs {
     #[arg(long, default_value_t = 0)]
     spread: u32,
     /// Requests of a chat.
-    #[arg(long, default_value_t = 5)]
-    turns: usize,
+    #[arg(long, default_value = "5")]
+    turns: NonZeroUsize,
     /// A recorded workload, one JSON object a line (timestamp, `input_length`, `output_length`, `hash_ids`).
     #[arg(long, value_name = "FILE", required_if_eq("workload", "trace"))]
     trace: Option<PathBuf>,
@@ -68,14 +68,14 @@ pub(super) struct ServeArgs {
     rate: Option<Rates>,
     /// Sessions at a time. A request that is refused for a time (Retry-After) is sent again after it; with --rate
     /// it has failed.
-    #[arg(long, default_value_t = 8, conflicts_with = "rate", value_parser = at_least_one())]
-    clients: usize,
+    #[arg(long, default_value = "8", conflicts_with = "rate")]
+    clients: NonZeroUsize,
     /// Sessions before the clock starts, at each rate.
     #[arg(long, default_value_t = 4)]
     warm_up: usize,
     /// Stop sending after this many seconds, at each rate.
     #[arg(long, value_name = "S")]
-    seconds: Option<u32>,
+    seconds: Option<NonZeroU32>,
     /// For goodput: longest time to the first token, ms.
     #[arg(long, default_value_t = 1000)]
     slo_ttft_ms: u64,
@@ -94,7 +94,8 @@ pub(super) struct ServeArgs {
     /// and so on. Default: a fresh one, which the report tells.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Fail if more requests than this share do, at every rate; if all do, it always fails.
+    /// Fail if more requests than this share are refused at every rate, or fail in another way at any; if all do, it
+    /// always fails.
     #[arg(long, value_name = "PERCENT", default_value_t = 50.0, value_parser = percent)]
     failures_max: f64,
     #[command(flatten)]
@@ -119,8 +120,7 @@ enum Kind {
 /// # Errors
 /// If the endpoint can't be reached, a file can't be read or written, or too much failed.
 pub(super) async fn run(args: &ServeArgs) -> Result<()> {
-    args.keep.check()?;
-    keep::check("--html", args.html.as_deref())?;
+    args.keep.check_beside("--html", args.html.as_deref())?;
     let options = args.options()?;
     let cancel = cluster::shutdown_signal()?;
     let is_sweep = options.paces.len() > 1;
@@ -151,22 +151,18 @@ fn fresh_seed() -> u64 {
     since.as_micros() as u64 % 1_000_000_000_000
 }
 
-/// Reads a count that can't be none.
-fn at_least_one() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
-}
-
 // === impl ServeArgs ===
 
 impl ServeArgs {
     fn options(&self) -> Result<LoadOptions> {
+        self.check()?;
         Ok(LoadOptions {
             server: self.reach.options(),
             model: self.model.clone(),
             workload: self.workload()?,
             paces: self.paces(),
             warm_up: self.warm_up,
-            time_max: self.seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            time_max: self.seconds.map(|seconds| Duration::from_secs(seconds.get().into())),
             request_timeout: Duration::from_secs(600),
             slo: Slo {
                 ttft_ms: self.slo_ttft_ms as f64,
@@ -179,35 +175,48 @@ impl ServeArgs {
         })
     }
 
+    /// Sees that no option is without effect.
+    fn check(&self) -> Result<()> {
+        let (kind, shared, input) = (self.workload, self.shared, self.input.get());
+        let is_trace = matches!(kind, Kind::Trace);
+        ensure!(is_trace || self.trace.is_none(), "--trace has no effect without --workload trace");
+        let is_fixed = matches!(kind, Kind::Fixed);
+        ensure!(is_fixed || shared == 0, "--shared has no effect without --workload fixed");
+        ensure!(is_fixed || self.spread == 0, "--spread has no effect without --workload fixed");
+        ensure!(self.spread <= 100, "--spread {} is more than 100 %", self.spread);
+        ensure!(shared <= input, "--shared {shared} is more than all {input} tokens of --input");
+        Ok(())
+    }
+
     fn paces(&self) -> Vec<Arrivals> {
         let at =
             |sessions_per_s| Arrivals::Poisson { sessions_per_s, in_flight_max: IN_FLIGHT_MAX };
         match &self.rate {
             Some(rates) => rates.iter().map(at).collect(),
-            None => vec![Arrivals::Closed { clients: self.clients }],
+            None => vec![Arrivals::Closed { clients: self.clients.get() }],
         }
     }
 
     /// How many of what the workload consists of.
     fn requests(&self) -> Option<usize> {
-        self.requests.or_else(|| self.seconds.is_none().then_some(REQUESTS))
+        self.requests.map(NonZeroUsize::get).or_else(|| self.seconds.is_none().then_some(REQUESTS))
     }
 
     fn workload(&self) -> Result<Workload> {
         Ok(match (self.workload, &self.trace) {
             (Kind::Fixed, _) => Workload::Fixed(Fixed {
-                input_tokens: self.input,
-                output_tokens: self.output,
+                input_tokens: self.input.get(),
+                output_tokens: self.output.get(),
                 shared_tokens: self.shared,
                 spread: Spread(self.spread),
                 requests: self.requests(),
             }),
             (Kind::Conversation, _) => Workload::Conversation(Conversation {
                 sessions: self.requests(),
-                turns: self.turns,
-                first_words: self.input as usize,
+                turns: self.turns.get(),
+                first_words: self.input.get() as usize,
                 turn_words: 32,
-                output_tokens: self.output,
+                output_tokens: self.output.get(),
                 think: Duration::ZERO,
             }),
             (Kind::Trace, trace) => {
@@ -229,5 +238,49 @@ fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').trim_end().parse() {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
         _ => Err("want a number from 0 to 100".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn why(line: &str) -> String {
+        let words = std::iter::once("serve").chain(line.split(' '));
+        // As `main` does, which has words of its own for numbers.
+        let matches = crate::settings::schema::teach(Line::command()).try_get_matches_from(words);
+        match matches.and_then(|matches| Line::from_arg_matches(&matches)) {
+            Ok(line) => line.args.options().expect_err("refused").to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn options_without_effect_are_named() {
+        let none = ["--requests", "--seconds", "--turns", "--clients", "--input", "--output"];
+        for name in none {
+            let why = why(&format!("{name} 0"));
+            assert!(why.contains(name) && why.contains("want a whole number from 1"), "{why}");
+        }
+        let table = [
+            ("--rate 1e-9", "'1e-9' for '--rate <PER_S>': want a rate"),
+            ("--rate 4..2", "the end of 4..2 must be above its start"),
+            ("--rate 4..16:1e-9", "more than 200 rates"),
+            ("--shared 100 --input 20", "--shared 100 is more than all 20 tokens of --input"),
+            ("--shared 1 --workload conversation", "--shared has no effect"),
+            ("--trace a.jsonl", "--trace has no effect without --workload trace"),
+            ("--spread 101", "--spread 101 is more than 100 %"),
+        ];
+        for (line, want) in table {
+            assert!(why(line).contains(want), "{line}: {}", why(line));
+        }
     }
 }

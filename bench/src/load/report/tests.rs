@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::load::recorder::{Failed, Measured, Recorder};
+use crate::load::recorder::{Failed, Fault, Measured, Recorder};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -26,7 +26,11 @@ fn request(ttft_ms: u32, total_ms: u32) -> Measured {
 }
 
 fn failed(why: &str) -> Failed {
-    Failed { why: why.to_owned(), refusals: 0 }
+    Failed { why: why.to_owned(), fault: Fault::Refused, refusals: 0 }
+}
+
+fn of(times: Option<Summary>) -> Summary {
+    times.expect("something was measured")
 }
 
 fn report() -> Report {
@@ -52,12 +56,12 @@ fn goodput_counts_requests_that_meet_both_targets() {
 fn percentiles_are_of_requests_and_gaps() {
     let report = report();
     let near = |is: f64, want: f64| assert!((is - want).abs() < want * 2e-3, "{is}, want {want}");
-    near(report.ttft_ms.p50, 100.0);
-    near(report.ttft_ms.max, 201.0);
-    near(report.ttft_ms.mean, 137.75);
-    near(report.itl_ms.p99, 5.0);
+    near(of(report.ttft_ms).p50, 100.0);
+    near(of(report.ttft_ms).max, 201.0);
+    near(of(report.ttft_ms).mean, 137.75);
+    near(of(report.itl_ms).p99, 5.0);
     near(report.within_percent, 40.0);
-    near(report.tpot_ms.max, 11.0);
+    near(of(report.tpot_ms).max, 11.0);
 }
 
 #[test]
@@ -74,7 +78,38 @@ fn a_run_in_which_too_much_failed_is_flawed_and_says_why() {
     recorder.record_failure(&failed("503"));
     let flaw = recorder.finish(MS).flaw(100.0).expect("all failed");
     assert_eq!(flaw, "1 of 1 requests failed (100.0 %), most by: 503");
-    assert!(Report::default().flaw(100.0).is_some(), "nothing was sent");
+}
+
+#[test]
+fn a_run_without_any_answer_says_what_became_of_its_requests() {
+    let nothing = Report { duration_s: 5.0, ..Report::default() };
+    assert_eq!(nothing.flaw(100.0).as_deref(), Some("no request was sent in 5.0 s"));
+    let cut = Report { is_cut: true, unfinished: 8, ..nothing };
+    assert_eq!(
+        cut.flaw(100.0).as_deref(),
+        Some("no request was answered before the end, after 5.0 s: 8 were under way")
+    );
+    let mut recorder = recorder();
+    recorder.record_failure(&Failed { fault: Fault::Unreachable, ..failed("cannot connect") });
+    let gone = Report { is_cut: true, is_gone: true, ..recorder.finish(MS) };
+    let flaw = gone.flaw(100.0);
+    assert_eq!(
+        flaw.as_deref(),
+        Some("the server is gone: 1 of 1 requests failed, most by: cannot connect")
+    );
+}
+
+#[test]
+fn times_of_nothing_are_none() {
+    let mut recorder = recorder();
+    recorder.record_failure(&failed("503"));
+    let report = recorder.finish(MS);
+    let value = serde_json::to_value(&report).expect("JSON");
+    assert!(value["ttft_ms"].is_null() && value["itl_ms"].is_null(), "{value}");
+    assert_eq!(serde_json::from_value::<Report>(value).expect("a report"), report);
+    let text = report.to_string();
+    assert!(text.contains(&format!("\nTTFT     {}\n", "         -".repeat(6))), "{text}");
+    assert!(text.ends_with("Longest gap: - ms"), "{text}");
 }
 
 #[test]
@@ -101,6 +136,7 @@ fn an_empty_run_divides_by_nothing() {
     let report = recorder().finish(Duration::ZERO);
     assert!(!report.to_string().contains("NaN"));
     assert!(!serde_json::to_string(&report).expect("JSON").contains("s_per_s\":null"));
+    assert_eq!((report.ttft_ms, report.longest_gap_ms()), (None, None));
 }
 
 #[test]
@@ -113,22 +149,27 @@ fn the_gap_at_the_hand_over_is_told_apart() {
     recorder.record(&Measured { gaps: Vec::new(), output_tokens: 1, ..request(100, 100) });
     let report = recorder.finish(Duration::from_secs(1));
     let near = |is: f64, want: f64| assert!((is - want).abs() < want * 2e-3, "{is}, want {want}");
-    near(report.handover_ms.mean, 32.5);
-    near(report.handover_ms.max, 60.0);
-    near(report.itl_ms.max, 5.0);
-    near(report.longest_gap_ms(), 60.0);
+    near(of(report.handover_ms).mean, 32.5);
+    near(of(report.handover_ms).max, 60.0);
+    near(of(report.itl_ms).max, 5.0);
+    near(report.longest_gap_ms().expect("gaps"), 60.0);
     assert!(report.to_string().contains("Longest gap: 60.0 ms"), "{report}");
 }
 
 #[test]
 fn a_rate_is_served_if_nearly_all_of_it_is() {
     let slo = Slo { itl_p99_ms: Some(30.0), ..Slo::default() };
-    let itl_ms = Summary { p99: 30.0, ..Summary::default() };
+    let itl_ms = Some(Summary { p99: 30.0, ..Summary::default() });
     let served = Report { completed: 100, within_percent: 99.0, itl_ms, slo, ..Report::default() };
     assert!(served.is_within());
     assert!(!Report { within_percent: 98.9, ..served.clone() }.is_within());
-    let uneven = Summary { p99: 30.1, ..Summary::default() };
+    let uneven = Some(Summary { p99: 30.1, ..Summary::default() });
     assert!(!Report { itl_ms: uneven, ..served.clone() }.is_within());
+    assert!(!Report { is_cut: true, ..served.clone() }.is_within(), "who knows of the rest");
+    assert!(!Report { completed: 19, ..served.clone() }.is_within(), "a handful");
+    assert!(
+        Report { completed: 19, failed: 1, within_percent: 99.0, ..served.clone() }.is_within()
+    );
     assert!(!Report { completed: 0, ..served }.is_within(), "nobody was");
 }
 
@@ -137,10 +178,10 @@ fn who_comes_back_as_told_is_counted_and_has_waited() {
     let mut recorder = recorder();
     recorder.record(&request(100, 200));
     recorder.record(&Measured { refusals: 2, waited: 150 * MS, ..request(100, 200) });
-    recorder.record_failure(&Failed { why: "429".to_owned(), refusals: 3 });
+    recorder.record_failure(&Failed { refusals: 3, ..failed("429") });
     let report = recorder.finish(Duration::from_secs(1));
     assert_eq!((report.refusals, report.good), (5, 1), "250 ms are more than were wanted");
     let text = report.to_string();
     assert!(text.contains("sent again when the server said: 5 times; of those"), "{text}");
-    assert!((report.waited_ms.max - 150.0).abs() < 1.0, "{:?}", report.waited_ms);
+    assert!((of(report.waited_ms).max - 150.0).abs() < 1.0, "{:?}", report.waited_ms);
 }
