@@ -4,11 +4,7 @@
 //! Llama's shapes the favourite loses 3 to 9 % to another suggestion now and then. So the first time
 //! that a shape is needed, the suggestions are timed, and the choice is kept on disk. Rows vary from
 //! step to step: they fall into buckets, and the algorithm is chosen at the top of each.
-//!
-//! Many rows are another matter: they bring a GPU to its power limit, where what counts is energy. What is fastest for
-//! a millisecond lost 4 to 8 % there (an H200, 2048 rows of Llama 3.1 8B), so that they are timed under lasting load.
 
-mod bench;
 mod choices;
 
 use std::collections::HashMap;
@@ -17,14 +13,13 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use crate::backend::cuda::driver::address::Address;
-use crate::backend::cuda::driver::device::{Device, Stream};
+use crate::backend::cuda::driver::device::{Device, Event, Stream};
 use crate::backend::cuda::driver::element::ElementType;
 use crate::backend::cuda::driver::memory::DeviceMemory;
 use crate::backend::cuda::gemm::cublaslt::{
     Algorithm, Handle, Operands, Preference, Problem, Shape,
 };
 use crate::error::EngineError;
-use bench::Bench;
 use choices::{Choices, Key};
 
 /// What NVIDIA advises for Hopper is 32 MiB; twice that lets every split of the sum be tried.
@@ -33,16 +28,19 @@ const WORKSPACE_BYTES: usize = 64 << 20;
 /// Algorithms to time.
 const SUGGESTIONS: usize = 8;
 
+/// Device time for measuring one shape, where a few turns don't take longer.
+const TUNING_US: f32 = 8_000.0;
+
+/// Turns of all algorithms that count; the least time of each is taken.
+const TURNS_MIN: usize = 3;
+const TURNS_MAX: usize = 7;
+
 /// How much faster than the library's favourite another one has to be: times vary by about as much.
 const ADVANTAGE_MIN: f32 = 1.02;
-/// The same under lasting load.
-const LASTING_ADVANTAGE_MIN: f32 = 1.005;
 
-/// Rows from which products are bound by what their arithmetic takes of the GPU's power.
-const HEAVY_ROWS: usize = 512;
-
-/// What choices are made by: others that are kept are not found.
-const METHOD: &str = "lasting load from 512 rows";
+/// As many times the second-level cache is written between two runs, so that weights come from
+/// memory, as they do in a step.
+const FLUSH_CACHES: u64 = 2;
 
 /// Products that are kept ready to run. Decode steps need few kinds; prompts have any number of rows.
 const READY_MAX: usize = 1024;
@@ -106,8 +104,7 @@ impl Matmul {
         device.bind()?;
         let handle = Handle::new(library)?;
         let workspace = DeviceMemory::new(device, WORKSPACE_BYTES)?;
-        let name = &device.properties().name;
-        let maker = format!("{name}, cublasLt {}, {METHOD}", handle.version());
+        let maker = format!("{}, cublasLt {}", device.properties().name, handle.version());
         let choices = Mutex::new(Choices::open(cache, &maker));
         Ok(Self { handle, workspace, choices, ready: Mutex::default() })
     }
@@ -209,13 +206,8 @@ impl Matmul {
         let run = |algorithm| {
             self.handle.run(stream, &problem, operands, algorithm, self.workspace.all())
         };
-        let mut times_us = bench.times_us(&suggestions, run)?;
-        let mut advantage_min = ADVANTAGE_MIN;
-        if shape.rows >= HEAVY_ROWS {
-            times_us = bench.lasting_us(&suggestions, &times_us, run)?;
-            advantage_min = LASTING_ADVANTAGE_MIN;
-        }
-        let favourite = (times_us[0] / advantage_min, suggestions[0]);
+        let times_us = bench.times_us(&suggestions, run)?;
+        let favourite = (times_us[0] / ADVANTAGE_MIN, suggestions[0]);
         let (time_us, chosen) = times_us
             .into_iter()
             .zip(suggestions)
@@ -276,11 +268,82 @@ impl Product {
 
 // === buckets ===
 
-/// The top of the bucket that `rows` falls into: a power of two, or from 64 to 2048 one and a half.
+/// The top of the bucket that `rows` falls into: a power of two, or from 64 on one and a half.
 fn bucket(rows: usize) -> usize {
     let power = rows.next_power_of_two();
     let between = power / 4 * 3;
-    if (65..=2048).contains(&power) && rows <= between { between } else { power }
+    if power > 64 && rows <= between { between } else { power }
+}
+
+// === bench ===
+
+/// What the timing of one shape needs.
+struct Bench<'a> {
+    stream: &'a Stream,
+    x: DeviceMemory,
+    out: DeviceMemory,
+    flush: DeviceMemory,
+}
+
+impl<'a> Bench<'a> {
+    fn new(stream: &'a Stream, shape: &Shape) -> Result<Self, EngineError> {
+        let device = stream.device();
+        let flush_bytes = FLUSH_CACHES * device.properties().l2_bytes;
+        let x_bytes = shape.rows * shape.x_stride * shape.element.bytes();
+        let out_bytes = shape.rows * shape.out_stride * shape.out_element.bytes();
+        let bench = Self {
+            stream,
+            x: DeviceMemory::new(device, x_bytes)?,
+            out: DeviceMemory::new(device, out_bytes)?,
+            flush: DeviceMemory::new(device, flush_bytes as usize)?,
+        };
+        // 0.0115 in bf16, 1.06 in f16: any ordinary number.
+        stream.fill(bench.x.all(), 0x3C)?;
+        Ok(bench)
+    }
+
+    /// The least time of several runs of each algorithm; infinite for one that doesn't run.
+    ///
+    /// They take turns, so that a clock that changes on the way changes for all.
+    fn times_us(
+        &self,
+        algorithms: &[Algorithm],
+        run: impl Fn(Algorithm) -> Result<(), EngineError>,
+    ) -> Result<Vec<f32>, EngineError> {
+        // The first turn loads the kernels; the second tells how many more there is time for.
+        self.turn(algorithms, &run)?;
+        let mut least_us = self.turn(algorithms, &run)?;
+        let turn_us: f32 = least_us.iter().filter(|time_us| time_us.is_finite()).sum();
+        let turns = ((TUNING_US / turn_us.max(1.0)) as usize).clamp(TURNS_MIN, TURNS_MAX);
+        for _ in 1..turns {
+            for (least_us, time_us) in least_us.iter_mut().zip(self.turn(algorithms, &run)?) {
+                *least_us = least_us.min(time_us);
+            }
+        }
+        Ok(least_us)
+    }
+
+    fn turn(
+        &self,
+        algorithms: &[Algorithm],
+        run: impl Fn(Algorithm) -> Result<(), EngineError>,
+    ) -> Result<Vec<f32>, EngineError> {
+        let mut runs = Vec::with_capacity(algorithms.len());
+        for algorithm in algorithms {
+            let device = self.stream.device();
+            let (start, end) = (Event::timed(device)?, Event::timed(device)?);
+            // While the device is at this, the host submits the rest: what is timed has no gaps.
+            self.stream.fill(self.flush.all(), 0)?;
+            self.stream.record(&start)?;
+            let ran = run(*algorithm).is_ok();
+            self.stream.record(&end)?;
+            runs.push(ran.then_some((start, end)));
+        }
+        self.stream.synchronize()?;
+        runs.iter()
+            .map(|run| run.as_ref().map_or(Ok(f32::INFINITY), |(start, end)| end.us_since(start)))
+            .collect()
+    }
 }
 
 #[cfg(test)]

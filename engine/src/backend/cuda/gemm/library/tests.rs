@@ -11,9 +11,7 @@ use super::*;
 #[case(96, 96)]
 #[case(97, 128)]
 #[case(8192, 8192)]
-#[case(1100, 1536)]
-#[case(2049, 4096)]
-#[case(8193, 16384)]
+#[case(8193, 12288)]
 fn rows_fall_into_buckets(#[case] rows: usize, #[case] want: usize) {
     assert_eq!(bucket(rows), want);
 }
