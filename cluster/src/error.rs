@@ -8,6 +8,7 @@ use words::{Incarnation, WorkerId};
 use self::code::ErrorCode;
 
 pub mod code;
+pub mod shortage;
 
 /// An error of the machinery that nodes share.
 #[derive(Debug, thiserror::Error)]

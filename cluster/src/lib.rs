@@ -65,6 +65,7 @@ mod throttled;
 
 pub use error::ClusterError;
 pub use error::code::ErrorCode;
+pub use error::shortage::Shortage;
 pub use http_server::{HttpServer, Protocol};
 pub use load::LoadWatcher;
 pub use membership::etcd::{EtcdConfig, EtcdMembership};

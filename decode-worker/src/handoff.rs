@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::Shortage;
 use cluster::rpc::MESSAGE_BYTES_MAX;
 use engine::{EventStream, Mode, Submission};
 use futures::TryStreamExt as _;
@@ -125,7 +126,8 @@ impl Handoff<'_> {
         let expected = Expected { reservation, held, tokens, context: name, deadline };
         let pending = self.inbound.receiver.expect(expected).map_err(|error| match error {
             TransferError::TooManyHandoffs { .. } => {
-                WorkerError::Busy { message: error.to_string(), retry_after: HANDOFFS_RETRY }
+                let (message, shortage) = (error.to_string(), Shortage::Line);
+                WorkerError::Busy { message, shortage, retry_after: HANDOFFS_RETRY }
             }
             other => WorkerError::Handoff(other.to_string()),
         })?;

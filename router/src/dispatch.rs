@@ -115,6 +115,13 @@ pub struct GenerationStream {
 // === impl DispatchError ===
 
 impl DispatchError {
+    /// The same, which says when to come back: for programs, and in its words.
+    fn again_after(self, after: Duration) -> Self {
+        let after_s = after.as_secs_f64().max(0.1);
+        let message = format!("{}; try again in {after_s:.1} s", self.message);
+        Self { message, retry_after: Some(after), ..self }
+    }
+
     /// An error that says neither when to come back nor which field is at fault.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {

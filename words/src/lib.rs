@@ -40,7 +40,7 @@ pub use fingerprint::{Fingerprint, chain_hasher};
 pub use load::{HandoffTotals, Load};
 pub use request::{ClientId, Generation, RequestId, StopRules, TenantSalt};
 pub use sampling::Sampling;
-pub use targets::Targets;
+pub use targets::{TIME_MAX, Targets};
 pub use token::{FinishReason, PromptLogprob, SampledToken, TokenLogprob};
 pub use worker::{
     Address, Capacity, Incarnation, Life, NodeState, Role, UnknownRole, WorkerId, WorkerInfo,

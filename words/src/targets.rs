@@ -15,6 +15,9 @@ pub struct Targets {
     pub itl: Option<Duration>,
 }
 
+/// A year: whoever wants more time wants no limit, and clocks overflow.
+pub const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 // === impl Targets ===
 
 impl Targets {

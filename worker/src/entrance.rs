@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::clock;
+use cluster::{Shortage, clock};
 use engine::{EngineHandle, EngineStats};
 use parking_lot::Mutex;
 use scheduler::Backlog;
@@ -229,22 +229,22 @@ impl Entrance {
     fn join(&self, ask: Ask) -> Result<(Inside, oneshot::Receiver<()>), WorkerError> {
         let stats = self.0.engine.stats();
         let mut state = self.0.state.lock();
-        let wait = self.0.expected_wait(&state, &ask, &stats);
+        let (wait, short) = self.0.expected_wait(&state, &ask, &stats);
         let left = ask.start_by.map(|at| at.saturating_duration_since(clock::now()));
         if let Some(left) = left
             && wait > left
         {
-            return Err(state.refuse("the first token would come too late", wait - left));
+            return Err(state.refuse(short, wait - left));
         }
         if let Some(step_max) = ask.step_max
             && self.0.generates
             && stats.running > 0
             && stats.decode_step_s > step_max.as_secs_f64()
         {
-            return Err(state.refuse("tokens would come too slowly", release(&stats)));
+            return Err(state.refuse(Shortage::Pace, release(&stats)));
         }
         let Ok(ticket) = state.line.join(ask.client, ask.need) else {
-            return Err(state.refuse("as many requests wait as may", wait));
+            return Err(state.refuse(Shortage::Line, wait));
         };
         let door = state.hang(ticket, &ask);
         let inside = Inside { lobby: self.0.clone(), ticket, ask };
@@ -264,10 +264,12 @@ impl Lobby {
         }
     }
 
-    /// Until the request is in and the prompts before its own are computed; nothing where nothing was measured.
-    fn expected_wait(&self, state: &State, ask: &Ask, stats: &EngineStats) -> Duration {
-        let seconds = self.room_s(state, ask, stats) + prompts_s(state, ask, stats);
-        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    /// Until the request is in and the prompts before its own are computed, and for which of them it waits longer;
+    /// nothing where nothing was measured.
+    fn expected_wait(&self, state: &State, ask: &Ask, stats: &EngineStats) -> (Duration, Shortage) {
+        let (room_s, prompts_s) = (self.room_s(state, ask, stats), prompts_s(state, ask, stats));
+        let wait = Duration::try_from_secs_f64(room_s + prompts_s).unwrap_or(Duration::MAX);
+        (wait, if room_s > prompts_s { Shortage::Room } else { Shortage::Prompts })
     }
 
     /// Sequences of mean length end evenly over their time.
@@ -283,8 +285,8 @@ impl Lobby {
     fn refusal(&self, ask: &Ask) -> WorkerError {
         let stats = self.engine.stats();
         let mut state = self.state.lock();
-        let wait = self.expected_wait(&state, ask, &stats);
-        state.refuse("the first token would have come too late", wait)
+        let (wait, short) = self.expected_wait(&state, ask, &stats);
+        state.refuse(short, wait)
     }
 }
 
@@ -315,10 +317,11 @@ impl State {
         }
     }
 
-    fn refuse(&mut self, why: &str, room_in: Duration) -> WorkerError {
+    fn refuse(&mut self, shortage: Shortage, room_in: Duration) -> WorkerError {
         self.refused += 1;
         WorkerError::Busy {
-            message: format!("this worker is busy: {why}"),
+            message: format!("this worker is busy: {}", shortage.told()),
+            shortage,
             retry_after: retry_after(room_in.as_secs_f64(), self.refused),
         }
     }

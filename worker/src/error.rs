@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{ClusterError, ErrorCode};
+use cluster::{ClusterError, ErrorCode, Shortage};
 use engine::{SequenceError, SubmitError};
 use proto::WireError;
 use tonic::Status;
@@ -50,6 +50,8 @@ pub enum WorkerError {
     Busy {
         /// Of what there is too much.
         message: String,
+        /// Of what there is too little.
+        shortage: Shortage,
         /// When there is likely to be room.
         retry_after: Duration,
     },
@@ -74,6 +76,8 @@ pub enum WorkerError {
         code: ErrorCode,
         /// What it said.
         message: String,
+        /// Of what it has too little, where it said so.
+        shortage: Option<Shortage>,
         /// When to come back, where it said so.
         retry_after: Option<Duration>,
     },
@@ -141,6 +145,7 @@ impl WorkerError {
             worker: worker.to_string(),
             code: status.into(),
             message: status.message().to_owned(),
+            shortage: Shortage::of(status),
             retry_after: cluster::retry::after(status),
         }
     }
@@ -154,6 +159,16 @@ impl WorkerError {
             _ => None,
         }
     }
+
+    /// Of what there is too little, where that is known.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Busy { shortage, .. } => Some(*shortage),
+            Self::Peer { shortage, .. } => *shortage,
+            _ => None,
+        }
+    }
 }
 
 impl From<WorkerError> for Status {
@@ -163,7 +178,9 @@ impl From<WorkerError> for Status {
             WorkerError::Peer { code: ErrorCode::InvalidRequest, message, .. } => message.clone(),
             error => error.to_string(),
         };
-        cluster::retry::status(error.code(), said, error.retry_after())
+        let mut status = cluster::retry::status(error.code(), said, error.retry_after());
+        error.shortage().iter().for_each(|shortage| shortage.mark(&mut status));
+        status
     }
 }
 
@@ -191,7 +208,7 @@ impl From<SubmitError> for WorkerError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::QueueFull { retry_after } => {
-                Self::Busy { message: error.to_string(), retry_after }
+                Self::Busy { message: error.to_string(), shortage: Shortage::Line, retry_after }
             }
             SubmitError::ShuttingDown => Self::Unavailable(error.to_string()),
             SubmitError::TooLong { .. } | SubmitError::Invalid(_) => {

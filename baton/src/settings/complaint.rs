@@ -35,7 +35,7 @@ pub(super) fn of(error: &figment::Error, file: Option<&Path>) -> String {
             format!("{name} is no setting: {}", meant(field, known))
         }
         Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
-            format!("{name} is {}: want {}", shown(found), plain(wanted))
+            format!("{name} is {}: want {}", shown(found), plain(wanted, found))
         }
         kind => format!("{name}: {}", kind.to_string().replace('\n', " ")),
     }
@@ -61,15 +61,29 @@ fn shown(found: &Actual) -> String {
         Actual::Bool(value) => value.to_string(),
         Actual::Unsigned(value) => value.to_string(),
         Actual::Signed(value) => value.to_string(),
-        Actual::Float(value) => value.to_string(),
+        // With its point: it is what makes it none.
+        Actual::Float(value) => format!("{value:?}"),
+        Actual::Seq => "a list".to_owned(),
+        Actual::Map => "a table".to_owned(),
+        Actual::Unit => "empty".to_owned(),
+        Actual::Other(what) => integer(what).unwrap_or(what).to_owned(),
         other => other.to_string(),
     }
 }
 
-fn plain(wanted: &str) -> &str {
+/// The digits of a number that serde finds too large to be any of Rust's: "integer `1` as u128".
+fn integer(what: &str) -> Option<&str> {
+    Some(what.strip_prefix("integer `")?.split_once('`')?.0)
+}
+
+fn plain<'w>(wanted: &'w str, found: &Actual) -> &'w str {
     match wanted {
         "u16" => "a whole number up to 65535",
-        "u32" | "u64" | "usize" => "a whole number",
+        "u32" => "a whole number up to 4294967295",
+        "u64" | "usize" if matches!(found, Actual::Other(what) if integer(what).is_some()) => {
+            "a whole number up to 18446744073709551615"
+        }
+        "u64" | "usize" => "a whole number",
         _ if wanted.starts_with("struct ") => "a table, [like this], with settings in it",
         "f32" => "a number",
         "bool" | "a boolean" => "true or false",

@@ -328,16 +328,18 @@ pub(crate) struct SecurityArgs {
 pub(crate) struct TargetArgs {
     /// To the first token. A router refuses requests with 429 that are not likely to have it in time [default: 5000]; a
     /// prompt that takes longer even alone is let in behind one of its size. A worker computes prompts in the order
-    /// in which most are in time [default: the shortest first]
+    /// in which most are in time [default: the shortest first]. A request may have its own for workers, as of the next
+    /// two: by the header x-baton-ttft-target-ms
     #[arg(long, value_name = "MS")]
     pub ttft_target_ms: Option<u64>,
     /// Between two tokens in the mean. A router refuses requests with 429 that would slow each token down to more
     /// [default: 200]. A worker computes no more of prompts beside its sequences than leaves them this [default: as
-    /// --itl-target-ms allows]
+    /// --itl-target-ms allows]. Of a request: x-baton-tpot-target-ms
     #[arg(long, value_name = "MS")]
     pub tpot_target_ms: Option<u64>,
     /// Between two tokens at most: a worker's steps are no longer, if its sequences alone take at most half of it
-    /// [default: 30]; also what `--gpu-partition auto` divides a GPU for [default: 20]
+    /// [default: 30]; also what `--gpu-partition auto` divides a GPU for [default: 20]. Of a request, down to half of
+    /// this: x-baton-itl-target-ms
     #[arg(long, value_name = "MS")]
     pub itl_target_ms: Option<u64>,
 }

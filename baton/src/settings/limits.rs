@@ -1,21 +1,18 @@
 //! Settings under which nothing could be served, or less than somebody may think.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use engine::weights::WeightDtype;
 use engine::{HostDemand, LoadFormat, ModelConfig};
 use kv_cache::KvCodec;
 use router::GatewayLimits;
-use words::{Role, WorkerId};
+use words::{Role, TIME_MAX, WorkerId};
 
 use super::valid::{Device, KV_BLOCKS_MIN};
 use super::{Settings, unknown_variables};
 use crate::model::LocalModel;
 
-/// A year: whoever wants more wants no limit, and clocks overflow.
-const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Sequences at a time: many times what the largest GPU runs at once.
 const SEQUENCES_MAX: u32 = 1 << 16;
 /// Routers give up a worker that has said nothing for a second; one report may be lost.

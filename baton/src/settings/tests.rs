@@ -132,6 +132,10 @@ fn a_port_that_nothing_locks_is_on_this_machine(
 )]
 #[case::sign("[engine]\nkv_blocks = -3\n", "engine.kv_blocks is -3: want a whole number")]
 #[case::port("[gateway]\nport = 70000\n", "gateway.port is 70000: want a whole number up to 65535")]
+#[case::list(
+    "[targets]\nitl_target_ms = [5]\n",
+    "targets.itl_target_ms is a list: want a whole number"
+)]
 #[case::no_table("engine = 3\n", "engine is 3: want a table")]
 #[case::no_table_either("model = \"org/name\"\n", "model is \"org/name\": want a table")]
 #[case::no_list("[etcd]\nendpoints = 3\n", "etcd.endpoints: want a text in quotes, or a list")]
@@ -256,6 +260,17 @@ fn variables_are_what_their_settings_are() {
 #[case("BATON_ENGINE__KV_BLOCKS", "many", "is \"many\": want a whole number")]
 #[case("BATON_ENGINE__KV_BLOCKS", "", "is \"\": want a whole number")]
 #[case("BATON_GATEWAY__PORT", "-1", "is -1: want a whole number up to 65535")]
+#[case(
+    "BATON_TARGETS__ITL_TARGET_MS",
+    "99999999999999999999",
+    "is 99999999999999999999: want a whole number up to 18446744073709551615"
+)]
+#[case("BATON_TARGETS__ITL_TARGET_MS", "2.0", "is 2.0: want a whole number")]
+#[case(
+    "BATON_ENGINE__KV_BLOCKS",
+    "5000000000",
+    "is 5000000000: want a whole number up to 4294967295"
+)]
 #[case("BATON_SECURITY__INSECURE", "perhaps", "is \"perhaps\": want true or false")]
 #[case("BATON_GATEWAY__HTTP", "a b", "want HOST:PORT")]
 fn a_wrong_variable_is_named(#[case] name: &str, #[case] value: &str, #[case] told: &str) {

@@ -86,6 +86,7 @@ async fn try_answer<A: Api>(
     let ignored = Ignored::new(gateway.config.strict_fields);
     let mut reading = Reading { gateway, id: &ids.request, ignored };
     let Ask { task, reply, stream: as_stream } = A::read(object, &mut reading)?;
+    headers::unread(&headers).try_for_each(|name| reading.ignored.note("", name))?;
     let ignored = reading.ignored.header();
     let limits = gateway.limits();
     let caller = ids.caller(A::NAME, &headers, limits.request_timeout)?;

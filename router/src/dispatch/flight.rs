@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use cluster::rpc::MESSAGE_BYTES_MAX;
-use cluster::{ErrorCode, clock};
+use cluster::{ErrorCode, Shortage, clock};
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use parking_lot::Mutex;
 use proto::v1::decode_client::DecodeClient;
@@ -363,20 +363,23 @@ fn told(code: ErrorCode, status: &Status) -> String {
     let public = match code {
         // Said of the request, to whom it is from.
         ErrorCode::InvalidRequest => return status.message().to_owned(),
-        ErrorCode::Busy => "all workers are busy; try again later",
+        ErrorCode::Busy => return busy(status),
         ErrorCode::Timeout => "the request was not finished in time",
         ErrorCode::Unavailable | ErrorCode::StaleIncarnation | ErrorCode::Incompatible => {
             "a worker was lost before the request was done; try again"
         }
         _ => "internal error; the server's log has the details under the request's id",
     };
-    // That a request was refused has its line in the access log.
-    if code == ErrorCode::Busy {
-        tracing::debug!(detail = status.message(), "a worker is busy");
-    } else {
-        tracing::info!(?code, detail = status.message(), "a worker refused or failed");
-    }
+    tracing::info!(?code, detail = status.message(), "a worker refused or failed");
     public.to_owned()
+}
+
+/// Of what workers have too little; when to come back is added when all of them were asked.
+fn busy(status: &Status) -> String {
+    // That a request was refused has its line in the access log.
+    tracing::debug!(detail = status.message(), "a worker is busy");
+    let short = Shortage::of(status).map(|short| format!(": {}", short.told()));
+    format!("all workers are busy{}", short.unwrap_or_default())
 }
 
 fn gone() -> Cut {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster::clock;
 use cluster::rpc::Channels;
 use cluster::telemetry::Metrics;
-use cluster::{ErrorCode, LoadWatcher};
+use cluster::{ErrorCode, LoadWatcher, Shortage};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -276,6 +276,12 @@ fn told(refusal: Refusal) -> String {
     }
 }
 
+/// No worker may be given more to wait for.
+fn full() -> DispatchError {
+    let message = format!("all workers are busy: {}", Shortage::Line.told());
+    DispatchError::new(ErrorCode::Busy, message)
+}
+
 // === impl Intent ===
 
 impl Intent<'_> {
@@ -338,7 +344,7 @@ impl From<Refusal> for DispatchError {
             Refusal::NoWorkers | Refusal::ModelMissing | Refusal::WeightsMissing => {
                 (ErrorCode::Unavailable, Some(NO_WORKER_RETRY))
             }
-            Refusal::Busy { retry_after } => (ErrorCode::Busy, Some(retry_after)),
+            Refusal::Busy { retry_after } => return full().again_after(retry_after),
             Refusal::TooLong { .. } | Refusal::TooWide { .. } => (ErrorCode::InvalidRequest, None),
         };
         let param = matches!(refusal, Refusal::TooWide { .. }).then_some("n");

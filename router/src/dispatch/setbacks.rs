@@ -91,7 +91,7 @@ impl Setbacks {
             let sooner = |one: Option<Duration>| one.unwrap_or(BUSY_RETRY);
             let before = self.refusal.as_ref().map(|refusal| sooner(refusal.retry_after));
             let retry_after = before.into_iter().fold(sooner(error.retry_after), Duration::min);
-            self.refusal = Some(DispatchError { retry_after: Some(retry_after), ..error });
+            self.refusal = Some(error.again_after(retry_after));
             return Ok(());
         }
         if taken {

@@ -11,7 +11,7 @@ use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
 use cluster::telemetry::Metrics;
 use cluster::testing::wait_for;
-use cluster::{ErrorCode, Lifecycle, LoadWatcher, Membership as _, MemoryMembership};
+use cluster::{ErrorCode, Lifecycle, LoadWatcher, Membership as _, MemoryMembership, Shortage};
 use kv_cache::TokenId;
 use rstest::rstest;
 use scheduler::{ClusterSnapshot, LeastLoad};
@@ -299,6 +299,19 @@ async fn what_a_worker_finds_wrong_is_told_when_no_other_can_be_asked() {
     finish(&mut stream, &mut told).await;
     assert_eq!(told.error.expect("the fault").code, ErrorCode::Internal);
     assert_eq!(peer.calls.lock().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_workers_are_told_with_what_is_full_and_when_to_come_back() {
+    let scene = Scene::new();
+    let _peer = scene.peer("d", 1, Act::Full(Shortage::Room)).await;
+    let (mut stream, mut told) = (scene.start(1, LONG).await.unwrap(), Told::default());
+    finish(&mut stream, &mut told).await;
+    let refused = told.error.expect("a refusal");
+    let words =
+        "all workers are busy: KV memory or places would be free too late; try again in 0.9 s";
+    assert_eq!((refused.code, refused.message.as_str()), (ErrorCode::Busy, words));
+    assert_eq!(refused.retry_after, Some(Duration::from_millis(900)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

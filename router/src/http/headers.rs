@@ -7,7 +7,7 @@ use axum::extract::Request;
 use cluster::connections::ClientAddress;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
-use words::{ClientId, RequestId, Targets};
+use words::{ClientId, RequestId, TIME_MAX, Targets};
 
 use crate::RequestError;
 use crate::callers::access::{AccessLog, Call};
@@ -40,7 +40,12 @@ pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-aft
 /// Prompt tokens found in a cache.
 const CACHED_TOKENS: HeaderName = HeaderName::from_static("x-baton-cached-tokens");
 
-/// Fields of the request that had no effect.
+/// How headers begin that are of nobody but us.
+const PREFIX: &str = "x-baton-";
+/// Those of a request that are read.
+const READ: [HeaderName; 5] = [TIMEOUT_MS, TTFT_TARGET_MS, TPOT_TARGET_MS, ITL_TARGET_MS, EXPLAIN];
+
+/// Fields and headers of the request that had no effect.
 pub(crate) const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-baton-ignored-fields");
 
 /// What pages of other origins may read.
@@ -128,15 +133,36 @@ fn targets(headers: &HeaderMap) -> Result<Targets, RequestError> {
 
 /// A time that the client names in one of its headers.
 fn patience(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Duration>, RequestError> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    let asked = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    match asked {
-        Some(ms) if ms > 0 => Ok(Some(Duration::from_millis(ms))),
-        _ => {
-            let message = format!("the header {name} must be a positive number");
-            Err(RequestError::invalid(name.as_str(), message))
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let wrong = |problem: &str| {
+        RequestError::invalid(name.as_str(), format!("the header {name} {problem}"))
+    };
+    // A proxy may have joined two lines to one.
+    if values.next().is_some() || value.as_bytes().contains(&b',') {
+        return Err(wrong("is given more than once"));
+    }
+    match value.to_str().ok().and_then(whole_ms) {
+        Some(time) => Ok(Some(time)),
+        None => {
+            let most = TIME_MAX.as_millis();
+            Err(wrong(&format!("must be a whole number of milliseconds from 1 to {most}")))
         }
     }
+}
+
+/// A time in digits, without a sign.
+fn whole_ms(text: &str) -> Option<Duration> {
+    let digits = text.trim();
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let ms = digits.parse().ok().filter(|&ms| is_plain && ms > 0)?;
+    Some(Duration::from_millis(ms)).filter(|time| *time <= TIME_MAX)
+}
+
+/// Headers that begin as ours do and that nobody reads: misspelt ones.
+pub(crate) fn unread(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let names = headers.keys().filter(|name| !READ.contains(name));
+    names.map(HeaderName::as_str).filter(|name| name.starts_with(PREFIX))
 }
 
 /// Says where a request went.
@@ -188,5 +214,45 @@ pub(crate) fn add_standing(headers: &mut HeaderMap, allowance: &Allowance) {
                 headers.insert(name, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&'static str]) -> Result<Option<Duration>, String> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(ITL_TARGET_MS, HeaderValue::from_static(line));
+        }
+        patience(&headers, &ITL_TARGET_MS).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn times_are_whole_milliseconds_and_given_once() {
+        assert_eq!(read(&[]), Ok(None));
+        for (text, ms) in [("1", 1), (" 20 ", 20), ("31536000000", 31_536_000_000)] {
+            assert_eq!(read(&[text]), Ok(Some(Duration::from_millis(ms))), "{text}");
+        }
+        let wrong = "the header x-baton-itl-target-ms must be a whole number of milliseconds from 1 to 31536000000";
+        let none =
+            ["", "0", "-5", "+5", "1.5", "1e3", "5 6", "31536000001", "18446744073709551616"];
+        for text in none {
+            assert_eq!(read(&[text]), Err(wrong.to_owned()), "{text:?}");
+        }
+        let twice = "the header x-baton-itl-target-ms is given more than once";
+        for lines in [&["5", "6"][..], &["5", "5"], &["5, 6"]] {
+            assert_eq!(read(lines), Err(twice.to_owned()), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_are_read_are_not_unread() {
+        let mut headers = HeaderMap::new();
+        for name in READ.iter().map(HeaderName::as_str).chain(["x-baton-itl-traget-ms", "accept"]) {
+            headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
+        }
+        assert_eq!(unread(&headers).collect::<Vec<_>>(), ["x-baton-itl-traget-ms"]);
     }
 }

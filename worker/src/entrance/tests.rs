@@ -51,9 +51,9 @@ fn work(client: u64) -> Generation {
     }
 }
 
-fn retry_after(refused: Result<Inside, WorkerError>) -> Duration {
+fn refusal(refused: Result<Inside, WorkerError>) -> (Duration, Shortage) {
     match refused {
-        Err(WorkerError::Busy { retry_after, .. }) => retry_after,
+        Err(WorkerError::Busy { retry_after, shortage, .. }) => (retry_after, shortage),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was let in"),
     }
@@ -72,7 +72,8 @@ async fn who_could_not_start_in_time_is_refused_at_once_and_the_rest_waits_its_t
     let _second = entrance.enter(ask).await.expect("a place");
 
     let refused = entrance.enter(ask.starting_by(now())).now_or_never();
-    let after = retry_after(refused.expect("an answer at once"));
+    let (after, short) = refusal(refused.expect("an answer at once"));
+    assert_eq!(short, Shortage::Room);
     assert!(after > Duration::ZERO && after < Duration::from_secs(120), "{after:?}");
     assert_eq!(entrance.counts().waiting, 0);
 
@@ -129,7 +130,7 @@ async fn steps_that_are_too_slow_already_take_nobody_else() {
     .await;
     // The readers stall, so what runs stays.
     let refused = entrance.enter(picky).now_or_never().expect("an answer at once");
-    assert!(retry_after(refused) > Duration::ZERO);
+    assert!(refusal(refused).0 > Duration::ZERO);
     let easy = picky.with_steps_of(step_max(0));
     drop(entrance.enter(easy).await.expect("a place"));
 }

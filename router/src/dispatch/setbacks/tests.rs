@@ -101,6 +101,8 @@ fn a_refusal_says_when_to_come_back() {
         setbacks.add(full, Instant::now()).expect("room for more");
         assert_eq!(told(&setbacks), Some(Duration::from_millis(sooner_ms)));
     }
+    let words = &setbacks.refusal().expect("a refusal").message;
+    assert_eq!(words, "no; try again in 0.3 s");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster::rpc::{Listener, Server};
 use cluster::testing::worker;
-use cluster::{Lifecycle, Membership as _, MemoryMembership, Registration, ReportService};
+use cluster::{
+    ErrorCode, Lifecycle, Membership as _, MemoryMembership, Registration, ReportService, Shortage,
+};
 use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use proto::v1::decode_server::{Decode, DecodeServer};
@@ -34,6 +36,8 @@ pub(super) enum Act {
     Gap,
     /// Refuses.
     Refuse(tonic::Code),
+    /// Has too little of something, in words of its own.
+    Full(Shortage),
     /// Says nothing at all: its connection answers pings, as HTTP/2 does by itself.
     Mute,
 }
@@ -121,6 +125,13 @@ impl Decode for Script {
         let from = work.generated.len() as u32;
         let events = match self.act {
             Act::Refuse(code) => return Err(Status::new(code, "as told")),
+            Act::Full(shortage) => {
+                let said = "worker d at http://127.0.0.1:1 is busy";
+                let wait = Some(Duration::from_millis(900));
+                let mut status = cluster::retry::status(ErrorCode::Busy, said, wait);
+                shortage.mark(&mut status);
+                return Err(status);
+            }
             Act::Mute => std::future::pending().await,
             Act::Tokens(count) => tokens(&work, from..from + count),
             Act::Gap => tokens(&work, from + 1..from + 2),

@@ -58,6 +58,9 @@ async fn fields_without_effect_are_named_in_a_header() {
     let answer = router.post(COMPLETIONS, &body).await;
     assert_eq!((answer.status, answer.header(IGNORED)), (200, "messages, max_completion_tokens"));
     assert_eq!(router.post(CHAT, &chat(json!({"user": "u"}))).await.header(IGNORED), "");
+    let misspelt = router.client.post(router.at(CHAT)).header("x-baton-itl-traget-ms", "20");
+    let answer = misspelt.json(&chat(json!({"mood": 1}))).send().await.unwrap();
+    assert_eq!(answer.headers()[IGNORED], "mood, x-baton-itl-traget-ms");
 }
 
 #[tokio::test]
