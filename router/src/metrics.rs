@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster::ErrorCode;
 use cluster::telemetry::metrics::Histograms;
@@ -14,11 +14,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use self::kept::{ByTarget, Kept};
 use crate::RequestError;
 use crate::callers::access::{Call, Reason, Work};
 use crate::callers::caller::{Caller, Endpoint};
 use crate::callers::keys::Key;
 use crate::dispatch::Route;
+
+mod kept;
 
 /// The router's metrics. A clone counts into the same ones.
 #[derive(Clone, Debug)]
@@ -29,6 +32,7 @@ pub struct RouterMetrics {
     e2e: Histograms<ByEndpoint>,
     requests: Family<ByOutcome, Counter>,
     by_path: Family<ByPath, Counter>,
+    targets: Family<ByTarget, Counter>,
     running: Gauge,
     prompt_tokens: Counter,
     cached_tokens: Counter,
@@ -93,6 +97,7 @@ pub struct RequestClock {
     key: Option<Arc<Key>>,
     received: Instant,
     first_token: Option<Instant>,
+    kept: Kept,
     /// For the access log.
     call: Call,
     work: Work,
@@ -188,6 +193,10 @@ impl RouterMetrics {
             requests: metrics.counters("baton_requests", "Requests, by how they ended"),
             by_path: metrics
                 .counters("baton_requests_by_path", "Prompts, by where they were computed"),
+            targets: metrics.counters(
+                "baton_request_targets",
+                "Targets that requests had of their own (x-baton-...-target-ms), of those served to their end or deadline",
+            ),
             running: metrics.gauge("baton_requests_running", "Requests being served"),
             prompt_tokens: counter("baton_prompt_tokens", "Tokens of prompts"),
             cached_tokens: counter("baton_cached_prompt_tokens", "Prompt tokens found in a cache"),
@@ -224,6 +233,7 @@ impl RouterMetrics {
             key: None,
             received: caller.received,
             first_token: None,
+            kept: Kept::new(caller.targets),
             call: caller.call.clone(),
             work: Work::default(),
             ended: false,
@@ -273,7 +283,9 @@ impl RequestClock {
             self.metrics.ttft.get_or_create(&labels).observe(ttft.as_secs_f64());
         }
         if let Some(last) = choice.last {
-            self.metrics.itl.observe(now.saturating_duration_since(last).as_secs_f64());
+            let gap = now.saturating_duration_since(last);
+            self.metrics.itl.observe(gap.as_secs_f64());
+            self.kept.gap(gap);
         }
         choice.tokens += count;
         choice.last = Some(now);
@@ -281,13 +293,14 @@ impl RequestClock {
     }
 
     /// A choice has ended.
-    pub fn choice_ended(&self, choice: &ChoiceClock) {
+    pub fn choice_ended(&mut self, choice: &ChoiceClock) {
         let (Some((first, at_first)), Some(last)) = (choice.first, choice.last) else { return };
         let rest = choice.tokens.saturating_sub(at_first);
         if rest > 0 {
             let labels = ByEndpoint { endpoint: self.endpoint };
-            let mean = last.saturating_duration_since(first).as_secs_f64() / f64::from(rest);
-            self.metrics.tpot.get_or_create(&labels).observe(mean);
+            let mean = last.saturating_duration_since(first) / rest;
+            self.metrics.tpot.get_or_create(&labels).observe(mean.as_secs_f64());
+            self.kept.mean(mean);
         }
     }
 
@@ -312,6 +325,12 @@ impl RequestClock {
         self.end(error.code().into());
     }
 
+    fn count_targets(&self, first: Duration) {
+        for target in self.kept.all(first) {
+            self.metrics.targets.get_or_create(&target).inc();
+        }
+    }
+
     /// The request has ended; only the first call counts.
     pub fn end(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.ended, true) {
@@ -322,6 +341,10 @@ impl RequestClock {
         }
         let first_token = self.first_token.map(|at| at.saturating_duration_since(self.received));
         self.call.worked(Work { first_token, total: self.received.elapsed(), ..self.work });
+        // Of what broke off nobody knows how it would have gone on.
+        if matches!(outcome, Outcome::Ok | Outcome::Timeout) {
+            self.count_targets(first_token.unwrap_or(self.received.elapsed()));
+        }
         self.metrics.running.dec();
         self.metrics.refused(self.endpoint, outcome);
         let labels = ByEndpoint { endpoint: self.endpoint };

@@ -24,8 +24,9 @@ const MARK: &str = "baton-shortage";
 impl Shortage {
     const ALL: [Self; 4] = [Self::Room, Self::Prompts, Self::Pace, Self::Line];
 
-    /// On the wire.
-    const fn name(self) -> &'static str {
+    /// On the wire, and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Room => "room",
             Self::Prompts => "prompts",

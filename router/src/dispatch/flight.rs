@@ -151,6 +151,15 @@ impl Flight {
         .boxed()
     }
 
+    /// What a worker said instead of an answer.
+    fn heard(&self, status: &Status) -> DispatchError {
+        let error = failed(status);
+        if error.code == ErrorCode::Busy {
+            self.placing.full(Shortage::of(status));
+        }
+        error
+    }
+
     fn note(&self, loss: &Loss) {
         let Loss { life, error, .. } = loss;
         self.placing.lost(error.code);
@@ -210,7 +219,7 @@ impl Flight {
         let leg = match self.call(generation, placement).await {
             Ok(leg) => leg,
             Err(status) => {
-                return lost_or_refused(Loss { life, taken: false, error: failed(&status) });
+                return lost_or_refused(Loss { life, taken: false, error: self.heard(&status) });
             }
         };
         intent.taken(&placement.decode.worker);
@@ -271,7 +280,7 @@ impl Flight {
         placement: &Placement,
     ) -> Result<(), Cut> {
         while !self.progress.lock().open(&generation.choices).is_empty() {
-            let message = leg.next().await.map_err(|status| Cut::Worker(failed(&status)))?;
+            let message = leg.next().await.map_err(|status| Cut::Worker(self.heard(&status)))?;
             self.pass_on(message, placement).await?;
         }
         Ok(())

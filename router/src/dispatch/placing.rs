@@ -66,6 +66,7 @@ pub(super) struct Intent<'a> {
 struct PlacingMetrics {
     decisions: Family<DecisionLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
+    full: Family<FullLabels, Counter>,
     workers_lost: Family<LostLabels, Counter>,
     fingerprint_workers: Family<FingerprintLabels, Gauge>,
 }
@@ -85,6 +86,11 @@ struct DecisionLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RefusalLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FullLabels {
+    short: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -199,6 +205,12 @@ impl Placing {
         Intent { placing: self, entry: Some(entry) }
     }
 
+    /// A worker refused, for want of this.
+    pub(super) fn full(&self, shortage: Option<Shortage>) {
+        let short = shortage.map_or("other", Shortage::name);
+        self.metrics.full.get_or_create(&FullLabels { short }).inc();
+    }
+
     /// A worker failed a request.
     pub(super) fn lost(&self, code: ErrorCode) {
         self.metrics.workers_lost.get_or_create(&LostLabels { code: format!("{code:?}") }).inc();
@@ -309,6 +321,10 @@ impl PlacingMetrics {
             decisions: metrics.counters("baton_placements", "Requests placed, by path and reason"),
             refusals: metrics
                 .counters("baton_placement_refusals", "Requests placed nowhere, by reason"),
+            full: metrics.counters(
+                "baton_worker_refusals",
+                "Refusals of workers, by what was short; a request may have several",
+            ),
             workers_lost: metrics
                 .counters("baton_legs_lost", "Streams from workers that broke, by error"),
             fingerprint_workers: metrics.gauges(

@@ -30,6 +30,7 @@ const ANYWHERE: &str = "127.0.0.1:0";
 struct Scene {
     store: MemoryMembership,
     dispatcher: Dispatcher,
+    metrics: Metrics,
     snapshots: tokio::sync::watch::Receiver<std::sync::Arc<ClusterSnapshot>>,
 }
 
@@ -64,8 +65,9 @@ impl Scene {
         };
         let life = Lifecycle::new();
         life.serve();
-        let dispatcher = Dispatcher::new(config, &Metrics::new(), life);
-        Self { store, dispatcher, snapshots }
+        let metrics = Metrics::new();
+        let dispatcher = Dispatcher::new(config, &metrics, life);
+        Self { store, dispatcher, metrics, snapshots }
     }
 
     async fn peer(&self, id: &str, incarnation: u64, act: Act) -> Peer {
@@ -312,6 +314,8 @@ async fn full_workers_are_told_with_what_is_full_and_when_to_come_back() {
         "all workers are busy: KV memory or places would be free too late; try again in 0.9 s";
     assert_eq!((refused.code, refused.message.as_str()), (ErrorCode::Busy, words));
     assert_eq!(refused.retry_after, Some(Duration::from_millis(900)));
+    let counted = scene.metrics.encode();
+    assert!(counted.contains("baton_worker_refusals_total{short=\"room\"} 1\n"), "{counted}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

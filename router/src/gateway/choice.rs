@@ -141,7 +141,7 @@ impl Choice {
         Finish::StopString(stop.to_owned())
     }
 
-    fn end(&mut self, reason: Finish, clock: &RequestClock, ready: &mut VecDeque<TextEvent>) {
+    fn end(&mut self, reason: Finish, clock: &mut RequestClock, ready: &mut VecDeque<TextEvent>) {
         self.ended = true;
         clock.choice_ended(&self.clock);
         ready.push_back(TextEvent::Finished { choice: self.index, reason });

@@ -78,6 +78,24 @@ async fn metrics_follow_a_request() {
 }
 
 #[tokio::test]
+async fn targets_of_requests_are_counted_as_kept_or_not() {
+    let router = TestRouter::playing(vec![says("abc")]).await;
+    let request = router.client.post(router.at("/v1/chat/completions"));
+    let request = request.header("x-baton-ttft-target-ms", "3600000");
+    let request = request.header("x-baton-itl-target-ms", "3600000");
+    assert_eq!(request.json(&chat(json!({}))).send().await.unwrap().status(), 200);
+    router.post("/v1/chat/completions", &chat(json!({}))).await;
+    let answer = router.ask("/metrics").await;
+    let counted: Vec<_> =
+        answer.body.lines().filter(|line| line.starts_with("baton_request_targets_")).collect();
+    assert_eq!(counted.len(), 2, "{counted:?}");
+    for target in ["ttft", "itl"] {
+        let line = format!("baton_request_targets_total{{target=\"{target}\",kept=\"true\"}} 1");
+        assert!(counted.contains(&line.as_str()), "{line} in {counted:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_sane_request_id_is_kept_and_others_are_replaced() {
     let router = TestRouter::playing(vec![says("x")]).await;
     let send = |id: &'static str| {
