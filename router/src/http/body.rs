@@ -1,11 +1,9 @@
 //! A request's body: bounded in size and time, and a JSON object.
 
-use std::time::Duration;
-
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use cluster::patience::Patience;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -18,15 +16,13 @@ use crate::error::echo;
 use crate::text::Cancelled;
 use crate::{Gateway, GatewayLimits, RequestError};
 
+mod rest;
 mod surrogates;
 
-/// What is read of a body that is too large, so that its sender hears why: as much as a generous
-/// limit would allow.
-const DISCARD_BYTES_MAX: usize = 64 << 20;
-/// For as long.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Parsed where it is read, within 1 ms; larger ones wait for a thread.
 const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
+
+pub(crate) use rest::read_to_the_end;
 
 /// A body, read: an object, and its bytes, which count as in flight.
 pub(crate) type Received = (Map<String, Json>, in_flight::Bytes);
@@ -46,13 +42,8 @@ pub(crate) async fn read_object(
 ) -> Result<Received, HttpError> {
     check_type(request.headers())?;
     let (limits, mut received) = (gateway.limits(), gateway.receive(client));
-    let waits = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
     if announced(&body) > limits.body_bytes {
-        // Who waits for leave to send is told now, and never gets it.
-        if !waits {
-            gateway.aside(discard(body));
-        }
         return Err(too_large(limits));
     }
     let read = read_up_to(&mut body, limits.body_bytes, &mut received);
@@ -63,14 +54,8 @@ pub(crate) async fn read_object(
     };
     let bytes = match read {
         Some(Ok(bytes)) => bytes,
-        Some(Err(Unread::TooLarge)) => {
-            gateway.aside(discard(body));
-            return Err(too_large(limits));
-        }
-        Some(Err(Unread::Refused(error))) => {
-            gateway.aside(discard(body));
-            return Err(error.into());
-        }
+        Some(Err(Unread::TooLarge)) => return Err(too_large(limits)),
+        Some(Err(Unread::Refused(error))) => return Err(error.into()),
         Some(Err(Unread::Broken(error))) => {
             let message = format!("the body could not be read: {error}");
             return Err(HttpError::bad(StatusCode::BAD_REQUEST, None, message));
@@ -141,21 +126,6 @@ fn count_values(bytes: &[u8]) -> usize {
         }
     }
     count
-}
-
-/// Reads on and forgets, within bounds, while the answer goes out: a client that still writes when the connection closes
-/// gets a reset instead of the answer that says why.
-async fn discard(mut body: Body) {
-    let mut left = DISCARD_BYTES_MAX;
-    let read = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.data_ref().map_or(0, bytes::Bytes::len);
-            let Some(rest) = left.checked_sub(bytes) else { break };
-            left = rest;
-        }
-    };
-    // Whoever takes longer sees the connection close.
-    let _ = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
 }
 
 /// What can't be read is tried again with its halves of characters replaced: looking for them in every

@@ -17,6 +17,7 @@ use super::{about, cors, probes};
 use crate::Gateway;
 use crate::api::{self, openai};
 use crate::callers::access::{Call, Status};
+use crate::http::body;
 use crate::http::error::HttpError;
 use crate::http::head;
 use crate::http::headers::{self, CallIds};
@@ -55,11 +56,8 @@ pub fn admin(gateway: Arc<Gateway>, metrics: Metrics) -> Router {
 }
 
 /// Gives the call its id, its span, child of the caller's trace, and its line in the access log.
-async fn name_call(
-    State(gateway): State<Arc<Gateway>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+async fn name_call(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let mut request = body::read_to_the_end(request, &gateway);
     let ids = CallIds::new(&request, &gateway.access);
     let span = info_span!(
         "http",
