@@ -224,8 +224,7 @@ __device__ __forceinline__ void norm_head(float (&lo)[SPAN], float (&hi)[SPAN], 
     }
 }
 
-// - qkv: [rows, ALL_HEADS * HEAD_DIM]: queries, keys, values; queries (and keys, if `keys_in_place`)
-//   are rotated in place.
+// - qkv: [rows, ALL_HEADS * HEAD_DIM]: queries, keys, values; queries are rotated in place.
 // - pages: the layer's, [blocks, 2, KV_HEADS, BLOCK_TOKENS, HEAD_DIM].
 // - cos, sin: f32 [positions, HALF]; positions: u32 [rows]; slots: i32 [rows], -1 writes nothing.
 // - q_norm, k_norm: [HEAD_DIM] or null.
@@ -236,7 +235,7 @@ extern "C" __global__ void __launch_bounds__(ROPE_THREADS)
     rope_and_cache(elem* __restrict__ qkv, elem* __restrict__ pages, const float* __restrict__ cos,
                    const float* __restrict__ sin, const u32* __restrict__ positions,
                    const int* __restrict__ slots, const elem* __restrict__ q_norm,
-                   const elem* __restrict__ k_norm, float q_eps, float k_eps, int keys_in_place) {
+                   const elem* __restrict__ k_norm, float q_eps, float k_eps) {
     grid_launch();
     const int lane = threadIdx.x % GROUP;
     const int first = (blockIdx.y * ROPE_GROUPS * ROPE_HEADS) + threadIdx.x / GROUP;
@@ -286,7 +285,7 @@ extern "C" __global__ void __launch_bounds__(ROPE_THREADS)
             }
         }
         if (!active || head >= ALL_HEADS) continue;
-        if (head < HEADS || (keys_in_place && head < HEADS + KV_HEADS)) {
+        if (head < HEADS) {
             *(Span*)(row + head * HEAD_DIM) = parts[i].lo;
             *(Span*)(row + head * HEAD_DIM + HALF) = parts[i].hi;
         }

@@ -308,8 +308,6 @@ impl Operations for CudaBackend {
         let Ready { kv, cos, sin, .. } = self.ready()?;
         let it = RopeAndCache {
             qkv: qkv.address(),
-            // Attention reads keys from the pages.
-            keys_in_place: false,
             pages: kv.layer(attention.layer),
             cos: cos.address(),
             sin: sin.address(),

@@ -86,8 +86,6 @@ pub(super) struct AddNorm {
 pub(super) struct RopeAndCache {
     /// `[rows, (heads + 2 * kv_heads) * head_dim]`; queries are rotated in place.
     pub qkv: Address,
-    /// Whether keys are rotated in place, too, beside the copy in the pages.
-    pub keys_in_place: bool,
     /// The layer's: `[blocks, 2, kv_heads, block_tokens, head_dim]`.
     pub pages: Address,
     /// Cosines, f32 `[positions, head_dim / 2]`.
@@ -196,7 +194,6 @@ impl RowKernels {
         };
         let (q_weight, q_eps) = norm(it.q_norm);
         let (k_weight, k_eps) = norm(it.k_norm);
-        let keys_in_place = i32::from(it.keys_in_place);
         launched(rows, || {
             self.rope.launch(
                 stream,
@@ -211,8 +208,7 @@ impl RowKernels {
                     q_weight,
                     k_weight,
                     q_eps,
-                    k_eps,
-                    keys_in_place
+                    k_eps
                 ],
             )
         })
