@@ -176,7 +176,7 @@ fn forecast_errors(
     let buckets: Vec<(f64, u64)> = bounds.zip(errors.counts).collect();
     let mut metric = encoder.encode_descriptor(
         "baton_step_forecast_error",
-        "By how much of a step's time its forecast was off",
+        "By which share of a step's time its forecast was off, too short or too long (0.1: a tenth)",
         None,
         MetricType::Histogram,
     )?;

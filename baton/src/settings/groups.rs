@@ -337,8 +337,8 @@ pub(crate) struct TargetArgs {
     /// --itl-target-ms allows]. Of a request: x-baton-tpot-target-ms
     #[arg(long, value_name = "MS")]
     pub tpot_target_ms: Option<u64>,
-    /// Between two tokens at most: a worker's steps are no longer, if its sequences alone take at most half of it
-    /// [default: 30]; also what `--gpu-partition auto` divides a GPU for [default: 20]. Of a request, down to half of
+    /// Between two tokens: prompts make a worker's steps no longer, if its sequences alone take at most half of it, and
+    /// a gap is longer where an answer changes workers or the machine is held up [default: 30]; also what `--gpu-partition auto` divides a GPU for [default: 20]. Of a request, down to half of
     /// this: x-baton-itl-target-ms
     #[arg(long, value_name = "MS")]
     pub itl_target_ms: Option<u64>,
