@@ -63,7 +63,7 @@ pub enum Arrivals {
         /// Sessions at a time.
         clients: usize,
     },
-    /// At random, independent of the server: what a public endpoint sees. A refusal is a failure.
+    /// At random, independent of the server: what a public endpoint sees. Who is refused does not come back.
     Poisson {
         /// Sessions per second, on average.
         sessions_per_s: f64,

@@ -214,6 +214,27 @@ async fn warm_up_requests_are_sent_and_not_counted() {
 }
 
 #[tokio::test]
+async fn what_failed_of_the_warm_up_is_told() {
+    let server = Server::start(Refusals { every: 4, retry_after: SOON, ..NONE }).await;
+    let mut options = options(&server, fixed(4), Arrivals::Closed { clients: 1 });
+    options.warm_up = 4;
+    let report = run(&server, options).await;
+    assert_eq!((report.completed, report.failed, report.warm_up_refused), (4, 0, 1), "{report}");
+    assert!(report.to_string().contains("warm-up: 1 requests refused, 0 failed"), "{report}");
+}
+
+#[tokio::test]
+async fn the_rate_that_came_is_counted() {
+    let server = Server::start(NONE).await;
+    let mut options = options(&server, fixed(1000), at(100.0));
+    options.time_max = Some(Duration::from_secs(1));
+    let report = run(&server, options).await;
+    let came = report.came_per_s.expect("a rate");
+    assert!((came - report.completed as f64).abs() < 1e-9, "of a second: {report}");
+    assert!(report.to_string().contains(&format!("Poisson, 100/s, {came:.2}/s came")), "{report}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_an_error() {
     let server = Server::start(NONE).await;
     let mut options = options(&server, fixed(1), Arrivals::Closed { clients: 1 });

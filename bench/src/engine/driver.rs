@@ -321,9 +321,11 @@ pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The middle one; 0 of none.
-pub(super) fn median(values: Vec<f64>) -> f64 {
-    quantile(values, 0.5)
+/// The middle one, or what is between the middle two; 0 of none.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = |at: usize| values.get(at).copied().unwrap_or(0.0);
+    f64::midpoint(at(values.len().saturating_sub(1) / 2), at(values.len() / 2))
 }
 
 /// The value that a share of all is below; 0 of none.
@@ -339,6 +341,20 @@ mod tests {
 
     use super::*;
     use crate::models::{Checkpoint, ModelSource};
+
+    #[test]
+    fn the_middle_of_two_is_between_them() {
+        let table: [(&[f64], f64); 5] = [
+            (&[], 0.0),
+            (&[3.0], 3.0),
+            (&[4.0, 2.0], 3.0),
+            (&[9.0, 1.0, 2.0], 2.0),
+            (&[9.0, 1.0, 2.0, 4.0], 3.0),
+        ];
+        for (values, want) in table {
+            assert!((median(values.to_vec()) - want).abs() < 1e-9, "{values:?}");
+        }
+    }
 
     fn tiny(checkpoint: &Checkpoint) -> EngineConfig {
         EngineConfig {

@@ -108,7 +108,10 @@ impl Endpoint {
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let (fault, retry_after) = match &error {
-            ServerError::Refused(refusal) => (Fault::Refused, refusal.retry_after),
+            ServerError::Refused(refusal) if refusal.is_of_load() => {
+                (Fault::Refused, refusal.retry_after)
+            }
+            ServerError::Refused(refusal) => (Fault::Broken, refusal.retry_after),
             ServerError::Unreachable { .. } => (Fault::Unreachable, None),
             _ => (Fault::Broken, None),
         };

@@ -55,13 +55,16 @@ fn head(first: &Report, document: &Document) -> String {
 fn tiles(report: &ServeReport, first: &Report) -> String {
     let per_s = |value: f64| format!("{value:.1}/s");
     let (served, at_knee) = match report.knee {
-        Some(Point { rate_per_s, goodput_per_s }) => {
-            (format!("{rate_per_s}/s"), format!("goodput {}", per_s(goodput_per_s)))
+        Some(point) => {
+            let Point { rate_per_s, goodput_per_s, .. } = point;
+            let note = format!("asked for: {rate_per_s}/s; goodput {}", per_s(goodput_per_s));
+            (per_s(point.offered_per_s()), note)
         }
         None => ("none".to_owned(), "no rate was".to_owned()),
     };
-    let best =
-        report.best.map(|best| (per_s(best.goodput_per_s), format!("at {}/s", best.rate_per_s)));
+    let best = report
+        .best
+        .map(|best| (per_s(best.goodput_per_s), format!("at {}", per_s(best.offered_per_s()))));
     let (best, at_best) = best.unwrap_or_default();
     let targets = escape(&first.slo.to_string());
     let tile = |name: &str, value: &str, note: &str| {
@@ -69,15 +72,15 @@ fn tiles(report: &ServeReport, first: &Report) -> String {
     };
     format!(
         "<section class=\"tiles\">\n{}{}</section>\n<p class=\"targets\">Served: at least {WITHIN_PERCENT} % of \
-         requests within {targets}, of {REQUESTS_MIN} or more. Goodput: requests within them, a second. The \
-         upright line is at the highest rate served.</p>\n",
+         requests within {targets}, of {REQUESTS_MIN} or more. Goodput: requests within them, a second. Came: \
+         what was sent at random times, a second. The upright line is at the highest rate served.</p>\n",
         tile("highest rate served", &served, &at_knee),
         tile("best goodput", &best, &at_best),
     )
 }
 
 fn charts<'a>(report: &'a ServeReport, first: &Report) -> Vec<Chart<'a>> {
-    let limit = report.knee.map(|knee| knee.rate_per_s);
+    let limit = report.knee.map(Point::offered_per_s);
     let chart = |title, unit, series, target| Chart { title, unit, series, target, limit };
     let times = |title, of, target| chart(title, "ms", percentiles(&report.runs, of), target);
     vec![
@@ -97,7 +100,7 @@ fn charts<'a>(report: &'a ServeReport, first: &Report) -> Vec<Chart<'a>> {
 
 fn throughput(runs: &[Report]) -> Vec<Series<'_>> {
     vec![
-        series("offered", "offered", runs, |run| run.rate_per_s),
+        series("came", "offered", runs, Report::offered_per_s),
         series("answered", "two", runs, |run| Some(run.requests_per_s)),
         series("goodput", "one", runs, |run| Some(run.goodput_per_s)),
     ]
@@ -110,14 +113,16 @@ fn percentiles(runs: &[Report], times: fn(&Report) -> Option<Summary>) -> Vec<Se
     PERCENTILES.map(of).into()
 }
 
-/// A line over the rates; runs without a rate, or without a value, have no place on it.
+/// A line over the rates that came; runs without a rate, or without a value, have no place on it.
 fn series<'a>(
     name: &'a str,
     colour: &'a str,
     runs: &[Report],
     value: impl Fn(&Report) -> Option<f64>,
 ) -> Series<'a> {
-    let points = runs.iter().filter_map(|run| Some((run.rate_per_s?, value(run)?))).collect();
+    let points = runs.iter().filter_map(|run| Some((run.offered_per_s()?, value(run)?)));
+    let mut points: Vec<_> = points.collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
     Series { name, colour, points }
 }
 
@@ -126,8 +131,9 @@ fn table(runs: &[Report]) -> String {
         .map(|name| format!("<th class=\"first\" colspan=\"5\">{name}, ms</th>"));
     let times = "<th class=\"first\">mean</th><th>p50</th><th>p90</th><th>p99</th><th>max</th>";
     let mut text = format!(
-        "<section class=\"table\">\n<table>\n<thead>\n<tr><th colspan=\"5\"></th>{}<th></th></tr>\n\
-         <tr><th>rate/s</th><th>goodput/s</th><th>answered/s</th><th>within, %</th><th>failed</th>{}\
+        "<section class=\"table\">\n<table>\n<thead>\n<tr><th colspan=\"7\"></th>{}<th></th></tr>\n\
+         <tr><th>rate/s</th><th>came/s</th><th>goodput/s</th><th>answered/s</th><th>within, %</th>\
+         <th>refused</th><th>failed</th>{}\
          <th class=\"first\">seed</th></tr>\n</thead>\n<tbody>\n",
         heads.concat(),
         times.repeat(4)
@@ -149,12 +155,14 @@ fn row(run: &Report) -> String {
     };
     let times = [run.ttft_ms, run.tpot_ms, run.handover_ms, run.itl_ms].map(cells);
     format!(
-        "<tr{}><td>{rate}{cut}</td><td>{:.2}</td><td>{:.2}</td><td>{:.1}</td><td>{}</td>{}<td class=\"first\">{}</td></tr>",
+        "<tr{}><td>{rate}{cut}</td><td>{}</td><td>{:.2}</td><td>{:.2}</td><td>{:.1}</td><td>{}</td><td>{}</td>{}<td class=\"first\">{}</td></tr>",
         if run.is_within() { " class=\"served\"" } else { "" },
+        shown(run.came_per_s, 2),
         run.goodput_per_s,
         run.requests_per_s,
         run.within_percent,
-        run.failed,
+        run.refused,
+        run.failed - run.refused,
         times.concat(),
         run.seed,
     )
@@ -200,7 +208,8 @@ mod tests {
             assert!(!page.contains(word), "{word}: {why}");
         }
         assert!(
-            page.contains("<strong>28/s</strong>") && page.contains("<strong>27.9/s</strong>"),
+            page.contains("<strong>27.9/s</strong><span>asked for: 28/s")
+                && page.contains("<strong>27.9/s</strong>"),
             "{page}"
         );
     }

@@ -45,7 +45,7 @@ pub(super) struct Failed {
 /// What a failure says of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It is there, and did not want to.
+    /// It is there, and has no room.
     Refused,
     /// Nobody could be connected to.
     Unreachable,
@@ -85,6 +85,14 @@ impl Recorder {
         Self { times: Times { ttft, tpot, handover, itl, total, lag, waited }, report }
     }
 
+    /// Takes up a request, however it ended.
+    pub(super) fn take(&mut self, request: &Result<Measured, Failed>) {
+        match request {
+            Ok(measured) => self.record(measured),
+            Err(failed) => self.record_failure(failed),
+        }
+    }
+
     /// Takes up a request that was answered in full.
     pub(super) fn record(&mut self, request: &Measured) {
         let report = &mut self.report;
@@ -108,7 +116,10 @@ impl Recorder {
         self.report.failed += 1;
         self.report.refusals += request.refusals;
         match request.fault {
-            Fault::Refused => self.report.refused += 1,
+            Fault::Refused => {
+                self.report.refused += 1;
+                self.report.refused_as.insert(request.why.clone());
+            }
             Fault::Unreachable => self.report.unreachable += 1,
             Fault::Broken => {}
         }
@@ -118,6 +129,12 @@ impl Recorder {
     /// Requests taken up.
     pub(super) fn requests(&self) -> u64 {
         self.report.completed + self.report.failed
+    }
+
+    /// Those of them without an answer, in a few words.
+    pub(super) fn setbacks(&self) -> String {
+        let Report { refused, failed, .. } = self.report;
+        format!("{refused} refused, {} failed", failed - refused)
     }
 
     /// The result of a run that took `duration`.
@@ -149,8 +166,9 @@ impl Recorder {
 
 impl Times {
     fn add(&mut self, request: &Measured) {
-        add(&mut self.ttft, request.ttft);
-        add(&mut self.total, request.total);
+        // Who was sent away has waited since.
+        add(&mut self.ttft, request.waited + request.ttft);
+        add(&mut self.total, request.waited + request.total);
         add(&mut self.lag, request.lag);
         if request.refusals > 0 {
             add(&mut self.waited, request.waited);

@@ -1,6 +1,6 @@
 //! What a run came to: a table for people, JSON for scripts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -32,6 +32,9 @@ pub struct Report {
     pub arrivals: String,
     /// Sessions offered a second, where they didn't wait for answers.
     pub rate_per_s: Option<f64>,
+    /// Those that came, of random ones more or fewer, over the time for which they were sent.
+    #[serde(default)]
+    pub came_per_s: Option<f64>,
     /// With it, the same is sent again.
     pub seed: u64,
     /// The service wanted.
@@ -50,7 +53,7 @@ pub struct Report {
     pub completed: u64,
     /// Requests refused or broken off.
     pub failed: u64,
-    /// Those of them that the server refused.
+    /// Those of them that the server had no room for.
     #[serde(default)]
     pub refused: u64,
     /// Those of them that found nobody to connect to.
@@ -58,6 +61,15 @@ pub struct Report {
     pub unreachable: u64,
     /// Why, and how often.
     pub failures: BTreeMap<String, u64>,
+    /// Those of the reasons that are refusals.
+    #[serde(default)]
+    pub refused_as: BTreeSet<String>,
+    /// Requests of the warm-up that the server refused.
+    #[serde(default)]
+    pub warm_up_refused: u64,
+    /// Those that failed in another way.
+    #[serde(default)]
+    pub warm_up_failed: u64,
     /// Refusals after which clients came back as told.
     pub refusals: u64,
     /// How long those waited who were answered then, ms.
@@ -83,7 +95,7 @@ pub struct Report {
     pub output_tokens_per_s: f64,
     /// Share of all requests, failed ones too, that met the service wanted.
     pub within_percent: f64,
-    /// Time to the first token, ms.
+    /// Time to the first token, ms; of who was refused and came back, since the first attempt.
     #[serde(deserialize_with = "written")]
     pub ttft_ms: Option<Summary>,
     /// Mean time between a request's tokens, ms.
@@ -95,7 +107,7 @@ pub struct Report {
     /// Time between two later events with text, ms.
     #[serde(deserialize_with = "written")]
     pub itl_ms: Option<Summary>,
-    /// Time to the end, ms.
+    /// Time to the end, ms; of who was refused and came back, since the first attempt.
     #[serde(deserialize_with = "written")]
     pub total_ms: Option<Summary>,
     /// How late requests were sent, ms: if it isn't small, this client was the bottleneck.
@@ -158,6 +170,11 @@ impl Report {
         self.completed + self.failed < REQUESTS_MIN
     }
 
+    /// Sessions a second that came; of a version that didn't count them, as many as were asked for.
+    pub(super) fn offered_per_s(&self) -> Option<f64> {
+        self.came_per_s.or(self.rate_per_s)
+    }
+
     /// Why the run is no measurement, if it isn't: nothing was answered, or too much failed.
     ///
     /// - `failures_max`: the share that may fail, in percent.
@@ -168,11 +185,7 @@ impl Report {
             return Some(self.why_nothing());
         }
         if self.is_gone {
-            let failed = self.failed;
-            return Some(format!(
-                "the server is gone: {failed} of {all} requests failed, {}",
-                self.most()
-            ));
+            return Some(format!("the server is gone: {}, {}", self.setbacks(), self.most()));
         }
         let share = 100.0 * self.failed as f64 / all as f64;
         if self.completed > 0 && share <= failures_max {
@@ -182,11 +195,27 @@ impl Report {
             0 => String::new(),
             _ => format!(", more than the {failures_max} % of --failures-max"),
         };
-        Some(format!(
-            "{} of {all} requests failed ({share:.1} %{allowed}), {}",
-            self.failed,
-            self.most()
-        ))
+        let hint = self.hint().unwrap_or_default();
+        Some(format!("{} ({share:.1} %{allowed}), {}{hint}", self.setbacks(), self.most()))
+    }
+
+    /// What became of those without an answer, in words.
+    fn setbacks(&self) -> String {
+        let (all, refused) = (self.completed + self.failed, self.refused);
+        match self.failed - refused {
+            0 => format!("{refused} of {all} requests were refused"),
+            failed if refused == 0 => format!("{failed} of {all} requests failed"),
+            failed => format!("of {all} requests {refused} were refused and {failed} failed"),
+        }
+    }
+
+    /// What to do where a server has no room for most of what it is asked.
+    fn hint(&self) -> Option<&'static str> {
+        let most = 2 * self.refused > self.completed + self.failed;
+        most.then_some(match self.rate_per_s {
+            Some(_) => "; refused: try a lower --rate, or a sweep such as `--rate 1..8`",
+            None => "; refused: try fewer --clients",
+        })
     }
 
     /// Whether the server was lost in it: a share that is too large has not even been refused.
@@ -220,12 +249,14 @@ impl Report {
     }
 
     fn write_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}; {}; seed {}", self.workload, self.arrivals, self.seed)?;
+        let came = self.came_per_s.map(|came| format!(", {came:.2}/s came")).unwrap_or_default();
+        writeln!(f, "{}; {}{came}; seed {}", self.workload, self.arrivals, self.seed)?;
         writeln!(
             f,
-            "{} answered, {} failed in {:.1} s{}: {:.2} requests/s, {:.0} tokens/s in, {:.0} tokens/s out",
+            "{} answered, {} refused, {} failed in {:.1} s{}: {:.2} requests/s, {:.0} tokens/s in, {:.0} tokens/s out",
             self.completed,
-            self.failed,
+            self.refused,
+            self.failed - self.refused,
             self.duration_s,
             if self.is_cut { ", then cut off" } else { "" },
             self.requests_per_s,
@@ -239,15 +270,23 @@ impl Report {
             self.within_percent,
             self.slo.of_requests(),
         )?;
+        if let Some(setbacks) = warm_up_setbacks(std::slice::from_ref(self)) {
+            writeln!(f, "{setbacks}")?;
+        }
         let cached = 100.0 * self.cached_tokens as f64 / self.input_tokens.max(1) as f64;
         writeln!(f, "prompt tokens from a cache: {cached:.1} %")?;
         for (path, count) in &self.paths {
             writeln!(f, "path {path}: {count}")?;
         }
         for (why, count) in &self.failures {
-            writeln!(f, "failed: {count} x {why}")?;
+            writeln!(f, "{}: {count} x {why}", self.verb(why))?;
         }
         self.write_refusals(f)
+    }
+
+    /// What became of requests for this reason.
+    pub(super) fn verb(&self, why: &str) -> &'static str {
+        if self.refused_as.contains(why) { "refused" } else { "failed" }
     }
 
     fn write_refusals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -285,7 +324,11 @@ impl Report {
             f,
             "\nhand-over: from the first token to the second; ITL: all other gaps. Longest gap: {} ms",
             shown(self.longest_gap_ms(), 1)
-        )
+        )?;
+        match self.refusals {
+            0 => Ok(()),
+            _ => write!(f, "\nTTFT, total: since the first attempt, waiting to be let in included"),
+        }
     }
 }
 
@@ -303,6 +346,16 @@ impl fmt::Display for Report {
             None => Ok(()),
         }
     }
+}
+
+/// What of the warm-ups of some runs was not answered, in a line, if anything was.
+pub(super) fn warm_up_setbacks(runs: &[Report]) -> Option<String> {
+    let refused: u64 = runs.iter().map(|run| run.warm_up_refused).sum();
+    let failed: u64 = runs.iter().map(|run| run.warm_up_failed).sum();
+    let said = format!(
+        "warm-up: {refused} requests refused, {failed} failed; what it was to warm may have been cold"
+    );
+    (refused + failed > 0).then_some(said)
 }
 
 // === impl Summary ===

@@ -32,6 +32,16 @@ pub(super) struct Run<'a> {
     title: String,
 }
 
+/// Sessions as they are sent.
+#[derive(Debug, Default)]
+struct Sending {
+    running: JoinSet<()>,
+    /// Those that were begun.
+    begun: u64,
+    /// From the start to the last one's beginning.
+    took: Duration,
+}
+
 // === impl Run ===
 
 impl<'a> Run<'a> {
@@ -48,25 +58,37 @@ impl<'a> Run<'a> {
 
     /// Sends the workload and reports, at the latest when it is cancelled.
     pub(super) async fn measure(&self, cancel: &CancellationToken) -> Report {
-        self.warm_up(cancel).await;
+        let warm_up = self.warm_up(cancel).await;
         let bar = self.bar();
         let (results, received) = mpsc::channel(RESULTS_MAX);
         let start = Instant::now();
         let pace = Pace::new(start, self.arrivals, self.seed);
         let manners = self.arrivals.manners(start, self.options.time_max);
         let visitor = Arc::new(self.visitor(results, manners));
-        let recorder = Recorder::new(self.report());
+        let recorder = Recorder::new(Report {
+            warm_up_refused: warm_up.refused,
+            warm_up_failed: warm_up.failed - warm_up.refused,
+            ..self.report()
+        });
         // With the run's own end, if nobody is there any more, or the caller's.
         let cancel = cancel.child_token();
-        let ((recorder, is_gone), broken_off) = tokio::join!(
+        let ((recorder, is_gone), (sending, broken_off)) = tokio::join!(
             collect(recorder, received, &bar, &cancel),
             self.drive(pace, visitor, &cancel)
         );
         bar.finish_and_clear();
         let is_cut = is_gone || broken_off.is_some();
         let least = if is_cut { Duration::ZERO } else { self.offered_for() };
-        let report = recorder.finish(start.elapsed().max(least));
-        Report { is_cut, is_gone, unfinished: broken_off.unwrap_or_default() as u64, ..report }
+        let duration = start.elapsed().max(least);
+        let came_per_s = self.came_per_s(&sending, duration);
+        let unfinished = broken_off.unwrap_or_default() as u64;
+        Report { is_cut, is_gone, unfinished, came_per_s, ..recorder.finish(duration) }
+    }
+
+    /// Sessions that came a second, over the time for which they were sent.
+    fn came_per_s(&self, sending: &Sending, duration: Duration) -> Option<f64> {
+        let seconds = sending.took.max(self.offered_for()).min(duration).as_secs_f64();
+        self.arrivals.per_s().filter(|_| seconds > 0.0).map(|_| sending.begun as f64 / seconds)
     }
 
     /// For how long requests are sent at a rate, on average: what is answered is of no shorter time, though the last
@@ -99,10 +121,11 @@ impl<'a> Run<'a> {
         Visitor::new(self.endpoint.clone(), results, self.options.temperature, manners)
     }
 
-    /// Lets connections be made and estimates be fitted before anything counts.
-    async fn warm_up(&self, cancel: &CancellationToken) {
+    /// Lets connections be made and estimates be fitted before anything counts; what became of it.
+    async fn warm_up(&self, cancel: &CancellationToken) -> Report {
+        let mut recorder = Recorder::new(Report::default());
         if self.options.warm_up == 0 {
-            return;
+            return recorder.finish(Duration::ZERO);
         }
         let (results, mut received) = mpsc::channel(RESULTS_MAX);
         let visitor = Arc::new(self.visitor(results, Manners::GiveUp));
@@ -112,32 +135,41 @@ impl<'a> Run<'a> {
             .map(|session| visitor.clone().visit(session, None))
             .collect();
         drop(visitor);
-        let ignore = async { while received.recv().await.is_some() {} };
+        let listen = async {
+            while let Some(result) = received.recv().await {
+                recorder.take(&result);
+            }
+        };
         tokio::select! {
-            _ = futures::future::join(futures::future::join_all(visits), ignore) => {}
+            _ = futures::future::join(futures::future::join_all(visits), listen) => {}
             () = cancel.cancelled() => {}
         }
+        recorder.finish(Duration::ZERO)
     }
 
-    /// Begins sessions at their times and waits for the last one; how many were broken off, if that was cut short.
+    /// Begins sessions at their times and waits for the last one; what was sent, and how many were broken off, if that
+    /// was cut short.
     async fn drive(
         &self,
         pace: Pace,
         visitor: Arc<Visitor>,
         cancel: &CancellationToken,
-    ) -> Option<usize> {
-        let mut running = JoinSet::new();
+    ) -> (Sending, Option<usize>) {
+        let mut sending = Sending::default();
         let is_whole = tokio::select! {
-            () = self.send_all(pace, visitor, &mut running) => true,
+            () = self.send_all(pace, visitor, &mut sending) => true,
             () = cancel.cancelled() => false,
         };
-        while running.try_join_next().is_some() {}
-        // Whatever is still running ends here: dropping the set aborts it.
-        (!is_whole).then_some(running.len())
+        while sending.running.try_join_next().is_some() {}
+        let broken_off = (!is_whole).then_some(sending.running.len());
+        // Whatever is still running ends here.
+        sending.running.abort_all();
+        (sending, broken_off)
     }
 
-    async fn send_all(&self, mut pace: Pace, visitor: Arc<Visitor>, running: &mut JoinSet<()>) {
+    async fn send_all(&self, mut pace: Pace, visitor: Arc<Visitor>, sending: &mut Sending) {
         let Self { options, arrivals, seed, .. } = self;
+        let Sending { running, begun, took } = sending;
         for session in options.workload.sessions(*seed) {
             let planned = pace.next(session.at);
             let is_late = |max| pace.start() + max <= planned.max(Instant::now());
@@ -158,6 +190,7 @@ impl<'a> Run<'a> {
                 _ => planned,
             };
             running.spawn(visitor.clone().visit(session, Some(planned)));
+            (*begun, *took) = (*begun + 1, pace.start().elapsed());
             while running.try_join_next().is_some() {}
         }
         while running.join_next().await.is_some() {}
@@ -186,19 +219,15 @@ async fn collect(
     bar: &ProgressBar,
     cancel: &CancellationToken,
 ) -> (Recorder, bool) {
-    let (mut failed, mut absence, mut is_gone) = (0, Absence::default(), false);
+    let (mut absence, mut is_gone) = (Absence::default(), false);
     while let Some(result) = results.recv().await {
         is_gone |= absence.note(result.as_ref().err().map(|failed| failed.fault), Instant::now());
         if is_gone {
             cancel.cancel();
         }
-        match result {
-            Ok(measured) => recorder.record(&measured),
-            Err(failure) => {
-                recorder.record_failure(&failure);
-                failed += 1;
-                bar.set_message(format!("{failed} failed"));
-            }
+        recorder.take(&result);
+        if result.is_err() {
+            bar.set_message(recorder.setbacks());
         }
         bar.set_position(recorder.requests());
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{REQUESTS_MIN, Report, Summary, WITHIN_PERCENT};
+use super::report::{REQUESTS_MIN, Report, Summary, WITHIN_PERCENT, warm_up_setbacks};
 use crate::figure::{Better, Figure, shown};
 
 /// The report of `bench serve`.
@@ -13,7 +13,7 @@ use crate::figure::{Better, Figure, shown};
 pub struct ServeReport {
     /// Of each pace, in the order they were run.
     pub runs: Vec<Report>,
-    /// The highest rate that was served: 99 % of its requests had the service wanted.
+    /// The highest rate that came and was served: 99 % of its requests had the service wanted.
     pub knee: Option<Point>,
     /// Where most requests a second had it.
     pub best: Option<Point>,
@@ -22,8 +22,11 @@ pub struct ServeReport {
 /// A rate, and what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Sessions offered a second.
+    /// Sessions a second that were asked for.
     pub rate_per_s: f64,
+    /// Those that came; `None` of a version that didn't count them.
+    #[serde(default)]
+    pub came_per_s: Option<f64>,
     /// Answers per second that met the service wanted.
     pub goodput_per_s: f64,
 }
@@ -35,7 +38,7 @@ impl ServeReport {
     #[must_use]
     pub fn new(runs: Vec<Report>) -> Self {
         let served = runs.iter().filter(|run| run.is_within()).filter_map(Point::of);
-        let knee = served.max_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
+        let knee = served.max_by(|a, b| a.offered_per_s().total_cmp(&b.offered_per_s()));
         let telling = runs.iter().filter(|run| run.tells()).filter_map(Point::of);
         let best = telling.max_by(|a, b| a.goodput_per_s.total_cmp(&b.goodput_per_s));
         Self { knee, best, runs }
@@ -77,8 +80,9 @@ impl ServeReport {
         )?;
         writeln!(
             f,
-            "{:>8} {:>8} {:>8} {:>8}  {:>17}  {:>15}  {:>17}  {:>15} {:>8}",
+            "{:>8} {:>8} {:>8} {:>8} {:>8}  {:>17}  {:>15}  {:>17}  {:>15} {:>8}",
             "",
+            "came",
             "goodput",
             "of all",
             "within",
@@ -90,8 +94,9 @@ impl ServeReport {
         )?;
         writeln!(
             f,
-            "{:>8} {:>8} {:>8} {:>8}  {:>8} {:>8}  {:>7} {:>7}  {:>8} {:>8}  {:>7} {:>7} {:>8}",
+            "{:>8} {:>8} {:>8} {:>8} {:>8}  {:>8} {:>8}  {:>7} {:>7}  {:>8} {:>8}  {:>7} {:>7} {:>8}",
             "rate/s",
+            "/s",
             "req/s",
             "req/s",
             "%",
@@ -107,8 +112,11 @@ impl ServeReport {
         )?;
         self.runs.iter().try_for_each(|run| writeln!(f, "{}", self.row(run)))?;
         writeln!(f, "\n{}", self.limit())?;
-        for (why, count) in self.failures() {
-            writeln!(f, "failed: {count} x {why}")?;
+        for ((verb, why), count) in self.failures() {
+            writeln!(f, "{verb}: {count} x {why}")?;
+        }
+        if let Some(setbacks) = warm_up_setbacks(&self.runs) {
+            writeln!(f, "{setbacks}")?;
         }
         if self.runs.iter().any(Report::is_late) {
             writeln!(
@@ -121,15 +129,18 @@ impl ServeReport {
         }
         write!(
             f,
-            "hand-over: from the first token to the second; ITL: all other gaps; longest gap: of both"
+            "came: what was sent at random times, a second; hand-over: from the first token to the second; ITL: all \
+             other gaps; longest gap: of both"
         )
     }
 
-    /// Why requests failed, and how often, of all runs.
-    fn failures(&self) -> BTreeMap<&str, u64> {
+    /// What became of requests, why, and how often, of all runs.
+    fn failures(&self) -> BTreeMap<(&str, &str), u64> {
         let mut failures = BTreeMap::new();
-        for (why, count) in self.runs.iter().flat_map(|run| &run.failures) {
-            *failures.entry(why.as_str()).or_default() += count;
+        for run in &self.runs {
+            for (why, count) in &run.failures {
+                *failures.entry((run.verb(why), why.as_str())).or_default() += count;
+            }
         }
         failures
     }
@@ -144,7 +155,8 @@ impl ServeReport {
             run.is_gone.then(|| "the server is gone".to_owned()),
             (run.is_cut && !run.is_gone).then(|| "cut off".to_owned()),
             run.is_few().then(|| "few".to_owned()),
-            (run.failed > 0).then(|| format!("{} failed", run.failed)),
+            (run.refused > 0).then(|| format!("{} refused", run.refused)),
+            (run.failed > run.refused).then(|| format!("{} failed", run.failed - run.refused)),
             run.is_late().then(|| "late".to_owned()),
         ];
         let marks: Vec<_> = marks.into_iter().flatten().collect();
@@ -156,13 +168,15 @@ impl ServeReport {
     pub fn limit(&self) -> String {
         let slo = self.runs.first().map(|run| run.slo).unwrap_or_default();
         let knee = match &self.knee {
-            Some(Point { rate_per_s, goodput_per_s }) => format!(
-                "served (>= {WITHIN_PERCENT} % within {slo}): up to {rate_per_s}/s, goodput {goodput_per_s:.2}/s"
+            Some(point) => format!(
+                "served (>= {WITHIN_PERCENT} % within {slo}): up to {}, goodput {:.2}/s",
+                point.rate(),
+                point.goodput_per_s
             ),
             None => format!("served (>= {WITHIN_PERCENT} % within {slo}): no rate"),
         };
-        let best = self.best.map_or(String::new(), |Point { rate_per_s, goodput_per_s }| {
-            format!("; best goodput: {goodput_per_s:.2}/s, at {rate_per_s}/s")
+        let best = self.best.map_or(String::new(), |point| {
+            format!("; best goodput: {:.2}/s, at {}", point.goodput_per_s, point.rate())
         });
         knee + &best
     }
@@ -184,8 +198,9 @@ impl Report {
     #[must_use]
     pub fn brief(&self) -> String {
         format!(
-            "{}: goodput {:.2} of {:.2}/s, {:.1} % within; TTFT {} ms, TPOT {} ms, ITL p99 {} ms",
+            "{}: {}/s came, goodput {:.2} of {:.2}/s, {:.1} % within; TTFT {} ms, TPOT {} ms, ITL p99 {} ms",
             self.arrivals,
+            shown(self.came_per_s, 2),
             self.goodput_per_s,
             self.requests_per_s,
             self.within_percent,
@@ -200,8 +215,9 @@ impl Report {
         let mean = |times: Option<Summary>, digits| shown(times.map(|times| times.mean), digits);
         let p99 = |times: Option<Summary>, digits| shown(times.map(|times| times.p99), digits);
         format!(
-            "{:>8} {:>8.2} {:>8.2} {:>8.1}  {:>8} {:>8}  {:>7} {:>7}  {:>8} {:>8}  {:>7} {:>7} {:>8}",
+            "{:>8} {:>8} {:>8.2} {:>8.2} {:>8.1}  {:>8} {:>8}  {:>7} {:>7}  {:>8} {:>8}  {:>7} {:>7} {:>8}",
             self.pace(),
+            shown(self.came_per_s, 2),
             self.goodput_per_s,
             self.requests_per_s,
             self.within_percent,
@@ -238,7 +254,7 @@ impl Report {
             more("goodput, requests/s", self.goodput_per_s),
             more("all, requests/s", self.requests_per_s),
             more("within, %", self.within_percent),
-            Figure::new(&pace, "failed, %", self.failed_percent(), Better::LessPoints),
+            Figure::new(&pace, "refused or failed, %", self.failed_percent(), Better::LessPoints),
             less("TTFT mean, ms", self.ttft_ms, |it| it.mean),
             less("TTFT p50, ms", self.ttft_ms, |it| it.p50),
             less("TTFT p99, ms", self.ttft_ms, |it| it.p99),
@@ -264,7 +280,21 @@ impl Report {
 impl Point {
     fn of(run: &Report) -> Option<Self> {
         let rate_per_s = run.rate_per_s.filter(|_| run.completed > 0)?;
-        Some(Self { rate_per_s, goodput_per_s: run.goodput_per_s })
+        let (came_per_s, goodput_per_s) = (run.came_per_s, run.goodput_per_s);
+        Some(Self { rate_per_s, came_per_s, goodput_per_s })
+    }
+
+    /// Sessions a second that came; if nobody counted them, as many as were asked for.
+    pub(super) fn offered_per_s(self) -> f64 {
+        self.came_per_s.unwrap_or(self.rate_per_s)
+    }
+
+    /// The rate that came, and what was asked for.
+    fn rate(self) -> String {
+        match self.came_per_s {
+            Some(came) => format!("{came:.2}/s (asked for: {}/s)", self.rate_per_s),
+            None => format!("{}/s", self.rate_per_s),
+        }
     }
 }
 
@@ -302,8 +332,11 @@ pub(crate) mod tests {
             workload: "100 requests, 1024 in, 128 out".to_owned(),
             arrivals: format!("Poisson, {rate}/s"),
             rate_per_s: Some(rate),
+            came_per_s: Some(rate - 0.1),
             slo: Slo { ttft_ms: 500.0, tpot_ms: 30.0, itl_p99_ms: None },
             completed: 100,
+            input_tokens: 102_400,
+            output_tokens: 12_800,
             within_percent,
             requests_per_s,
             goodput_per_s: round(requests_per_s * within_percent / 100.0),
@@ -348,14 +381,52 @@ pub(crate) mod tests {
             text.lines().find(|line| line.trim_start().starts_with(start)).expect(start)
         };
         assert!(
-            line("28 ").contains("27.48    27.70     99.2") && line("28 ").ends_with("<- served"),
+            line("28 ").contains("27.90    27.48    27.70     99.2")
+                && line("28 ").ends_with("<- served"),
             "{text}"
         );
         assert!(line("32 ").ends_with("<- best goodput"), "{text}");
         assert!(
-            line("served").contains("up to 28/s, goodput 27.48/s; best goodput: 27.90/s, at 32/s"),
+            line("served").contains("up to 27.90/s (asked for: 28/s), goodput 27.48/s; best goodput: 27.90/s, at 31.90/s (asked for: 32/s)"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_limit_is_of_what_came_and_not_of_what_was_asked_for() {
+        let came = |run: Report, came| Report { came_per_s: Some(came), ..run };
+        let (six, five) = (run(6.0, 100.0, 4.4), run(5.0, 100.0, 5.1));
+        let report = ServeReport::new(vec![came(five.clone(), 5.2), came(six.clone(), 4.5)]);
+        let text = report.limit();
+        assert!(
+            text.contains(
+                "up to 5.20/s (asked for: 5/s), goodput 5.10/s; best goodput: 5.10/s, at 5.20/s"
+            ),
+            "{text}"
+        );
+        let older = |run: Report| Report { came_per_s: None, ..run };
+        let text = ServeReport::new(vec![older(five), older(six)]).limit();
+        assert!(text.contains("up to 6/s, goodput 4.40/s"), "{text}");
+    }
+
+    #[test]
+    fn what_was_refused_has_not_failed() {
+        let why = |why: &str, count| (why.to_owned(), count);
+        let mut report = sweep();
+        report.runs[4].failed = 7;
+        report.runs[4].refused = 4;
+        report.runs[4].failures = [why("429 full", 4), why("timed out", 3)].into();
+        report.runs[4].refused_as = ["429 full".to_owned()].into();
+        report.runs[3].warm_up_refused = 2;
+        let text = report.to_string();
+        for part in [
+            "  4 refused, 3 failed\n",
+            "\nrefused: 4 x 429 full\n",
+            "\nfailed: 3 x timed out\n",
+            "\nwarm-up: 2 requests refused, 0 failed;",
+        ] {
+            assert!(text.contains(part), "{part:?} in:\n{text}");
+        }
     }
 
     #[test]

@@ -156,6 +156,14 @@ impl Refusal {
         Some(Self::of(error, StatusCode::INTERNAL_SERVER_ERROR))
     }
 
+    /// Whether it is for want of room: the same request may be answered another time.
+    #[must_use]
+    pub fn is_of_load(&self) -> bool {
+        [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]
+            .iter()
+            .any(|status| status.as_u16() == self.status)
+    }
+
     fn of(error: &Value, status: StatusCode) -> Self {
         let text = |name: &str| error[name].as_str().map(str::to_owned);
         let message = text("message").or_else(|| error.as_str().map(str::to_owned));

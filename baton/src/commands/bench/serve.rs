@@ -23,7 +23,7 @@ const IN_FLIGHT_MAX: usize = 4096;
 
 const EXAMPLES: &str = "\
 Examples:
-  baton bench serve --rate 24 --input 1024 --output 128 --seconds 30
+  baton bench serve --rate 2 --input 128 --output 32 --seconds 20
   baton bench serve --rate 16..40 --seconds 30 --slo-ttft-ms 500 --slo-tpot-ms 30 --json a.json --html a.html
   baton bench compare a.json b.json --fail-above 5";
 
@@ -67,7 +67,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "PER_S", conflicts_with = "trace")]
     rate: Option<Rates>,
     /// Sessions at a time. A request that is refused for a time (Retry-After) is sent again after it; with --rate
-    /// it has failed.
+    /// it is not.
     #[arg(long, default_value = "8", conflicts_with = "rate")]
     clients: NonZeroUsize,
     /// Sessions before the clock starts, at each rate.

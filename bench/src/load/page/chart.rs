@@ -35,9 +35,6 @@ const RIGHT: f64 = 470.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 250.0;
 
-/// Rates that are written below the axis.
-const RATES_MAX: usize = 10;
-
 /// Names below each other are at least so far apart.
 const LINE: f64 = 15.0;
 
@@ -90,7 +87,7 @@ impl Chart<'_> {
                 at + 4.0
             );
         }
-        for (tick, at) in self.rates(x).into_iter().map(|rate| (label(rate), x.at(rate))) {
+        for (tick, at) in x.ticks().into_iter().map(|rate| (label(rate), x.at(rate))) {
             let below = BOTTOM + 20.0;
             let _ = writeln!(
                 text,
@@ -100,18 +97,9 @@ impl Chart<'_> {
         let (middle, below) = (f64::midpoint(LEFT, RIGHT), BOTTOM + 42.0);
         let _ = writeln!(
             text,
-            "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">offered, requests/s</text>"
+            "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">came, requests/s</text>"
         );
         text
-    }
-
-    /// Those that were measured, as long as there is room for their names.
-    fn rates(&self, x: Scale) -> Vec<f64> {
-        let points = self.series.first().map(|series| series.points.as_slice()).unwrap_or_default();
-        match points.len() {
-            0..=RATES_MAX => points.iter().map(|point| point.0).collect(),
-            _ => x.ticks(),
-        }
     }
 
     /// What was wanted, and how far it was had.
@@ -180,7 +168,7 @@ impl Series<'_> {
             format!("<g class=\"{}\">\n<polyline points=\"{}\"/>\n", self.colour, places.join(" "));
         for &(rate, value) in &self.points {
             let (cx, cy) = (x.at(rate), y.at(value));
-            let said = format!("{}: {value:.1} {unit} at {}/s", escape(self.name), label(rate));
+            let said = format!("{}: {value:.1} {unit} at {rate:.2}/s", escape(self.name));
             // The mark is small, what the pointer has to hit is not.
             let _ = writeln!(
                 text,

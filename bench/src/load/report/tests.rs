@@ -72,12 +72,15 @@ fn a_run_in_which_too_much_failed_is_flawed_and_says_why() {
     let flaw = report.flaw(19.9).expect("a flaw");
     assert_eq!(
         flaw,
-        "1 of 5 requests failed (20.0 %, more than the 19.9 % of --failures-max), most by: 503"
+        "1 of 5 requests were refused (20.0 %, more than the 19.9 % of --failures-max), most by: 503"
     );
     let mut recorder = recorder();
     recorder.record_failure(&failed("503"));
     let flaw = recorder.finish(MS).flaw(100.0).expect("all failed");
-    assert_eq!(flaw, "1 of 1 requests failed (100.0 %), most by: 503");
+    assert_eq!(
+        flaw,
+        "1 of 1 requests were refused (100.0 %), most by: 503; refused: try fewer --clients"
+    );
 }
 
 #[test]
@@ -115,9 +118,13 @@ fn times_of_nothing_are_none() {
 #[test]
 fn the_table_says_what_matters() {
     let text = report().to_string();
-    for part in
-        ["4 answered, 1 failed", "goodput 1.00", "failed: 1 x 503", "path handoff: 4", "25.0 %"]
-    {
+    for part in [
+        "4 answered, 1 refused, 0 failed",
+        "goodput 1.00",
+        "refused: 1 x 503",
+        "path handoff: 4",
+        "25.0 %",
+    ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
     assert!(!text.contains("too slow"), "{text}");
@@ -184,4 +191,31 @@ fn who_comes_back_as_told_is_counted_and_has_waited() {
     let text = report.to_string();
     assert!(text.contains("sent again when the server said: 5 times; of those"), "{text}");
     assert!((of(report.waited_ms).max - 150.0).abs() < 1.0, "{:?}", report.waited_ms);
+    assert!(
+        (of(report.ttft_ms).max - 250.0).abs() < 1.0,
+        "as goodput counts: {:?}",
+        report.ttft_ms
+    );
+    assert!((of(report.total_ms).max - 350.0).abs() < 1.0, "{:?}", report.total_ms);
+    assert!(text.ends_with("TTFT, total: since the first attempt, waiting to be let in included"));
+}
+
+#[test]
+fn where_most_was_refused_it_is_said_what_to_try() {
+    let refused = Report {
+        completed: 10,
+        failed: 30,
+        refused: 30,
+        rate_per_s: Some(10.0),
+        ..Report::default()
+    };
+    let flaw = refused.flaw(50.0).expect("a flaw");
+    assert!(flaw.starts_with("30 of 40 requests were refused (75.0 %"), "{flaw}");
+    assert!(
+        flaw.ends_with("refused: try a lower --rate, or a sweep such as `--rate 1..8`"),
+        "{flaw}"
+    );
+    let flaw = Report { refused: 5, ..refused }.flaw(50.0).expect("a flaw");
+    assert!(flaw.starts_with("of 40 requests 5 were refused and 25 failed (75.0 %"), "{flaw}");
+    assert!(!flaw.contains("try"), "{flaw}");
 }
