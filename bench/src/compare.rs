@@ -4,8 +4,10 @@ use std::fmt;
 
 use anyhow::{Result, ensure};
 
-use crate::document::Document;
+use crate::document::{Body, Document};
 use crate::figure::{Better, Figure, shown};
+
+mod circumstances;
 
 /// What two reports say of the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +16,8 @@ pub struct Pair {
     pub before: Figure,
     /// The same of the second, unless it had nothing to measure.
     pub after: Option<f64>,
+    /// Why nothing is concluded from them, if one of the two rests on too little.
+    pub doubt: Option<&'static str>,
 }
 
 /// A report beside another.
@@ -23,6 +27,8 @@ pub struct Comparison {
     heads: [String; 2],
     /// What isn't alike, though it should be.
     differences: Vec<String>,
+    /// Why the second can't be compared with the first, if so.
+    warning: Option<String>,
     /// What both have, in the first one's order.
     pairs: Vec<Pair>,
     /// What only the first has, and what only the second has.
@@ -44,19 +50,24 @@ impl Comparison {
         ensure!(kind == other, "A is of `baton bench {kind}`, and B of `baton bench {other}`");
         let (mine, theirs) = (before.body.figures(), after.body.figures());
         let of = |figure: &Figure| theirs.iter().find(|other| other.is_like(figure));
-        let pairs: Vec<_> = mine
-            .iter()
-            .filter_map(|figure| Some(Pair { after: of(figure)?.value, before: figure.clone() }))
-            .collect();
+        let pairs: Vec<_> =
+            mine.iter().filter_map(|figure| Some(Pair::new(figure, of(figure)?))).collect();
         let alone = [alone(&mine, &theirs), alone(&theirs, &mine)];
         ensure!(!pairs.is_empty(), "A and B have no figure in common: {}", sides(&alone));
         let settings = before.body.setting().into_iter().zip(after.body.setting());
         let differences = settings
             .filter(|((_, mine), (_, theirs))| mine != theirs)
             .map(|((what, mine), (_, theirs))| format!("{what}: A {mine}; B {theirs}"));
+        let (unlike, warning) = match (&before.body, &after.body) {
+            (Body::Serve(mine), Body::Serve(theirs)) => {
+                (circumstances::differences(mine, theirs), circumstances::warning(mine, theirs))
+            }
+            _ => (Vec::new(), None),
+        };
         Ok(Self {
             heads: [before, after].map(head),
-            differences: differences.collect(),
+            differences: differences.chain(unlike).collect(),
+            warning,
             pairs,
             alone,
         })
@@ -66,6 +77,28 @@ impl Comparison {
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.alone[0]
+    }
+
+    /// Whether anything of both can be told to be better, the same or worse.
+    #[must_use]
+    pub fn judges(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.loss().is_some())
+    }
+
+    /// What is not judged, and why, in a line, if anything is left out.
+    #[must_use]
+    pub fn left_out(&self) -> Option<String> {
+        let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+        for pair in self.pairs.iter().filter(|pair| pair.before.better != Better::Unjudged) {
+            let (Some(doubt), group) = (pair.doubt, pair.before.group.as_str()) else { continue };
+            match groups.iter_mut().find(|(known, _)| *known == doubt) {
+                Some((_, of)) if of.contains(&group) => {}
+                Some((_, of)) => of.push(group),
+                None => groups.push((doubt, vec![group])),
+            }
+        }
+        let said = groups.iter().map(|(doubt, of)| format!("{}: {doubt}", of.join(", ")));
+        (!groups.is_empty()).then(|| said.collect::<Vec<_>>().join("; "))
     }
 
     /// What got worse by more than so many percent, or points where it is a share that failed.
@@ -81,6 +114,9 @@ impl fmt::Display for Comparison {
         self.differences
             .iter()
             .try_for_each(|difference| writeln!(f, "not alike: {difference}"))?;
+        if let Some(warning) = &self.warning {
+            writeln!(f, "warning: {warning}")?;
+        }
         write!(f, "\n{:<44} {:>11} {:>11} {:>10}", "", "A", "B", "change")?;
         let mut group = "";
         for pair in &self.pairs {
@@ -89,6 +125,9 @@ impl fmt::Display for Comparison {
                 write!(f, "\n{group}")?;
             }
             write!(f, "\n  {pair}")?;
+        }
+        if let Some(left_out) = self.left_out() {
+            write!(f, "\nnot judged: {left_out}")?;
         }
         match self.alone.concat().is_empty() {
             true => Ok(()),
@@ -125,6 +164,11 @@ fn sides([mine, theirs]: &[Vec<String>; 2]) -> String {
 // === impl Pair ===
 
 impl Pair {
+    fn new(before: &Figure, after: &Figure) -> Self {
+        let doubt = before.doubt.or(after.doubt);
+        Self { before: before.clone(), after: after.value, doubt }
+    }
+
     /// How much there is more in the second report, in percent, or in points of a share; `None` if one of them has
     /// nothing to compare with.
     #[must_use]
@@ -139,6 +183,7 @@ impl Pair {
     /// By how much it got worse; below 0 it got better. What can't be measured any more got worse than by any number.
     fn loss(&self) -> Option<f64> {
         match (self.before.better, self.before.value, self.after) {
+            _ if self.doubt.is_some() => None,
             (Better::Unjudged, ..) => None,
             (_, Some(_), None) => Some(f64::INFINITY),
             (Better::Less | Better::LessPoints, ..) => self.change(),

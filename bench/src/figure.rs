@@ -13,6 +13,8 @@ pub struct Figure {
     pub value: Option<f64>,
     /// Which way it should go.
     pub better: Better,
+    /// Why nothing is concluded from it, if it rests on too little.
+    pub doubt: Option<&'static str>,
 }
 
 /// Which way a figure should go.
@@ -40,7 +42,19 @@ impl Figure {
         value: impl Into<Option<f64>>,
         better: Better,
     ) -> Self {
-        Self { group: group.to_owned(), name: name.into(), value: value.into(), better }
+        Self {
+            group: group.to_owned(),
+            name: name.into(),
+            value: value.into(),
+            better,
+            doubt: None,
+        }
+    }
+
+    /// The same, of which nothing is concluded if there is a reason.
+    pub(crate) fn with_doubt(mut self, doubt: Option<&'static str>) -> Self {
+        self.doubt = doubt.or(self.doubt);
+        self
     }
 
     /// Whether it can be: a share is none of more than all, and nothing takes less than no time.

@@ -10,6 +10,7 @@ use crate::workload::Workload;
 
 mod absence;
 mod client;
+mod figures;
 mod pace;
 pub mod page;
 mod progress;

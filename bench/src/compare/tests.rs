@@ -23,7 +23,7 @@ fn later() -> ServeReport {
 }
 
 fn pair(before: f64, after: f64, better: Better) -> Pair {
-    Pair { before: Figure::new("", "x", before, better), after: Some(after) }
+    Pair { before: Figure::new("", "x", before, better), after: Some(after), doubt: None }
 }
 
 #[test]
@@ -45,6 +45,7 @@ fn what_cannot_be_measured_any_more_got_worse() {
     let gone = |before: Option<f64>, after, better| Pair {
         before: Figure::new("", "x", before, better),
         after,
+        doubt: None,
     };
     for better in [Better::Less, Better::More, Better::LessPoints] {
         assert_eq!(gone(Some(10.0), None, better).loss(), Some(f64::INFINITY));
@@ -106,6 +107,65 @@ fn what_was_measured_otherwise_is_said() {
     let comparison = Comparison::new(&serve(sweep()), &serve(other)).expect("a comparison");
     let text = comparison.to_string();
     assert!(text.contains("not alike: model: A a-model; B another"), "{text}");
+}
+
+#[test]
+fn what_rests_on_too_little_is_shown_and_not_judged() {
+    let mut after = later();
+    (after.runs[0].completed, after.runs[1].completed) = (19, 99);
+    after.runs[0].goodput_per_s = 0.1;
+    after.runs[2].paths = [("local".to_owned(), 100)].into();
+    times(&mut after.runs[2].handover_ms).p50 *= 9.0;
+    let comparison = Comparison::new(&serve(sweep()), &serve(after)).expect("a comparison");
+    let worse: Vec<_> = comparison.worse_by(1.0).map(|pair| pair.before.to_string()).collect();
+    assert_eq!(worse, ["24/s: goodput, requests/s"], "{comparison}");
+    let text = comparison.to_string();
+    let line = "\nnot judged: 16/s: all, of fewer than 20 requests; 24/s: p99 of fewer than 100 samples; \
+                28/s: hand-over, as nothing was handed over";
+    assert!(text.ends_with(line) && comparison.judges(), "{text}");
+    let few = Report { completed: 3, ..sweep().runs.remove(0) };
+    let few = ServeReport::new(vec![few]);
+    let nothing = Comparison::new(&serve(few.clone()), &serve(few)).expect("a comparison");
+    assert!(!nothing.judges(), "{nothing}");
+}
+
+#[test]
+fn limits_of_sweeps_are_compared() {
+    let mut runs = sweep().runs;
+    runs[2].within_percent = 90.0;
+    let lower = |runs| Comparison::new(&serve(sweep()), &serve(ServeReport::new(runs)));
+    let comparison = lower(runs.clone()).expect("a comparison");
+    let served = |comparison: &Comparison| {
+        comparison.worse_by(10.0).any(|pair| pair.before.name == "served up to, requests/s")
+    };
+    assert!(served(&comparison), "27.9/s, and then 23.9/s: {comparison}");
+    runs[3].completed = 19;
+    let comparison = lower(runs).expect("a comparison");
+    assert!(!served(&comparison), "who knows of 32/s: {comparison}");
+    let text = comparison.to_string();
+    assert!(text.contains("limit: higher rates were of fewer than 20 requests"), "{text}");
+}
+
+#[test]
+fn what_came_from_a_cache_and_went_another_way_is_said() {
+    let mut cached = sweep();
+    for run in &mut cached.runs {
+        run.cached_tokens = run.input_tokens / 2;
+        run.paths = [("handoff".to_owned(), 50), ("local".to_owned(), 50)].into();
+    }
+    cached.runs[0].seed = 7;
+    let [mine, theirs] = [serve(sweep()), serve(cached)];
+    let text = Comparison::new(&mine, &theirs).expect("a comparison").to_string();
+    for part in [
+        "\nnot alike: seed: A 0; B 7\n",
+        "\nnot alike: prompt tokens from a cache: A 0.0 %; B 50.0 %\n",
+        "\nnot alike: paths: A handoff 100 %; B handoff 50 %, local 50 %\n",
+        "\nwarning: 50.0 % of B's prompt tokens came from a cache, and 0.0 % of A's",
+    ] {
+        assert!(text.contains(part), "{part:?} in:\n{text}");
+    }
+    let back = Comparison::new(&theirs, &mine).expect("a comparison").to_string();
+    assert!(back.contains("from a cache: A 50.0 %") && !back.contains("warning"), "{back}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::report::{REQUESTS_MIN, Report, Summary, WITHIN_PERCENT, warm_up_setbacks};
-use crate::figure::{Better, Figure, shown};
+use crate::figure::shown;
 
 /// The report of `bench serve`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -55,20 +55,17 @@ impl ServeReport {
         flaws?.into_iter().next()
     }
 
-    /// What can be compared with another run's.
-    pub(crate) fn figures(&self) -> Vec<Figure> {
-        self.runs.iter().flat_map(Report::figures).collect()
-    }
-
-    /// What a comparison presumes to be the same.
-    pub(crate) fn setting(&self) -> Vec<(&'static str, String)> {
-        let first = self.runs.first();
-        let of = |text: fn(&Report) -> String| first.map(text).unwrap_or_default();
-        vec![
-            ("model", of(|run| run.model.clone())),
-            ("workload", of(|run| run.workload.clone())),
-            ("targets", of(|run| run.slo.to_string())),
-        ]
+    /// Why a rate was not served, if it wasn't: nothing as high came and was had within the targets.
+    #[must_use]
+    pub fn unserved(&self, rate_per_s: f64) -> Option<String> {
+        let is_served = self.knee.is_some_and(|knee| knee.offered_per_s() >= rate_per_s);
+        let few = match self.runs.iter().any(Report::is_few) {
+            true => format!("; of fewer than {REQUESTS_MIN} requests nothing is concluded"),
+            false => String::new(),
+        };
+        (!is_served).then(|| {
+            format!("no rate of at least {rate_per_s}/s came and was served: {}{few}", self.limit())
+        })
     }
 
     fn write_several(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -237,42 +234,6 @@ impl Report {
     fn pace(&self) -> String {
         self.rate_per_s.map_or_else(|| self.arrivals.clone(), |rate| rate.to_string())
     }
-
-    fn figures(&self) -> Vec<Figure> {
-        let pace =
-            self.rate_per_s.map_or_else(|| self.arrivals.clone(), |rate| format!("{rate}/s"));
-        // A part is not compared with a whole.
-        let pace = if self.is_cut { format!("{pace}, cut off") } else { pace };
-        let more = |name: &str, value: f64| Figure::new(&pace, name, value, Better::More);
-        // Nobody's times are none, whatever the file has for them.
-        let answered = |times: Option<Summary>| times.filter(|_| self.completed > 0);
-        let less = |name: &str, times: Option<Summary>, of: fn(Summary) -> f64| {
-            Figure::new(&pace, name, answered(times).map(of), Better::Less)
-        };
-        let longest = self.longest_gap_ms().filter(|_| self.completed > 0);
-        vec![
-            more("goodput, requests/s", self.goodput_per_s),
-            more("all, requests/s", self.requests_per_s),
-            more("within, %", self.within_percent),
-            Figure::new(&pace, "refused or failed, %", self.failed_percent(), Better::LessPoints),
-            less("TTFT mean, ms", self.ttft_ms, |it| it.mean),
-            less("TTFT p50, ms", self.ttft_ms, |it| it.p50),
-            less("TTFT p99, ms", self.ttft_ms, |it| it.p99),
-            less("TPOT mean, ms", self.tpot_ms, |it| it.mean),
-            less("TPOT p99, ms", self.tpot_ms, |it| it.p99),
-            less("hand-over p50, ms", self.handover_ms, |it| it.p50),
-            less("hand-over p99, ms", self.handover_ms, |it| it.p99),
-            less("ITL p50, ms", self.itl_ms, |it| it.p50),
-            less("ITL p99, ms", self.itl_ms, |it| it.p99),
-            Figure::new(&pace, "longest gap, ms", longest, Better::Unjudged),
-        ]
-    }
-
-    /// The share that failed; `None` of no requests.
-    fn failed_percent(&self) -> Option<f64> {
-        let (failed, all) = (self.failed as f64, self.completed as f64 + self.failed as f64);
-        (all > 0.0).then_some(100.0 * failed / all)
-    }
 }
 
 // === impl Point ===
@@ -337,6 +298,7 @@ pub(crate) mod tests {
             completed: 100,
             input_tokens: 102_400,
             output_tokens: 12_800,
+            paths: [("handoff".to_owned(), 100)].into(),
             within_percent,
             requests_per_s,
             goodput_per_s: round(requests_per_s * within_percent / 100.0),
@@ -427,6 +389,21 @@ pub(crate) mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
         }
+    }
+
+    #[test]
+    fn a_rate_is_served_if_as_much_came_and_was_had_in_time() {
+        let report = sweep();
+        assert_eq!((report.unserved(16.0), report.unserved(27.9)), (None, None));
+        let why = report.unserved(28.0).expect("27.9 came");
+        assert!(
+            why.starts_with("no rate of at least 28/s came and was served: served (>= 99 %"),
+            "{why}"
+        );
+        assert!(why.contains("up to 27.90/s (asked for: 28/s)") && !why.contains("fewer"), "{why}");
+        let few = Report { completed: 19, ..run(6.0, 100.0, 5.9) };
+        let why = ServeReport::new(vec![few]).unserved(1.0).expect("a handful");
+        assert!(why.ends_with("no rate; of fewer than 20 requests nothing is concluded"), "{why}");
     }
 
     #[test]

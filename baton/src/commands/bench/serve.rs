@@ -98,6 +98,10 @@ pub(super) struct ServeArgs {
     /// always fails.
     #[arg(long, value_name = "PERCENT", default_value_t = 50.0, value_parser = percent)]
     failures_max: f64,
+    /// A gate: fail unless at least so many sessions a second came at some rate, and it was served. Ask for some
+    /// more than that, as random arrivals may be fewer.
+    #[arg(long, value_name = "PER_S", requires = "rate", value_parser = positive)]
+    fail_unless_served: Option<f64>,
     #[command(flatten)]
     keep: KeepArgs,
     /// Write a page with plots over the rate, too.
@@ -118,7 +122,7 @@ enum Kind {
 /// Runs the command.
 ///
 /// # Errors
-/// If the endpoint can't be reached, a file can't be read or written, or too much failed.
+/// If the endpoint can't be reached, a file can't be read or written, too much failed, or less was served than wanted.
 pub(super) async fn run(args: &ServeArgs) -> Result<()> {
     args.keep.check_beside("--html", args.html.as_deref())?;
     let options = args.options()?;
@@ -132,7 +136,8 @@ pub(super) async fn run(args: &ServeArgs) -> Result<()> {
     let report = bench::load::run(&options, &cancel, &mut on_run).await?;
     // Whoever reads only its beginning has what he wants.
     let _ = out::line(&report);
-    let flaw = report.flaw(args.failures_max);
+    let unserved = || args.fail_unless_served.and_then(|rate| report.unserved(rate));
+    let flaw = report.flaw(args.failures_max).or_else(unserved);
     let document = keep::document(Body::Serve(report.clone()));
     args.keep.write(&document)?;
     if let Some(path) = &args.html {
@@ -234,6 +239,13 @@ fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|number: &f64| *number > 0.0 && number.is_finite())
+        .ok_or("want a number above 0".to_owned())
+}
+
 fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').trim_end().parse() {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
@@ -272,6 +284,8 @@ mod tests {
         }
         let table = [
             ("--rate 1e-9", "'1e-9' for '--rate <PER_S>': want a rate"),
+            ("--rate 4 --fail-unless-served 0", "want a number above 0"),
+            ("--fail-unless-served 4", "--rate <PER_S>"),
             ("--rate 4..2", "the end of 4..2 must be above its start"),
             ("--rate 4..16:1e-9", "more than 200 rates"),
             ("--shared 100 --input 20", "--shared 100 is more than all 20 tokens of --input"),
