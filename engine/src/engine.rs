@@ -155,6 +155,7 @@ impl Engine {
         let Some(cuda) = &config.model.cuda else {
             let model = Model::<CpuBackend>::load(&config.model_dir, &config.model, progress)?;
             let scenes = rehearsal::cpu_scenes(config.model.block_tokens);
+            let _cores = rehearsal::cores();
             return start_rehearsed(model, config, &scenes);
         };
         let cuda = CudaOptions {
@@ -184,6 +185,10 @@ fn seed<B: Backend>() -> StepSeed {
     if B::OVERLAPS { StepSeed::GPU } else { StepSeed::CPU }
 }
 
+/// For how long a CPU engine measures each step that it rehearses: some ten prompts of the demo model's, of which a busy machine
+/// leaves one or two alone. A model that takes longer is measured once.
+const CPU_REPEAT_WITHIN: Duration = Duration::from_millis(80);
+
 /// Starts the thread of a model that has shown how fast it is.
 fn start_rehearsed<B: Backend>(
     mut model: Model<B>,
@@ -195,6 +200,7 @@ fn start_rehearsed<B: Backend>(
         blocks: model.kv_blocks(),
         context_tokens_max: info(&model, config).context_tokens_max,
         warm_ups: if B::OVERLAPS { 2 } else { 1 },
+        repeat_within: if B::OVERLAPS { Duration::ZERO } else { CPU_REPEAT_WITHIN },
     };
     let meter = rehearsal::rehearse(&mut model, &stage, scenes, Meter::new(seed::<B>()))?;
     start_with_meter(model, config, meter)

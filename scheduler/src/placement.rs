@@ -121,6 +121,8 @@ pub enum PlacementReason {
     PrefillPoolEmpty,
     /// There is no decode worker; a prefill worker does both.
     DecodePoolEmpty,
+    /// There are decode workers, which have just refused or failed this request; a prefill worker does both.
+    DecodePoolExcluded,
 }
 
 /// What a candidate would do.
@@ -278,6 +280,7 @@ impl PlacementReason {
             Self::PrefillPoolFull => "prefill-pool-full",
             Self::PrefillPoolEmpty => "prefill-pool-empty",
             Self::DecodePoolEmpty => "decode-pool-empty",
+            Self::DecodePoolExcluded => "decode-pool-excluded",
         }
     }
 }

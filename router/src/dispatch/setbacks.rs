@@ -130,7 +130,9 @@ impl Setbacks {
     /// Whether a placement is what is left when full workers are taken for absent: a prefill worker
     /// would generate, too, while those made for it are only busy.
     pub(super) fn only_seems_fit(&self, placement: &Placement) -> bool {
-        placement.reason == PlacementReason::DecodePoolEmpty && !self.busy.is_empty()
+        use PlacementReason::{DecodePoolEmpty, DecodePoolExcluded};
+        let lacks_decode = matches!(placement.reason, DecodePoolEmpty | DecodePoolExcluded);
+        lacks_decode && !self.busy.is_empty()
     }
 
     /// How long to wait before the cluster is asked again, full workers included.

@@ -179,7 +179,9 @@ impl<'a> Decision<'a> {
     /// Where decode workers are there, and only this request can't go to them, it is by choice that a prefill worker with
     /// time to spare generates.
     fn without_decode<'g>(&self, group: &'g Group<'a>) -> Result<Plan<'g>, Full> {
-        let plan = self.local(group, &group.prefill, PlacementReason::DecodePoolEmpty)?;
+        use PlacementReason::{DecodePoolEmpty, DecodePoolExcluded};
+        let why = if group.has_excluded { DecodePoolExcluded } else { DecodePoolEmpty };
+        let plan = self.local(group, &group.prefill, why)?;
         let chooses = self.policy == HandoffPolicy::Auto && group.has_excluded;
         let is_by_choice = chooses && !plan.decode.strains;
         let reason = if is_by_choice { PlacementReason::PrefillDecodes } else { plan.reason };
@@ -344,8 +346,8 @@ fn best(offers: Vec<Offer<'_>>) -> Offer<'_> {
 impl Plan<'_> {
     /// Whether its group has lost a pool.
     fn is_halved(&self) -> bool {
-        use PlacementReason::{DecodePoolEmpty, PrefillPoolEmpty};
-        matches!(self.reason, DecodePoolEmpty | PrefillPoolEmpty)
+        use PlacementReason::{DecodePoolEmpty, DecodePoolExcluded, PrefillPoolEmpty};
+        matches!(self.reason, DecodePoolEmpty | DecodePoolExcluded | PrefillPoolEmpty)
     }
 
     fn terms(&self) -> Terms {

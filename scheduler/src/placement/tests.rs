@@ -168,12 +168,17 @@ pub(super) mod table;
 #[case::a_silent_pool_is_empty("p1 d1[down]", 4_000, "auto", "p1: decode-pool-empty")]
 #[case::an_excluded_pool_is_empty("p1[excluded] d1", 4_000, "always", "d1: prefill-pool-empty")]
 #[case::an_excluded_decode_pool("p1 d1[excluded]", 4_000, "auto", "p1: prefill-decodes")]
-#[case::an_excluded_decode_pool_by_policy("p1 d1[excluded]", 10, "always", "p1: decode-pool-empty")]
+#[case::an_excluded_decode_pool_by_policy(
+    "p1 d1[excluded]",
+    10,
+    "always",
+    "p1: decode-pool-excluded"
+)]
 #[case::an_excluded_decode_pool_where_prompts_come(
     "p1[busy=60] d1[excluded]",
     10,
     "auto",
-    "p1: decode-pool-empty"
+    "p1: decode-pool-excluded"
 )]
 #[case::prefill_full("p1[run=96] d1", 4_000, "always", "d1: prefill-pool-full")]
 #[case::only_the_full_one_is_left_out(

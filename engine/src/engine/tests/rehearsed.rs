@@ -1,5 +1,7 @@
 //! What an engine does before anybody asks.
 
+use kv_cache::BlockId;
+
 use super::*;
 use crate::engine::rehearsal::{GPU_SCENES, Scene, Stage, cpu_scenes, rehearse};
 
@@ -21,7 +23,8 @@ fn stage(tokens_max: u32, sequences_max: u32, blocks: u32) -> Stage {
         watermark_blocks: 1,
         wanted_blocks: 0,
     };
-    Stage { limits, blocks, context_tokens_max: 4096, warm_ups: 2 }
+    let repeat_within = Duration::ZERO;
+    Stage { limits, blocks, context_tokens_max: 4096, warm_ups: 2, repeat_within }
 }
 
 #[test]
@@ -50,4 +53,54 @@ fn a_cpu_rehearses_a_block(#[values(1, 16)] block_tokens: u32) {
         rehearsed(&Stage { limits, warm_ups: 1, ..stage }, &cpu_scenes(block_tokens));
     assert_eq!(steps, 2 * 2);
     assert!(meter.stats.decode_step_s > 0.0);
+}
+
+/// A model whose steps take so many milliseconds, one after the other, and then 9.
+struct Disturbed(ScriptModel, std::vec::IntoIter<u64>);
+
+impl StepModel for Disturbed {
+    type Ticket = StepOutput;
+
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    fn expects_others(&self) -> bool {
+        false
+    }
+
+    fn submit(
+        &mut self,
+        batch: &StepBatch<'_>,
+        on_layers: &mut OnLayers<'_>,
+    ) -> Result<StepOutput, EngineError> {
+        let took = Some(Duration::from_millis(self.1.next().unwrap_or(9)));
+        Ok(StepOutput { took, ..self.0.submit(batch, on_layers)? })
+    }
+
+    fn is_done(&self, _ticket: &StepOutput) -> bool {
+        true
+    }
+
+    fn collect(&mut self, ticket: StepOutput) -> Result<StepOutput, EngineError> {
+        self.0.collect(ticket)
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
+        self.0.copy_block(from, to)
+    }
+}
+
+/// The first step isn't measured. 16 tokens in 2 ms are 8,000 a second.
+#[rstest]
+#[case::once(0, 1_000.0)]
+#[case::for_some_time(3_600, 8_000.0)]
+fn others_on_the_machine_do_not_make_a_model_slow(#[case] seconds: u64, #[case] want: f64) {
+    let script = ScriptModel::new(16, 16, true, Arc::default());
+    let mut model = Disturbed(script, vec![50, 16, 7, 2, 30, 4].into_iter());
+    let repeat_within = Duration::from_secs(seconds);
+    let stage = Stage { warm_ups: 1, repeat_within, ..stage(300, 8, 16) };
+    let meter = rehearse(&mut model, &stage, &cpu_scenes(16), Meter::new(StepSeed::CPU));
+    let rate = meter.expect("steps that can be computed").stats.prefill_tokens_per_s;
+    assert!((rate - want).abs() < 1.0, "{rate}");
 }
