@@ -59,6 +59,10 @@ pub struct Forecast {
 pub struct Late {
     /// Which.
     pub target: Target,
+    /// Seconds to the first token, or of a step, as forecast.
+    pub expected_s: f64,
+    /// Seconds of the target that are left free for what forecasts miss by.
+    pub margin_s: f64,
     /// Seconds until it is likely to meet it.
     pub room_in_s: f64,
 }
@@ -83,14 +87,24 @@ pub enum Target {
 pub fn decide(forecast: &Forecast, targets: &SloTargets) -> Result<(), Late> {
     let wait_max_s = wait_max_s(forecast, targets);
     if forecast.wait_s > wait_max_s {
-        return Err(Late { target: Target::Ttft, room_in_s: forecast.wait_s - wait_max_s });
+        return Err(Late {
+            target: Target::Ttft,
+            expected_s: forecast.wait_s + forecast.own_s,
+            margin_s: forecast.margin_s,
+            room_in_s: forecast.wait_s - wait_max_s,
+        });
     }
     // Where a step alone fills most of the target, two share it: who has just ended is still in the last report, and
     // would keep the next one from an idle worker.
     let step_max_s =
         attainable(targets.tpot, forecast.step_alone_s).max(2.0 * forecast.step_alone_s);
     if !forecast.is_short && forecast.step_s > step_max_s {
-        return Err(Late { target: Target::Tpot, room_in_s: forecast.release_s });
+        return Err(Late {
+            target: Target::Tpot,
+            expected_s: forecast.step_s,
+            margin_s: unlearned_s(targets.tpot),
+            room_in_s: forecast.release_s,
+        });
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use scheduler::admission::{self, Misses, Size, Stage, Target};
+use scheduler::admission::{self, Late, Misses, Size, Stage, Target};
 use scheduler::{Forecast, PlacementRequest, SloTargets, Turns};
 use words::ClientId;
 
@@ -76,9 +76,9 @@ impl Admission {
             Ok(()) => return Ok(()),
             Err(late) => late,
         };
-        let (target, missed) = match late.target {
-            Target::Ttft => ("ttft", "the first token would come too late"),
-            Target::Tpot => ("tpot", "tokens would come too slowly"),
+        let target = match late.target {
+            Target::Ttft => "ttft",
+            Target::Tpot => "tpot",
         };
         self.refusals.get_or_create(&TargetLabels { target }).inc();
         let turn = self.refused.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +86,8 @@ impl Admission {
         let room_in_s = late.room_in_s.max(forecast.release_s);
         let retry_after = admission::retry_after(room_in_s, turn);
         let message = format!(
-            "the cluster is busy: {missed}; try again in {:.1} s",
+            "the cluster is busy: {}; try again in {:.1} s",
+            missed(&late, &self.config.targets),
             retry_after.as_secs_f64()
         );
         let retry_after = Some(retry_after);
@@ -122,6 +123,24 @@ impl Admission {
     }
 }
 
+/// What is forecast, and what it is held to: who sees both can tell a full cluster from a target that is too short.
+fn missed(late: &Late, targets: &SloTargets) -> String {
+    let Late { expected_s, margin_s, .. } = late;
+    match late.target {
+        Target::Ttft => format!(
+            "the first token would come after {expected_s:.2} s (target {:.2} s, with a margin of {margin_s:.2} s for what \
+             forecasts miss by)",
+            targets.ttft.as_secs_f64()
+        ),
+        Target::Tpot => format!(
+            "a token would take {:.0} ms (target {:.0} ms, with a margin of {:.0} ms for what forecasts miss by)",
+            expected_s * 1e3,
+            targets.tpot.as_secs_f64() * 1e3,
+            margin_s * 1e3
+        ),
+    }
+}
+
 // === impl Turn ===
 
 impl Turn {
@@ -139,5 +158,26 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let stage = *self.stage.get_mut();
         self.admission.turns.lock().end(self.client, self.size, stage);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_was_forecast_and_what_it_is_held_to() {
+        let (ttft, tpot) = (Duration::from_millis(500), Duration::from_millis(30));
+        let config = AdmissionConfig { targets: SloTargets { ttft, tpot } };
+        let admission = Admission::new(config, &Metrics::new());
+        let refused = |forecast: Forecast| admission.judge(&forecast).unwrap_err().message;
+        let late = refused(Forecast { wait_s: 0.4, own_s: 0.08, ..Forecast::default() });
+        let words = "the cluster is busy: the first token would come after 0.48 s (target 0.50 s, with a margin of \
+                     0.15 s for what forecasts miss by); try again in ";
+        assert!(late.starts_with(words), "{late}");
+        let slow = refused(Forecast { step_s: 0.025, ..Forecast::default() });
+        let words = "the cluster is busy: a token would take 25 ms (target 30 ms, with a margin of 9 ms for what \
+                     forecasts miss by); try again in ";
+        assert!(slow.starts_with(words), "{slow}");
     }
 }

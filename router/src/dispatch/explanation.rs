@@ -6,6 +6,8 @@ use parking_lot::Mutex;
 use scheduler::{Notes, Placement, Refusal};
 use tracing::Level;
 
+use super::DispatchError;
+
 /// What is told of a call: it has to fit among the headers of its answer.
 const BYTES_MAX: usize = 4096;
 
@@ -52,6 +54,13 @@ pub(super) fn tell(
     tracing::debug!(decision = line, "placed");
     if let Some(wanted) = wanted {
         wanted.add(&line);
+    }
+}
+
+/// Tells those who asked why a request that had a place was not let in.
+pub(super) fn tell_refusal(judged: &Result<(), DispatchError>, wanted: Option<&Explanation>) {
+    if let (Err(refused), Some(wanted)) = (judged, wanted) {
+        wanted.add(&format!("refused: {}", refused.message));
     }
 }
 

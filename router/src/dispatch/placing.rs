@@ -118,8 +118,9 @@ impl Placing {
         explanation: Option<&Explanation>,
     ) -> Result<Placement, DispatchError> {
         let placement = self.place(generation, bound, &[], explanation)?;
-        self.admission.judge(&placement.forecast)?;
-        Ok(placement)
+        let judged = self.admission.judge(&placement.forecast);
+        explanation::tell_refusal(&judged, explanation);
+        judged.map(|()| placement)
     }
 
     /// Refuses a client whose smallest request would be refused.
@@ -138,6 +139,7 @@ impl Placing {
         };
         if judged.is_err() {
             explanation::tell(notes.as_ref(), &decision, explanation);
+            explanation::tell_refusal(&judged, explanation);
         }
         judged
     }
