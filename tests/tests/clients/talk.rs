@@ -78,7 +78,11 @@ async fn what_the_welcome_prints_works_with_keys_and_https_and_the_log_tells() {
     measured.env("BATON_API_KEY", &key);
     let measured = run(measured, "").await;
     assert!(measured.status.success(), "{}", text(&measured.stderr));
-    assert!(text(&measured.stdout).contains("4 answered, 0 failed"), "{}", text(&measured.stdout));
+    assert!(
+        text(&measured.stdout).contains("4 answered, 0 refused, 0 failed"),
+        "{}",
+        text(&measured.stdout)
+    );
 
     let process = single.node.process();
     process.logged("path=/v1/completions status=200", PATIENCE).await;
