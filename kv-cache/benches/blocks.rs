@@ -10,7 +10,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kv_cache::{BlockHandle, BlockPool, BlockTable, ChainHasher};
+use kv_cache::{BlockHandle, BlockPool, BlockTable, ChainHasher, CommittedBlock};
 use parking_lot::Mutex;
 
 const BLOCK_TOKENS: u32 = 16;
@@ -52,7 +52,8 @@ fn matches(criterion: &mut Criterion) {
     let blocks: Vec<BlockHandle> = std::iter::from_fn(|| credits.bind()).collect();
     for (index, block) in blocks.iter().enumerate() {
         let parent = index.checked_sub(1).map(|parent| hashes[parent]);
-        block.seal(hashes[index], &tokens[index * BLOCK_TOKENS as usize..][..16], parent);
+        let named = CommittedBlock { hash: hashes[index], parent, depth: index as u32 };
+        block.seal(named, &tokens[index * BLOCK_TOKENS as usize..][..16]);
     }
     drop(BlockTable::from_prefix(BLOCK_TOKENS, blocks));
     group.bench_function("cached", |bench| {

@@ -6,7 +6,7 @@
 //! Blocks are promised, bound, filled, named and found again; dropping is what gives them back:
 //!
 //! ```
-//! use kv_cache::{BlockPool, ChainHasher};
+//! use kv_cache::{BlockPool, ChainHasher, CommittedBlock};
 //!
 //! let pool = BlockPool::new(64, 4);
 //! let tokens = [1, 2, 3, 4, 5, 6, 7, 8];
@@ -14,10 +14,10 @@
 //!
 //! let mut credit = pool.reserve(2)?;
 //! let mut parent = None;
-//! for (name, tokens) in names.iter().zip(tokens.chunks(4)) {
+//! for (depth, (name, tokens)) in (0..).zip(names.iter().zip(tokens.chunks(4))) {
 //!     let block = credit.bind().expect("a credit for each block");
 //!     // Here the engine fills the block's pages.
-//!     block.seal(*name, tokens, parent);
+//!     block.seal(CommittedBlock { hash: *name, parent, depth }, tokens);
 //!     parent = Some(*name);
 //! }
 //! assert_eq!(pool.counts().cached, 2);
@@ -37,6 +37,7 @@ pub mod pool;
 pub mod region;
 pub mod reservation;
 pub mod table;
+pub mod tier;
 
 pub use handoff::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
@@ -46,10 +47,11 @@ pub use layout::{
 };
 pub use pool::{
     BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt,
-    SealOutcome,
+    SealOutcome, Snapshot,
 };
 pub use region::{
     Fence, HostRegion, Kin, KvRegion, Offload, PageRange, PeerPages, PeerRegion, RegionError,
 };
 pub use reservation::{NoCapacity, Reservation};
 pub use table::BlockTable;
+pub use tier::Tier;

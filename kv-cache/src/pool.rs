@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use events::{BlockEvent, BlockEvents, CommittedBlock};
+pub use events::{BlockEvent, BlockEvents, CommittedBlock, Snapshot};
 pub use handle::BlockHandle;
 
 use self::state::PoolState;
-use crate::{BlockHash, BlockId, BlockRef, NoCapacity, Reservation, TokenId};
+use crate::{BlockHash, BlockId, BlockRef, NoCapacity, Reservation, Tier, TokenId};
 
 /// The blocks of one worker's KV cache.
 ///
@@ -172,12 +172,13 @@ impl BlockPool {
         self.lock().events().drain(max)
     }
 
-    /// Every block that can be found now, in no particular order; from here on events are kept, which build on this.
+    /// Every block that can be found now, and the events that nobody has taken yet; from here on events are kept, which build on this.
     #[must_use]
-    pub fn snapshot(&self) -> Vec<CommittedBlock> {
+    pub fn snapshot(&self) -> Snapshot {
         let mut state = self.lock();
-        state.events().begin();
-        state.published_blocks()
+        let before = state.events().begin();
+        let found = state.published_blocks().into_iter();
+        Snapshot { before, blocks: found.map(|block| (block, Tier::Device)).collect() }
     }
 
     /// Checks the pool against itself, in time linear in its blocks: for tests and idle moments.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use kv_cache::{BlockHash, BlockPool, BlockTable, ChainHasher, TokenId};
+use kv_cache::{BlockHash, BlockPool, BlockTable, ChainHasher, CommittedBlock, TokenId};
 use scheduler::batching::{Due, Progress, SequenceKey, SequenceView, Standing};
 
 use super::request::Request;
@@ -286,7 +286,8 @@ impl Sequence {
                 self.hashes.push(hasher.extend(parent, &tokens));
             }
             // A duplicate or a collision stays private; it is released like any other.
-            let _ = self.table.blocks()[block].seal(self.hashes[block], &tokens, parent);
+            let named = CommittedBlock { hash: self.hashes[block], parent, depth: block as u32 };
+            let _ = self.table.blocks()[block].seal(named, &tokens);
         }
         self.sealed_blocks = full_blocks;
     }

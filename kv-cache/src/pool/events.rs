@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::BlockHash;
+use crate::{BlockHash, Tier};
 
 /// Events kept for the next report, about 1 MiB.
 ///
@@ -14,11 +14,18 @@ pub(super) const EVENTS_MAX: usize = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockEvent {
     /// A block can be found.
-    Committed(CommittedBlock),
-    /// A block can't be found any more.
+    Committed {
+        /// Which.
+        block: CommittedBlock,
+        /// Where.
+        tier: Tier,
+    },
+    /// A block can't be found there any more.
     Evicted {
         /// Its name.
         hash: BlockHash,
+        /// Where it was.
+        tier: Tier,
     },
 }
 
@@ -29,6 +36,8 @@ pub struct CommittedBlock {
     pub hash: BlockHash,
     /// The name of the block before it; `None` for a sequence's first.
     pub parent: Option<BlockHash>,
+    /// Blocks of the sequence before it.
+    pub depth: u32,
 }
 
 /// The events since the last look.
@@ -38,6 +47,15 @@ pub struct BlockEvents {
     pub events: Vec<BlockEvent>,
     /// Nobody followed, or too much was missed: only [`crate::BlockPool::snapshot`] tells the truth.
     pub needs_snapshot: bool,
+}
+
+/// All that can be found at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What had happened since the last look: for those that follow already.
+    pub before: BlockEvents,
+    /// Every block and where it can be found, in no particular order.
+    pub blocks: Vec<(CommittedBlock, Tier)>,
 }
 
 /// A bounded queue of events that would rather forget everything than lie about a part; none while nobody follows.
@@ -65,8 +83,10 @@ impl EventLog {
         BlockEvents { events: events.drain(..count).collect(), needs_snapshot: false }
     }
 
-    /// Starts, or starts anew, for a follower who takes a snapshot under the same lock.
-    pub(super) fn begin(&mut self) {
+    /// Starts, or starts anew, for a follower who takes a snapshot under the same lock. Gives what was kept until now.
+    pub(super) fn begin(&mut self) -> BlockEvents {
+        let before = self.drain(usize::MAX);
         self.0 = Some(VecDeque::new());
+        before
     }
 }

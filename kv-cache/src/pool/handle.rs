@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{BlockPool, CommittedBlock, SealOutcome};
-use crate::{BlockHash, BlockId, BlockRef, TokenId};
+use crate::{BlockId, BlockRef, TokenId};
 
 /// One owner's claim on a block: while a handle lives, the block is neither evicted nor given out.
 ///
@@ -38,18 +38,13 @@ impl BlockHandle {
     ///
     /// After that it must not be written again. Sealing it twice under one name changes nothing.
     ///
+    /// - `block`: its name, and where it hangs in the tree of prefixes.
     /// - `tokens`: the block's own, `[block_tokens]`.
-    /// - `parent`: the name of the block before it; `None` for a sequence's first.
     ///
     /// # Panics
     /// If `tokens` aren't exactly `block_tokens`, or the block is published already as another.
-    pub fn seal(
-        &self,
-        hash: BlockHash,
-        tokens: &[TokenId],
-        parent: Option<BlockHash>,
-    ) -> SealOutcome {
-        self.pool.lock().seal(self.id(), CommittedBlock { hash, parent }, tokens)
+    pub fn seal(&self, block: CommittedBlock, tokens: &[TokenId]) -> SealOutcome {
+        self.pool.lock().seal(self.id(), block, tokens)
     }
 
     /// Takes the block's name back: [`BlockPool::match_prefix`] doesn't find it any more. Says whether it

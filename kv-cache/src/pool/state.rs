@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::events::{BlockEvent, CommittedBlock, EventLog};
 use super::list::{Links, List};
 use super::{BlockCounts, Corrupt, SealOutcome};
-use crate::{BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, TokenId};
+use crate::{BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, Tier, TokenId};
 
 /// All that a pool knows.
 pub(super) struct PoolState {
@@ -147,7 +147,7 @@ impl PoolState {
         self.tokens_mut(block).copy_from_slice(tokens);
         self.slots[block.index()].published = Some(committed);
         self.published.insert(committed.hash, block);
-        self.events.push(BlockEvent::Committed(committed));
+        self.events.push(BlockEvent::Committed { block: committed, tier: Tier::Device });
         SealOutcome::Published
     }
 
@@ -169,7 +169,8 @@ impl PoolState {
         let mut found = Vec::new();
         for (&hash, tokens) in hashes.iter().zip(tokens.chunks_exact(self.block_tokens)) {
             let Some(&block) = self.published.get(&hash) else { break };
-            let same = self.holds(block, CommittedBlock { hash, parent }, tokens);
+            let wanted = CommittedBlock { hash, parent, depth: found.len() as u32 };
+            let same = self.holds(block, wanted, tokens);
             if !same || !self.pin(block) {
                 break;
             }
@@ -277,7 +278,7 @@ impl PoolState {
     fn unpublish(&mut self, block: BlockId) {
         if let Some(CommittedBlock { hash, .. }) = self.slots[block.index()].published.take() {
             self.published.remove(&hash);
-            self.events.push(BlockEvent::Evicted { hash });
+            self.events.push(BlockEvent::Evicted { hash, tier: Tier::Device });
         }
     }
 

@@ -2,7 +2,7 @@ use std::thread;
 
 use super::events::EVENTS_MAX;
 use super::*;
-use crate::ChainHasher;
+use crate::{ChainHasher, Tier};
 
 mod model;
 
@@ -14,16 +14,24 @@ fn bind(pool: &BlockPool) -> BlockHandle {
 
 /// Fills and publishes the blocks of `tokens`, in order.
 fn fill(pool: &BlockPool, hashes: &[BlockHash], tokens: &[TokenId]) -> Vec<BlockHandle> {
-    let mut parent = None;
-    let blocks = hashes.iter().zip(tokens.chunks_exact(BLOCK_TOKENS as usize));
+    let blocks = hashes.iter().zip(tokens.chunks_exact(BLOCK_TOKENS as usize)).enumerate();
     blocks
-        .map(|(&hash, tokens)| {
+        .map(|(depth, (_, tokens))| {
             let block = bind(pool);
-            assert_eq!(block.seal(hash, tokens, parent), SealOutcome::Published);
-            parent = Some(hash);
+            assert_eq!(block.seal(named(hashes, depth), tokens), SealOutcome::Published);
             block
         })
         .collect()
+}
+
+/// The block at `depth` of a sequence whose blocks have these names.
+fn named(hashes: &[BlockHash], depth: usize) -> CommittedBlock {
+    let parent = depth.checked_sub(1).map(|before| hashes[before]);
+    CommittedBlock { hash: hashes[depth], parent, depth: depth as u32 }
+}
+
+fn first(hash: BlockHash) -> CommittedBlock {
+    CommittedBlock { hash, parent: None, depth: 0 }
 }
 
 fn prompt(tokens: std::ops::Range<TokenId>) -> (Vec<BlockHash>, Vec<TokenId>) {
@@ -138,11 +146,12 @@ fn a_collision_is_a_miss() {
     let pool = BlockPool::new(3, BLOCK_TOKENS);
     let (name, mine, other) = (BlockHash(7), [1, 2, 3, 4], [1, 2, 3, 5]);
     let holder = bind(&pool);
-    assert_eq!(holder.seal(name, &mine, None), SealOutcome::Published);
+    assert_eq!(holder.seal(first(name), &mine), SealOutcome::Published);
     let late = bind(&pool);
-    assert_eq!(late.seal(name, &mine, None), SealOutcome::Duplicate(holder.id()));
-    assert_eq!(late.seal(name, &other, None), SealOutcome::Collision(holder.id()));
-    assert_eq!(late.seal(name, &mine, Some(name)), SealOutcome::Collision(holder.id()));
+    assert_eq!(late.seal(first(name), &mine), SealOutcome::Duplicate(holder.id()));
+    assert_eq!(late.seal(first(name), &other), SealOutcome::Collision(holder.id()));
+    let hung_elsewhere = CommittedBlock { parent: Some(name), ..first(name) };
+    assert_eq!(late.seal(hung_elsewhere, &mine), SealOutcome::Collision(holder.id()));
     assert!(late.is_writable());
 
     assert_eq!(pool.match_prefix(&[name], &mine).len(), 1);
@@ -154,8 +163,8 @@ fn a_collision_is_a_miss() {
 #[should_panic(expected = "b0 is sealed again as another")]
 fn renaming_a_published_block_is_a_bug() {
     let block = bind(&BlockPool::new(1, BLOCK_TOKENS));
-    block.seal(BlockHash(1), &[1; 4], None);
-    block.seal(BlockHash(2), &[1; 4], None);
+    block.seal(first(BlockHash(1)), &[1; 4]);
+    block.seal(first(BlockHash(2)), &[1; 4]);
 }
 
 #[test]
@@ -168,8 +177,8 @@ fn without_a_cache_nothing_is_found_and_released_blocks_are_free() {
 
     pool.set_caching(false);
     assert_eq!(pool.counts(), BlockCounts { free: 3, reserved: 0, active: 1, cached: 0 });
-    assert!(pool.match_prefix(&hashes, &tokens).is_empty() && pool.snapshot().is_empty());
-    assert_eq!(blocks[0].seal(hashes[0], &tokens[..4], None), SealOutcome::CachingOff);
+    assert!(pool.match_prefix(&hashes, &tokens).is_empty() && pool.snapshot().blocks.is_empty());
+    assert_eq!(blocks[0].seal(first(hashes[0]), &tokens[..4]), SealOutcome::CachingOff);
     drop(blocks);
     assert_eq!((pool.counts().free, pool.audit()), (4, Ok(())));
 }
@@ -187,13 +196,13 @@ fn blocks_that_no_live_owner_names_are_orphans() {
 fn events_tell_what_can_be_found_in_order() {
     let pool = BlockPool::new(1, BLOCK_TOKENS);
     let (hashes, tokens) = prompt(0..4);
-    let committed = CommittedBlock { hash: hashes[0], parent: None };
-    assert!(pool.snapshot().is_empty());
+    assert!(pool.snapshot().blocks.is_empty());
     drop(fill(&pool, &hashes, &tokens));
     drop(bind(&pool));
-    let first = pool.drain_events(1);
-    assert_eq!(first.events, [BlockEvent::Committed(committed)]);
-    assert_eq!(pool.drain_events(9).events, [BlockEvent::Evicted { hash: hashes[0] }]);
+    let tier = Tier::Device;
+    let committed = BlockEvent::Committed { block: first(hashes[0]), tier };
+    assert_eq!(pool.drain_events(1).events, [committed]);
+    assert_eq!(pool.drain_events(9).events, [BlockEvent::Evicted { hash: hashes[0], tier }]);
     assert_eq!(pool.drain_events(9), BlockEvents::default());
 }
 
@@ -203,7 +212,7 @@ fn no_event_is_kept_before_somebody_follows() {
     let (hashes, tokens) = prompt(0..4);
     drop(fill(&pool, &hashes, &tokens));
     assert_eq!(pool.drain_events(9), BlockEvents { events: vec![], needs_snapshot: true });
-    assert_eq!(pool.snapshot(), [CommittedBlock { hash: hashes[0], parent: None }]);
+    assert_eq!(pool.snapshot().blocks, [(first(hashes[0]), Tier::Device)]);
     assert_eq!(pool.drain_events(9), BlockEvents::default());
 }
 
@@ -212,18 +221,21 @@ fn lost_events_are_admitted_until_a_snapshot_is_taken() {
     let pool = BlockPool::new(1, BLOCK_TOKENS);
     let churn = |count: usize| {
         for number in 0..count {
-            bind(&pool).seal(BlockHash(number as u128), &[1; 4], None);
+            bind(&pool).seal(first(BlockHash(number as u128)), &[1; 4]);
         }
     };
     let lost = BlockEvents { events: vec![], needs_snapshot: true };
-    assert!(pool.snapshot().is_empty());
+    assert!(pool.snapshot().blocks.is_empty());
     churn(EVENTS_MAX / 2 + 2);
     for _ in 0..2 {
         assert_eq!(pool.drain_events(9), lost);
     }
-    assert_eq!(pool.snapshot().len(), 1);
+    assert_eq!(pool.snapshot().blocks.len(), 1);
     churn(1);
     assert_eq!(pool.drain_events(9).events.len(), 2);
+    churn(1);
+    assert_eq!(pool.snapshot().before.events.len(), 2, "no other follower misses them");
+    assert_eq!(pool.drain_events(9), BlockEvents::default());
 }
 
 #[test]
@@ -238,11 +250,9 @@ fn threads_that_race_leave_a_whole_pool_behind() {
                 for round in 0..rounds {
                     let found = pool.match_prefix(&hashes, &tokens[..round % 64]);
                     let Ok(mut credits) = pool.reserve(16 - found.len() as u32) else { continue };
-                    let mut parent = found.len().checked_sub(1).map(|last| hashes[last]);
-                    for (index, &hash) in hashes.iter().enumerate().skip(found.len()) {
+                    for index in found.len()..hashes.len() {
                         let block = credits.bind().expect("a credit for each");
-                        block.seal(hash, &tokens[index * 4..][..4], parent);
-                        parent = Some(hash);
+                        block.seal(named(&hashes, index), &tokens[index * 4..][..4]);
                     }
                 }
             });

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{BlockPool, ChainHasher};
+use crate::{BlockPool, ChainHasher, CommittedBlock};
 
 const BLOCK_TOKENS: u32 = 4;
 
@@ -70,7 +70,8 @@ fn a_published_block_is_not_written_again_after_truncation() {
     let mut table = table(&pool, 2);
     table.set_tokens(8);
     let tokens = [1, 2, 3, 4];
-    table.blocks()[0].seal(ChainHasher::new("m", b"").extend(None, &tokens), &tokens, None);
+    let hash = ChainHasher::new("m", b"").extend(None, &tokens);
+    table.blocks()[0].seal(CommittedBlock { hash, parent: None, depth: 0 }, &tokens);
 
     table.truncate(3);
     assert_eq!((table.tokens(), table.blocks().len(), table.needs_copy()), (3, 1, true));
@@ -89,7 +90,8 @@ fn a_prefix_is_evicted_after_what_continues_it() {
     sequence.set_tokens(12);
     for (index, block) in sequence.blocks().iter().enumerate() {
         let parent = index.checked_sub(1).map(|parent| hashes[parent]);
-        block.seal(hashes[index], &tokens[index * 4..][..4], parent);
+        let named = CommittedBlock { hash: hashes[index], parent, depth: index as u32 };
+        block.seal(named, &tokens[index * 4..][..4]);
     }
     drop(sequence);
 

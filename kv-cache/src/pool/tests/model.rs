@@ -115,8 +115,9 @@ impl Model {
         let mut found = Vec::new();
         let mut parent = None;
         for content in wanted {
-            let want =
-                Content { committed: CommittedBlock { parent, ..content.committed }, ..*content };
+            let depth = found.len() as u32;
+            let committed = CommittedBlock { parent, depth, ..content.committed };
+            let want = Content { committed, ..*content };
             match self.names.get(&content.committed.hash) {
                 Some((block, held)) if *held == want => {
                     let cached = self.cached.contains(block);
@@ -150,7 +151,7 @@ impl Model {
 impl History {
     fn new() -> Self {
         let pool = BlockPool::new(BLOCKS, TOKENS);
-        assert!(pool.snapshot().is_empty());
+        assert!(pool.snapshot().blocks.is_empty());
         Self {
             pool,
             model: Model { caching: true, ..Model::default() },
@@ -238,8 +239,7 @@ impl History {
         let Some(block) = pick(&mut self.blocks, at) else { return };
         // Renaming a published block is a bug that has its own test.
         let content = self.model.name_of(block.id()).unwrap_or(content);
-        let CommittedBlock { hash, parent } = content.committed;
-        let sealed = block.seal(hash, &content.tokens, parent);
+        let sealed = block.seal(content.committed, &content.tokens);
         assert_eq!(sealed, self.model.sealed(block.id(), content));
     }
 
@@ -285,14 +285,14 @@ impl History {
         assert!(!needs_snapshot);
         for event in events {
             let news = match event {
-                BlockEvent::Committed(block) => self.mirror.insert(block.hash),
-                BlockEvent::Evicted { hash } => self.mirror.remove(&hash),
+                BlockEvent::Committed { block, .. } => self.mirror.insert(block.hash),
+                BlockEvent::Evicted { hash, .. } => self.mirror.remove(&hash),
             };
             assert!(news, "{event:?} says nothing new");
         }
         let names: BTreeSet<_> = self.model.names.keys().copied().collect();
         assert_eq!(self.mirror, names);
-        assert_eq!(self.pool.snapshot().len(), names.len());
+        assert_eq!(self.pool.snapshot().blocks.len(), names.len());
     }
 }
 
@@ -316,6 +316,7 @@ fn content() -> impl Strategy<Value = Content> {
                     .checked_sub(1)
                     .filter(|_| in_order)
                     .map(|parent| BlockHash(parent.into())),
+                depth: if in_order { name } else { 0 },
             },
             tokens: [name, if honest { 0 } else { 1 }],
         },
@@ -328,6 +329,7 @@ fn wanted() -> impl Strategy<Value = Vec<Content>> {
             committed: CommittedBlock {
                 hash: BlockHash(name.into()),
                 parent: name.checked_sub(1).map(|parent| BlockHash(parent.into())),
+                depth: name,
             },
             tokens: [name, 0],
         })
