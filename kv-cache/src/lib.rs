@@ -47,7 +47,7 @@ pub use layout::{
 };
 pub use pool::{
     BlockCounts, BlockEvent, BlockEvents, BlockHandle, BlockPool, CommittedBlock, Corrupt,
-    SealOutcome, Snapshot,
+    Evictions, SealOutcome, Snapshot, Unsaved,
 };
 pub use region::{
     Fence, HostRegion, Kin, KvRegion, Offload, PageRange, PeerPages, PeerRegion, RegionError,

@@ -4,6 +4,7 @@ mod events;
 mod handle;
 mod list;
 mod state;
+mod tiers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use events::{BlockEvent, BlockEvents, CommittedBlock, Snapshot};
 pub use handle::BlockHandle;
+pub use tiers::{Evictions, Unsaved};
 
+use self::events::SharedLog;
 use self::state::PoolState;
 use crate::{BlockHash, BlockId, BlockRef, NoCapacity, Reservation, Tier, TokenId};
 
@@ -83,8 +86,7 @@ impl BlockPool {
     pub fn new(blocks: u32, block_tokens: u32) -> Self {
         assert!(block_tokens > 0, "a block has at least one token slot");
         assert!(blocks < u32::MAX, "the largest index is taken");
-        let state = Mutex::new(PoolState::new(blocks, block_tokens, true));
-        Self(Arc::new(LockedPool { state, total_blocks: blocks, block_tokens }))
+        Self::of_tier(Tier::Device, blocks, block_tokens, SharedLog::default())
     }
 
     /// The same pool with its prefix cache on or off, as [`BlockPool::set_caching`].
@@ -132,8 +134,7 @@ impl BlockPool {
     /// - `tokens`: the sequence's, from its start; at least as long as the run that is hoped for.
     #[must_use]
     pub fn match_prefix(&self, hashes: &[BlockHash], tokens: &[TokenId]) -> Vec<BlockHandle> {
-        let found = self.lock().match_prefix(hashes, tokens);
-        found.into_iter().map(|block| BlockHandle::adopt(self.clone(), block)).collect()
+        self.match_run(0, hashes, tokens)
     }
 
     /// Blocks with an owner that none of `live` names, in order: each is a leak, or on its way from one owner to
@@ -169,16 +170,22 @@ impl BlockPool {
     /// [`BlockEvents::needs_snapshot`] is set until there is another.
     #[must_use]
     pub fn drain_events(&self, max: usize) -> BlockEvents {
-        self.lock().events().drain(max)
+        self.lock().events().lock().drain(max)
     }
 
-    /// Every block that can be found now, and the events that nobody has taken yet; from here on events are kept, which build on this.
+    /// Every block that can be found now, here and in the tiers below, and the events that nobody has taken yet; from here on
+    /// events are kept, which build on this.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let mut state = self.lock();
-        let before = state.events().begin();
-        let found = state.published_blocks().into_iter();
-        Snapshot { before, blocks: found.map(|block| (block, Tier::Device)).collect() }
+        let tiers = self.with_tiers();
+        // All of them, from the top, as whoever needs two: nothing changes anywhere meanwhile.
+        let states: Vec<_> = tiers.iter().map(Self::lock).collect();
+        let before = states[0].events().lock().begin();
+        let of_tier = |state: &MutexGuard<'_, PoolState>| {
+            let tier = state.tier();
+            state.published_blocks().into_iter().map(move |block| (block, tier))
+        };
+        Snapshot { before, blocks: states.iter().flat_map(of_tier).collect() }
     }
 
     /// Checks the pool against itself, in time linear in its blocks: for tests and idle moments.

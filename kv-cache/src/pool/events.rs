@@ -1,6 +1,9 @@
 //! What became findable and what stopped being so: a pool's news for the cluster's prefix index.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::{BlockHash, Tier};
 
@@ -61,6 +64,9 @@ pub struct Snapshot {
 /// A bounded queue of events that would rather forget everything than lie about a part; none while nobody follows.
 #[derive(Default)]
 pub(super) struct EventLog(Option<VecDeque<BlockEvent>>);
+
+/// The log of a pool and of the tiers below it. Taken under a pool's lock, and last.
+pub(super) type SharedLog = Arc<Mutex<EventLog>>;
 
 // === impl EventLog ===
 

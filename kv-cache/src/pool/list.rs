@@ -44,6 +44,17 @@ impl List {
         self.len
     }
 
+    /// The block that [`List::pop_front`] would take.
+    pub(super) fn first(&self) -> Option<BlockId> {
+        (self.head != NIL).then_some(BlockId(self.head))
+    }
+
+    /// The block behind `block`, which must be in this list.
+    pub(super) fn after(&self, links: &Links, block: BlockId) -> Option<BlockId> {
+        let next = links.0[block.index()].next;
+        (next != NIL).then_some(BlockId(next))
+    }
+
     pub(super) fn push_front(&mut self, links: &mut Links, block: BlockId) {
         *links.at(block.0) = Link { prev: NIL, next: self.head };
         match self.head {
@@ -65,7 +76,7 @@ impl List {
     }
 
     pub(super) fn pop_front(&mut self, links: &mut Links) -> Option<BlockId> {
-        let head = (self.head != NIL).then_some(BlockId(self.head))?;
+        let head = self.first()?;
         self.remove(links, head);
         Some(head)
     }

@@ -3,35 +3,46 @@
 //! A block is *active* while it has owners, *cached* when it has none but can be found by its name,
 //! else *free*. Credits are promises against free and cached blocks: `reserved <= free + cached`
 //! holds always, so a credit can be bound at any time.
+//!
+//! Cached blocks are *saved* once the tier below is known to have them, too: those go first, at no loss.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::events::{BlockEvent, CommittedBlock, EventLog};
+use super::events::{BlockEvent, CommittedBlock, SharedLog};
 use super::list::{Links, List};
-use super::{BlockCounts, Corrupt, SealOutcome};
+use super::tiers::Unsaved;
+use super::{BlockCounts, BlockPool, Corrupt, Evictions, SealOutcome};
 use crate::{BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, Tier, TokenId};
 
 /// All that a pool knows.
 pub(super) struct PoolState {
+    tier: Tier,
     slots: Box<[Slot]>,
     /// `[blocks, block_tokens]`: the tokens of published blocks.
     tokens: Box<[TokenId]>,
     block_tokens: usize,
     links: Links,
     free: List,
-    /// Least recently used first.
+    /// Least recently used first, as far as they aren't in `saved`.
     cached: List,
+    /// Least recently used first; all of them have been unused for longer than those in `cached`.
+    saved: List,
     reserved: u32,
     published: HashMap<BlockHash, BlockId, BuildHasherDefault<AlreadyHashed>>,
     caching: bool,
-    events: EventLog,
+    evictions: Evictions,
+    /// Where blocks go down to.
+    below: Option<BlockPool>,
+    events: SharedLog,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
     version: u32,
     owners: u32,
+    /// Whether it is in [`PoolState::saved`].
+    is_saved: bool,
     /// Present while [`PoolState::published`] leads here.
     published: Option<CommittedBlock>,
 }
@@ -43,29 +54,35 @@ struct AlreadyHashed(u64);
 // === impl PoolState ===
 
 impl PoolState {
-    pub(super) fn new(blocks: u32, block_tokens: u32, caching: bool) -> Self {
+    pub(super) fn new(tier: Tier, blocks: u32, block_tokens: u32, events: SharedLog) -> Self {
         let mut links = Links::new(blocks);
         let mut free = List::new();
         for block in 0..blocks {
             free.push_back(&mut links, BlockId(block));
         }
-        let findable = if caching { blocks as usize } else { 0 };
         Self {
+            tier,
             slots: vec![Slot::default(); blocks as usize].into(),
             tokens: vec![0; blocks as usize * block_tokens as usize].into(),
             block_tokens: block_tokens as usize,
             links,
             free,
             cached: List::new(),
+            saved: List::new(),
             reserved: 0,
-            published: HashMap::with_capacity_and_hasher(findable, BuildHasherDefault::default()),
-            caching,
-            events: EventLog::default(),
+            published: HashMap::with_capacity_and_hasher(
+                blocks as usize,
+                BuildHasherDefault::default(),
+            ),
+            caching: true,
+            evictions: Evictions::default(),
+            below: None,
+            events,
         }
     }
 
     pub(super) fn counts(&self) -> BlockCounts {
-        let (free, cached) = (self.free.len(), self.cached.len());
+        let (free, cached) = (self.free.len(), self.cached.len() + self.saved.len());
         let active = self.slots.len() as u32 - free - cached;
         BlockCounts { free, reserved: self.reserved, active, cached }
     }
@@ -147,29 +164,48 @@ impl PoolState {
         self.tokens_mut(block).copy_from_slice(tokens);
         self.slots[block.index()].published = Some(committed);
         self.published.insert(committed.hash, block);
-        self.events.push(BlockEvent::Committed { block: committed, tier: Tier::Device });
+        self.events.lock().push(BlockEvent::Committed { block: committed, tier: self.tier });
         SealOutcome::Published
     }
 
-    /// Takes an owned block's name back; says whether it had one.
+    /// Takes an owned block's name back, and its copies below; says whether it had one.
     pub(super) fn unseal(&mut self, block: BlockId) -> bool {
-        let was_published = self.is_published(block);
+        let name = self.slots[block.index()].published.map(|block| block.hash);
         self.unpublish(block);
-        was_published
+        if let (Some(hash), Some(below)) = (name, &self.below) {
+            below.lock().forget(hash);
+        }
+        name.is_some()
     }
 
-    /// The longest findable run of `hashes`, one new owner each; ends early where the cached blocks
-    /// left are all promised to credits.
-    pub(super) fn match_prefix(
+    /// Frees what has this name, here and below, or leaves it to its owners without one.
+    fn forget(&mut self, hash: BlockHash) {
+        if let Some(&block) = self.published.get(&hash) {
+            self.unpublish(block);
+            if self.owners(block) == 0 {
+                self.uncache(block);
+                self.retire(block);
+            }
+        }
+        if let Some(below) = &self.below {
+            below.lock().forget(hash);
+        }
+    }
+
+    /// The longest findable run of `hashes` from the `first` on, one new owner each; ends early where the cached
+    /// blocks left are all promised to credits.
+    pub(super) fn match_run(
         &mut self,
+        first: usize,
         hashes: &[BlockHash],
         tokens: &[TokenId],
     ) -> Vec<BlockRef> {
-        let mut parent = None;
+        let mut parent = first.checked_sub(1).map(|before| hashes[before]);
         let mut found = Vec::new();
-        for (&hash, tokens) in hashes.iter().zip(tokens.chunks_exact(self.block_tokens)) {
+        let blocks = hashes.iter().zip(tokens.chunks_exact(self.block_tokens)).enumerate();
+        for (depth, (&hash, tokens)) in blocks.skip(first) {
             let Some(&block) = self.published.get(&hash) else { break };
-            let wanted = CommittedBlock { hash, parent, depth: found.len() as u32 };
+            let wanted = CommittedBlock { hash, parent, depth: depth as u32 };
             let same = self.holds(block, wanted, tokens);
             if !same || !self.pin(block) {
                 break;
@@ -185,7 +221,7 @@ impl PoolState {
         if caching {
             return;
         }
-        while self.cached.len() > 0 {
+        while self.cached.len() + self.saved.len() > 0 {
             self.evict_oldest();
         }
         for index in 0..self.slots.len() {
@@ -202,17 +238,76 @@ impl PoolState {
         self.slots.iter().filter_map(|slot| slot.published).collect()
     }
 
-    pub(super) fn events(&mut self) -> &mut EventLog {
-        &mut self.events
+    pub(super) fn events(&self) -> &SharedLog {
+        &self.events
+    }
+
+    pub(super) fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    pub(super) fn evictions(&self) -> Evictions {
+        self.evictions
+    }
+
+    pub(super) fn below(&self) -> Option<&BlockPool> {
+        self.below.as_ref()
+    }
+
+    pub(super) fn set_below(&mut self, below: BlockPool) {
+        self.below = Some(below);
+    }
+
+    /// The blocks that will be evicted next and aren't below, oldest first, until `wanted` blocks could be bound
+    /// at no loss; those that are below are saved by that.
+    pub(super) fn unsaved(&mut self, wanted: u32, max: usize) -> Vec<Unsaved> {
+        let Some(below) = self.below.clone() else { return Vec::new() };
+        let below = below.lock();
+        let mut unsaved = Vec::new();
+        let mut next = self.cached.first();
+        while let Some(block) = next.filter(|_| unsaved.len() < max) {
+            if self.free.len() + self.saved.len() + unsaved.len() as u32 >= wanted {
+                break;
+            }
+            next = self.cached.after(&self.links, block);
+            let name = self.slots[block.index()].published.expect("a cached block has a name");
+            if below.published.contains_key(&name.hash) {
+                self.set_saved(block);
+            } else {
+                unsaved.push(self.describe(block, name));
+            }
+        }
+        unsaved
+    }
+
+    /// Publishes `copy`, of the pool below, as what `unsaved` is, unless that is somebody else's by now.
+    pub(super) fn publish_below(&self, unsaved: &Unsaved, copy: BlockId) -> bool {
+        let is_there = self.is_current(unsaved.at)
+            && self.slots[unsaved.at.block.index()].published == Some(unsaved.block);
+        let Some(below) = self.below.as_ref().filter(|_| is_there) else { return false };
+        below.lock().seal(copy, unsaved.block, &unsaved.tokens) == SealOutcome::Published
+    }
+
+    fn set_saved(&mut self, block: BlockId) {
+        self.cached.remove(&mut self.links, block);
+        self.saved.push_back(&mut self.links, block);
+        self.slots[block.index()].is_saved = true;
+    }
+
+    fn describe(&self, block: BlockId, name: CommittedBlock) -> Unsaved {
+        let tokens = self.tokens_of(block).into();
+        Unsaved { at: self.reference(block), block: name, tokens }
     }
 
     /// Compares every list, count and name with what the slots say.
     pub(super) fn audit(&self) -> Result<(), Corrupt> {
-        for (list, cached) in [(&self.free, false), (&self.cached, true)] {
+        let lists = [(&self.free, false), (&self.cached, true), (&self.saved, true)];
+        for (at, (list, cached)) in lists.into_iter().enumerate() {
             let mut count = 0;
             for block in list.iter(&self.links).take(self.slots.len() + 1) {
                 count += 1;
-                if self.owners(block) > 0 || self.is_published(block) != cached {
+                let is_filed = self.slots[block.index()].is_saved == (at == 2);
+                if self.owners(block) > 0 || self.is_published(block) != cached || !is_filed {
                     return Err(Corrupt::Misfiled(block));
                 }
             }
@@ -250,17 +345,26 @@ impl PoolState {
             if self.counts().available() == 0 {
                 return false;
             }
-            self.cached.remove(&mut self.links, block);
+            self.uncache(block);
         }
         self.share(block);
         true
     }
 
+    /// Takes a block that nobody owns out of the list that it is in.
+    fn uncache(&mut self, block: BlockId) {
+        let is_saved = std::mem::take(&mut self.slots[block.index()].is_saved);
+        let list = if is_saved { &mut self.saved } else { &mut self.cached };
+        list.remove(&mut self.links, block);
+    }
+
     /// Whether a published block is what its name says: a hash is no proof.
     fn holds(&self, block: BlockId, want: CommittedBlock, tokens: &[TokenId]) -> bool {
-        let start = block.index() * self.block_tokens;
-        self.slots[block.index()].published == Some(want)
-            && self.tokens[start..start + self.block_tokens] == *tokens
+        self.slots[block.index()].published == Some(want) && self.tokens_of(block) == tokens
+    }
+
+    fn tokens_of(&self, block: BlockId) -> &[TokenId] {
+        &self.tokens[block.index() * self.block_tokens..][..self.block_tokens]
     }
 
     fn tokens_mut(&mut self, block: BlockId) -> &mut [TokenId] {
@@ -270,15 +374,29 @@ impl PoolState {
 
     /// Frees the cached block that was released longest ago.
     fn evict_oldest(&mut self) {
-        let oldest = self.cached.pop_front(&mut self.links).expect("a credit stands for a block");
+        let oldest = self.saved.first().or(self.cached.first());
+        let oldest = oldest.expect("a credit stands for a block");
+        self.evictions.all += 1;
+        self.evictions.lost += u64::from(self.would_be_lost(oldest));
+        self.uncache(oldest);
         self.unpublish(oldest);
         self.retire(oldest);
+    }
+
+    /// Whether a cached block should have a copy below, and has none yet.
+    fn would_be_lost(&self, block: BlockId) -> bool {
+        let Slot { is_saved, published, .. } = self.slots[block.index()];
+        let is_below = |below: &BlockPool| {
+            let state = below.lock();
+            published.is_some_and(|block| state.published.contains_key(&block.hash))
+        };
+        !is_saved && self.below.as_ref().is_some_and(|below| !is_below(below))
     }
 
     fn unpublish(&mut self, block: BlockId) {
         if let Some(CommittedBlock { hash, .. }) = self.slots[block.index()].published.take() {
             self.published.remove(&hash);
-            self.events.push(BlockEvent::Evicted { hash, tier: Tier::Device });
+            self.events.lock().push(BlockEvent::Evicted { hash, tier: self.tier });
         }
     }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::{ChainHasher, Tier};
 
 mod model;
+mod tiers;
 
 const BLOCK_TOKENS: u32 = 4;
 
