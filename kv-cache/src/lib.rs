@@ -32,6 +32,7 @@
 pub mod handoff;
 pub mod hash;
 pub mod ids;
+pub mod index;
 pub mod layout;
 pub mod pool;
 pub mod region;
@@ -42,6 +43,7 @@ pub mod tier;
 pub use handoff::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
 pub use ids::{BlockId, BlockRef, BlockVersion, TokenId};
+pub use index::{Hit, Hits, Holder, IndexDigest, OutOfBytes, PrefixIndex};
 pub use layout::{
     BadLayout, Conversion, Held, KvCodec, KvLayout, KvShard, Misfit, Numbers, PageShape, Scales,
 };

@@ -68,6 +68,19 @@ pub(super) struct EventLog(Option<VecDeque<BlockEvent>>);
 /// The log of a pool and of the tiers below it. Taken under a pool's lock, and last.
 pub(super) type SharedLog = Arc<Mutex<EventLog>>;
 
+// === impl BlockEvent ===
+
+impl BlockEvent {
+    /// The name of the block it is about.
+    #[must_use]
+    pub fn hash(&self) -> BlockHash {
+        match self {
+            Self::Committed { block, .. } => block.hash,
+            Self::Evicted { hash, .. } => *hash,
+        }
+    }
+}
+
 // === impl EventLog ===
 
 impl EventLog {
