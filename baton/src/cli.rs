@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, certs, chat, keys};
+use crate::commands::{bench, certs, chat, keys, simulate};
 use crate::settings::{
     EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TargetArgs, TelemetryArgs,
     WorkerArgs, Written,
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Keys(keys::KeysArgs),
     /// Measures a running cluster.
     Bench(bench::BenchArgs),
+    /// Replays a recorded workload on workers that aren't there, in virtual time.
+    Simulate(Box<simulate::SimulateArgs>),
     /// Makes certificates and secrets, for a cluster on a network.
     Certs(certs::CertsArgs),
     /// Looks at this machine and says what Baton can use of it.

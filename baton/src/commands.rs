@@ -8,5 +8,6 @@ pub(crate) mod doctor;
 pub(crate) mod keys;
 pub(crate) mod reach;
 pub(crate) mod router;
+pub(crate) mod simulate;
 pub(crate) mod up;
 pub(crate) mod workers;

@@ -50,6 +50,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Chat(args) => commands::chat::run(args).await,
         Command::Keys(args) => commands::keys::run(args),
         Command::Bench(args) => commands::bench::run(args).await,
+        Command::Simulate(args) => commands::simulate::run(&args),
         Command::Certs(args) => commands::certs::run(&args),
         Command::Doctor => commands::doctor::run(),
     }

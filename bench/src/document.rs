@@ -13,6 +13,7 @@ use crate::engine::EngineReport;
 use crate::figure::Figure;
 use crate::kernels::KernelReport;
 use crate::load::ServeReport;
+use crate::simulate::SimulateReport;
 
 /// Goes up when a reader of the last format would misread the next. What is only added changes nothing.
 pub const FORMAT: u32 = 1;
@@ -46,6 +47,8 @@ pub enum Body {
     Engine(EngineReport),
     /// Of `bench kernels`.
     Kernels(KernelReport),
+    /// Of `simulate`.
+    Simulate(SimulateReport),
 }
 
 // === impl Document ===
@@ -126,6 +129,7 @@ impl Body {
             Self::Serve(_) => "serve",
             Self::Engine(_) => "engine",
             Self::Kernels(_) => "kernels",
+            Self::Simulate(_) => "simulate",
         }
     }
 
@@ -134,6 +138,7 @@ impl Body {
             Self::Serve(report) => report.figures(),
             Self::Engine(report) => report.figures(),
             Self::Kernels(report) => report.figures(),
+            Self::Simulate(report) => report.figures(),
         }
     }
 
@@ -143,6 +148,7 @@ impl Body {
             Self::Serve(report) => report.setting(),
             Self::Engine(report) => report.setting(),
             Self::Kernels(report) => report.setting(),
+            Self::Simulate(report) => report.setting(),
         }
     }
 }

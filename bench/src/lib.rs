@@ -3,7 +3,7 @@
 //! A [`Workload`] is a row of sessions: what clients say, and in which order. [`load::run`] sends
 //! them to any OpenAI endpoint, as a number of clients who wait for their answers or at rates that
 //! don't wait, and returns a [`ServeReport`] that prints as a table and as a page with plots.
-//! [`engine`] and [`kernels`] need no cluster. A [`Document`] keeps a report, and a [`Comparison`] lays
+//! [`engine`] and [`kernels`] need no cluster, and [`simulate`] no machine. A [`Document`] keeps a report, and a [`Comparison`] lays
 //! two side by side.
 
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ pub mod kernels;
 pub mod load;
 pub mod models;
 pub mod server;
+pub mod simulate;
 pub mod workload;
 
 pub use ceilings::Ceilings;
@@ -26,4 +27,5 @@ pub use document::{Body, Document};
 pub use load::{Arrivals, LoadOptions, Rates, Report, ServeReport, Slo, Summary};
 pub use models::{ModelSource, Shape};
 pub use server::{Server, ServerError, ServerOptions};
+pub use simulate::{SimulateOptions, SimulateReport};
 pub use workload::{Conversation, Fixed, Spread, Trace, Workload};

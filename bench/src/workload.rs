@@ -4,7 +4,7 @@ use std::time::Duration;
 
 mod conversation;
 mod fixed;
-mod trace;
+pub(crate) mod trace;
 
 pub use conversation::Conversation;
 pub use fixed::{Fixed, Spread};

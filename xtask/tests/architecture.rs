@@ -24,7 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("worker", &["cluster", "engine", "kv-cache", "kv-transfer", "proto", "scheduler", "words"]),
     ("prefill-worker", WORKER_EDGES),
     ("decode-worker", WORKER_EDGES),
-    ("bench", &["engine", "kv-cache", "words"]),
+    ("bench", &["engine", "kv-cache", "scheduler", "words"]),
     ("xtask", &[]),
 ];
 

@@ -3,7 +3,7 @@
 mod compare;
 mod device;
 mod engine;
-mod keep;
+pub(crate) mod keep;
 mod kernels;
 mod serve;
 

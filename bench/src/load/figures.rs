@@ -97,7 +97,7 @@ impl ServeReport {
 // === impl Report ===
 
 impl Report {
-    fn figures(&self) -> Vec<Figure> {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
         let group = self.group();
         let more = |name: &str, value: f64| Figure::new(&group, name, value, Better::More);
         let failed = self.failed_percent();

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 ///
 /// - `title`: what runs.
 /// - `expected`: requests, about.
-pub(super) fn bar(title: String, expected: Option<u64>) -> ProgressBar {
+pub(crate) fn bar(title: String, expected: Option<u64>) -> ProgressBar {
     let (bar, template) = match expected {
         Some(requests) => (
             ProgressBar::new(requests),

@@ -8,43 +8,43 @@ use super::report::{Report, Summary};
 
 /// One request, as its client saw it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     /// Sent late against its plan.
-    pub(super) lag: Duration,
+    pub(crate) lag: Duration,
     /// How often the server asked to come back later.
-    pub(super) refusals: u64,
+    pub(crate) refusals: u64,
     /// From sending it first to sending it once more, with which it was answered.
-    pub(super) waited: Duration,
+    pub(crate) waited: Duration,
     /// From that to the first token.
-    pub(super) ttft: Duration,
+    pub(crate) ttft: Duration,
     /// From that to the end.
-    pub(super) total: Duration,
+    pub(crate) total: Duration,
     /// Between two events with text, in order.
-    pub(super) gaps: Vec<Duration>,
+    pub(crate) gaps: Vec<Duration>,
     /// Tokens of the prompt, as the server counted them.
-    pub(super) input_tokens: u64,
+    pub(crate) input_tokens: u64,
     /// Those of them that it found in a cache.
-    pub(super) cached_tokens: u64,
+    pub(crate) cached_tokens: u64,
     /// Tokens generated, as the server counted them.
-    pub(super) output_tokens: u64,
+    pub(crate) output_tokens: u64,
     /// `x-baton-path`: how the prompt was computed, if the server says so.
-    pub(super) path: Option<String>,
+    pub(crate) path: Option<String>,
 }
 
 /// A request without an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Failed {
+pub(crate) struct Failed {
     /// Why, in few words.
-    pub(super) why: String,
+    pub(crate) why: String,
     /// What that says of the server.
-    pub(super) fault: Fault,
+    pub(crate) fault: Fault,
     /// How often the server had asked to come back later before.
-    pub(super) refusals: u64,
+    pub(crate) refusals: u64,
 }
 
 /// What a failure says of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It is there, and has no room.
     Refused,
     /// Nobody could be connected to.
@@ -56,10 +56,17 @@ pub(super) enum Fault {
 
 /// Collects requests as they end.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     times: Times,
     /// Its counts are kept up to date, its times are filled in at the end.
     report: Report,
+}
+
+/// Prompt tokens, and those of them that were found in a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cached {
+    pub(crate) input_tokens: u64,
+    pub(crate) cached_tokens: u64,
 }
 
 /// Distributions, microseconds.
@@ -80,13 +87,13 @@ impl Recorder {
     /// An empty one.
     ///
     /// - `report`: what was sent, and the service wanted.
-    pub(super) fn new(report: Report) -> Self {
+    pub(crate) fn new(report: Report) -> Self {
         let [ttft, tpot, handover, itl, total, lag, waited] = std::array::from_fn(|_| histogram());
         Self { times: Times { ttft, tpot, handover, itl, total, lag, waited }, report }
     }
 
     /// Takes up a request, however it ended.
-    pub(super) fn take(&mut self, request: &Result<Measured, Failed>) {
+    pub(crate) fn take(&mut self, request: &Result<Measured, Failed>) {
         match request {
             Ok(measured) => self.record(measured),
             Err(failed) => self.record_failure(failed),
@@ -94,7 +101,7 @@ impl Recorder {
     }
 
     /// Takes up a request that was answered in full.
-    pub(super) fn record(&mut self, request: &Measured) {
+    pub(crate) fn record(&mut self, request: &Measured) {
         let report = &mut self.report;
         report.completed += 1;
         report.input_tokens += request.input_tokens;
@@ -112,7 +119,7 @@ impl Recorder {
     }
 
     /// Takes up a request that failed.
-    pub(super) fn record_failure(&mut self, request: &Failed) {
+    pub(crate) fn record_failure(&mut self, request: &Failed) {
         self.report.failed += 1;
         self.report.refusals += request.refusals;
         match request.fault {
@@ -127,18 +134,24 @@ impl Recorder {
     }
 
     /// Requests taken up.
-    pub(super) fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.report.completed + self.report.failed
     }
 
+    /// Tokens of the prompts that were answered, and where they were found.
+    pub(crate) fn cached(&self) -> Cached {
+        let Report { input_tokens, cached_tokens, .. } = self.report;
+        Cached { input_tokens, cached_tokens }
+    }
+
     /// Those of them without an answer, in a few words.
-    pub(super) fn setbacks(&self) -> String {
+    pub(crate) fn setbacks(&self) -> String {
         let Report { refused, failed, .. } = self.report;
         format!("{refused} refused, {} failed", failed - refused)
     }
 
     /// The result of a run that took `duration`.
-    pub(super) fn finish(self, duration: Duration) -> Report {
+    pub(crate) fn finish(self, duration: Duration) -> Report {
         let Times { ttft, tpot, handover, itl, total, lag, waited } = &self.times;
         let seconds = duration.as_secs_f64();
         let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
@@ -217,8 +230,19 @@ fn ms(time: Duration) -> f64 {
 
 impl Measured {
     /// The mean time between tokens after the first; `None` for a single token.
-    pub(super) fn tpot(&self) -> Option<Duration> {
+    pub(crate) fn tpot(&self) -> Option<Duration> {
         let later = u32::try_from(self.output_tokens.checked_sub(1)?).ok().filter(|&n| n > 0)?;
         Some(self.total.saturating_sub(self.ttft) / later)
+    }
+}
+
+// === impl Cached ===
+
+impl Cached {
+    /// The share of those that came after `before`; `None` of none.
+    pub(crate) fn percent_since(self, before: Self) -> Option<f64> {
+        let input = self.input_tokens - before.input_tokens;
+        let cached = self.cached_tokens - before.cached_tokens;
+        (input > 0).then(|| 100.0 * cached as f64 / input as f64)
     }
 }

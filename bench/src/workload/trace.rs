@@ -1,21 +1,26 @@
-//! Requests that somebody recorded, in Mooncake's format.
+//! Requests that somebody recorded.
+
+mod formats;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::{IDS, Input, Session, Turn};
 
-/// Tokens that one hash of the trace stands for.
-const BLOCK_TOKENS: u32 = 512;
+/// Tokens that one hash of a trace stands for.
+pub(crate) const BLOCK_TOKENS: u32 = 512;
+
+/// Sets the randomness of times apart from that of tokens.
+const SPREAD: u64 = u64::MAX - 1;
 
 /// A recorded row of requests.
 ///
-/// The trace holds no text but cumulative hashes of blocks of 512 tokens. Every hash becomes the
+/// A trace holds no text but at most cumulative hashes of blocks of 512 tokens. Every hash becomes the
 /// same tokens wherever it occurs, so prompts share exactly the prefixes that they shared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
@@ -28,53 +33,82 @@ pub struct Trace {
 }
 
 /// One line of the file.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct TraceRequest {
-    /// Milliseconds from the start.
+    /// Milliseconds, from whenever.
     pub timestamp: f64,
     /// Tokens of the prompt.
     pub input_length: u32,
     /// Tokens of the answer.
     pub output_length: u32,
-    /// One for each block of the prompt, the last one perhaps in part.
+    /// One for each block of the prompt, the last one perhaps in part; none where only lengths were recorded.
+    #[serde(default)]
     pub hash_ids: Vec<u64>,
+    /// The chain of requests that it belongs to, each of which is sent some time after the one before was answered.
+    #[serde(default)]
+    pub session: Option<String>,
+    /// Milliseconds from that answer; `None` for a chain's first request.
+    #[serde(default)]
+    pub after_ms: Option<f64>,
 }
 
 // === impl Trace ===
 
 impl Trace {
-    /// Reads the first `requests_max` requests of a file of JSON lines.
+    /// Reads the first `requests_max` requests of a file; see [`formats::read`] for which it may be of.
     ///
     /// # Errors
     /// If the file cannot be read, a line is not a request, or there is none; names the line.
     pub fn read(path: &Path, requests_max: usize) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let mut requests = Vec::new();
-        for (index, line) in text.lines().enumerate().take(requests_max) {
-            let request: TraceRequest = serde_json::from_str(line)
-                .with_context(|| format!("{}, line {}", path.display(), index + 1))?;
-            requests.push(request);
-        }
-        ensure!(!requests.is_empty(), "{} holds no request", path.display());
+        let mut requests = formats::read(path, requests_max)?;
         requests.sort_by(|a, b| a.timestamp.total_cmp(&b.timestamp));
         Ok(Self { requests, length_scale: 1.0, speed: 1.0 })
     }
 
-    pub(super) fn sessions(&self, seed: u64) -> impl Iterator<Item = Session> + Send + '_ {
+    /// When each request comes, from the first one on; those that follow an answer have no such time in it.
+    ///
+    /// Requests recorded at one time (Mooncake's come in ticks of 3 s) are spread at random until the next.
+    pub(crate) fn arrivals(&self, seed: u64) -> Vec<Duration> {
         let start = self.requests.first().map_or(0.0, |request| request.timestamp);
-        self.requests.iter().map(move |request| {
-            let at_s = (request.timestamp - start) / 1000.0 / self.speed;
+        let mut spread = rng(SPREAD, seed);
+        let mut arrivals = Vec::with_capacity(self.requests.len());
+        let ticks = self.requests.chunk_by(|a, b| a.timestamp == b.timestamp);
+        let nexts = ticks.clone().skip(1).map(|tick| tick[0].timestamp);
+        let mut nexts = nexts.chain(std::iter::repeat(f64::NAN));
+        for tick in ticks {
+            let (at, next) = (tick[0].timestamp, nexts.next().unwrap_or(f64::NAN));
+            let free_ms = if next.is_nan() { 0.0 } else { next - at };
+            let mut times: Vec<f64> = match tick {
+                [_] => vec![at],
+                _ => tick.iter().map(|_| at + free_ms * spread.random::<f64>()).collect(),
+            };
+            times.sort_by(f64::total_cmp);
+            arrivals.extend(times.iter().map(|ms| self.sped_up(ms - start)));
+        }
+        arrivals
+    }
+
+    /// From an answer to the request that follows it.
+    pub(crate) fn pause(&self, request: &TraceRequest) -> Option<Duration> {
+        request.after_ms.map(|ms| self.sped_up(ms))
+    }
+
+    fn sped_up(&self, ms: f64) -> Duration {
+        Duration::try_from_secs_f64(ms / 1e3 / self.speed).unwrap_or_default()
+    }
+
+    pub(super) fn sessions(&self, seed: u64) -> impl Iterator<Item = Session> + Send + '_ {
+        let arrivals = self.arrivals(seed).into_iter();
+        self.requests.iter().zip(arrivals).map(move |(request, at)| {
             let turn = Turn {
                 input: Input::Ids(self.prompt(request, seed)),
                 output_tokens: self.scaled(request.output_length),
             };
-            let at = Some(Duration::from_secs_f64(at_s.max(0.0)));
-            Session { at, turns: vec![turn], think: Duration::ZERO }
+            Session { at: Some(at), turns: vec![turn], think: Duration::ZERO }
         })
     }
 
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let Self { requests, length_scale, speed } = self;
         format!("{} recorded requests, lengths x {length_scale}, speed x {speed}", requests.len())
     }
@@ -89,7 +123,8 @@ impl Trace {
         ids
     }
 
-    fn scaled(&self, tokens: u32) -> u32 {
+    /// A length as it is sent.
+    pub(crate) fn scaled(&self, tokens: u32) -> u32 {
         (f64::from(tokens) * self.length_scale).round().clamp(1.0, f64::from(u32::MAX)) as u32
     }
 }
@@ -113,7 +148,8 @@ mod tests {
     use super::*;
 
     fn request(timestamp: f64, input_length: u32, hash_ids: &[u64]) -> TraceRequest {
-        TraceRequest { timestamp, input_length, output_length: 10, hash_ids: hash_ids.to_vec() }
+        let hash_ids = hash_ids.to_vec();
+        TraceRequest { timestamp, input_length, output_length: 10, hash_ids, ..Default::default() }
     }
 
     fn ids(session: &Session) -> &[u32] {
@@ -143,15 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named() {
-        let folder = std::env::temp_dir().join(format!("baton-trace-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let path = folder.join("trace.jsonl");
-        let line = r#"{"timestamp": 0, "input_length": 5, "output_length": 2, "hash_ids": [0]}"#;
-        std::fs::write(&path, format!("{line}\n{{}}\n")).expect("a file");
-        let error = Trace::read(&path, usize::MAX).expect_err("a bad line");
-        assert!(format!("{error:#}").contains("line 2"), "{error:#}");
-        assert_eq!(Trace::read(&path, 1).expect("one good line").requests.len(), 1);
-        std::fs::remove_dir_all(folder).expect("the folder");
+    fn requests_of_one_tick_are_spread_over_it() {
+        let ticks = [0.0, 3000.0, 3000.0, 3000.0, 6000.0, 6000.0];
+        let requests = ticks.map(|timestamp| request(timestamp, 5, &[])).to_vec();
+        let trace = Trace { requests, length_scale: 1.0, speed: 1.0 };
+        let times = trace.arrivals(7);
+        assert!(times.is_sorted() && times[0].is_zero() && times[1] > Duration::from_secs(3));
+        assert!(times[1] < times[2] && times[3] < Duration::from_secs(6), "{times:?}");
+        assert_eq!(times[4..], [Duration::from_secs(6); 2]);
+        assert_eq!(times, trace.arrivals(7));
     }
 }

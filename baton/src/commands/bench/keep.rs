@@ -10,7 +10,7 @@ use clap::Args;
 
 /// What is written beside what is shown.
 #[derive(Args, Clone, Debug)]
-pub(super) struct KeepArgs {
+pub(crate) struct KeepArgs {
     /// Write the report as JSON, too: for scripts, and for `baton bench compare`.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -26,7 +26,7 @@ impl KeepArgs {
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.check_beside("", None)
     }
 
@@ -34,7 +34,7 @@ impl KeepArgs {
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn check_beside(&self, flag: &str, other: Option<&Path>) -> Result<()> {
+    pub(crate) fn check_beside(&self, flag: &str, other: Option<&Path>) -> Result<()> {
         let places = [place("--json", self.json.as_deref())?, place(flag, other)?];
         let is_one = places[0].is_some() && places[0] == places[1];
         ensure!(!is_one, "--json and {flag} name one file: the second would replace the first");
@@ -45,7 +45,7 @@ impl KeepArgs {
     ///
     /// # Errors
     /// If it can't be written.
-    pub(super) fn write(&self, document: &Document) -> Result<()> {
+    pub(crate) fn write(&self, document: &Document) -> Result<()> {
         self.json.as_ref().map_or(Ok(()), |path| document.write(path))
     }
 }
@@ -77,7 +77,7 @@ fn try_to_write(path: &Path) -> io::Result<()> {
 }
 
 /// A report of this call.
-pub(super) fn document(body: Body) -> Document {
+pub(crate) fn document(body: Body) -> Document {
     // Where the program lies is no part of it.
     let args = std::iter::once("baton".to_owned()).chain(std::env::args().skip(1));
     Document::new(without_secrets(args), body)

@@ -1,0 +1,135 @@
+//! A router in virtual time: its view of the workers, what it has placed, and whom it lets in.
+
+use std::time::{Duration, Instant};
+
+use scheduler::admission::{self, Misses, Size, Stage};
+use scheduler::placement::LedgerEntry;
+use scheduler::{
+    ClusterSnapshot, Forecast, Ledger, Placement, PlacementRequest, Refusal, SloTargets, Turns,
+};
+use words::{ClientId, Load};
+
+use super::fleet::MODEL;
+use super::policy::{Chooser, Sight};
+
+/// What a client is told where there is no telling when there will be room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+pub(super) struct Router {
+    view: ClusterSnapshot,
+    chooser: Chooser,
+    targets: SloTargets,
+    ledger: Ledger,
+    turns: Turns,
+    misses: Misses,
+    asked: u64,
+}
+
+/// A request that was let in.
+pub(super) struct Promise {
+    pub(super) placement: Placement,
+    entry: LedgerEntry,
+    size: Size,
+    stage: Stage,
+}
+
+/// A request that was not.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    pub(super) why: &'static str,
+    pub(super) retry_after: Duration,
+}
+
+// === impl Router ===
+
+impl Router {
+    pub(super) fn new(view: ClusterSnapshot, chooser: Chooser, targets: SloTargets) -> Self {
+        Self {
+            view,
+            chooser,
+            targets,
+            ledger: Ledger::new(),
+            turns: Turns::default(),
+            misses: Misses::default(),
+            asked: 0,
+        }
+    }
+
+    /// The workers' names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.view.workers.iter().map(|view| view.info.address.worker.to_string())
+    }
+
+    /// Takes in what the workers, in order, say of themselves.
+    pub(super) fn hear(&mut self, loads: &[Load], now: Instant) {
+        for (view, load) in self.view.workers.iter_mut().zip(loads) {
+            view.observe(view.info.address.incarnation, load.clone(), now);
+        }
+    }
+
+    /// Places a request and holds it to the targets.
+    pub(super) fn ask(
+        &mut self,
+        prompt_tokens: u32,
+        output_tokens: u32,
+        now: Instant,
+    ) -> Result<Promise, Refused> {
+        self.asked += 1;
+        self.ledger.apply(&mut self.view);
+        let smallest = PlacementRequest::smallest(MODEL, self.asked);
+        let total_tokens_max = prompt_tokens + output_tokens;
+        let request =
+            PlacementRequest { context_tokens: prompt_tokens, total_tokens_max, ..smallest };
+        let request = request.of(ClientId::default(), &self.turns);
+        let sight = Sight { view: &self.view, request: &request, now };
+        let placement = self.chooser.place(&sight).map_err(|refusal| Refused::of(&refusal))?;
+        self.judge(&placement.forecast, now)?;
+        let size = Size { width: 1, prompt_tokens };
+        self.turns.begin(ClientId::default(), size);
+        let entry = self.ledger.record(&placement, now);
+        Ok(Promise { placement, entry, size, stage: Stage::default() })
+    }
+
+    /// The worker that generates will have answered by `at` that it has the request.
+    pub(super) fn taken(&mut self, promise: &Promise, at: Instant) {
+        self.ledger.taken(&promise.entry, &promise.placement.decode.worker, at);
+    }
+
+    /// The first token came `after` the request was sent.
+    pub(super) fn came(&mut self, promise: &mut Promise, after: Duration, now: Instant) {
+        let Forecast { wait_s, own_s, .. } = promise.placement.forecast;
+        self.misses.observe(after.as_secs_f64() - wait_s - own_s, now);
+        self.turns.advance(ClientId::default(), promise.size, promise.stage, Stage::Speaks);
+        promise.stage = Stage::Speaks;
+    }
+
+    pub(super) fn ended(&mut self, promise: Promise) {
+        self.turns.end(ClientId::default(), promise.size, promise.stage);
+        self.ledger.settle(promise.entry);
+    }
+
+    fn judge(&mut self, forecast: &Forecast, now: Instant) -> Result<(), Refused> {
+        let margin_s = self.misses.margin_s(self.targets.ttft, now);
+        admission::decide(&Forecast { margin_s, ..*forecast }, &self.targets).map_err(|late| {
+            let room_in_s = late.room_in_s.max(forecast.release_s);
+            let retry_after = admission::retry_after(room_in_s, self.asked);
+            Refused { why: "it would miss a target", retry_after }
+        })
+    }
+}
+
+// === impl Refused ===
+
+impl Refused {
+    fn of(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Busy { retry_after } => {
+                Self { why: "all workers are busy", retry_after: *retry_after }
+            }
+            Refusal::TooLong { .. } | Refusal::TooWide { .. } => {
+                Self { why: "no worker could ever hold it", retry_after: Duration::MAX }
+            }
+            _ => Self { why: "no worker takes it", retry_after: RETRY_AFTER },
+        }
+    }
+}
