@@ -212,6 +212,7 @@ impl Run<'_> {
             context_tokens_max: None,
             prefix_cache: false,
             targets: words::Targets::default(),
+            tiers: engine::TierOptions::default(),
         }
     }
 }

@@ -157,6 +157,7 @@ fn engine(sequences: u32, evicts: bool) -> EngineHandle {
         context_tokens_max: Some(CONTEXT_TOKENS),
         prefix_cache: true,
         targets: words::Targets::default(),
+        tiers: engine::TierOptions::default(),
     };
     let model = Model::load_with(dir.path(), &config.model, &mut |_| (), |_, layout| {
         let description =

@@ -6,6 +6,7 @@ mod driven;
 mod ordered;
 mod rehearsal;
 mod request;
+mod rising;
 mod roster;
 mod sequence;
 pub mod stats;
@@ -37,6 +38,7 @@ use crate::batch::{StepBatch, StepOutput};
 use crate::error::EngineError;
 use crate::handle::{Command, EngineHandle, EngineInfo, Exchange, SequenceError};
 use crate::model::{Model, ModelOptions, OnLayers, PendingStep};
+use crate::tiers::{TierOptions, Tiers};
 use crate::weights::LoadProgress;
 
 /// Blocks kept free for the growth of running sequences when a prompt is admitted, as a share of
@@ -64,6 +66,8 @@ pub struct EngineConfig {
     pub prefix_cache: bool,
     /// How soon tokens are wanted of requests that don't say it themselves; steps are cut for it.
     pub targets: Targets,
+    /// Memory below the device's, for what that has no room for. Of no use without a prefix cache.
+    pub tiers: TierOptions,
 }
 
 /// Starts engines.
@@ -246,7 +250,9 @@ fn spawn(
     let step_events_max = step_events_max(&info, config);
     let (commands, received) = sync_channel(commands_max(&info));
     let (alive, stopped) = watch::channel(());
-    let exchange = Arc::new(Exchange::new(info, region, step_events_max));
+    let exchange = Exchange::new(info, region, step_events_max);
+    let tiers = open_tiers(&exchange, config)?;
+    let exchange = Arc::new(exchange.above(tiers.as_ref()));
     if let Some(seat) = config.model.cuda.as_ref().and_then(|cuda| cuda.partition.as_ref()) {
         // The partition may outlive the engine, and must not keep its memory.
         let exchange = Arc::downgrade(&exchange);
@@ -255,7 +261,8 @@ fn spawn(
         });
     }
     let limits = config.limits(exchange.info.total_blocks);
-    let core = Core::new(model, Arc::clone(&exchange), limits, config.targets).measured(meter);
+    let core = Core::new(model, Arc::clone(&exchange), limits, config.targets);
+    let core = core.measured(meter).above(tiers);
     let thread = std::thread::Builder::new()
         .name("baton-engine".to_owned())
         .spawn({
@@ -267,6 +274,13 @@ fn spawn(
         })
         .map_err(|error| EngineError::Device(format!("no thread for the engine: {error}")))?;
     Ok(EngineHandle::new(exchange, commands, stopped, thread))
+}
+
+fn open_tiers(exchange: &Exchange, config: &EngineConfig) -> Result<Option<Tiers>, EngineError> {
+    if !config.prefix_cache {
+        return Ok(None);
+    }
+    Tiers::open(&config.tiers, &exchange.pool, exchange.region())
 }
 
 /// Events of one step besides its tokens: started, cached pages, pages of each layer group, scores.

@@ -30,6 +30,7 @@ pub(crate) use self::live::LiveBlocks;
 pub(crate) use self::queue::{Part, Queue, QueuePlace, Waiting};
 pub use self::submission::{Mode, Submission, SubmitError};
 use crate::engine::stats::EngineStats;
+use crate::tiers::{Tier, TierCounts, Tiers};
 
 /// How long a refused caller is told to wait where nothing was measured yet.
 const RETRY_AFTER_UNMEASURED: Duration = Duration::from_secs(1);
@@ -70,7 +71,9 @@ pub struct EngineInfo {
 pub(crate) struct Exchange {
     pub(crate) info: EngineInfo,
     pub(crate) pool: BlockPool,
-    pub(crate) live: LiveBlocks,
+    pub(crate) live: LiveBlocks<SequenceKey>,
+    /// Blocks that are brought up from the tiers below.
+    pub(crate) rising: Arc<LiveBlocks<u64>>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) stats: Mutex<EngineStats>,
@@ -80,6 +83,8 @@ pub(crate) struct Exchange {
     /// Events that one step can bring a submission besides those of its choices.
     pub(crate) step_events_max: usize,
     region: Arc<dyn KvRegion>,
+    /// Memory below the pool's, fastest first.
+    tiers: Vec<Arc<Tier>>,
     stop_at: Mutex<Option<Instant>>,
     next_request: AtomicU64,
 }
@@ -229,11 +234,25 @@ impl EngineHandle {
         self.0.exchange.wanted_blocks.store(blocks, Ordering::Relaxed);
     }
 
-    /// Every block held by a sequence the engine knows, each once: for
+    /// Every block held by a sequence the engine knows, or brought up for one, each once: for
     /// [`BlockPool::orphans`], together with those of open hand-offs.
     #[must_use]
     pub fn live_blocks(&self) -> Vec<BlockId> {
-        self.0.exchange.live.blocks()
+        let mut blocks = self.0.exchange.live.blocks();
+        blocks.extend(self.0.exchange.rising.blocks());
+        blocks.sort_unstable();
+        blocks.dedup();
+        blocks
+    }
+
+    /// What the kinds of memory that it keeps KV in hold and have done, fastest first.
+    #[must_use]
+    pub fn tiers(&self) -> Vec<TierCounts> {
+        let layout = &self.info().layout;
+        let block_bytes = layout.page_bytes() as u64 * u64::from(layout.layers());
+        let device = TierCounts::of_pool(self.pool(), block_bytes);
+        let below = self.0.exchange.tiers.iter().map(|tier| tier.counts());
+        std::iter::once(device).chain(below).collect()
     }
 
     /// Whether its thread works; once it doesn't, it never will again.
@@ -323,6 +342,7 @@ impl Exchange {
             info,
             pool,
             live: LiveBlocks::default(),
+            rising: Arc::default(),
             queue: Arc::default(),
             outbox: Arc::default(),
             stats: Mutex::default(),
@@ -330,6 +350,7 @@ impl Exchange {
             wanted_blocks: AtomicU32::new(0),
             step_events_max,
             region,
+            tiers: Vec::new(),
             stop_at: Mutex::new(None),
             next_request: AtomicU64::new(0),
         }
@@ -338,6 +359,15 @@ impl Exchange {
     /// The same, with nobody but the engine itself to deliver its events.
     pub(crate) fn without_courier(self) -> Self {
         Self { outbox: Arc::new(Outbox::without_courier()), ..self }
+    }
+
+    /// The same, over slower memory.
+    pub(crate) fn above(self, tiers: Option<&Tiers>) -> Self {
+        Self { tiers: tiers.map_or_else(Vec::new, |tiers| tiers.all().to_vec()), ..self }
+    }
+
+    pub(crate) fn region(&self) -> &Arc<dyn KvRegion> {
+        &self.region
     }
 
     /// See [`EngineHandle::stats`].

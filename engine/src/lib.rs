@@ -5,7 +5,9 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use engine::{Engine, EngineConfig, Event, LoadFormat, Mode, ModelOptions, Submission};
+//! use engine::{
+//!     Engine, EngineConfig, Event, LoadFormat, Mode, ModelOptions, Submission, TierOptions,
+//! };
 //! use words::{ClientId, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt};
 //!
 //! let dir = tempfile::tempdir()?;
@@ -25,6 +27,7 @@
 //!     context_tokens_max: None,
 //!     prefix_cache: true,
 //!     targets: Targets::default(),
+//!     tiers: TierOptions::default(),
 //! };
 //! let engine = Engine::start(&config, &mut |_| ())?;
 //!
@@ -67,6 +70,7 @@ pub mod handle;
 pub mod model;
 mod neighbours;
 pub mod sampler;
+pub mod tiers;
 pub mod weights;
 
 #[cfg(test)]
@@ -86,4 +90,5 @@ pub use handle::{
     SubmitError,
 };
 pub use model::{Model, ModelOptions, OnLayers};
+pub use tiers::{TierCounts, TierOptions};
 pub use weights::{LoadFormat, LoadProgress};

@@ -89,6 +89,7 @@ fn config(dir: &Path, cuda: CudaOptions) -> EngineConfig {
         context_tokens_max: None,
         prefix_cache: false,
         targets: Targets::default(),
+        tiers: engine::TierOptions::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A worker's metrics: the KV pool, the engine, and its hand-offs.
 
+mod tiers;
+
 use std::sync::Arc;
 
 use cluster::telemetry::Metrics;
@@ -93,6 +95,7 @@ impl std::fmt::Debug for WorkerCollector {
 impl Collector for WorkerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.encode_kv_blocks(&mut encoder)?;
+        tiers::encode(&mut encoder, &self.engine.tiers())?;
         self.encode_partition(&mut encoder)?;
         let load = self.probe.load();
         let stats = self.engine.stats();

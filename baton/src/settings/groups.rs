@@ -104,6 +104,10 @@ pub(crate) struct EngineArgs {
     /// Keep the KV blocks of finished requests for prompts that begin the same [default: true]
     #[arg(long, value_name = "BOOL")]
     pub prefix_cache: Option<bool>,
+    /// Memory of the host for KV blocks that the pool has no room for, GiB, of each worker; they come back when a prompt
+    /// begins with them [default: 0, none]
+    #[arg(long, value_name = "GIB")]
+    pub kv_host_gib: Option<f64>,
 }
 
 /// The router: what it accepts, and where.

@@ -80,11 +80,15 @@ impl Settings {
     /// # Errors
     /// Saying how much would fit.
     pub(crate) fn check_memory(&self, model: &LocalModel, engines: u32) -> Result<()> {
-        let engine = self.engine(Role::Decode, model)?.model;
-        let (None, Some(blocks)) = (&engine.cuda, engine.kv_blocks) else { return Ok(()) };
+        let engine = self.engine(Role::Decode, model)?;
+        let (engine, tier_bytes) = (engine.model, engine.tiers.host_bytes);
+        let (None, Some(blocks)) = (&engine.cuda, engine.kv_blocks) else {
+            return Ok(HostDemand { engines, ..HostDemand::of_tier(tier_bytes) }.check()?);
+        };
         let config = ModelConfig::load(&model.dir)?;
         let layout = config.kv_layout(engine.block_tokens, self.likely_codec(&config)?);
-        let mut demand = HostDemand { engines, ..HostDemand::new(&model.dir, &layout, blocks) };
+        let demand = HostDemand::new(&model.dir, &layout, blocks);
+        let mut demand = HostDemand { engines, tier_bytes, ..demand };
         if !matches!(engine.load_format, LoadFormat::Auto) {
             demand.weights_bytes = 0;
         }
@@ -111,6 +115,11 @@ impl Settings {
         // A token to begin with, and one to answer.
         at_least("engine.context_tokens_max", engine.context_tokens_max, 2)?;
         at_least("engine.threads", engine.threads, 1)?;
+        let host_gib = engine.kv_host_gib.unwrap_or(0.0);
+        ensure!(
+            host_gib.is_finite() && host_gib >= 0.0,
+            "engine.kv_host_gib is {host_gib}: want GiB, 0 for none"
+        );
         let threads = engine.threads.unwrap_or(1);
         ensure!(
             threads <= THREADS_MAX,

@@ -11,7 +11,7 @@ use cluster::node;
 use cluster::security::Security;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use engine::backend::cuda::{SmPartition, SmSplit};
-use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
+use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions, TierOptions};
 use kv_cache::KvCodec;
 use router::callers::keys::Keys;
 use router::dispatch::AdmissionConfig;
@@ -197,7 +197,14 @@ impl Settings {
             context_tokens_max: engine.context_tokens_max,
             prefix_cache: engine.prefix_cache.unwrap_or(true),
             targets: self.targets(),
+            tiers: self.tiers(),
         })
+    }
+
+    /// What each engine keeps below its pool.
+    fn tiers(&self) -> TierOptions {
+        let engine = &self.written.engine;
+        TierOptions { host_bytes: gib(engine.kv_host_gib.unwrap_or(0.0)) }
     }
 
     /// The worker's name: as written, or one that no other has.
@@ -563,6 +570,10 @@ fn unique_name(role: Role) -> String {
 }
 
 /// Tokens of a prefill engine's step on a GPU.
+fn gib(count: f64) -> u64 {
+    (count * f64::from(1 << 30)) as u64
+}
+
 fn prefill_batch_tokens(split: &SmSplit) -> u32 {
     match split {
         SmSplit::Off => GPU_BATCH_TOKENS,

@@ -370,6 +370,7 @@ mod tests {
             context_tokens_max: None,
             prefix_cache: false,
             targets: Targets::default(),
+            tiers: engine::TierOptions::default(),
         }
     }
 

@@ -5,10 +5,12 @@
 //! device. A sequence that did end has had a row in vain, and its blocks are kept until that row
 //! is done. Whatever needs to see a token first (penalties, parting choices, a preemption) waits.
 
+mod intake;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use kv_cache::{BlockHandle, Fence};
@@ -26,17 +28,11 @@ use crate::clock;
 use crate::engine::stats::Meter;
 use crate::error::{EngineError, LogitsFault};
 use crate::handle::{Command, Event, Exchange, SequenceError};
-
-/// How often a reader that has stalled, or memory that others hold, is looked at again while
-/// nothing can run. Far below a step's time, and a thousand looks a second cost nothing.
-const STALLED_WAIT: Duration = Duration::from_millis(1);
+use crate::tiers::Tiers;
 
 /// The longest step where others may come to the device, which then wait for it: 512 tokens of 8B on an H200 take 10.9 to 11.5
 /// ms, and some parts in a hundred are held against a forecast. A ms less would be a tile less, and a sixth of the rate.
 const SHARED_STEP: Duration = Duration::from_millis(12);
-
-/// How often a step is looked at that may end before it was expected to.
-const LOOK_EVERY: Duration = Duration::from_micros(300);
 
 /// The engine's thread: owner of the model and of everything that is done with it.
 pub(super) struct Core<M: StepModel> {
@@ -45,6 +41,8 @@ pub(super) struct Core<M: StepModel> {
     limits: BatchLimits,
     roster: Roster,
     meter: Meter,
+    /// Memory below the device's, if there is any.
+    tiers: Option<Tiers>,
     /// The step that runs while the next is prepared.
     flight: Option<Flight<M::Ticket>>,
     /// Steps submitted.
@@ -80,6 +78,7 @@ impl<M: StepModel> Core<M> {
             limits,
             roster,
             meter: Meter::new(StepSeed::GPU),
+            tiers: None,
             flight: None,
             submitted: 0,
             collected_at: clock::now(),
@@ -98,6 +97,11 @@ impl<M: StepModel> Core<M> {
         core
     }
 
+    /// The same, over slower memory.
+    pub(super) fn above(self, tiers: Option<Tiers>) -> Self {
+        Self { tiers, ..self }
+    }
+
     /// Runs until told to stop, or until no handle is left.
     pub(super) fn run(&mut self, commands: &Receiver<Command>) {
         let mut moved = true;
@@ -110,7 +114,9 @@ impl<M: StepModel> Core<M> {
     /// Goes one step further. Says whether anything moved.
     pub(super) fn turn(&mut self, began: Instant) -> bool {
         self.sweep(began);
+        self.raise();
         let moved = self.step(began);
+        self.tiers.iter().for_each(Tiers::nudge);
         self.publish();
         let waited = std::mem::take(&mut self.waited);
         if moved {
@@ -136,42 +142,6 @@ impl<M: StepModel> Core<M> {
             self.fail(request, failure.clone());
         }
         self.publish();
-    }
-
-    /// Takes in what has arrived; waits only where there is nothing to do. `false` means stop.
-    fn take_commands(&mut self, commands: &Receiver<Command>, moved: bool) -> bool {
-        let is_stopping = self.exchange.stop_at().is_some();
-        self.exchange.outbox.flush();
-        self.await_planning(commands);
-        let first = if !moved {
-            none_if(commands.recv_timeout(STALLED_WAIT), &RecvTimeoutError::Timeout)
-        } else if self.is_idle() && !is_stopping {
-            commands.recv().map(Some).ok()
-        } else {
-            none_if(commands.try_recv(), &TryRecvError::Empty)
-        };
-        let Some(first) = first else { return false };
-        self.enter_all(first.into_iter().chain(commands.try_iter()));
-        !self.must_stop()
-    }
-
-    /// Takes in what arrives while a step runs, up to the moment when the next has to be planned:
-    /// planned at once, it would leave out whatever comes meanwhile.
-    fn await_planning(&mut self, commands: &Receiver<Command>) {
-        let Some(mut plan_at) = self.plan_at() else { return };
-        while let Some(wait) = plan_at.checked_duration_since(clock::now()) {
-            match commands.recv_timeout(wait.min(LOOK_EVERY)) {
-                Ok(command) => {
-                    self.enter_all(std::iter::once(command));
-                    plan_at = self.plan_at().unwrap_or(plan_at);
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            if self.flight.as_ref().is_none_or(|flight| flight.is_done(&self.model)) {
-                return;
-            }
-        }
     }
 
     /// When the step behind the one in flight has to be planned, as far as it is known who will be in it.
@@ -220,6 +190,14 @@ impl<M: StepModel> Core<M> {
         }
         for request in late {
             self.fail(request, SequenceError::Deadline);
+        }
+    }
+
+    /// Has brought up what the tiers below have of waiting prompts.
+    fn raise(&mut self) {
+        if let Some(tiers) = &self.tiers {
+            let rate = self.meter.stats.prefill_tokens_per_s;
+            self.roster.raise(tiers, &self.limits, rate);
         }
     }
 
@@ -585,14 +563,5 @@ impl<M: StepModel> Core<M> {
         self.roster.count(&mut stats);
         *self.exchange.stats.lock() = stats;
         self.exchange.outbox.flush();
-    }
-}
-
-/// `Some(None)` where nothing has come yet, `None` where nothing ever will.
-fn none_if<E: PartialEq>(received: Result<Command, E>, nothing_yet: &E) -> Option<Option<Command>> {
-    match received {
-        Ok(command) => Some(Some(command)),
-        Err(error) if error == *nothing_yet => Some(None),
-        Err(_) => None,
     }
 }

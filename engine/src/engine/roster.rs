@@ -25,7 +25,7 @@ pub(super) struct Roster {
     collected: u64,
     /// Of requests that have none of their own.
     targets: Targets,
-    exchange: Arc<Exchange>,
+    pub(super) exchange: Arc<Exchange>,
 }
 
 // === impl Roster ===
@@ -273,7 +273,7 @@ impl Roster {
     }
 
     /// Every sequence has one.
-    fn request_of(&self, sequence: &Sequence) -> &Request {
+    pub(super) fn request_of(&self, sequence: &Sequence) -> &Request {
         self.requests.get(sequence.key.request).expect("a sequence leaves before its request")
     }
 

@@ -7,6 +7,7 @@ use kv_cache::{BlockHash, BlockPool, BlockTable, ChainHasher, CommittedBlock, To
 use scheduler::batching::{Due, Progress, SequenceKey, SequenceView, Standing};
 
 use super::request::Request;
+use super::rising::Below;
 
 /// A sequence in the engine: what it has generated, and which of its tokens have KV.
 ///
@@ -34,6 +35,8 @@ pub(crate) struct Sequence {
     hashes: Vec<BlockHash>,
     /// Blocks of the table that have been published.
     sealed_blocks: usize,
+    /// What is known of its blocks in the tiers below, while it waits.
+    pub(crate) below: Below,
     /// Its tokens so far, by when they were there; those of an earlier attempt not among them.
     stream: Option<Stream>,
 }
@@ -73,6 +76,7 @@ impl Sequence {
             last_step: 0,
             hashes,
             sealed_blocks: 0,
+            below: Below::default(),
             stream: None,
         }
     }
@@ -95,6 +99,7 @@ impl Sequence {
             last_step: self.last_step,
             hashes: self.hashes.clone(),
             sealed_blocks: self.sealed_blocks,
+            below: Below::default(),
             stream: Some(Stream { first: at, latest: at, gaps: 0 }),
         }
     }
@@ -207,7 +212,7 @@ impl Sequence {
             key: self.key,
             standing: self.standing,
             client: request.client,
-            paused: request.paused || self.waits_for_host(),
+            paused: request.paused || self.waits_for_host() || self.below.is_awaited(),
             stalled: request.paused,
             context_tokens: self.context_tokens(&request.prompt) as u32,
             filled_tokens: self.table.tokens() as u32,
@@ -251,15 +256,26 @@ impl Sequence {
         hasher: &ChainHasher,
         prompt: &[TokenId],
     ) -> usize {
-        let block_tokens = pool.block_tokens() as usize;
-        let blocks = (self.context_tokens(prompt) - 1) / block_tokens;
-        let context = self.context(prompt);
-        self.name_blocks(hasher, &context, blocks, block_tokens);
-        let found = pool.match_prefix(&self.hashes[..blocks], &context);
+        let (context, hashes) = self.named_prefix(pool, hasher, prompt);
+        let found = pool.match_prefix(hashes, &context);
         self.sealed_blocks = found.len();
         self.own_block = None;
         self.table = BlockTable::from_prefix(pool.block_tokens(), found);
         self.table.tokens()
+    }
+
+    /// Its context, and the names of the blocks that could be found: all but what leaves no token to compute.
+    pub(crate) fn named_prefix<'a>(
+        &mut self,
+        pool: &BlockPool,
+        hasher: &ChainHasher,
+        prompt: &'a [TokenId],
+    ) -> (Cow<'a, [TokenId]>, &[BlockHash]) {
+        let block_tokens = pool.block_tokens() as usize;
+        let blocks = (self.context_tokens(prompt) - 1) / block_tokens;
+        let context = self.context(prompt);
+        self.name_blocks(hasher, &context, blocks, block_tokens);
+        (context, &self.hashes[..blocks])
     }
 
     /// Publishes the blocks that have become full since the last time.
@@ -313,6 +329,7 @@ impl Sequence {
     /// Gives all blocks back and waits for a place again.
     pub(crate) fn preempt(&mut self) {
         self.release();
+        self.below = Below::default();
         self.standing = Standing::Waiting;
     }
 

@@ -6,6 +6,7 @@ mod ends;
 mod readers;
 mod rehearsed;
 mod script;
+mod tiers;
 mod transcript;
 mod workloads;
 
@@ -18,7 +19,7 @@ use words::{
     ClientId, FinishReason, Generation, RequestId, Sampling, StopRules, Targets, TenantSalt,
 };
 
-use self::script::{Control, EOS, Fault, NoRegion, POISON, ScriptModel, VOCAB, layout};
+use self::script::{Control, EOS, Fault, POISON, ScriptKv, ScriptModel, VOCAB, layout};
 use self::transcript::{Transcript, expected, within};
 use super::*;
 use crate::handle::{EventStream, Mode, SequenceError, Submission, SubmitError};
@@ -27,6 +28,7 @@ use crate::handle::{EventStream, Mode, SequenceError, Submission, SubmitError};
 struct Bench {
     engine: EngineHandle,
     control: Arc<Control>,
+    kv: Arc<ScriptKv>,
 }
 
 /// The sizes of a bench.
@@ -39,6 +41,8 @@ struct Sizes {
     prefix_cache: bool,
     /// Whether the next step is submitted while one is in flight.
     overlaps: bool,
+    /// Of the host, below those of the device.
+    host_blocks: u32,
 }
 
 // === impl Sizes ===
@@ -52,6 +56,7 @@ impl Default for Sizes {
             sequences: 8,
             prefix_cache: true,
             overlaps: false,
+            host_blocks: 0,
         }
     }
 }
@@ -72,6 +77,7 @@ impl Sizes {
             context_tokens_max: None,
             targets: Targets::default(),
             prefix_cache: self.prefix_cache,
+            tiers: TierOptions { host_bytes: self.host_bytes() },
         };
         config.validate().expect("a valid configuration");
         let info = EngineInfo {
@@ -88,6 +94,11 @@ impl Sizes {
         };
         (info, config)
     }
+
+    fn host_bytes(self) -> u64 {
+        let layout = layout(self.block_tokens);
+        u64::from(self.host_blocks * layout.layers()) * layout.page_bytes() as u64
+    }
 }
 
 // === impl Bench ===
@@ -102,10 +113,9 @@ impl Bench {
             Arc::clone(&control),
         );
         let (info, config) = sizes.settings();
-        let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
-        let engine =
-            spawn(model, info, region, &config, Meter::new(StepSeed::GPU)).expect("a thread");
-        Self { engine, control }
+        let kv = model.kv();
+        let engine = spawn(model, info, kv.clone(), &config, Meter::new(StepSeed::GPU));
+        Self { engine: engine.expect("a thread"), control, kv }
     }
 
     fn submit(&self, work: &Arc<Generation>, mode: Mode) -> EventStream {
@@ -491,7 +501,7 @@ async fn shutdown_fails_what_is_not_done_by_its_deadline() {
 
 #[tokio::test]
 async fn dropping_the_last_handle_stops_the_engine() {
-    let Bench { engine, control } = Bench::new(Sizes::default());
+    let Bench { engine, control, .. } = Bench::new(Sizes::default());
     let work = Arc::new(work(&some_prompt(5), 250));
     let submission = Submission::new(work, Mode::Generate);
     let stream = engine.submit(submission).expect("a submission that is taken");
@@ -514,6 +524,7 @@ fn limits_that_cannot_work_are_refused(#[case] set: fn(&mut EngineConfig), #[cas
         context_tokens_max: None,
         targets: Targets::default(),
         prefix_cache: true,
+        tiers: TierOptions::default(),
     };
     assert_eq!(config.validate(), Ok(()));
     set(&mut config);

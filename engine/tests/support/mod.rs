@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::{
     CudaOptions, Engine, EngineConfig, EngineHandle, Event, EventStream, LoadFormat, Mode,
-    ModelOptions, Submission,
+    ModelOptions, Submission, TierOptions,
 };
 use kv_cache::TokenId;
 use words::{
@@ -59,6 +59,16 @@ pub(crate) fn start(sizes: Sizes) -> EngineHandle {
 ///
 /// - `cuda`: the GPU to start it on; `None` for the CPU.
 pub(crate) fn start_in(dir: &Path, cuda: Option<CudaOptions>, sizes: Sizes) -> EngineHandle {
+    start_above(dir, cuda, sizes, TierOptions::default())
+}
+
+/// The same, over slower memory.
+pub(crate) fn start_above(
+    dir: &Path,
+    cuda: Option<CudaOptions>,
+    sizes: Sizes,
+    tiers: TierOptions,
+) -> EngineHandle {
     let config = EngineConfig {
         model_dir: dir.to_owned(),
         model: ModelOptions {
@@ -75,6 +85,7 @@ pub(crate) fn start_in(dir: &Path, cuda: Option<CudaOptions>, sizes: Sizes) -> E
         context_tokens_max: None,
         prefix_cache: sizes.prefix_cache,
         targets: Targets::default(),
+        tiers,
     };
     Engine::start(&config, &mut |_| ()).expect("dummy weights always load")
 }

@@ -111,6 +111,7 @@ fn config(place: &Place, spec: &WorkerSpec, security: Security) -> WorkerConfig 
             context_tokens_max: None,
             prefix_cache: true,
             targets: words::Targets::default(),
+            tiers: engine::TierOptions::default(),
         },
         listen: listen.into(),
         admin: None,

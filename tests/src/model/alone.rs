@@ -114,5 +114,6 @@ fn engine_config(model: &TestModel) -> EngineConfig {
         context_tokens_max: None,
         prefix_cache: false,
         targets: Targets::default(),
+        tiers: engine::TierOptions::default(),
     }
 }

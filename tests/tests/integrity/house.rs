@@ -130,6 +130,7 @@ fn engine(folder: &Path) -> EngineConfig {
         context_tokens_max: None,
         prefix_cache: true,
         targets: Targets::default(),
+        tiers: engine::TierOptions::default(),
     }
 }
 

@@ -32,6 +32,7 @@ fn engine() -> EngineHandle {
         context_tokens_max: None,
         prefix_cache: true,
         targets: Targets::default(),
+        tiers: engine::TierOptions::default(),
     };
     Engine::start(&config, &mut |_| ()).expect("a model of random weights")
 }

@@ -22,6 +22,8 @@ pub struct HostDemand {
     pub kv_blocks: u32,
     /// Engines, each with weights and blocks of its own.
     pub engines: u32,
+    /// What one engine keeps of blocks below its pool.
+    pub tier_bytes: u64,
 }
 
 // === impl HostDemand ===
@@ -31,7 +33,14 @@ impl HostDemand {
     #[must_use]
     pub fn new(dir: &Path, layout: &KvLayout, kv_blocks: u32) -> Self {
         let block_bytes = layout.block_bytes() as u64;
-        Self { weights_bytes: weights_bytes(dir), block_bytes, kv_blocks, engines: 1 }
+        let weights_bytes = weights_bytes(dir);
+        Self { weights_bytes, block_bytes, kv_blocks, engines: 1, tier_bytes: 0 }
+    }
+
+    /// Of an engine that has weights and pool elsewhere.
+    #[must_use]
+    pub fn of_tier(tier_bytes: u64) -> Self {
+        Self { weights_bytes: 0, block_bytes: 0, kv_blocks: 0, engines: 1, tier_bytes }
     }
 
     /// Refuses what the machine can't hold now.
@@ -52,11 +61,12 @@ impl HostDemand {
     }
 
     fn fits(&self, free: u64) -> Result<(), EngineError> {
-        let Self { weights_bytes, block_bytes, kv_blocks, engines } = *self;
+        let Self { weights_bytes, block_bytes, kv_blocks, engines, tier_bytes } = *self;
         let weights = weights_bytes.saturating_mul(engines.into());
         let pool = self.pool_bytes().saturating_mul(engines.into());
+        let tiers = tier_bytes.saturating_mul(engines.into());
         if weights.saturating_add(pool) <= free {
-            return Ok(());
+            return Self::tiers_fit(tiers, free - weights - pool);
         }
         let mut reason = format!("{kv_blocks} blocks take {}", gib(pool));
         if engines > 1 {
@@ -72,6 +82,17 @@ impl HostDemand {
         };
         let _ = write!(reason, ", but {} of memory are free: {advice}", gib(free));
         Err(EngineError::Limits { field: "kv_blocks".to_owned(), reason })
+    }
+
+    fn tiers_fit(bytes: u64, free: u64) -> Result<(), EngineError> {
+        if bytes <= free {
+            return Ok(());
+        }
+        let (bytes, free) = (gib(bytes), gib(free));
+        let reason = format!(
+            "{bytes} for blocks below the pool, but {free} of memory are left for them: take less"
+        );
+        Err(EngineError::Limits { field: "kv_host_gib".to_owned(), reason })
     }
 
     fn pool_bytes(&self) -> u64 {
@@ -136,8 +157,22 @@ fn gib(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    const DEMAND: HostDemand =
-        HostDemand { weights_bytes: 1 << 30, block_bytes: 1 << 20, kv_blocks: 2048, engines: 1 };
+    const DEMAND: HostDemand = HostDemand {
+        weights_bytes: 1 << 30,
+        block_bytes: 1 << 20,
+        kv_blocks: 2048,
+        engines: 1,
+        tier_bytes: 0,
+    };
+
+    #[test]
+    fn what_is_below_the_pool_counts_too() {
+        let demand = HostDemand { tier_bytes: 1 << 30, ..DEMAND };
+        assert_eq!(demand.fits(4 << 30), Ok(()));
+        let refusal = demand.fits(3 << 30).unwrap_err().to_string();
+        assert!(refusal.starts_with("`kv_host_gib`: "), "{refusal}");
+        assert_eq!(HostDemand::of_tier(1 << 30).fits(1 << 30), Ok(()));
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {

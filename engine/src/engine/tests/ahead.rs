@@ -151,10 +151,10 @@ fn signed_us(to: Instant, from: Instant) -> i64 {
 fn serve(change: impl FnOnce(&mut Device)) -> (Vec<Submitted>, EngineStats) {
     let sizes = Sizes { blocks: 256, prefix_cache: false, ..Sizes::default() };
     let (info, config) = sizes.settings();
-    let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
+    let script = ScriptModel::new(sizes.blocks, sizes.block_tokens, true, Arc::default());
     let (sender, commands) = sync_channel(commands_max(&info));
     let events = step_events_max(&info, &config);
-    let exchange = Arc::new(Exchange::new(info, region, events).without_courier());
+    let exchange = Arc::new(Exchange::new(info, script.kv(), events).without_courier());
     let (_alive, stopped) = watch::channel(());
     let engine =
         EngineHandle::driven(Arc::clone(&exchange), sender, stopped, Arc::new(Notify::new()));
@@ -163,7 +163,7 @@ fn serve(change: impl FnOnce(&mut Device)) -> (Vec<Submitted>, EngineStats) {
     clients.note_step();
     let submitted = Arc::default();
     let mut device = Device {
-        script: ScriptModel::new(sizes.blocks, sizes.block_tokens, true, Arc::default()),
+        script,
         times: StepTimes::new(StepSeed::GPU),
         ends: clock::now(),
         submitted: Arc::clone(&submitted),

@@ -7,7 +7,7 @@ fn driven() -> (EngineHandle, DrivenEngine<ScriptModel>) {
     let (sizes, control) = (Sizes::default(), Arc::<Control>::default());
     let model = ScriptModel::new(sizes.blocks, sizes.block_tokens, sizes.overlaps, control);
     let (info, config) = sizes.settings();
-    let region = Arc::new(NoRegion(layout(sizes.block_tokens)));
+    let region = model.kv();
     DrivenEngine::new(model, info, region, &config).expect("a configuration that works")
 }
 

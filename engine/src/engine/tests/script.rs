@@ -1,6 +1,7 @@
 //! A model that computes nothing but checks everything: its "KV" is the tokens themselves.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(super) const POISON: TokenId = 60;
 /// token from what it finds there. A wrong table, a missing copy or a block given away too early
 /// shows as a step that fails.
 pub(super) struct ScriptModel {
-    slots: Vec<Option<TokenId>>,
+    kv: Arc<ScriptKv>,
     block_tokens: usize,
     /// Whether results are given out only when they are collected, as a device does.
     overlaps: bool,
@@ -57,8 +58,14 @@ pub(super) enum Fault {
     Panic,
 }
 
-/// KV memory of pages nobody reads.
-pub(super) struct NoRegion(pub(super) KvLayout);
+/// The model's KV: a token for each slot, which is what its pages hold, in every layer.
+pub(super) struct ScriptKv {
+    layout: KvLayout,
+    slots: Mutex<Vec<Option<TokenId>>>,
+    /// Whether pages that come in wait.
+    held: Mutex<bool>,
+    opened: Condvar,
+}
 
 // === impl Control ===
 
@@ -133,9 +140,14 @@ impl ScriptModel {
         overlaps: bool,
         control: Arc<Control>,
     ) -> Self {
-        let slots = vec![None; (blocks * block_tokens) as usize];
+        let kv = Arc::new(ScriptKv::new(blocks, block_tokens));
         let block_tokens = block_tokens as usize;
-        Self { slots, block_tokens, overlaps, sampled: Vec::new(), control }
+        Self { kv, block_tokens, overlaps, sampled: Vec::new(), control }
+    }
+
+    /// Its memory.
+    pub(super) fn kv(&self) -> Arc<ScriptKv> {
+        Arc::clone(&self.kv)
     }
 
     fn slot(&self, sequence: &SequenceRows<'_>, position: usize) -> usize {
@@ -145,7 +157,8 @@ impl ScriptModel {
 
     /// The sequence's tokens up to `position`, as its pages have them.
     fn read(&self, sequence: &SequenceRows<'_>, position: usize) -> Vec<TokenId> {
-        let token = |at| self.slots[self.slot(sequence, at)].expect("a slot that was written");
+        let slots = self.kv.slots.lock();
+        let token = |at| slots[self.slot(sequence, at)].expect("a slot that was written");
         (0..=position).map(token).collect()
     }
 
@@ -155,7 +168,7 @@ impl ScriptModel {
             for row in sequence.rows.clone() {
                 let slot = self.slot(sequence, batch.positions[row] as usize);
                 assert!(written.insert(slot), "slot {slot} is written twice in a step");
-                self.slots[slot] = Some(self.token(batch, row));
+                self.kv.slots.lock()[slot] = Some(self.token(batch, row));
             }
         }
     }
@@ -237,7 +250,7 @@ impl StepModel for ScriptModel {
     fn copy_block(&mut self, from: BlockId, to: BlockId) -> Result<(), EngineError> {
         let start = |block: BlockId| block.index() * self.block_tokens;
         let from = start(from)..start(from) + self.block_tokens;
-        self.slots.copy_within(from, start(to));
+        self.kv.slots.lock().copy_within(from, start(to));
         Ok(())
     }
 }
@@ -276,18 +289,62 @@ pub(super) fn layout(block_tokens: u32) -> KvLayout {
     KvLayout::whole(2, 1, PageShape::keys_and_values(1, block_tokens), KvCodec::F32)
 }
 
-// === impl NoRegion ===
+// === impl ScriptKv ===
 
-impl KvRegion for NoRegion {
+impl ScriptKv {
+    fn new(blocks: u32, block_tokens: u32) -> Self {
+        Self {
+            layout: layout(block_tokens),
+            slots: Mutex::new(vec![None; (blocks * block_tokens) as usize]),
+            held: Mutex::new(false),
+            opened: Condvar::new(),
+        }
+    }
+
+    /// Lets pages come in, or wait.
+    pub(super) fn hold(&self, held: bool) {
+        *self.held.lock() = held;
+        self.opened.notify_all();
+    }
+
+    /// The slots of each page, with the bytes that it has among `bytes`.
+    fn places(&self, pages: &PageRange<'_>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let page = self.layout.page_bytes();
+        let tokens = self.layout.block_tokens() as usize;
+        let blocks: Vec<_> = pages.blocks.iter().map(|block| block.block.index()).collect();
+        let pages = pages.layers.clone().flat_map(move |_| blocks.clone());
+        pages.enumerate().flat_map(move |(at, block)| {
+            (0..tokens).map(move |token| {
+                let start = at * page + token * size_of::<TokenId>();
+                (block * tokens + token, start..start + size_of::<TokenId>())
+            })
+        })
+    }
+}
+
+impl KvRegion for ScriptKv {
     fn layout(&self) -> &KvLayout {
-        &self.0
+        &self.layout
     }
 
-    fn gather(&self, _: &PageRange<'_>, _: Fence, _: &mut [u8]) -> Result<(), RegionError> {
-        Err(RegionError::Device("no pages".to_owned()))
+    fn gather(&self, pages: &PageRange<'_>, _: Fence, out: &mut [u8]) -> Result<(), RegionError> {
+        let slots = self.slots.lock();
+        for (slot, bytes) in self.places(pages) {
+            out[bytes].copy_from_slice(&slots[slot].unwrap_or(VOCAB).to_le_bytes());
+        }
+        Ok(())
     }
 
-    fn scatter(&self, _: &PageRange<'_>, _: &[u8]) -> Result<(), RegionError> {
-        Err(RegionError::Device("no pages".to_owned()))
+    fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
+        let mut held = self.held.lock();
+        while *held {
+            self.opened.wait(&mut held);
+        }
+        let mut slots = self.slots.lock();
+        for (slot, at) in self.places(pages) {
+            let token = TokenId::from_le_bytes(bytes[at].try_into().expect("four bytes"));
+            slots[slot] = Some(token);
+        }
+        Ok(())
     }
 }

@@ -68,8 +68,10 @@ fn any_job() -> impl Strategy<Value = Job> {
 fn any_sizes() -> impl Strategy<Value = Sizes> {
     // 80 tokens are the longest sequence, 20 blocks: from just that to plenty.
     let budgets = prop_oneof![Just(8u32), Just(16), Just(256)];
-    (20..60u32, budgets, 3..8u32, any::<bool>(), any::<bool>()).prop_map(
-        |(blocks, batch_tokens, sequences, prefix_cache, overlaps)| Sizes {
+    let host_blocks = prop_oneof![Just(0u32), 1..60u32];
+    (20..60u32, budgets, 3..8u32, any::<bool>(), any::<bool>(), host_blocks).prop_map(
+        |(blocks, batch_tokens, sequences, prefix_cache, overlaps, host_blocks)| Sizes {
+            host_blocks,
             blocks,
             batch_tokens,
             sequences,

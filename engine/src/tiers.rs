@@ -1,0 +1,209 @@
+//! Slower memory below the device's: what it has no room for is kept on the host and on disk, and comes back.
+//!
+//! Each tier is a [`BlockPool`] over memory of its own ([`TierMemory`]), below that of the tier above it. Blocks go down ahead of
+//! their eviction ([`descent`]) and come up when a prompt wants them ([`ascent`]), both on threads of their own: steps go on
+//! meanwhile. What came up is cached like anything else, so that a sequence that waited for it finds it as it finds every prefix.
+
+mod ascent;
+mod descent;
+mod memory;
+mod pages;
+mod stats;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use kv_cache::{BlockHandle, BlockHash, BlockPool, KvRegion, TokenId};
+
+pub(crate) use self::ascent::{Ascent, Rise};
+use self::descent::{Descent, Source};
+use self::memory::{HostMemory, TierMemory};
+use self::pages::PageOrder;
+pub use self::stats::TierCounts;
+use self::stats::TierStats;
+use crate::error::EngineError;
+
+/// Bytes that are copied at a time: some milliseconds even from a slow disk, and enough for every link's full rate.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// Prompts whose blocks wait to be brought up from one tier. Each waits for those before it, and those that find no place ask
+/// again with the next step.
+const ASCENTS_MAX: usize = 64;
+
+/// What an engine keeps below its device's memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TierOptions {
+    /// Bytes of the host's memory; 0: none.
+    pub host_bytes: u64,
+}
+
+/// One tier below the device.
+pub(crate) struct Tier {
+    pool: BlockPool,
+    memory: Box<dyn TierMemory>,
+    stats: TierStats,
+}
+
+/// The tiers below an engine's pool, fastest first, and the threads that carry blocks between them.
+pub(crate) struct Tiers {
+    tiers: Vec<Arc<Tier>>,
+    /// Wakes what carries blocks down from the device.
+    nudge: SyncSender<()>,
+    /// Of each tier, what carries blocks up whose slowest come from it.
+    lifts: Vec<SyncSender<Ascent>>,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A block that a tier has, held there until it was read.
+pub(crate) struct Stored {
+    /// Index of the tier.
+    tier: usize,
+    block: BlockHandle,
+}
+
+// === impl Tier ===
+
+impl Tier {
+    pub(crate) fn counts(&self) -> TierCounts {
+        self.stats.counts(&self.pool)
+    }
+}
+
+// === impl Tiers ===
+
+impl Tiers {
+    /// Puts tiers below `pool` and starts their threads; `None` where nothing is asked for.
+    ///
+    /// # Errors
+    /// [`EngineError::Limits`] for a tier that holds no block, [`EngineError::Device`] if there are no threads.
+    pub(crate) fn open(
+        options: &TierOptions,
+        pool: &BlockPool,
+        region: &Arc<dyn KvRegion>,
+    ) -> Result<Option<Self>, EngineError> {
+        let order = PageOrder::of(region.layout());
+        let mut tiers = Vec::new();
+        if options.host_bytes > 0 {
+            tiers.push(Arc::new(Tier::host(options.host_bytes, pool, order)?));
+        }
+        if tiers.is_empty() { Ok(None) } else { Self::start(tiers, pool, region).map(Some) }
+    }
+
+    fn start(
+        tiers: Vec<Arc<Tier>>,
+        pool: &BlockPool,
+        region: &Arc<dyn KvRegion>,
+    ) -> Result<Self, EngineError> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let order = PageOrder::of(region.layout());
+        // One that waits to be looked at is as good as many.
+        let (nudge, nudged) = sync_channel(1);
+        let mut threads = Vec::new();
+        let source = Source::Device { pool: pool.clone(), region: Arc::clone(region), order };
+        let descent = Descent::new(source, Arc::clone(&tiers[0]), order, Arc::clone(&stopping));
+        threads.push(spawn("baton-tier-down", move || descent.run(&nudged))?);
+        let mut lifts = Vec::new();
+        for tier in &tiers {
+            let (lift, ascents) = sync_channel(ASCENTS_MAX);
+            let (tiers, region, stopping) =
+                (tiers.clone(), Arc::clone(region), Arc::clone(&stopping));
+            let name = format!("baton-{}-up", tier.pool.tier().name());
+            threads.push(spawn(&name, move || ascent::run(&ascents, &tiers, &*region, &stopping))?);
+            lifts.push(lift);
+        }
+        Ok(Self { tiers, nudge, lifts, stopping, threads })
+    }
+
+    /// The tiers, fastest first.
+    pub(crate) fn all(&self) -> &[Arc<Tier>] {
+        &self.tiers
+    }
+
+    /// Has blocks carried down, if some are to be.
+    pub(crate) fn nudge(&self) {
+        // Where one waits already, or the thread has died, there is nothing to add.
+        let _ = self.nudge.try_send(());
+    }
+
+    /// What the tiers have of a sequence's full blocks from the `first` on, as far as it is brought up sooner than it is computed.
+    ///
+    /// - `block_s`: what computing a block takes, seconds; 0 where nobody knows.
+    pub(crate) fn find(
+        &self,
+        first: usize,
+        hashes: &[BlockHash],
+        tokens: &[TokenId],
+        block_s: f64,
+    ) -> Vec<Stored> {
+        let mut found = Vec::new();
+        loop {
+            let before = found.len();
+            for (index, tier) in self.tiers.iter().enumerate() {
+                let run = tier.pool.match_run(first + found.len(), hashes, tokens);
+                if !run.is_empty() && tier.stats.is_slower_than(block_s) {
+                    return found;
+                }
+                found.extend(run.into_iter().map(|block| Stored { tier: index, block }));
+            }
+            if found.len() == before {
+                return found;
+            }
+        }
+    }
+
+    /// Has blocks brought up. `None` where too many wait already; they are given back then.
+    pub(crate) fn lift(&self, ascent: Ascent) -> Option<Rise> {
+        let rise = ascent.rise();
+        match self.lifts[ascent.slowest_tier()].try_send(ascent) {
+            Ok(()) => Some(rise),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => None,
+        }
+    }
+}
+
+impl Drop for Tiers {
+    /// Each thread ends with what it copies just now.
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        self.lifts.clear();
+        self.nudge = sync_channel(1).0;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that copied KV blocks between tiers had died");
+            }
+        }
+    }
+}
+
+impl Tier {
+    fn host(bytes: u64, pool: &BlockPool, order: PageOrder) -> Result<Self, EngineError> {
+        let blocks = blocks_in(bytes, order.block_bytes(), "host_bytes")?;
+        let memory = Box::new(HostMemory::new(blocks));
+        let pool = pool.add_tier(kv_cache::Tier::Host, blocks);
+        Ok(Self { pool, memory, stats: TierStats::new(order.block_bytes()) })
+    }
+}
+
+fn blocks_in(bytes: u64, block_bytes: usize, field: &str) -> Result<u32, EngineError> {
+    let blocks = (bytes / block_bytes as u64).min(u64::from(u32::MAX - 1)) as u32;
+    if blocks == 0 {
+        let reason = format!("{bytes} bytes hold no KV block, which takes {block_bytes}");
+        return Err(EngineError::Limits { field: field.to_owned(), reason });
+    }
+    Ok(blocks)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|error| EngineError::Device(format!("no thread for KV blocks: {error}")))
+}
+
+/// Tells of the 1st, 2nd, 4th, 8th time and so on: what goes wrong goes wrong a thousand times a second.
+fn log_count(count: u64, tell: impl FnOnce(u64)) {
+    if count.is_power_of_two() {
+        tell(count);
+    }
+}
