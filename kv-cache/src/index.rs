@@ -213,7 +213,7 @@ impl PrefixIndex {
     pub fn apply(&mut self, holder: Holder, events: &[BlockEvent]) -> Result<(), OutOfBytes> {
         let mut result = Ok(());
         for batch in events.chunks(BATCH) {
-            self.store.touch(batch.iter().map(|event| Tag::of(event.hash())));
+            self.touch(batch);
             for event in batch {
                 result = result.and(self.apply_one(holder, event));
             }
@@ -265,6 +265,17 @@ impl PrefixIndex {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.store.bytes()
+    }
+
+    /// Asks for all that events are about, in loops so short that many of their misses are under way at once.
+    fn touch(&self, events: &[BlockEvent]) {
+        let mut tags = [Tag::default(); BATCH];
+        for (tag, event) in tags.iter_mut().zip(events) {
+            *tag = Tag::of(event.hash());
+        }
+        let tags = tags.into_iter().take(events.len());
+        self.store.touch(tags.clone());
+        self.store.touch_sets(tags.map(|tag| self.store.word(tag)));
     }
 
     fn apply_one(&mut self, holder: Holder, event: &BlockEvent) -> Result<(), OutOfBytes> {

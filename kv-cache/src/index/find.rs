@@ -28,10 +28,11 @@ struct End {
     blocks: [u32; Tier::ALL.len()],
 }
 
-/// A block that was looked at.
+/// A block to be looked at, and what was seen.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     at: usize,
+    tag: Tag,
     word: Word,
 }
 
@@ -49,8 +50,11 @@ pub(super) struct Search<'a> {
     pub(super) hits: &'a mut Hits,
 }
 
-/// Parts into which a round divides a gap: fifteen cache misses at once, about what a core can wait for.
-const PARTS: usize = 16;
+/// Parts into which a round divides a gap, and how much longer each step of the first round is than the one before.
+///
+/// At 10 million blocks one more costs some 40 ns, and a round 200 of waiting, which its blocks share.
+const PARTS: usize = 1 << PARTS_LOG2;
+const PARTS_LOG2: u32 = 3;
 /// Members compared at most, some 50 us: beyond, all that end in a gap count as if they ended at its start.
 const COMPARED_MAX: usize = 65_536;
 
@@ -78,12 +82,16 @@ impl Search<'_> {
         self.hits.hits.extend(hits);
     }
 
-    /// Looks at the first block, at those about twice as far each time, and at the last one.
+    /// Looks at both ends, and from each at blocks in longer and longer steps: most prompts begin as many do, or
+    /// as one that was answered a while ago.
     fn begin(&mut self) {
         let len = self.hashes.len();
-        let doubling = (0..usize::BITS).map(|power| (1 << power) - 1).take_while(|at| *at < len);
+        let steps = || (0..usize::BITS / PARTS_LOG2).map(|power| 1 << (power * PARTS_LOG2));
+        let front = steps().map(|step: usize| step - 1).take_while(|at| at * 2 < len);
+        let back = steps().rev().filter_map(|step| len.checked_sub(step));
+        let all = front.chain(back.filter(|at| at * 2 >= len));
         self.hits.probes.clear();
-        self.hits.probes.extend(doubling.chain(len.checked_sub(1)).map(Probe::unseen));
+        self.hits.probes.extend(all.map(|at| Probe::unseen(at, self.hashes)));
         self.look();
         let first = self.hits.probes.first().map_or(Word::NONE, |probe| probe.word);
         self.hits.ends.clear();
@@ -96,18 +104,19 @@ impl Search<'_> {
         let mut compared = self.compare();
         while compared < COMPARED_MAX && self.hits.gaps.iter().any(Gap::is_wide) {
             self.hits.probes.clear();
-            self.hits.probes.extend(self.hits.gaps.iter().flat_map(Gap::probes));
+            let probes = self.hits.gaps.iter().flat_map(|gap| gap.probes(self.hashes));
+            self.hits.probes.extend(probes);
             self.look();
             compared += self.compare();
         }
     }
 
     fn look(&mut self) {
-        let tag = |probe: &Probe| Tag::of(self.hashes[probe.at]);
-        self.store.touch(self.hits.probes.iter().map(tag));
+        self.store.touch(self.hits.probes.iter().map(|probe| probe.tag));
         for probe in &mut self.hits.probes {
-            probe.word = self.store.word(tag(probe));
+            probe.word = self.store.word(probe.tag);
         }
+        self.store.touch_sets(self.hits.probes.iter().map(|probe| probe.word));
     }
 
     /// Finds the gaps among the blocks looked at last. Says how many members it compared.
@@ -132,9 +141,15 @@ impl Search<'_> {
         let Hits { gaps, ends, .. } = &mut *self.hits;
         for Gap { low, high } in gaps {
             let (below, above) = (self.store.members(&low.word), self.store.members(&high.word));
+            let mut next = 0;
             for (seat, tiers) in losses(below, above) {
-                if let Ok(end) = ends.binary_search_by_key(&seat.0, |end| end.seat.0) {
-                    ends[end].shorten(tiers, low.at + 1);
+                // Where hundreds end in the same gap, mostly the next one does.
+                if ends.get(next).is_none_or(|end| end.seat != seat) {
+                    next = ends.partition_point(|end| end.seat.0 < seat.0);
+                }
+                if let Some(end) = ends.get_mut(next).filter(|end| end.seat == seat) {
+                    end.shorten(tiers, low.at + 1);
+                    next += 1;
                 }
             }
         }
@@ -182,8 +197,8 @@ impl End {
 // === impl Probe ===
 
 impl Probe {
-    fn unseen(at: usize) -> Self {
-        Self { at, word: Word::NONE }
+    fn unseen(at: usize, hashes: &[BlockHash]) -> Self {
+        Self { at, tag: Tag::of(hashes[at]), word: Word::NONE }
     }
 }
 
@@ -195,9 +210,9 @@ impl Gap {
     }
 
     /// Its ends, and blocks that divide it evenly.
-    fn probes(&self) -> impl Iterator<Item = Probe> + use<> {
+    fn probes(self, hashes: &[BlockHash]) -> impl Iterator<Item = Probe> {
         let step = (self.high.at - self.low.at).div_ceil(PARTS);
         let inner = (self.low.at..self.high.at).step_by(step).skip(1);
-        [self.low].into_iter().chain(inner.map(Probe::unseen)).chain([self.high])
+        [self.low].into_iter().chain(inner.map(|at| Probe::unseen(at, hashes))).chain([self.high])
     }
 }

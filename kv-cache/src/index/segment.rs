@@ -46,8 +46,11 @@ const EMPTY: u64 = 0;
 impl Bucket {
     const EMPTY: Self = Self { tags: [EMPTY; SLOTS], words: [Word::NONE; SLOTS], passed: 0 };
 
+    /// Compares all tags before it decides: which slot it will be, no processor guesses right.
     fn slot_of(&self, tag: u64) -> Option<usize> {
-        self.tags.iter().position(|other| *other == tag)
+        let equal = |slot: usize| u32::from(self.tags[slot] == tag) << slot;
+        let slots = (0..SLOTS).fold(0, |slots, slot| slots | equal(slot));
+        (slots != 0).then(|| slots.trailing_zeros() as usize)
     }
 }
 

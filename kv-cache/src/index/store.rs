@@ -48,12 +48,14 @@ impl Store {
         self.table.segments()
     }
 
-    /// Asks for what is kept of blocks, so that their cache misses overlap.
-    pub(super) fn touch(&self, tags: impl Iterator<Item = Tag> + Clone) {
-        let buckets = tags.clone().fold(0, |sum, tag| sum ^ self.table.touch(tag));
-        std::hint::black_box(buckets);
-        let sets = tags.fold(0, |sum, tag| sum ^ self.touch_set(tag));
-        std::hint::black_box(sets);
+    /// Asks for blocks' cache lines, so that the misses overlap.
+    pub(super) fn touch(&self, tags: impl Iterator<Item = Tag>) {
+        std::hint::black_box(tags.fold(0, |sum, tag| sum ^ self.table.touch(tag)));
+    }
+
+    /// As [`Store::touch`], for the sets that words name.
+    pub(super) fn touch_sets(&self, words: impl Iterator<Item = Word>) {
+        std::hint::black_box(words.fold(0, |sum, word| sum ^ self.touch_set(word)));
     }
 
     pub(super) fn word(&self, tag: Tag) -> Word {
@@ -110,8 +112,8 @@ impl Store {
         }
     }
 
-    fn touch_set(&self, tag: Tag) -> u64 {
-        match self.word(tag).holders() {
+    fn touch_set(&self, word: Word) -> u64 {
+        match word.holders() {
             Holders::One(_) => 0,
             Holders::Many(set) => self.sets.touch(set),
         }

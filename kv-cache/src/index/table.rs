@@ -17,7 +17,7 @@ pub(super) struct Table {
 ///
 /// Two of 10 million blocks share one with a chance of 3 in a million. Then one is taken for the other,
 /// which costs a wrong estimate: what a worker has it finds by the whole name and the tokens.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tag(u64);
 
 /// Where in a table a block is, until the next one is added.
