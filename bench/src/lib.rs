@@ -17,6 +17,7 @@ pub mod figure;
 pub mod kernels;
 pub mod load;
 pub mod models;
+mod plot;
 pub mod server;
 pub mod simulate;
 pub mod workload;

@@ -14,7 +14,7 @@ mod figures;
 mod pace;
 pub mod page;
 pub(crate) mod progress;
-mod rates;
+pub(crate) mod rates;
 pub(crate) mod recorder;
 pub(crate) mod report;
 mod run;

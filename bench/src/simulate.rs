@@ -5,12 +5,14 @@
 //! that were published elsewhere can be laid beside ours.
 
 mod agenda;
+mod caches;
 mod engine;
 mod fleet;
 mod history;
 mod house;
 mod ideal;
 mod names;
+mod page;
 mod policy;
 mod report;
 mod router;
@@ -23,9 +25,11 @@ use rand_chacha::ChaCha8Rng;
 use scheduler::SloTargets;
 
 pub use self::fleet::{Fleet, Handoff};
+pub use self::history::{Answered, Moment};
 use self::house::House;
+pub use self::page::page;
 pub use self::policy::Policy;
-pub use self::report::{Moment, SimulateReport, SimulatedRun, WorkerRun};
+pub use self::report::{SimulateReport, SimulatedRun, WorkerRun};
 use crate::load::Slo;
 use crate::workload::Trace;
 

@@ -4,8 +4,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
-use bench::simulate::{Fleet, Handoff, Policy, SimulateOptions, SimulatedRun};
+use anyhow::{Context as _, Result};
+use bench::simulate::{Fleet, Handoff, Policy, SimulateOptions, SimulatedRun, page};
 use bench::{Body, Slo, Trace};
 use clap::Args;
 use scheduler::cost::StepSeed;
@@ -82,7 +82,8 @@ pub(crate) struct SimulateArgs {
     /// How old workers' reports are when routers hear of them, ms.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     events_delay_ms: u64,
-    /// By which rules workers are chosen, with commas between: ours, random, round-robin, least-loaded; or all.
+    /// By which rules workers are chosen, with commas between: ours, random, round-robin, least-loaded,
+    /// sglang[:MORE:TIMES:SHARE], dynamo[:SCALE], mooncake, llm-d[:QUEUE:MEMORY:PREFIX:TOKENS]; or all.
     #[arg(long, value_name = "NAMES", default_value = "ours")]
     policy: String,
     /// Same seed, same result.
@@ -90,6 +91,9 @@ pub(crate) struct SimulateArgs {
     seed: u64,
     #[command(flatten)]
     keep: KeepArgs,
+    /// Write a page with plots over the time, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -97,7 +101,7 @@ pub(crate) struct SimulateArgs {
 /// # Errors
 /// If the trace can't be read, or a file can't be written.
 pub(crate) fn run(args: &SimulateArgs) -> Result<()> {
-    args.keep.check()?;
+    args.keep.check_beside("--html", args.html.as_deref())?;
     let options = args.options()?;
     let is_first = options.policies.len() > 1;
     let mut on_run = |run: &SimulatedRun| {
@@ -106,7 +110,12 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<()> {
         }
     };
     let report = bench::simulate::run(&options, &mut on_run)?;
-    args.keep.write(&keep::document(Body::Simulate(report.clone())))?;
+    let document = keep::document(Body::Simulate(report.clone()));
+    args.keep.write(&document)?;
+    if let Some(path) = &args.html {
+        std::fs::write(path, page(&report, &document))
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
     out::line(&report)
 }
 
@@ -153,7 +162,7 @@ impl SimulateArgs {
 
 fn policies(names: &str) -> Result<Vec<Policy>> {
     if names == "all" {
-        return Ok(Policy::ALL.to_vec());
+        return Ok(Policy::all());
     }
     let named = names.split(',').map(|name| name.trim().parse());
     named.collect::<Result<_, String>>().map_err(anyhow::Error::msg)

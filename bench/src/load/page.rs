@@ -1,17 +1,12 @@
 //! A sweep as one page that needs nothing else: plots over the rate, and all numbers below.
 
-mod chart;
-mod scale;
-
 use std::fmt::Write as _;
 
-use self::chart::{Chart, Series};
 use super::report::{REQUESTS_MIN, Report, Summary, WITHIN_PERCENT};
 use super::serve::{Point, ServeReport};
 use crate::document::Document;
 use crate::figure::shown;
-
-const STYLE: &str = include_str!("page/page.css");
+use crate::plot::{Across, Chart, Page, Series, escape};
 
 /// A percentile that is drawn: its name, its colour's, and how it is had.
 type Percentile = (&'static str, &'static str, fn(&Summary) -> f64);
@@ -29,27 +24,14 @@ const PERCENTILES: [Percentile; 3] = [
 pub fn page(report: &ServeReport, document: &Document) -> String {
     let first = report.runs.first().cloned().unwrap_or_default();
     let charts: String = charts(report, &first).iter().map(Chart::svg).collect();
-    let head = head(&first, document);
     let (tiles, table) = (tiles(report, &first), table(&report.runs));
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{model}: goodput over rate</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         {head}{tiles}<section class=\"charts\">\n{charts}</section>\n{table}</main>\n</body>\n</html>\n",
-        model = escape(&first.model),
-    )
-}
-
-fn head(first: &Report, document: &Document) -> String {
-    let Document { version, date, command, .. } = document;
-    let facts = [&first.workload, &first.server, date, &format!("Baton {version}")];
-    let facts: Vec<_> = facts.into_iter().map(|fact| escape(fact)).collect();
-    format!(
-        "<header>\n<h1>{}</h1>\n<p>{}</p>\n<p><code>{}</code></p>\n</header>\n",
-        escape(&first.model),
-        facts.join(" · "),
-        escape(command)
-    )
+    let page = Page {
+        title: &format!("{}: goodput over rate", first.model),
+        heading: &first.model,
+        facts: &[&first.workload, &first.server],
+        document,
+    };
+    page.html(&format!("{tiles}<section class=\"charts\">\n{charts}</section>\n{table}"))
 }
 
 fn tiles(report: &ServeReport, first: &Report) -> String {
@@ -81,8 +63,16 @@ fn tiles(report: &ServeReport, first: &Report) -> String {
 
 fn charts<'a>(report: &'a ServeReport, first: &Report) -> Vec<Chart<'a>> {
     let limit = report.knee.map(Point::offered_per_s);
-    let chart = |title, unit, series, target| Chart { title, unit, series, target, limit };
-    let times = |title, of, target| chart(title, "ms", percentiles(&report.runs, of), target);
+    let across = Across { name: "came, requests/s", unit: "/s" };
+    let chart = |title: &str, unit, series, target| Chart {
+        title: title.to_owned(),
+        unit,
+        across,
+        series,
+        target,
+        limit,
+    };
+    let times = |title: &str, of, target| chart(title, "ms", percentiles(&report.runs, of), target);
     vec![
         chart("Goodput and all answers", "requests/s", throughput(&report.runs), None),
         times("Time to first token", |run| run.ttft_ms, Some(first.slo.ttft_ms)),
@@ -175,11 +165,6 @@ fn cells(times: Option<Summary>) -> String {
     let [mean, later @ ..] = of.map(|of| shown(times.map(of), 1));
     let later = later.map(|ms| format!("<td>{ms}</td>")).concat();
     format!("<td class=\"first\">{mean}</td>{later}")
-}
-
-/// As text of a page: names come from servers.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

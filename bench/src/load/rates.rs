@@ -71,7 +71,7 @@ fn too_many() -> String {
 }
 
 /// The next number from here that people count in.
-pub(super) fn round_step(least: f64) -> f64 {
+pub(crate) fn round_step(least: f64) -> f64 {
     let tens = 10f64.powf(least.log10().floor());
     let nice = [1.0, 2.0, 4.0, 5.0, 10.0].into_iter().map(|times| times * tens);
     nice.into_iter().find(|step| *step >= least * (1.0 - 1e-9)).unwrap_or(10.0 * tens)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::report::{Report, Summary};
+use super::report::{Report, Slo, Summary};
 
 /// One request, as its client saw it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,13 +62,6 @@ pub(crate) struct Recorder {
     report: Report,
 }
 
-/// Prompt tokens, and those of them that were found in a cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cached {
-    pub(crate) input_tokens: u64,
-    pub(crate) cached_tokens: u64,
-}
-
 /// Distributions, microseconds.
 #[derive(Debug)]
 struct Times {
@@ -111,10 +104,7 @@ impl Recorder {
             *report.paths.entry(path.clone()).or_default() += 1;
         }
         report.refusals += request.refusals;
-        // Who was sent away has waited since.
-        let is_good = ms(request.waited + request.ttft) <= report.slo.ttft_ms
-            && request.tpot().is_none_or(|tpot| ms(tpot) <= report.slo.tpot_ms);
-        report.good += u64::from(is_good);
+        report.good += u64::from(request.is_good(&report.slo));
         self.times.add(request);
     }
 
@@ -136,12 +126,6 @@ impl Recorder {
     /// Requests taken up.
     pub(crate) fn requests(&self) -> u64 {
         self.report.completed + self.report.failed
-    }
-
-    /// Tokens of the prompts that were answered, and where they were found.
-    pub(crate) fn cached(&self) -> Cached {
-        let Report { input_tokens, cached_tokens, .. } = self.report;
-        Cached { input_tokens, cached_tokens }
     }
 
     /// Those of them without an answer, in a few words.
@@ -229,20 +213,15 @@ fn ms(time: Duration) -> f64 {
 // === impl Measured ===
 
 impl Measured {
+    /// Whether it had the service wanted. Who was sent away has waited since.
+    pub(crate) fn is_good(&self, slo: &Slo) -> bool {
+        ms(self.waited + self.ttft) <= slo.ttft_ms
+            && self.tpot().is_none_or(|tpot| ms(tpot) <= slo.tpot_ms)
+    }
+
     /// The mean time between tokens after the first; `None` for a single token.
     pub(crate) fn tpot(&self) -> Option<Duration> {
         let later = u32::try_from(self.output_tokens.checked_sub(1)?).ok().filter(|&n| n > 0)?;
         Some(self.total.saturating_sub(self.ttft) / later)
-    }
-}
-
-// === impl Cached ===
-
-impl Cached {
-    /// The share of those that came after `before`; `None` of none.
-    pub(crate) fn percent_since(self, before: Self) -> Option<f64> {
-        let input = self.input_tokens - before.input_tokens;
-        let cached = self.cached_tokens - before.cached_tokens;
-        (input > 0).then(|| 100.0 * cached as f64 / input as f64)
     }
 }

@@ -1,19 +1,22 @@
 //! Routers, their workers, clients, and what goes on between them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use words::{Load, Targets, WorkerId};
+use kv_cache::BlockHash;
+use words::{Targets, WorkerId};
 
 use super::agenda::Agenda;
+use super::caches::CacheNews;
 use super::engine::{Build, Engine, Job, Task, Token};
 use super::fleet::Fleet;
 use super::history::History;
 use super::names::Namer;
 use super::policy::Policy;
 use super::report::SimulatedRun;
-use super::router::{Promise, Refused, Router};
+use super::router::{Asked, News, Promise, Refused, Router};
 use super::{Seeds, SimulateOptions};
 use crate::load::progress;
 use crate::load::recorder::{Failed, Fault, Measured, Recorder};
@@ -71,7 +74,7 @@ pub(super) struct House<'a> {
     /// The request that follows each one's answer.
     next: Vec<Option<usize>>,
     /// Reports on their way.
-    reports: VecDeque<Vec<Load>>,
+    reports: VecDeque<Vec<News>>,
     reported: u64,
     recorder: Recorder,
     history: History,
@@ -106,7 +109,7 @@ impl<'a> House<'a> {
             reports: VecDeque::new(),
             reported: 0,
             recorder: Recorder::new(header(options, policy)),
-            history: History::new(fleet.workers()),
+            history: History::new(fleet.workers(), options.slo),
             bar: match options.progress {
                 true => progress::bar(format!("{policy} "), Some(requests as u64)),
                 false => ProgressBar::hidden(),
@@ -163,8 +166,8 @@ impl<'a> House<'a> {
             }
             Happening::Reports => self.report(now),
             Happening::Heard => {
-                let (loads, at) = (self.reports.pop_front().unwrap_or_default(), self.at(now));
-                self.routers.iter_mut().for_each(|router| router.hear(&loads, at));
+                let (news, at) = (self.reports.pop_front().unwrap_or_default(), self.at(now));
+                self.routers.iter_mut().for_each(|router| router.hear(&news, at));
             }
         }
     }
@@ -181,8 +184,10 @@ impl<'a> House<'a> {
 
     fn report(&mut self, now: Duration) {
         self.reported += 1;
-        self.reports.push_back(self.engines.iter().map(|it| it.load(self.reported)).collect());
-        self.history.note(now, &self.engines, self.recorder.cached());
+        let news =
+            |it: &Engine| News { load: it.load(self.reported), cache: CacheNews::of(&it.pool) };
+        self.reports.push_back(self.engines.iter().map(news).collect());
+        self.history.note(now, &self.engines);
         self.agenda.plan(now + self.options.events_delay, Happening::Heard);
         self.agenda.plan(now + REPORT_EVERY, Happening::Reports);
     }
@@ -196,9 +201,11 @@ impl<'a> House<'a> {
         let first = visit.sent.map_or(now, |(first, _)| first);
         visit.sent = Some((first, now));
         let router = number % self.routers.len();
-        match self.routers[router].ask(prompt_tokens, output_tokens, at) {
+        let names: Arc<[BlockHash]> = self.namer.prompt(request, number, prompt_tokens).into();
+        let block_tokens = self.options.fleet.block_tokens;
+        let asked = Asked { prompt_tokens, output_tokens, names: &names, block_tokens };
+        match self.routers[router].ask(&asked, at) {
             Ok(promise) => {
-                let names = self.namer.prompt(request, number, prompt_tokens).into();
                 let task = Task::Both;
                 let job = Job { number, names, prompt_tokens, output_tokens, asked: now, task };
                 self.send(router, job, promise, now);
@@ -276,7 +283,9 @@ impl<'a> House<'a> {
         let visit = std::mem::take(&mut self.visits[number]);
         let promise = visit.promise.expect("it was placed");
         let path = promise.placement.path.name();
-        self.recorder.record(&Visit { promise: None, ..visit }.measured(path));
+        let measured = Visit { promise: None, ..visit }.measured(path);
+        self.history.answered(&measured);
+        self.recorder.record(&measured);
         let router = number % self.routers.len();
         self.routers[router].ended(promise);
         self.bar.set_position(self.recorder.requests());

@@ -1,11 +1,16 @@
 //! By which rule workers are chosen.
+//!
+//! Others' rules are written here from what was published of them, in Baton's words: a worker is seen by its reports, by what
+//! was sent there since, and by what it has of the prompt. Where theirs are of blocks, 16 tokens are one.
 
-use std::fmt;
-use std::str::FromStr;
+mod affinity;
+mod load;
+mod named;
+mod scores;
+mod seconds;
+
 use std::time::Instant;
 
-use rand::RngExt as _;
-use rand_chacha::ChaCha8Rng;
 use scheduler::placement::Refusal;
 use scheduler::{
     ClusterSnapshot, HandoffPolicy, LeastLoad, Placement, PlacementRequest, Placer, SloTargets,
@@ -13,10 +18,14 @@ use scheduler::{
 };
 use words::Role;
 
-use crate::simulate::Seeds;
+use self::affinity::Affinity;
+use self::load::{LeastLoaded, Random, RoundRobin};
+use self::scores::{BlockCost, Weighted};
+use self::seconds::LeastSeconds;
+use super::Seeds;
 
 /// The rules that are laid side by side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Policy {
     /// Baton's own.
     Ours,
@@ -26,12 +35,32 @@ pub enum Policy {
     RoundRobin,
     /// Whoever has the fewest requests.
     LeastLoaded,
+    /// SGLang's `cache_aware`: the best prefix, unless loads are uneven.
+    Sglang(Affinity),
+    /// Dynamo's: blocks to compute and blocks that are read, added up.
+    Dynamo(BlockCost),
+    /// Mooncake's Algorithm 1: the least time to the first token.
+    Mooncake,
+    /// llm-d's: a weighted sum of scores.
+    LlmD(Weighted),
+}
+
+/// A worker that could do a part of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub(super) worker: &'a WorkerView,
+    /// Leading tokens of the prompt that it has.
+    pub(super) cached_tokens: u32,
+    /// Blocks that it has, of any prompt.
+    pub(super) cached_blocks: u64,
 }
 
 /// What a router sees when it places a request.
 pub(super) struct Sight<'a> {
     pub(super) view: &'a ClusterSnapshot,
     pub(super) request: &'a PlacementRequest<'a>,
+    /// Of each worker in the view: tokens of the prompt that it has, and blocks in all.
+    pub(super) cached: &'a [(u32, u64)],
     pub(super) now: Instant,
 }
 
@@ -43,38 +72,25 @@ pub(super) enum Chooser {
     Rule(Box<dyn Rule>, SloTargets),
 }
 
-/// Chooses one of several workers that could do a part of a request.
+/// Chooses one of several workers that could do a part of a request; all of them are of one role.
 pub(super) trait Rule {
-    fn choose(&mut self, among: &[&WorkerView], sight: &Sight<'_>) -> usize;
+    /// The worker that computes the prompt: a prefill worker, or where there is none, whoever generates as well.
+    fn for_prompt(&mut self, among: &[Candidate<'_>], request: &PlacementRequest<'_>) -> usize;
+
+    /// The worker that generates what is computed elsewhere.
+    fn for_answer(&mut self, among: &[Candidate<'_>], _: &PlacementRequest<'_>) -> usize {
+        load::fewest(among)
+    }
+
+    /// Whether the prompt is computed elsewhere, if there are workers for that.
+    fn hands_over(&self, _decode: Candidate<'_>, _: &PlacementRequest<'_>) -> bool {
+        true
+    }
 }
-
-struct Random(ChaCha8Rng);
-
-/// One for each part, as turns are taken apart.
-struct RoundRobin {
-    prefill: usize,
-    decode: usize,
-}
-
-struct LeastLoaded;
 
 // === impl Policy ===
 
 impl Policy {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ours, Self::Random, Self::RoundRobin, Self::LeastLoaded];
-
-    /// Its name, as it is given and shown.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "ours",
-            Self::Random => "random",
-            Self::RoundRobin => "round-robin",
-            Self::LeastLoaded => "least-loaded",
-        }
-    }
-
     /// A chooser for router `number`.
     pub(super) fn chooser(self, targets: SloTargets, seeds: Seeds, number: usize) -> Chooser {
         let rule: Box<dyn Rule> = match self {
@@ -82,26 +98,14 @@ impl Policy {
                 return Chooser::Ours(LeastLoad { handoff: HandoffPolicy::Auto, targets });
             }
             Self::Random => Box::new(Random(seeds.router(number))),
-            Self::RoundRobin => Box::new(RoundRobin { prefill: number, decode: number }),
+            Self::RoundRobin => Box::new(RoundRobin::from(number)),
             Self::LeastLoaded => Box::new(LeastLoaded),
+            Self::Sglang(affinity) => Box::new(affinity),
+            Self::Dynamo(cost) => Box::new(cost),
+            Self::Mooncake => Box::new(LeastSeconds),
+            Self::LlmD(weighted) => Box::new(weighted),
         };
         Chooser::Rule(rule, targets)
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Policy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|policy| policy.name() == text);
-        let names = Self::ALL.map(Self::name).join(", ");
-        known.ok_or_else(|| format!("there is no policy {text:?}: want one of {names}"))
     }
 }
 
@@ -112,57 +116,75 @@ impl Chooser {
         match self {
             Self::Ours(placer) => placer.place(sight.view, sight.request, sight.now),
             Self::Rule(rule, targets) => {
-                let chosen = chosen(rule.as_mut(), sight);
-                let of_two = chosen.len() > 1;
+                let chosen = sight.chosen(rule.as_mut());
+                let handoff =
+                    if chosen.len() > 1 { HandoffPolicy::Always } else { HandoffPolicy::Never };
                 let view = ClusterSnapshot { workers: chosen.into_iter().cloned().collect() };
-                let handoff = if of_two { HandoffPolicy::Always } else { HandoffPolicy::Never };
                 LeastLoad { handoff, targets: *targets }.place(&view, sight.request, sight.now)
             }
         }
     }
 }
 
-/// A worker for each part: where there are prefill workers, one of them computes every prompt.
-fn chosen<'a>(rule: &mut dyn Rule, sight: &Sight<'a>) -> Vec<&'a WorkerView> {
-    let mut chosen = Vec::with_capacity(2);
-    for role in [Role::Prefill, Role::Decode] {
-        let of_role = sight.view.workers.iter().filter(|it| it.info.role == role);
-        let among: Vec<&WorkerView> = of_role.collect();
-        if !among.is_empty() {
-            chosen.push(among[rule.choose(&among, sight)]);
+// === impl Sight ===
+
+impl<'a> Sight<'a> {
+    /// One worker for both parts, or one for each.
+    fn chosen(&self, rule: &mut dyn Rule) -> Vec<&'a WorkerView> {
+        let (prefill, decode) = (self.of(Role::Prefill), self.of(Role::Decode));
+        if prefill.is_empty() {
+            return vec![decode[rule.for_prompt(&decode, self.request)].worker];
         }
+        let generates = decode[rule.for_answer(&decode, self.request)];
+        if !rule.hands_over(generates, self.request) {
+            return vec![generates.worker];
+        }
+        vec![prefill[rule.for_prompt(&prefill, self.request)].worker, generates.worker]
     }
-    chosen
-}
 
-// === impl Rule ===
-
-impl Rule for Random {
-    fn choose(&mut self, among: &[&WorkerView], _: &Sight<'_>) -> usize {
-        self.0.random_range(0..among.len())
-    }
-}
-
-impl Rule for RoundRobin {
-    fn choose(&mut self, among: &[&WorkerView], _: &Sight<'_>) -> usize {
-        let turn = match among[0].info.role {
-            Role::Prefill => &mut self.prefill,
-            Role::Decode => &mut self.decode,
+    fn of(&self, role: Role) -> Vec<Candidate<'a>> {
+        let all = self.view.workers.iter().zip(self.cached);
+        let of_role = all.filter(|(worker, _)| worker.info.role == role);
+        let candidate = |(worker, &(cached_tokens, cached_blocks))| Candidate {
+            worker,
+            cached_tokens,
+            cached_blocks,
         };
-        *turn += 1;
-        *turn % among.len()
+        of_role.map(candidate).collect()
     }
 }
 
-impl Rule for LeastLoaded {
-    fn choose(&mut self, among: &[&WorkerView], _: &Sight<'_>) -> usize {
-        let all = among.iter().enumerate();
-        all.min_by_key(|(_, worker)| requests(worker)).map_or(0, |(at, _)| at)
+// === impl Candidate ===
+
+impl Candidate<'_> {
+    /// Requests that the worker has, and those on their way to it.
+    fn requests(&self) -> u32 {
+        let reported = self.worker.load.as_ref().map_or(0, |load| load.running + load.waiting);
+        reported + self.worker.assigned.sequences
+    }
+
+    /// Prompt tokens that it has still to compute.
+    fn queued_tokens(&self) -> u64 {
+        let reported = self.worker.load.as_ref().map_or(0, |load| load.queued_prefill_tokens);
+        reported + self.worker.assigned.prefill_tokens
+    }
+
+    /// Token slots of the blocks that are in use there, or will be.
+    fn active_tokens(&self) -> u64 {
+        let load = self.worker.load.as_ref();
+        let used = load.map_or(0, |load| load.total_blocks - load.free_blocks);
+        let blocks = u64::from(used) + u64::from(self.worker.assigned.blocks);
+        blocks * u64::from(self.worker.info.capacity.block_tokens)
+    }
+
+    /// Tokens of the prompt that it would compute.
+    fn uncached_tokens(&self, request: &PlacementRequest<'_>) -> u32 {
+        request.context_tokens.saturating_sub(self.cached_tokens)
     }
 }
 
-/// Requests that a worker has, and those on their way to it.
-pub(super) fn requests(worker: &WorkerView) -> u32 {
-    let reported = worker.load.as_ref().map_or(0, |load| load.running + load.waiting);
-    reported + worker.assigned.sequences
+/// The one with the least of something; of several the first.
+fn least(among: &[Candidate<'_>], of: impl Fn(&Candidate<'_>) -> f64) -> usize {
+    let all = among.iter().map(of).enumerate();
+    all.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(at, _)| at)
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SimulateOptions;
 use super::engine::Engine;
+use super::history::Moment;
 use super::ideal::Ideal;
 use super::policy::Policy;
 use crate::figure::{Figure, shown};
@@ -53,17 +54,6 @@ pub struct WorkerRun {
     pub busy_percent: f64,
 }
 
-/// A short while of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Moment {
-    /// Its end, from the run's beginning.
-    pub at_s: f64,
-    /// The part of the time in which each worker computed.
-    pub busy_percent: Vec<f64>,
-    /// Of the prompts answered in it, what was found in a cache; `None` of none.
-    pub cached_percent: Option<f64>,
-}
-
 // === impl SimulateReport ===
 
 impl SimulateReport {
@@ -77,6 +67,24 @@ impl SimulateReport {
             distinct_blocks: ideal.blocks,
             runs,
         }
+    }
+
+    /// Who placed requests, and what they are held to.
+    pub(super) fn circumstances(&self) -> String {
+        let slo = self.runs.first().map(|run| run.report.slo).unwrap_or_default();
+        let news = self.events_delay_ms;
+        match self.routers {
+            1 => format!("a router, with news {news} ms old; {slo}"),
+            routers => format!("{routers} routers, with news {news} ms old; {slo}"),
+        }
+    }
+
+    /// What the best of all caches would come to.
+    pub(super) fn ideal(&self) -> String {
+        let Self { ideal_cached_percent, distinct_blocks, .. } = self;
+        format!(
+            "one cache without an end: {ideal_cached_percent:.1} % of prompt tokens, {distinct_blocks} different blocks"
+        )
     }
 
     /// What can be compared with another run's.
@@ -103,11 +111,7 @@ impl fmt::Display for SimulateReport {
         let Some(SimulatedRun { report, .. }) = self.runs.first() else { return Ok(()) };
         let came = shown(report.came_per_s, 2);
         writeln!(f, "{}; {came} requests/s came; seed {}", report.workload, report.seed)?;
-        writeln!(
-            f,
-            "{}; {} routers, {} ms behind; held to {}\n",
-            self.fleet, self.routers, self.events_delay_ms, report.slo
-        )?;
+        writeln!(f, "{}; {}\n", self.fleet, self.circumstances())?;
         writeln!(
             f,
             "{:<13} {:>9} {:>8} {:>8} {:>26} {:>17} {:>7} {:>9} {:>15}",
@@ -139,11 +143,7 @@ impl fmt::Display for SimulateReport {
             "most"
         )?;
         self.runs.iter().try_for_each(|run| writeln!(f, "{run}"))?;
-        write!(
-            f,
-            "\none cache without an end: {:.1} % of prompt tokens, {} different blocks",
-            self.ideal_cached_percent, self.distinct_blocks
-        )
+        write!(f, "\n{}", self.ideal())
     }
 }
 
@@ -194,21 +194,5 @@ impl fmt::Display for SimulatedRun {
             busy().fold(f64::INFINITY, f64::min),
             busy().fold(0.0, f64::max),
         )
-    }
-}
-
-// === impl Moment ===
-
-impl Moment {
-    /// This and the next as one.
-    pub(super) fn joined(&self, next: &Self) -> Self {
-        let mean = |(a, b): (&f64, &f64)| f64::midpoint(*a, *b);
-        let cached = self.cached_percent.into_iter().chain(next.cached_percent);
-        let count = cached.clone().count();
-        Self {
-            at_s: next.at_s,
-            busy_percent: self.busy_percent.iter().zip(&next.busy_percent).map(mean).collect(),
-            cached_percent: (count > 0).then(|| cached.sum::<f64>() / count as f64),
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use kv_cache::BlockHash;
 use scheduler::admission::{self, Misses, Size, Stage};
 use scheduler::placement::LedgerEntry;
 use scheduler::{
@@ -9,6 +10,7 @@ use scheduler::{
 };
 use words::{ClientId, Load};
 
+use super::caches::{CacheNews, Caches};
 use super::fleet::MODEL;
 use super::policy::{Chooser, Sight};
 
@@ -17,12 +19,29 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Router {
     view: ClusterSnapshot,
+    caches: Caches,
     chooser: Chooser,
     targets: SloTargets,
     ledger: Ledger,
     turns: Turns,
     misses: Misses,
     asked: u64,
+}
+
+/// What a worker tells.
+#[derive(Clone, Debug)]
+pub(super) struct News {
+    pub(super) load: Load,
+    pub(super) cache: CacheNews,
+}
+
+/// What a client wants.
+pub(super) struct Asked<'a> {
+    pub(super) prompt_tokens: u32,
+    pub(super) output_tokens: u32,
+    /// Of the prompt's full blocks.
+    pub(super) names: &'a [BlockHash],
+    pub(super) block_tokens: u32,
 }
 
 /// A request that was let in.
@@ -45,6 +64,7 @@ pub(super) struct Refused {
 impl Router {
     pub(super) fn new(view: ClusterSnapshot, chooser: Chooser, targets: SloTargets) -> Self {
         Self {
+            caches: Caches::new(view.workers.len()),
             view,
             chooser,
             targets,
@@ -61,19 +81,17 @@ impl Router {
     }
 
     /// Takes in what the workers, in order, say of themselves.
-    pub(super) fn hear(&mut self, loads: &[Load], now: Instant) {
-        for (view, load) in self.view.workers.iter_mut().zip(loads) {
+    pub(super) fn hear(&mut self, news: &[News], now: Instant) {
+        let workers = self.view.workers.iter_mut();
+        for (number, (view, News { load, cache })) in workers.zip(news).enumerate() {
             view.observe(view.info.address.incarnation, load.clone(), now);
+            self.caches.hear(number, cache);
         }
     }
 
     /// Places a request and holds it to the targets.
-    pub(super) fn ask(
-        &mut self,
-        prompt_tokens: u32,
-        output_tokens: u32,
-        now: Instant,
-    ) -> Result<Promise, Refused> {
+    pub(super) fn ask(&mut self, asked: &Asked<'_>, now: Instant) -> Result<Promise, Refused> {
+        let Asked { prompt_tokens, output_tokens, .. } = *asked;
         self.asked += 1;
         self.ledger.apply(&mut self.view);
         let smallest = PlacementRequest::smallest(MODEL, self.asked);
@@ -81,7 +99,8 @@ impl Router {
         let request =
             PlacementRequest { context_tokens: prompt_tokens, total_tokens_max, ..smallest };
         let request = request.of(ClientId::default(), &self.turns);
-        let sight = Sight { view: &self.view, request: &request, now };
+        let cached = self.cached(asked);
+        let sight = Sight { view: &self.view, request: &request, cached: &cached, now };
         let placement = self.chooser.place(&sight).map_err(|refusal| Refused::of(&refusal))?;
         self.judge(&placement.forecast, now)?;
         let size = Size { width: 1, prompt_tokens };
@@ -106,6 +125,13 @@ impl Router {
     pub(super) fn ended(&mut self, promise: Promise) {
         self.turns.end(ClientId::default(), promise.size, promise.stage);
         self.ledger.settle(promise.entry);
+    }
+
+    /// Tokens of the prompt that each worker has, and blocks in all.
+    fn cached(&mut self, asked: &Asked<'_>) -> Vec<(u32, u64)> {
+        let leading = self.caches.find(asked.names).into_iter().enumerate();
+        let of = |(worker, blocks)| (blocks * asked.block_tokens, self.caches.blocks_of(worker));
+        leading.map(of).collect()
     }
 
     fn judge(&mut self, forecast: &Forecast, now: Instant) -> Result<(), Refused> {

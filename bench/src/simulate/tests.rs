@@ -4,6 +4,7 @@ use rstest::rstest;
 use scheduler::cost::StepSeed;
 
 use super::*;
+use crate::document::{Body, Document};
 
 /// Nobody is refused.
 const PATIENT: Slo = Slo { ttft_ms: 1e7, tpot_ms: 1e7, itl_p99_ms: None };
@@ -38,10 +39,11 @@ fn simulated(options: &SimulateOptions) -> SimulatedRun {
 #[rstest]
 fn everybody_is_answered_in_full_by_every_policy(
     #[values("mooncake.jsonl", "azure.csv", "agents.jsonl", "burst.csv")] file: &str,
-    #[values(Policy::Ours, Policy::Random, Policy::RoundRobin, Policy::LeastLoaded)] policy: Policy,
-    #[values((0, 2), (1, 1), (2, 2))] (prefill, decode): (usize, usize),
+    #[values("ours", "random", "round-robin", "sglang", "dynamo", "mooncake", "llm-d")]
+    policy: &str,
+    #[values((0, 2), (2, 1))] (prefill, decode): (usize, usize),
 ) {
-    let options = options(file, policy);
+    let options = options(file, policy.parse().expect("a policy"));
     let fleet = Fleet { prefill, decode, ..options.fleet };
     let options = SimulateOptions { fleet, slo: PATIENT, ..options };
     let report = simulated(&options).report;
@@ -96,4 +98,19 @@ fn a_fleet_without_anybody_who_generates_is_none() {
     let fleet = Fleet { prefill: 1, decode: 0, ..options.fleet };
     let why = run(&SimulateOptions { fleet, ..options }, &mut |_| {}).expect_err("nobody");
     assert!(why.to_string().starts_with("nobody generates"), "{why}");
+}
+
+#[test]
+fn a_page_has_a_plot_for_each_question_and_each_policy() {
+    let policies = vec![Policy::Ours, Policy::Random];
+    let report =
+        run(&SimulateOptions { policies, ..options("mooncake.jsonl", Policy::Ours) }, &mut |_| {});
+    let report = report.expect("it runs");
+    let document = Document::new("baton simulate".to_owned(), Body::Simulate(report.clone()));
+    let page = page(&report, &document);
+    assert_eq!(page.matches("<svg").count(), 4 + 2);
+    assert!(page.ends_with("</html>\n") && page.contains("Busy, random"));
+    for (word, why) in [("http", "the network"), ("NaN", "numbers"), ("inf", "numbers")] {
+        assert!(!page.contains(word), "{word}: {why}");
+    }
 }

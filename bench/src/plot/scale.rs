@@ -4,7 +4,7 @@ use crate::load::rates::round_step;
 
 /// Where numbers are on an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     /// The axis' ends: numbers.
     from: f64,
     to: f64,
@@ -24,7 +24,7 @@ const LINEAR_MAX: f64 = 40.0;
 
 impl Scale {
     /// From the least to the greatest of some numbers.
-    pub(super) fn between(values: impl Iterator<Item = f64>, (first, last): (f64, f64)) -> Self {
+    pub(crate) fn between(values: impl Iterator<Item = f64>, (first, last): (f64, f64)) -> Self {
         let (from, to) = ends(values);
         // One number alone stands in the middle.
         let margin = if from < to { 0.0 } else { from.abs().max(1.0) * 0.1 };
@@ -32,7 +32,7 @@ impl Scale {
     }
 
     /// Over some numbers, from 0 if they are near enough to each other.
-    pub(super) fn over(values: impl Iterator<Item = f64>, (first, last): (f64, f64)) -> Self {
+    pub(crate) fn over(values: impl Iterator<Item = f64>, (first, last): (f64, f64)) -> Self {
         let (least, most) = ends(values.filter(|&value| value > 0.0));
         if most > least * LINEAR_MAX && least > 0.0 {
             return Self { from: least / 1.2, to: most * 1.2, first, last, is_log: true };
@@ -41,19 +41,19 @@ impl Scale {
     }
 
     /// From 0 to the greatest of some numbers.
-    pub(super) fn from_zero(values: impl Iterator<Item = f64>, (first, last): (f64, f64)) -> Self {
+    pub(crate) fn from_zero(values: impl Iterator<Item = f64>, (first, last): (f64, f64)) -> Self {
         let most = ends(values).1;
         let most = if most > 0.0 { most } else { 1.0 };
         Self { from: 0.0, to: most * 1.08, first, last, is_log: false }
     }
 
     /// Whether equal distances are equal ratios.
-    pub(super) fn is_log(self) -> bool {
+    pub(crate) fn is_log(self) -> bool {
         self.is_log
     }
 
     /// The place of a number; beyond the ends there is none.
-    pub(super) fn at(self, value: f64) -> f64 {
+    pub(crate) fn at(self, value: f64) -> f64 {
         let value = value.clamp(self.from, self.to);
         let share = match self.is_log {
             true => (value / self.from).ln() / (self.to / self.from).ln(),
@@ -63,7 +63,7 @@ impl Scale {
     }
 
     /// Numbers to write at the axis.
-    pub(super) fn ticks(self) -> Vec<f64> {
+    pub(crate) fn ticks(self) -> Vec<f64> {
         let ticks = if self.is_log { self.log_ticks() } else { self.linear_ticks() };
         ticks.into_iter().filter(|&tick| self.from <= tick && tick <= self.to).collect()
     }
@@ -85,7 +85,7 @@ impl Scale {
 }
 
 /// A tick as it is written.
-pub(super) fn label(value: f64) -> String {
+pub(crate) fn label(value: f64) -> String {
     let rounded = (value * 1e6).round() / 1e6;
     rounded.to_string()
 }

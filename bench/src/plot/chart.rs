@@ -1,4 +1,4 @@
-//! Lines over the rate, as SVG.
+//! Lines, as SVG.
 
 use std::fmt::Write as _;
 
@@ -6,25 +6,34 @@ use super::escape;
 use super::scale::{Scale, label};
 
 /// Some lines.
-pub(super) struct Chart<'a> {
+pub(crate) struct Chart<'a> {
     /// Above it.
-    pub(super) title: &'a str,
+    pub(crate) title: String,
     /// Of all lines.
-    pub(super) unit: &'a str,
-    pub(super) series: Vec<Series<'a>>,
+    pub(crate) unit: &'a str,
+    pub(crate) across: Across<'a>,
+    pub(crate) series: Vec<Series<'a>>,
     /// What was wanted, where something was.
-    pub(super) target: Option<f64>,
-    /// The highest rate that was served.
-    pub(super) limit: Option<f64>,
+    pub(crate) target: Option<f64>,
+    /// How far it was had.
+    pub(crate) limit: Option<f64>,
+}
+
+/// The lower axis.
+#[derive(Clone, Copy)]
+pub(crate) struct Across<'a> {
+    pub(crate) name: &'a str,
+    /// Behind a number of it.
+    pub(crate) unit: &'a str,
 }
 
 /// A line.
-pub(super) struct Series<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct Series<'a> {
+    pub(crate) name: &'a str,
     /// A class of the style sheet.
-    pub(super) colour: &'a str,
-    /// Rates, and values.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(crate) colour: &'a str,
+    /// Places on the lower axis, and values.
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 const WIDTH: f64 = 560.0;
@@ -42,16 +51,16 @@ const LINE: f64 = 15.0;
 
 impl Chart<'_> {
     /// The chart and its title.
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let (x, y) = self.scales();
         let parts = [self.grid(x, y), self.marks(x, y), self.lines(x, y), self.names(y)];
         format!(
             "<figure>\n<figcaption>{}, {}{}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
              aria-label=\"{}\">\n{}</svg>\n</figure>\n",
-            escape(self.title),
+            escape(&self.title),
             self.unit,
             if y.is_log() { ", logarithmic" } else { "" },
-            escape(self.title),
+            escape(&self.title),
             parts.concat()
         )
     }
@@ -97,7 +106,8 @@ impl Chart<'_> {
         let (middle, below) = (f64::midpoint(LEFT, RIGHT), BOTTOM + 42.0);
         let _ = writeln!(
             text,
-            "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">came, requests/s</text>"
+            "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{}</text>",
+            escape(self.across.name)
         );
         text
     }
@@ -126,7 +136,7 @@ impl Chart<'_> {
     }
 
     fn lines(&self, x: Scale, y: Scale) -> String {
-        self.series.iter().map(|series| series.line(x, y, self.unit)).collect()
+        self.series.iter().map(|series| series.line(x, y, (self.unit, self.across.unit))).collect()
     }
 
     /// The lines' names, each where its line ends or as near as the others let it.
@@ -158,7 +168,7 @@ impl Chart<'_> {
 // === impl Series ===
 
 impl Series<'_> {
-    fn line(&self, x: Scale, y: Scale, unit: &str) -> String {
+    fn line(&self, x: Scale, y: Scale, (unit, across): (&str, &str)) -> String {
         let places = self
             .points
             .iter()
@@ -168,7 +178,7 @@ impl Series<'_> {
             format!("<g class=\"{}\">\n<polyline points=\"{}\"/>\n", self.colour, places.join(" "));
         for &(rate, value) in &self.points {
             let (cx, cy) = (x.at(rate), y.at(value));
-            let said = format!("{}: {value:.1} {unit} at {rate:.2}/s", escape(self.name));
+            let said = format!("{}: {value:.1} {unit} at {rate:.2}{across}", escape(self.name));
             // The mark is small, what the pointer has to hit is not.
             let _ = writeln!(
                 text,
