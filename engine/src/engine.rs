@@ -280,7 +280,7 @@ fn open_tiers(exchange: &Exchange, config: &EngineConfig) -> Result<Option<Tiers
     if !config.prefix_cache {
         return Ok(None);
     }
-    Tiers::open(&config.tiers, &exchange.pool, exchange.region())
+    Tiers::open(&config.tiers, &exchange.info, &exchange.pool, exchange.region())
 }
 
 /// Events of one step besides its tokens: started, cached pages, pages of each layer group, scores.

@@ -90,5 +90,5 @@ pub use handle::{
     SubmitError,
 };
 pub use model::{Model, ModelOptions, OnLayers};
-pub use tiers::{TierCounts, TierOptions};
+pub use tiers::{DiskOptions, TierCounts, TierOptions};
 pub use weights::{LoadFormat, LoadProgress};

@@ -6,6 +6,7 @@
 
 mod ascent;
 mod descent;
+mod disk;
 mod memory;
 mod pages;
 mod stats;
@@ -19,11 +20,15 @@ use kv_cache::{BlockHandle, BlockHash, BlockPool, KvRegion, TokenId};
 
 pub(crate) use self::ascent::{Ascent, Rise};
 use self::descent::{Descent, Source};
+pub use self::disk::DiskOptions;
+use self::disk::{DiskMemory, Folder};
 use self::memory::{HostMemory, TierMemory};
 use self::pages::PageOrder;
 pub use self::stats::TierCounts;
 use self::stats::TierStats;
+use crate::clock;
 use crate::error::EngineError;
+use crate::handle::EngineInfo;
 
 /// Bytes that are copied at a time: some milliseconds even from a slow disk, and enough for every link's full rate.
 const GROUP_BYTES: usize = 16 << 20;
@@ -37,6 +42,8 @@ const ASCENTS_MAX: usize = 64;
 pub struct TierOptions {
     /// Bytes of the host's memory; 0: none.
     pub host_bytes: u64,
+    /// A part of a disk, if there is one.
+    pub disk: Option<DiskOptions>,
 }
 
 /// One tier below the device.
@@ -44,6 +51,8 @@ pub(crate) struct Tier {
     pool: BlockPool,
     memory: Box<dyn TierMemory>,
     stats: TierStats,
+    /// Whether names were taken back that it had: what they named is not to be found again.
+    has_forgotten: AtomicBool,
 }
 
 /// The tiers below an engine's pool, fastest first, and the threads that carry blocks between them.
@@ -78,16 +87,23 @@ impl Tiers {
     /// Puts tiers below `pool` and starts their threads; `None` where nothing is asked for.
     ///
     /// # Errors
-    /// [`EngineError::Limits`] for a tier that holds no block, [`EngineError::Device`] if there are no threads.
+    /// [`EngineError::Limits`] for a tier that holds no block, [`EngineError::Io`] for a folder that can't be had,
+    /// [`EngineError::Device`] if there are no threads.
     pub(crate) fn open(
         options: &TierOptions,
+        info: &EngineInfo,
         pool: &BlockPool,
         region: &Arc<dyn KvRegion>,
     ) -> Result<Option<Self>, EngineError> {
         let order = PageOrder::of(region.layout());
-        let mut tiers = Vec::new();
+        let mut tiers: Vec<Arc<Tier>> = Vec::new();
         if options.host_bytes > 0 {
             tiers.push(Arc::new(Tier::host(options.host_bytes, pool, order)?));
+        }
+        if let Some(disk) = &options.disk {
+            let above = tiers.last().map_or(pool, |host| &host.pool);
+            let tier = Tier::disk(disk, info, above, order)?;
+            tiers.push(Arc::new(tier));
         }
         if tiers.is_empty() { Ok(None) } else { Self::start(tiers, pool, region).map(Some) }
     }
@@ -97,24 +113,51 @@ impl Tiers {
         pool: &BlockPool,
         region: &Arc<dyn KvRegion>,
     ) -> Result<Self, EngineError> {
-        let stopping = Arc::new(AtomicBool::new(false));
+        // A tier's threads end when nobody is left to ask them for anything.
+        let (nudge, _) = sync_channel(1);
+        let (lifts, threads) = (Vec::new(), Vec::new());
+        let mut this = Self { tiers, nudge, lifts, stopping: Arc::default(), threads };
+        this.start_descents(pool, region)?;
+        this.start_ascents(region)?;
+        Ok(this)
+    }
+
+    /// From the lowest tier to the device, each way wakes the one below it.
+    fn start_descents(
+        &mut self,
+        pool: &BlockPool,
+        region: &Arc<dyn KvRegion>,
+    ) -> Result<(), EngineError> {
         let order = PageOrder::of(region.layout());
-        // One that waits to be looked at is as good as many.
-        let (nudge, nudged) = sync_channel(1);
-        let mut threads = Vec::new();
-        let source = Source::Device { pool: pool.clone(), region: Arc::clone(region), order };
-        let descent = Descent::new(source, Arc::clone(&tiers[0]), order, Arc::clone(&stopping));
-        threads.push(spawn("baton-tier-down", move || descent.run(&nudged))?);
-        let mut lifts = Vec::new();
-        for tier in &tiers {
-            let (lift, ascents) = sync_channel(ASCENTS_MAX);
-            let (tiers, region, stopping) =
-                (tiers.clone(), Arc::clone(region), Arc::clone(&stopping));
-            let name = format!("baton-{}-up", tier.pool.tier().name());
-            threads.push(spawn(&name, move || ascent::run(&ascents, &tiers, &*region, &stopping))?);
-            lifts.push(lift);
+        let mut next = None;
+        for (at, to) in self.tiers.iter().enumerate().rev() {
+            let from = match at.checked_sub(1) {
+                Some(above) => Source::Tier(Arc::clone(&self.tiers[above])),
+                None => Source::Device { pool: pool.clone(), region: Arc::clone(region), order },
+            };
+            let (to, stopping) = (Arc::clone(to), Arc::clone(&self.stopping));
+            let name = format!("baton-{}-down", to.pool.tier().name());
+            let descent = Descent { from, to, order, stopping, next: next.take() };
+            // One that waits to be looked at is as good as many.
+            let (nudge, nudged) = sync_channel(1);
+            self.threads.push(spawn(&name, move || descent.run(&nudged))?);
+            next = Some(nudge);
         }
-        Ok(Self { tiers, nudge, lifts, stopping, threads })
+        self.nudge = next.expect("at least one tier");
+        Ok(())
+    }
+
+    fn start_ascents(&mut self, region: &Arc<dyn KvRegion>) -> Result<(), EngineError> {
+        for tier in &self.tiers {
+            let (lift, ascents) = sync_channel(ASCENTS_MAX);
+            let (tiers, region) = (self.tiers.clone(), Arc::clone(region));
+            let stopping = Arc::clone(&self.stopping);
+            let name = format!("baton-{}-up", tier.pool.tier().name());
+            let run = move || ascent::run(&ascents, &tiers, &*region, &stopping);
+            self.threads.push(spawn(&name, run)?);
+            self.lifts.push(lift);
+        }
+        Ok(())
     }
 
     /// The tiers, fastest first.
@@ -124,8 +167,13 @@ impl Tiers {
 
     /// Has blocks carried down, if some are to be.
     pub(crate) fn nudge(&self) {
-        // Where one waits already, or the thread has died, there is nothing to add.
-        let _ = self.nudge.try_send(());
+        nudge(&self.nudge);
+    }
+
+    /// Says that names of blocks were taken back, in all tiers.
+    pub(crate) fn strike(&self) {
+        self.tiers.iter().for_each(|tier| tier.has_forgotten.store(true, Ordering::Release));
+        self.nudge();
     }
 
     /// What the tiers have of a sequence's full blocks from the `first` on, as far as it is brought up sooner than it is computed.
@@ -183,8 +231,40 @@ impl Tier {
         let blocks = blocks_in(bytes, order.block_bytes(), "host_bytes")?;
         let memory = Box::new(HostMemory::new(blocks));
         let pool = pool.add_tier(kv_cache::Tier::Host, blocks);
-        Ok(Self { pool, memory, stats: TierStats::new(order.block_bytes()) })
+        Ok(Self::new(pool, memory, order))
     }
+
+    /// Opens a tier on disk, with what an earlier life has left there.
+    fn disk(
+        options: &DiskOptions,
+        info: &EngineInfo,
+        above: &BlockPool,
+        order: PageOrder,
+    ) -> Result<Self, EngineError> {
+        let began = clock::now();
+        let failed = |error: std::io::Error| EngineError::io(&options.dir, &error);
+        let name = disk::name_of(&info.fingerprint, &info.layout);
+        let folder = Folder::open(&options.dir, &name).map_err(failed)?;
+        let bytes = folder.reclaim(options.bytes);
+        let sizes = (order.block_bytes(), info.block_tokens as usize);
+        let blocks = blocks_in(bytes, disk::bytes_of(sizes), "disk.bytes")?;
+        let (memory, found) = DiskMemory::open(folder, blocks, sizes).map_err(failed)?;
+        let pool = above.add_tier(kv_cache::Tier::Disk, blocks);
+        let found = found.publish(&pool);
+        let took = clock::now() - began;
+        tracing::info!(dir = %options.dir.display(), blocks, found, ?took, "KV blocks are kept on disk");
+        Ok(Self::new(pool, Box::new(memory), order))
+    }
+
+    fn new(pool: BlockPool, memory: Box<dyn TierMemory>, order: PageOrder) -> Self {
+        let stats = TierStats::new(order.block_bytes());
+        Self { pool, memory, stats, has_forgotten: AtomicBool::new(false) }
+    }
+}
+
+/// Wakes a thread; where it will look anyway, or has ended, there is nothing to do.
+fn nudge(thread: &SyncSender<()>) {
+    let _ = thread.try_send(());
 }
 
 fn blocks_in(bytes: u64, block_bytes: usize, field: &str) -> Result<u32, EngineError> {

@@ -108,6 +108,14 @@ pub(crate) struct EngineArgs {
     /// begins with them [default: 0, none]
     #[arg(long, value_name = "GIB")]
     pub kv_host_gib: Option<f64>,
+    /// A folder on a local disk for KV blocks that the host has no room for, which a worker finds again when it starts. Prompts can be
+    /// read from it: it is the owner's alone. One worker of each role at a time; with --kv-disk-gib [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub kv_disk: Option<PathBuf>,
+    /// How much of that disk, GiB, of each worker. Blocks of other models in the folder are part of it, and removed where
+    /// they are more than half.
+    #[arg(long, value_name = "GIB")]
+    pub kv_disk_gib: Option<f64>,
 }
 
 /// The router: what it accepts, and where.

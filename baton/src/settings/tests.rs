@@ -299,6 +299,32 @@ fn a_worker_on_all_addresses_is_published_by_one_that_can_be_called() {
 }
 
 #[test]
+fn memory_below_the_pool_is_each_workers_own() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
+    let model = crate::model::LocalModel { dir: demo, name: "demo".to_owned() };
+    let text = "[engine]\nkv_host_gib = 2\nkv_disk = \"/kv\"\nkv_disk_gib = 0.5\n";
+    let settings = from_file(text).unwrap().validate().unwrap();
+    for (role, dir) in [(words::Role::Prefill, "/kv/prefill"), (words::Role::Decode, "/kv/decode")]
+    {
+        let tiers = settings.engine(role, &model).unwrap().tiers;
+        let disk = tiers.disk.unwrap();
+        assert_eq!((tiers.host_bytes, disk.bytes), (2 << 30, 1 << 29));
+        assert_eq!(disk.dir, Path::new(dir));
+    }
+}
+
+#[rstest]
+#[case("kv_disk = \"/kv\"", "give both, or none")]
+#[case("kv_disk_gib = 3", "give both, or none")]
+#[case("kv_host_gib = -1.0", "engine.kv_host_gib is -1: want GiB")]
+#[case("kv_host_gib = 1\nprefix_cache = false", "engine.prefix_cache is false")]
+fn memory_below_the_pool_that_is_none_is_refused(#[case] text: &str, #[case] told: &str) {
+    let written = from_file(&format!("[engine]\n{text}\n")).unwrap();
+    let error = written.validate().unwrap_err().to_string();
+    assert!(error.contains(told), "{error}");
+}
+
+#[test]
 fn what_the_model_can_not_do_is_said() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo");
     let model = crate::model::LocalModel { dir: demo, name: "demo".to_owned() };

@@ -11,7 +11,9 @@ use cluster::node;
 use cluster::security::Security;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use engine::backend::cuda::{SmPartition, SmSplit};
-use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions, TierOptions};
+use engine::{
+    CudaOptions, DiskOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions, TierOptions,
+};
 use kv_cache::KvCodec;
 use router::callers::keys::Keys;
 use router::dispatch::AdmissionConfig;
@@ -197,14 +199,22 @@ impl Settings {
             context_tokens_max: engine.context_tokens_max,
             prefix_cache: engine.prefix_cache.unwrap_or(true),
             targets: self.targets(),
-            tiers: self.tiers(),
+            tiers: self.tiers(role),
         })
     }
 
-    /// What each engine keeps below its pool.
-    fn tiers(&self) -> TierOptions {
+    /// What an engine keeps below its pool.
+    fn tiers(&self, role: Role) -> TierOptions {
         let engine = &self.written.engine;
-        TierOptions { host_bytes: gib(engine.kv_host_gib.unwrap_or(0.0)) }
+        let disk = engine.kv_disk.as_ref().zip(engine.kv_disk_gib);
+        TierOptions {
+            host_bytes: gib(engine.kv_host_gib.unwrap_or(0.0)),
+            // `up` runs both with the same settings.
+            disk: disk.map(|(dir, count)| DiskOptions {
+                dir: dir.join(role.to_string()),
+                bytes: gib(count),
+            }),
+        }
     }
 
     /// The worker's name: as written, or one that no other has.

@@ -542,6 +542,7 @@ impl<M: StepModel> Core<M> {
         let failure = match fault {
             LogitsFault::NotFinite => {
                 let unpublished = self.roster.unpublish(request);
+                self.tiers.iter().for_each(Tiers::strike);
                 self.meter.stats.miscomputed += 1;
                 tracing::error!(
                     unpublished,

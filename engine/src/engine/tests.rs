@@ -77,7 +77,7 @@ impl Sizes {
             context_tokens_max: None,
             targets: Targets::default(),
             prefix_cache: self.prefix_cache,
-            tiers: TierOptions { host_bytes: self.host_bytes() },
+            tiers: TierOptions { host_bytes: self.host_bytes(), disk: None },
         };
         config.validate().expect("a valid configuration");
         let info = EngineInfo {

@@ -7,8 +7,9 @@ use std::sync::mpsc::Receiver;
 use kv_cache::{
     BlockHandle, BlockHash, BlockPool, BlockTable, CommittedBlock, KvRegion, PageRange, TokenId,
 };
+use rayon::prelude::*;
 
-use super::memory::Lent;
+use super::memory::TierFault;
 use super::pages::PageOrder;
 use super::{Stored, Tier, log_count};
 use crate::clock;
@@ -118,8 +119,12 @@ impl Ascent {
     /// Brings up `blocks` blocks from the `at`-th on, all of one tier. Returns how many came.
     fn bring(&self, at: usize, blocks: usize, tier: &Tier, region: &dyn KvRegion) -> usize {
         let began = clock::now();
-        let stored = self.stored[at..at + blocks].iter();
-        let read: Vec<Lent<'_>> = stored.map_while(|stored| read(tier, stored)).collect();
+        let stored = &self.stored[at..at + blocks];
+        // Side by side, so that a disk has more than one to look for.
+        let read: Vec<_> =
+            stored.par_iter().map(|stored| tier.memory.read(stored.block.id())).collect();
+        let read = read.into_iter().zip(stored);
+        let read: Vec<_> = read.map_while(|(read, stored)| whole(tier, stored, read)).collect();
         if read.is_empty() || !self.put(at, &read, region) {
             return 0;
         }
@@ -129,7 +134,7 @@ impl Ascent {
     }
 
     /// Copies what was read into the device's blocks.
-    fn put(&self, at: usize, read: &[Lent<'_>], region: &dyn KvRegion) -> bool {
+    fn put(&self, at: usize, read: &[Arc<Vec<u8>>], region: &dyn KvRegion) -> bool {
         let order = PageOrder::of(region.layout());
         let mut joined = vec![0; read.len() * order.block_bytes()];
         order.join(read, &mut joined);
@@ -156,16 +161,19 @@ impl Ascent {
 }
 
 /// A block as it was written; `None`, and the tier forgets it, if it isn't.
-fn read<'a>(tier: &'a Tier, stored: &Stored) -> Option<Lent<'a>> {
-    let read = tier.memory.read(stored.block.id());
-    read.inspect_err(|fault| {
+fn whole(
+    tier: &Tier,
+    stored: &Stored,
+    read: Result<Arc<Vec<u8>>, TierFault>,
+) -> Option<Arc<Vec<u8>>> {
+    let told = read.inspect_err(|fault| {
         stored.block.unseal();
         let name = tier.pool.tier().name();
         log_count(tier.stats.corrupt(), |count| {
             tracing::warn!(%fault, tier = name, count, "a KV block is lost, and computed again");
         });
-    })
-    .ok()
+    });
+    told.ok()
 }
 
 impl Drop for Ascent {

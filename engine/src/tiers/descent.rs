@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
 
-use kv_cache::{BlockHandle, BlockPool, BlockRef, Fence, KvRegion, PageRange, Unsaved};
+use kv_cache::{BlockHandle, BlockId, BlockPool, BlockRef, Fence, KvRegion, PageRange, Unsaved};
 
+use super::memory::TierFault;
 use super::pages::PageOrder;
-use super::{Tier, log_count};
+use super::{Tier, log_count, nudge};
+use crate::clock;
+
+/// How long a tier is left alone that has failed to keep a block: a disk that is full is not full for a moment.
+const REST: Duration = Duration::from_secs(1);
 
 /// Where blocks come from.
 pub(super) enum Source {
@@ -20,14 +26,28 @@ pub(super) enum Source {
         /// Of which form.
         order: PageOrder,
     },
+    /// A tier below it.
+    Tier(Arc<Tier>),
 }
 
 /// The way from one tier to the next, on one thread: so much is in flight as is copied at a time.
 pub(super) struct Descent {
-    from: Source,
-    to: Arc<Tier>,
-    order: PageOrder,
-    stopping: Arc<AtomicBool>,
+    pub(super) from: Source,
+    pub(super) to: Arc<Tier>,
+    pub(super) order: PageOrder,
+    pub(super) stopping: Arc<AtomicBool>,
+    /// Wakes what carries blocks further down.
+    pub(super) next: Option<SyncSender<()>>,
+}
+
+/// How a group of blocks fared.
+enum Carried {
+    /// There may be more.
+    Some,
+    /// There is nothing to carry, or no place for it.
+    Nothing,
+    /// The tier below takes nothing just now.
+    Refused,
 }
 
 // === impl Source ===
@@ -36,6 +56,7 @@ impl Source {
     fn pool(&self) -> &BlockPool {
         match self {
             Self::Device { pool, .. } => pool,
+            Self::Tier(tier) => &tier.pool,
         }
     }
 
@@ -43,8 +64,17 @@ impl Source {
     fn read(&self, blocks: &[BlockRef], out: &mut [u8]) -> bool {
         match self {
             Self::Device { region, order, .. } => gather(&**region, order, blocks, out),
+            Self::Tier(tier) => read(tier, blocks, out),
         }
     }
+}
+
+fn read(tier: &Tier, blocks: &[BlockRef], out: &mut [u8]) -> bool {
+    let mut out = out.chunks_exact_mut(out.len() / blocks.len());
+    blocks.iter().zip(&mut out).all(|(block, out)| {
+        let bytes = tier.memory.read(block.block).ok().filter(|bytes| bytes.len() == out.len());
+        bytes.map(|bytes| out.copy_from_slice(&bytes)).is_some()
+    })
 }
 
 fn gather(region: &dyn KvRegion, order: &PageOrder, blocks: &[BlockRef], out: &mut [u8]) -> bool {
@@ -64,40 +94,83 @@ fn gather(region: &dyn KvRegion, order: &PageOrder, blocks: &[BlockRef], out: &m
 // === impl Descent ===
 
 impl Descent {
-    pub(super) fn new(
-        from: Source,
-        to: Arc<Tier>,
-        order: PageOrder,
-        stopping: Arc<AtomicBool>,
-    ) -> Self {
-        Self { from, to, order, stopping }
-    }
-
     /// Carries down what is to be, whenever somebody says that something may be.
     pub(super) fn run(&self, nudged: &Receiver<()>) {
+        let mut resting = None;
         while nudged.recv().is_ok() {
-            while !self.stopping.load(Ordering::Acquire) && self.carry() {}
+            if self.to.has_forgotten.swap(false, Ordering::AcqRel) {
+                self.strike(&self.to.pool.unnamed());
+            }
+            if resting.is_none_or(|until| until <= clock::now()) {
+                resting = self.carry_all().then(|| clock::now() + REST);
+            }
+            self.next.iter().for_each(nudge);
         }
     }
 
-    /// Carries a group of blocks. Says whether there may be more.
-    fn carry(&self) -> bool {
+    /// Carries all that is to be carried. Says whether the tier below takes no more.
+    fn carry_all(&self) -> bool {
+        while !self.stopping.load(Ordering::Acquire) {
+            match self.carry() {
+                Carried::Some => self.next.iter().for_each(nudge),
+                Carried::Nothing => return false,
+                Carried::Refused => return true,
+            }
+        }
+        false
+    }
+
+    /// Carries a group of blocks.
+    fn carry(&self) -> Carried {
         let mut unsaved = self.from.pool().unsaved(self.order.group());
         let copies = self.places(unsaved.len());
         unsaved.truncate(copies.len());
         if unsaved.is_empty() {
-            return false;
+            return Carried::Nothing;
         }
         let blocks: Vec<_> = unsaved.iter().map(|unsaved| unsaved.at).collect();
         let mut bytes = vec![0; blocks.len() * self.order.block_bytes()];
         if !self.from.read(&blocks, &mut bytes) {
-            return false;
+            return Carried::Nothing;
         }
+        let mut saved = 0;
         let bytes = bytes.chunks_exact(self.order.block_bytes());
-        let kept = unsaved.iter().zip(copies).zip(bytes);
-        let kept = kept.filter(|((unsaved, copy), bytes)| self.keep(unsaved, copy, bytes)).count();
-        self.to.stats.sank(kept);
-        kept > 0
+        for ((unsaved, copy), bytes) in unsaved.iter().zip(&copies).zip(bytes) {
+            match self.keep(unsaved, copy.id(), bytes) {
+                Ok(kept) => saved += usize::from(kept && self.save(unsaved, copy)),
+                Err(fault) => {
+                    self.tell(&fault);
+                    return Carried::Refused;
+                }
+            }
+        }
+        // None: they went to others meanwhile, and the next time will tell.
+        if saved > 0 { Carried::Some } else { Carried::Nothing }
+    }
+
+    /// Writes a copy of what was read, if that was the block's own: a later life of the worker believes what it finds.
+    fn keep(&self, unsaved: &Unsaved, copy: BlockId, bytes: &[u8]) -> Result<bool, TierFault> {
+        if !self.from.pool().has(unsaved) {
+            return Ok(false);
+        }
+        self.to.memory.write(copy, unsaved, bytes)?;
+        Ok(true)
+    }
+
+    /// Lets a copy be found, or makes sure that it never is.
+    fn save(&self, unsaved: &Unsaved, copy: &BlockHandle) -> bool {
+        let saved = self.from.pool().save(unsaved, copy);
+        if saved {
+            self.to.stats.sank(1);
+        } else {
+            self.strike(&[copy.id()]);
+        }
+        saved
+    }
+
+    fn strike(&self, blocks: &[BlockId]) {
+        let struck = self.to.memory.strike(blocks);
+        struck.unwrap_or_else(|fault| self.tell(&fault));
     }
 
     /// Blocks of the tier below, as many as it gives.
@@ -106,14 +179,10 @@ impl Descent {
         (0..blocks).map_while(place).collect()
     }
 
-    fn keep(&self, unsaved: &Unsaved, copy: &BlockHandle, bytes: &[u8]) -> bool {
-        if let Err(fault) = self.to.memory.write(copy.id(), unsaved, bytes) {
-            let tier = self.to.pool.tier().name();
-            log_count(self.to.stats.failed_write(), |count| {
-                tracing::warn!(%fault, tier, count, "a KV block isn't kept");
-            });
-            return false;
-        }
-        self.from.pool().save(unsaved, copy)
+    fn tell(&self, fault: &TierFault) {
+        let tier = self.to.pool.tier().name();
+        log_count(self.to.stats.failed_write(), |count| {
+            tracing::warn!(%fault, tier, count, "a KV block isn't kept");
+        });
     }
 }

@@ -1,9 +1,9 @@
 //! Where a tier's blocks lie.
 
-use std::ops::Deref;
+use std::sync::Arc;
 
 use kv_cache::{BlockId, Unsaved};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::RwLock;
 
 /// A tier's memory, by blocks of its pool. Which of them mean anything, the pool knows.
 pub(super) trait TierMemory: Send + Sync {
@@ -11,15 +11,24 @@ pub(super) trait TierMemory: Send + Sync {
     ///
     /// # Errors
     /// [`TierFault`] if that can't be had.
-    fn read(&self, block: BlockId) -> Result<Lent<'_>, TierFault>;
+    fn read(&self, block: BlockId) -> Result<Arc<Vec<u8>>, TierFault>;
 
-    /// Keeps `bytes` as a block, which nobody reads meanwhile.
+    /// Keeps `bytes` as a block, which nobody finds meanwhile.
     ///
     /// - `of`: what they are.
     ///
     /// # Errors
-    /// [`TierFault`] if they aren't kept; what the block holds is then undefined.
+    /// [`TierFault`] if they aren't kept; the block then holds nothing.
     fn write(&self, block: BlockId, of: &Unsaved, bytes: &[u8]) -> Result<(), TierFault>;
+
+    /// Makes sure that blocks which nobody may find aren't found in a later life, either.
+    ///
+    /// # Errors
+    /// [`TierFault`] if they may be.
+    fn strike(&self, blocks: &[BlockId]) -> Result<(), TierFault> {
+        let _ = blocks;
+        Ok(())
+    }
 }
 
 /// Why a tier's block can't be had, or kept.
@@ -28,25 +37,24 @@ pub(super) enum TierFault {
     /// The host has no memory left.
     #[error("no memory is left for it")]
     NoMemory,
-}
-
-/// A block's bytes while they are read.
-pub(super) enum Lent<'a> {
-    /// Where they are kept.
-    Kept(RwLockReadGuard<'a, Vec<u8>>),
+    /// What is there is not what was written, or is no longer there.
+    #[error("its contents are not what was written")]
+    Corrupt,
+    /// The system said so.
+    #[error("{0}")]
+    Io(String),
 }
 
 /// Blocks in main memory, which is taken as they come.
-pub(super) struct HostMemory(Box<[RwLock<Vec<u8>>]>);
+pub(super) struct HostMemory(Box<[RwLock<Arc<Vec<u8>>>]>);
 
-// === impl Lent ===
+// === impl TierFault ===
 
-impl Deref for Lent<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Kept(bytes) => bytes,
+impl From<std::io::Error> for TierFault {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Self::Corrupt,
+            _ => Self::Io(error.to_string()),
         }
     }
 }
@@ -60,15 +68,20 @@ impl HostMemory {
 }
 
 impl TierMemory for HostMemory {
-    fn read(&self, block: BlockId) -> Result<Lent<'_>, TierFault> {
-        Ok(Lent::Kept(self.0[block.index()].read()))
+    fn read(&self, block: BlockId) -> Result<Arc<Vec<u8>>, TierFault> {
+        Ok(Arc::clone(&self.0[block.index()].read()))
     }
 
     fn write(&self, block: BlockId, _: &Unsaved, bytes: &[u8]) -> Result<(), TierFault> {
         let mut kept = self.0[block.index()].write();
-        kept.clear();
-        kept.try_reserve_exact(bytes.len()).map_err(|_| TierFault::NoMemory)?;
-        kept.extend_from_slice(bytes);
+        if let Some(kept) = Arc::get_mut(&mut kept).filter(|kept| kept.len() == bytes.len()) {
+            kept.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let mut new = Vec::new();
+        new.try_reserve_exact(bytes.len()).map_err(|_| TierFault::NoMemory)?;
+        new.extend_from_slice(bytes);
+        *kept = Arc::new(new);
         Ok(())
     }
 }

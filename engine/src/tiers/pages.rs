@@ -1,6 +1,6 @@
 //! The order of pages: by layer where a region copies them, by block where a tier keeps them.
 
-use std::ops::Deref;
+use std::sync::Arc;
 
 use kv_cache::KvLayout;
 use rayon::prelude::*;
@@ -33,7 +33,7 @@ impl PageOrder {
     ///
     /// - `blocks`: each `[layers, page]`.
     /// - `out`: `[layers, blocks, page]`.
-    pub(super) fn join<B: Deref<Target = [u8]> + Sync>(&self, blocks: &[B], out: &mut [u8]) {
+    pub(super) fn join(&self, blocks: &[Arc<Vec<u8>>], out: &mut [u8]) {
         let page = self.page_bytes;
         out.par_chunks_mut(blocks.len() * page).enumerate().for_each(|(layer, out)| {
             for (block, out) in blocks.iter().zip(out.chunks_exact_mut(page)) {
@@ -64,8 +64,9 @@ mod tests {
     fn what_is_joined_comes_out_again() {
         let layout = KvLayout::whole(3, 1, PageShape::keys_and_values(2, 2), KvCodec::F32);
         let order = PageOrder::of(&layout);
-        let block = |seed: u8| (0..order.block_bytes()).map(|at| at as u8 ^ seed).collect();
-        let blocks: Vec<Vec<u8>> = [1, 77, 200].map(block).into();
+        let block =
+            |seed: u8| Arc::new((0..order.block_bytes()).map(|at| at as u8 ^ seed).collect());
+        let blocks: Vec<Arc<Vec<u8>>> = [1, 77, 200].map(block).into();
         let mut joined = vec![0; 3 * order.block_bytes()];
         order.join(&blocks, &mut joined);
         // [layers, blocks, page]
@@ -73,7 +74,7 @@ mod tests {
         for (index, block) in blocks.iter().enumerate() {
             let mut out = vec![0; order.block_bytes()];
             order.take(&joined, blocks.len(), index, &mut out);
-            assert_eq!(&out, block);
+            assert_eq!(out, **block);
         }
     }
 }

@@ -69,7 +69,18 @@ pub(crate) fn start_above(
     sizes: Sizes,
     tiers: TierOptions,
 ) -> EngineHandle {
-    let config = EngineConfig {
+    let config = config(dir, cuda, sizes, tiers);
+    Engine::start(&config, &mut |_| ()).expect("dummy weights always load")
+}
+
+/// What such an engine is told.
+pub(crate) fn config(
+    dir: &Path,
+    cuda: Option<CudaOptions>,
+    sizes: Sizes,
+    tiers: TierOptions,
+) -> EngineConfig {
+    EngineConfig {
         model_dir: dir.to_owned(),
         model: ModelOptions {
             kv_blocks: Some(sizes.kv_blocks),
@@ -86,8 +97,7 @@ pub(crate) fn start_above(
         prefix_cache: sizes.prefix_cache,
         targets: Targets::default(),
         tiers,
-    };
-    Engine::start(&config, &mut |_| ()).expect("dummy weights always load")
+    }
 }
 
 /// An engine that does one thing at a time, whole, and remembers nothing.

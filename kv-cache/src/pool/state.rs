@@ -234,6 +234,14 @@ impl PoolState {
         owned.map(|(index, _)| self.reference(BlockId(index as u32)))
     }
 
+    pub(super) fn unnamed_blocks(&self) -> Vec<BlockId> {
+        let slots = self.slots.iter().zip(0..);
+        slots
+            .filter(|(slot, _)| slot.published.is_none())
+            .map(|(_, index)| BlockId(index))
+            .collect()
+    }
+
     pub(super) fn published_blocks(&self) -> Vec<CommittedBlock> {
         self.slots.iter().filter_map(|slot| slot.published).collect()
     }
@@ -280,11 +288,15 @@ impl PoolState {
         unsaved
     }
 
+    /// Whether a block is still what it was.
+    pub(super) fn has(&self, unsaved: &Unsaved) -> bool {
+        self.is_current(unsaved.at)
+            && self.slots[unsaved.at.block.index()].published == Some(unsaved.block)
+    }
+
     /// Publishes `copy`, of the pool below, as what `unsaved` is, unless that is somebody else's by now.
     pub(super) fn publish_below(&self, unsaved: &Unsaved, copy: BlockId) -> bool {
-        let is_there = self.is_current(unsaved.at)
-            && self.slots[unsaved.at.block.index()].published == Some(unsaved.block);
-        let Some(below) = self.below.as_ref().filter(|_| is_there) else { return false };
+        let Some(below) = self.below.as_ref().filter(|_| self.has(unsaved)) else { return false };
         below.lock().seal(copy, unsaved.block, &unsaved.tokens) == SealOutcome::Published
     }
 

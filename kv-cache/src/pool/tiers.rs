@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::events::{CommittedBlock, SharedLog};
 use super::state::PoolState;
 use super::{BlockHandle, BlockPool, LockedPool};
-use crate::{BlockHash, BlockRef, Tier, TokenId};
+use crate::{BlockHash, BlockId, BlockRef, Tier, TokenId};
 
 /// Of a pool's blocks one in so many is to be free, or saved in the tier below: what can be bound at a stroke at no loss.
 ///
@@ -79,6 +79,12 @@ impl BlockPool {
         self.lock().unsaved(wanted, max)
     }
 
+    /// Whether what was read of `unsaved` until now is its own: nobody else has got the block, and its name is the same.
+    #[must_use]
+    pub fn has(&self, unsaved: &Unsaved) -> bool {
+        self.lock().has(unsaved)
+    }
+
     /// Publishes `copy`, a block of the tier below, as a copy of `unsaved`. `false`, and it isn't, if the block was given to
     /// somebody else while it was copied, or its name was taken back, or another copy is there.
     #[must_use]
@@ -96,6 +102,12 @@ impl BlockPool {
     ) -> Vec<BlockHandle> {
         let found = self.lock().match_run(first, hashes, tokens);
         found.into_iter().map(|block| BlockHandle::adopt(self.clone(), block)).collect()
+    }
+
+    /// Blocks that nobody can find: free ones, and those that somebody fills.
+    #[must_use]
+    pub fn unnamed(&self) -> Vec<BlockId> {
+        self.lock().unnamed_blocks()
     }
 
     /// How many blocks have been evicted.

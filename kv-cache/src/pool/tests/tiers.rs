@@ -91,7 +91,7 @@ fn a_copy_of_a_block_that_went_meanwhile_is_none() {
     let copy = copy_to(&tier);
     let other = Prompt::new(50, 1);
     drop_from_the_end(fill(&pool, &other.hashes, &other.tokens));
-    assert!(!pool.save(&unsaved, &copy), "another's bytes may be in it");
+    assert!(!pool.has(&unsaved) && !pool.save(&unsaved, &copy), "another's bytes may be in it");
     drop(copy);
     assert_eq!((prompt.found_from(1, &tier), tier.counts().free), (0, 2));
 }
@@ -100,11 +100,13 @@ fn a_copy_of_a_block_that_went_meanwhile_is_none() {
 fn a_block_without_its_name_has_no_copies() {
     let (pool, tier, prompt) = cached(2, 2, 2);
     let unsaved = pool.unsaved(1).remove(0);
-    assert!(pool.save(&unsaved, &copy_to(&tier)));
+    assert!(pool.has(&unsaved) && pool.save(&unsaved, &copy_to(&tier)));
+    assert_eq!(tier.unnamed().len(), 1);
     let held = pool.match_prefix(&prompt.hashes, &prompt.tokens);
     assert!(held[1].unseal());
     assert_eq!((prompt.found_from(1, &tier), tier.counts().free), (0, 2));
     assert!(!pool.save(&unsaved, &copy_to(&tier)), "nor gets any");
+    assert_eq!(tier.unnamed().len(), 2);
     assert_eq!(tier.audit(), Ok(()));
 }
 
