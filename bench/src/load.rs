@@ -71,6 +71,11 @@ pub enum Arrivals {
         /// More than this many at a time wait; the report then says that they were late.
         in_flight_max: usize,
     },
+    /// As they were recorded, each session at its own time. Who is refused comes back if more is to follow, else not.
+    Recorded {
+        /// As for random ones.
+        in_flight_max: usize,
+    },
 }
 
 /// What a client does whom the server asks to come back later.
@@ -80,6 +85,11 @@ enum Manners {
     GiveUp,
     /// Comes back then, if that is before the run's end.
     ComeBack {
+        /// The run's end, if it has one.
+        until: Option<Instant>,
+    },
+    /// Comes back if it wants more than this one answer; else it was one of many who come by a clock.
+    Persist {
         /// The run's end, if it has one.
         until: Option<Instant>,
     },
@@ -113,6 +123,19 @@ pub async fn run(
     Ok(ServeReport::new(reports))
 }
 
+// === impl Manners ===
+
+impl Manners {
+    /// Those of a client who wants so many answers.
+    fn of_turns(self, turns: usize) -> Self {
+        match self {
+            Self::Persist { until } if turns > 1 => Self::ComeBack { until },
+            Self::Persist { .. } => Self::GiveUp,
+            other => other,
+        }
+    }
+}
+
 // === impl Arrivals ===
 
 impl Arrivals {
@@ -120,21 +143,29 @@ impl Arrivals {
         match self {
             Self::Closed { .. } => Manners::ComeBack { until: time_max.map(|max| start + max) },
             Self::Poisson { .. } => Manners::GiveUp,
+            Self::Recorded { .. } => Manners::Persist { until: time_max.map(|max| start + max) },
         }
     }
 
     /// Sessions offered a second, where they don't wait for answers.
     fn per_s(self) -> Option<f64> {
         match self {
-            Self::Closed { .. } => None,
+            Self::Closed { .. } | Self::Recorded { .. } => None,
             Self::Poisson { sessions_per_s, .. } => Some(sessions_per_s),
         }
+    }
+
+    /// Whether sessions come by a clock, whatever the server does.
+    fn is_open(self) -> bool {
+        !matches!(self, Self::Closed { .. })
     }
 
     fn in_flight_max(self) -> usize {
         match self {
             Self::Closed { clients } => clients.max(1),
-            Self::Poisson { in_flight_max, .. } => in_flight_max.max(1),
+            Self::Poisson { in_flight_max, .. } | Self::Recorded { in_flight_max } => {
+                in_flight_max.max(1)
+            }
         }
     }
 
@@ -144,6 +175,7 @@ impl Arrivals {
         match self {
             Self::Closed { clients } => format!("{clients} clients"),
             Self::Poisson { sessions_per_s, .. } => format!("Poisson, {sessions_per_s}/s"),
+            Self::Recorded { .. } => "as recorded".to_owned(),
         }
     }
 }

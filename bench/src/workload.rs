@@ -28,8 +28,6 @@ pub struct Session {
     pub at: Option<Duration>,
     /// What it asks, in order.
     pub turns: Vec<Turn>,
-    /// Between an answer and the next turn.
-    pub think: Duration,
 }
 
 /// One request.
@@ -39,6 +37,8 @@ pub struct Turn {
     pub input: Input,
     /// Tokens to generate: exactly as many, past the model's end of sequence.
     pub output_tokens: u32,
+    /// From the answer before it.
+    pub after: Duration,
 }
 
 /// The two ways to say something.
@@ -71,7 +71,7 @@ impl Workload {
         match self {
             Self::Fixed(fixed) => fixed.requests,
             Self::Conversation(chats) => chats.sessions,
-            Self::Trace(trace) => Some(trace.requests.len()),
+            Self::Trace(trace) => Some(trace.heads().count()),
         }
     }
 
@@ -99,9 +99,17 @@ impl Workload {
 // === impl Session ===
 
 impl Session {
+    /// What warms a server up: a recorded chain can take hours, so only its beginning.
+    pub(crate) fn opening(mut self, arrivals: crate::Arrivals) -> Self {
+        if matches!(arrivals, crate::Arrivals::Recorded { .. }) {
+            self.turns.truncate(1);
+        }
+        self
+    }
+
     /// A visit of one request.
     #[must_use]
     pub fn single(input: Input, output_tokens: u32) -> Self {
-        Self { at: None, turns: vec![Turn { input, output_tokens }], think: Duration::ZERO }
+        Self { at: None, turns: vec![Turn { input, output_tokens, after: Duration::ZERO }] }
     }
 }

@@ -35,7 +35,7 @@ impl Pace {
     pub(super) fn next(&mut self, own: Option<Duration>) -> Instant {
         match (own, self.arrivals) {
             (Some(at), _) => self.start + at,
-            (None, Arrivals::Closed { .. }) => self.start,
+            (None, Arrivals::Closed { .. } | Arrivals::Recorded { .. }) => self.start,
             (None, Arrivals::Poisson { sessions_per_s, .. }) => {
                 self.at += exponential(sessions_per_s, &mut self.rng);
                 self.start + self.at

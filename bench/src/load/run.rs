@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
     /// Sessions that came a second, over the time for which they were sent.
     fn came_per_s(&self, sending: &Sending, duration: Duration) -> Option<f64> {
         let seconds = sending.took.max(self.offered_for()).min(duration).as_secs_f64();
-        self.arrivals.per_s().filter(|_| seconds > 0.0).map(|_| sending.begun as f64 / seconds)
+        (self.arrivals.is_open() && seconds > 0.0).then(|| sending.begun as f64 / seconds)
     }
 
     /// For how long requests are sent at a rate, on average: what is answered is of no shorter time, though the last
@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
         let sessions = self.options.workload.sessions(self.seed ^ WARM_UP_SALT);
         let visits: Vec<_> = sessions
             .take(self.options.warm_up)
-            .map(|session| visitor.clone().visit(session, None))
+            .map(|session| visitor.clone().visit(session.opening(self.arrivals), None))
             .collect();
         drop(visitor);
         let listen = async {

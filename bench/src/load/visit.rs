@@ -39,11 +39,14 @@ impl Visitor {
     /// Plays a session that was planned for `planned`; a failed turn ends it.
     pub(super) async fn visit(self: Arc<Self>, session: Session, planned: Option<Instant>) {
         let mut lag = planned.map(|planned| planned.elapsed()).unwrap_or_default();
+        let manners = self.manners.of_turns(session.turns.len());
         let mut said = Vec::new();
-        let turns = session.turns.len();
         for (index, turn) in session.turns.into_iter().enumerate() {
+            if index > 0 {
+                tokio::time::sleep(turn.after).await;
+            }
             let (path, body) = self.request(turn.input, turn.output_tokens, &mut said);
-            let (measured, answer) = match self.insist(path, &body).await {
+            let (measured, answer) = match self.insist(path, &body, manners).await {
                 Ok((measured, answer)) => (Ok(Measured { lag, ..measured }), Some(answer)),
                 Err(failed) => (Err(failed), None),
             };
@@ -52,14 +55,16 @@ impl Visitor {
             let Some(answer) = answer else { return };
             said.push(json!({ "role": "assistant", "content": answer }));
             lag = Duration::ZERO;
-            if index + 1 < turns {
-                tokio::time::sleep(session.think).await;
-            }
         }
     }
 
     /// Sends a request until it is answered; comes back as often as the server asks for it.
-    async fn insist(&self, path: &str, body: &Value) -> Result<(Measured, String), Failed> {
+    async fn insist(
+        &self,
+        path: &str,
+        body: &Value,
+        manners: Manners,
+    ) -> Result<(Measured, String), Failed> {
         let (first, mut refusals) = (Instant::now(), 0);
         loop {
             let waited = first.elapsed();
@@ -70,7 +75,7 @@ impl Visitor {
                 Err(failure) => failure,
             };
             let after = failure.retry_after.map(|after| after.max(COME_BACK_MIN));
-            if !self.waits(first, after).await {
+            if !self.waits(first, after, manners).await {
                 return Err(Failed { why: failure.why, fault: failure.fault, refusals });
             }
             refusals += 1;
@@ -78,8 +83,8 @@ impl Visitor {
     }
 
     /// Waits, as a client does that was refused; whether it comes back then.
-    async fn waits(&self, first: Instant, after: Option<Duration>) -> bool {
-        let (Manners::ComeBack { until }, Some(after)) = (self.manners, after) else {
+    async fn waits(&self, first: Instant, after: Option<Duration>, manners: Manners) -> bool {
+        let (Manners::ComeBack { until }, Some(after)) = (manners, after) else {
             return false;
         };
         let back = Instant::now() + after.min(self.endpoint.timeout());

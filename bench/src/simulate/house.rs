@@ -105,7 +105,7 @@ impl<'a> House<'a> {
             routers: (0..options.routers).map(router).collect(),
             engines: (0..fleet.workers()).map(engine).collect(),
             visits: (0..requests).map(|_| Visit::default()).collect(),
-            next: chains(options),
+            next: trace.chains(),
             reports: VecDeque::new(),
             reported: 0,
             recorder: Recorder::new(header(options, policy)),
@@ -135,11 +135,10 @@ impl<'a> House<'a> {
 
     /// Plans the beginning of all chains.
     fn invite(&mut self) {
-        let mut follows = vec![false; self.visits.len()];
-        self.next.iter().flatten().for_each(|&number| follows[number] = true);
-        let arrivals = self.options.trace.arrivals(self.options.seed);
-        for (number, at) in arrivals.into_iter().enumerate().filter(|(it, _)| !follows[*it]) {
-            self.agenda.plan(at, Happening::Comes(number));
+        let SimulateOptions { trace, seed, .. } = self.options;
+        let arrivals = trace.arrivals(*seed);
+        for number in trace.heads() {
+            self.agenda.plan(arrivals[number], Happening::Comes(number));
         }
         self.agenda.plan(Duration::ZERO, Happening::Reports);
     }
@@ -296,7 +295,7 @@ impl<'a> House<'a> {
     fn follow(&mut self, number: usize, now: Duration) {
         let Some(next) = self.next[number] else { return };
         let pause = self.options.trace.pause(&self.options.trace.requests[next]);
-        self.agenda.plan(now + WAY + pause.unwrap_or_default(), Happening::Comes(next));
+        self.agenda.plan(now + WAY + pause, Happening::Comes(next));
     }
 
     /// Requests that came a second, where they came by a clock.
@@ -314,20 +313,6 @@ fn build(fleet: &Fleet, options: &SimulateOptions, namer: Namer) -> Build {
     let itl = options.slo.itl_p99_ms.map(|ms| Duration::from_secs_f64(ms / 1e3));
     let targets = Targets { ttft: Some(targets.ttft), tpot: Some(targets.tpot), itl };
     Build { blocks: fleet.blocks, limits: fleet.limits(), targets, steps: fleet.steps, namer }
-}
-
-/// Of each request the next in its chain.
-fn chains(options: &SimulateOptions) -> Vec<Option<usize>> {
-    let requests = &options.trace.requests;
-    let mut next = vec![None; requests.len()];
-    let mut latest: HashMap<&str, usize> = HashMap::new();
-    for (number, request) in requests.iter().enumerate() {
-        let Some(session) = request.session.as_deref() else { continue };
-        if let Some(before) = latest.insert(session, number) {
-            next[before] = Some(number);
-        }
-    }
-    next
 }
 
 /// What a run's report begins with.

@@ -112,9 +112,10 @@ impl Conversation {
     fn session(&self, rng: &mut ChaCha8Rng) -> Session {
         let turns = (0..self.turns).map(|turn| {
             let words = if turn == 0 { self.first_words } else { self.turn_words };
-            Turn { input: Input::Message(message(words, rng)), output_tokens: self.output_tokens }
+            let input = Input::Message(message(words, rng));
+            Turn { input, output_tokens: self.output_tokens, after: self.think }
         });
-        Session { at: None, turns: turns.collect(), think: self.think }
+        Session { at: None, turns: turns.collect() }
     }
 }
 

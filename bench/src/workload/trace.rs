@@ -2,6 +2,7 @@
 
 mod formats;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -89,23 +90,50 @@ impl Trace {
     }
 
     /// From an answer to the request that follows it.
-    pub(crate) fn pause(&self, request: &TraceRequest) -> Option<Duration> {
-        request.after_ms.map(|ms| self.sped_up(ms))
+    pub(crate) fn pause(&self, request: &TraceRequest) -> Duration {
+        self.sped_up(request.after_ms.unwrap_or_default())
     }
 
     fn sped_up(&self, ms: f64) -> Duration {
         Duration::try_from_secs_f64(ms / 1e3 / self.speed).unwrap_or_default()
     }
 
+    /// Each request's successor in its chain.
+    pub(crate) fn chains(&self) -> Vec<Option<usize>> {
+        let mut next = vec![None; self.requests.len()];
+        let mut latest: HashMap<&str, usize> = HashMap::new();
+        for (number, request) in self.requests.iter().enumerate() {
+            let Some(session) = request.session.as_deref() else { continue };
+            if let Some(before) = latest.insert(session, number) {
+                next[before] = Some(number);
+            }
+        }
+        next
+    }
+
+    /// Requests that follow no other.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut follows = vec![false; self.requests.len()];
+        self.chains().into_iter().flatten().for_each(|number| follows[number] = true);
+        (0..follows.len()).filter(move |number| !follows[*number])
+    }
+
+    /// Chains of requests, each at the time of its first one.
     pub(super) fn sessions(&self, seed: u64) -> impl Iterator<Item = Session> + Send + '_ {
-        let arrivals = self.arrivals(seed).into_iter();
-        self.requests.iter().zip(arrivals).map(move |(request, at)| {
-            let turn = Turn {
-                input: Input::Ids(self.prompt(request, seed)),
-                output_tokens: self.scaled(request.output_length),
-            };
-            Session { at: Some(at), turns: vec![turn], think: Duration::ZERO }
+        let (arrivals, next) = (self.arrivals(seed), self.chains());
+        self.heads().map(move |head| {
+            let chain = std::iter::successors(Some(head), |number| next[*number]);
+            let turns = chain.map(|number| self.turn(&self.requests[number], seed)).collect();
+            Session { at: Some(arrivals[head]), turns }
         })
+    }
+
+    fn turn(&self, request: &TraceRequest, seed: u64) -> Turn {
+        Turn {
+            input: Input::Ids(self.prompt(request, seed)),
+            output_tokens: self.scaled(request.output_length),
+            after: self.pause(request),
+        }
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -188,5 +216,21 @@ mod tests {
         assert!(times[1] < times[2] && times[3] < Duration::from_secs(6), "{times:?}");
         assert_eq!(times[4..], [Duration::from_secs(6); 2]);
         assert_eq!(times, trace.arrivals(7));
+    }
+
+    #[test]
+    fn a_chain_is_one_visit_with_its_pauses() {
+        let of = |timestamp, session: &str, after_ms| TraceRequest {
+            session: Some(session.to_owned()),
+            after_ms,
+            ..request(timestamp, 5, &[])
+        };
+        let requests = vec![of(0.0, "a", None), of(10.0, "b", None), of(20.0, "a", Some(400.0))];
+        let trace = Trace { requests, length_scale: 1.0, speed: 2.0 };
+        let sessions: Vec<Session> = trace.sessions(7).collect();
+        let turns: Vec<usize> = sessions.iter().map(|session| session.turns.len()).collect();
+        assert_eq!(turns, [2, 1]);
+        assert_eq!(sessions[0].turns[1].after, Duration::from_millis(200));
+        assert_eq!(sessions[1].at, Some(Duration::from_millis(5)));
     }
 }

@@ -36,11 +36,11 @@ pub(super) struct ServeArgs {
     /// The model; by default the first one served.
     #[arg(long)]
     model: Option<String>,
-    /// What clients say.
-    #[arg(long, value_enum, default_value_t = Kind::Fixed)]
-    workload: Kind,
-    /// Requests (fixed), chats (conversation), or lines of the trace at most; at each rate. Default: 100, or
-    /// with --seconds as many as there is time for.
+    /// What clients say. Default: fixed, or with --trace trace.
+    #[arg(long, value_enum)]
+    workload: Option<Kind>,
+    /// Requests (fixed), chats (conversation), or requests of the trace at most; at each rate. Default: 100, or
+    /// with --seconds as many as there is time for; all of a trace.
     #[arg(long)]
     requests: Option<NonZeroUsize>,
     /// Tokens of a prompt; words of a chat's first message.
@@ -58,9 +58,16 @@ pub(super) struct ServeArgs {
     /// Requests of a chat.
     #[arg(long, default_value = "5")]
     turns: NonZeroUsize,
-    /// A recorded workload, one JSON object a line (timestamp, `input_length`, `output_length`, `hash_ids`).
+    /// A recorded workload, each request at its time or in a chain after an answer: what `baton simulate` takes.
+    /// Equal hashes become equal tokens.
     #[arg(long, value_name = "FILE", required_if_eq("workload", "trace"))]
     trace: Option<PathBuf>,
+    /// How many times as fast as recorded.
+    #[arg(long, value_name = "TIMES", requires = "trace", value_parser = positive)]
+    speed: Option<f64>,
+    /// Lengths of the trace are multiplied by this, to fit a model's context.
+    #[arg(long, value_name = "TIMES", requires = "trace", value_parser = positive)]
+    scale: Option<f64>,
     /// Sessions per second, at random times; without it --clients at a time. Several are measured one after
     /// another, each with fresh prompts, and show how much of a rate is served: 16..40 (both ends, in about
     /// six steps), 16..40:4 (in steps of 4), or 16,24,32.
@@ -182,7 +189,7 @@ impl ServeArgs {
 
     /// Sees that no option is without effect.
     fn check(&self) -> Result<()> {
-        let (kind, shared, input) = (self.workload, self.shared, self.input.get());
+        let (kind, shared, input) = (self.kind(), self.shared, self.input.get());
         let is_trace = matches!(kind, Kind::Trace);
         ensure!(is_trace || self.trace.is_none(), "--trace has no effect without --workload trace");
         let is_fixed = matches!(kind, Kind::Fixed);
@@ -193,10 +200,18 @@ impl ServeArgs {
         Ok(())
     }
 
+    fn kind(&self) -> Kind {
+        let usual = if self.trace.is_some() { Kind::Trace } else { Kind::Fixed };
+        self.workload.unwrap_or(usual)
+    }
+
     fn paces(&self) -> Vec<Arrivals> {
         let at =
             |sessions_per_s| Arrivals::Poisson { sessions_per_s, in_flight_max: IN_FLIGHT_MAX };
         match &self.rate {
+            _ if self.trace.is_some() => {
+                vec![Arrivals::Recorded { in_flight_max: IN_FLIGHT_MAX }]
+            }
             Some(rates) => rates.iter().map(at).collect(),
             None => vec![Arrivals::Closed { clients: self.clients.get() }],
         }
@@ -208,7 +223,7 @@ impl ServeArgs {
     }
 
     fn workload(&self) -> Result<Workload> {
-        Ok(match (self.workload, &self.trace) {
+        Ok(match (self.kind(), &self.trace) {
             (Kind::Fixed, _) => Workload::Fixed(Fixed {
                 input_tokens: self.input.get(),
                 output_tokens: self.output.get(),
@@ -226,7 +241,12 @@ impl ServeArgs {
             }),
             (Kind::Trace, trace) => {
                 let path = trace.as_ref().context("--trace FILE is missing")?;
-                Workload::Trace(Trace::read(path, self.requests().unwrap_or(usize::MAX))?)
+                let requests_max = self.requests.map_or(usize::MAX, NonZeroUsize::get);
+                Workload::Trace(Trace {
+                    length_scale: self.scale.unwrap_or(1.0),
+                    speed: self.speed.unwrap_or(1.0),
+                    ..Trace::read(path, requests_max)?
+                })
             }
         })
     }
@@ -290,7 +310,8 @@ mod tests {
             ("--rate 4..16:1e-9", "more than 200 rates"),
             ("--shared 100 --input 20", "--shared 100 is more than all 20 tokens of --input"),
             ("--shared 1 --workload conversation", "--shared has no effect"),
-            ("--trace a.jsonl", "--trace has no effect without --workload trace"),
+            ("--trace a.jsonl --workload fixed", "--trace has no effect without --workload trace"),
+            ("--speed 2", "--trace <FILE>"),
             ("--spread 101", "--spread 101 is more than 100 %"),
         ];
         for (line, want) in table {
