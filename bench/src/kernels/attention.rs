@@ -47,6 +47,8 @@ pub(super) fn run(lab: &mut Lab<'_>) -> Result<()> {
     let contexts = [1, 15, 16, 17, 129, 333, 1120, 4097];
     let decode: Vec<Part> = contexts.iter().map(|&context| (context, context - 1)).collect();
     let prefill: [Part; 5] = [(300, 0), (1000, 512), (77, 76), (17, 15), (2300, 2000)];
+    // Few rows of many keys: divided among multiprocessors.
+    let divided: [Part; 3] = [(4205, 4192), (2100, 2061), (100, 40)];
     for (heads, kv_heads, head_dim) in HEADS {
         let llama = config_of("llama-3.1-8b")?;
         let config = ModelConfig { layers: 2, heads, kv_heads, head_dim, ..llama };
@@ -54,7 +56,14 @@ pub(super) fn run(lab: &mut Lab<'_>) -> Result<()> {
             let what = window.map_or(String::new(), |window| format!(", window {window}"));
             let case = format!("{heads}/{kv_heads} of {head_dim}{what}");
             check(lab, &config, ("decode_attention", case.clone()), &decode, window)?;
-            check(lab, &config, ("prefill_attention", case), &prefill, window)?;
+            check(lab, &config, ("prefill_attention", case.clone()), &prefill, window)?;
+            check(
+                lab,
+                &config,
+                ("prefill_attention", format!("{case}, few rows")),
+                &divided,
+                window,
+            )?;
         }
     }
     if lab.is_timed() {
@@ -234,6 +243,13 @@ fn times(lab: &mut Lab<'_>) -> Result<()> {
         let us = prefill_us(&config, &options, tokens)?;
         let cost = Cost { bytes: 0.0, flops: prefill_flops(&config, tokens) };
         let row = KernelRow::new("prefill_attention", format!("{tokens} tokens"));
+        let row = row.with_time(lab, us, cost);
+        lab.row(row);
+    }
+    for (rows, context) in [(16, 8192), (128, 8192), (16, 131_072)] {
+        let us = time_us(&config, &options, &[(context, context - rows)])?;
+        let cost = Cost { bytes: decode_bytes(&config, 1, context), flops: 0.0 };
+        let row = KernelRow::new("prefill_attention", format!("{rows} rows, {context} tokens"));
         let row = row.with_time(lab, us, cost);
         lab.row(row);
     }

@@ -26,6 +26,9 @@
 // Blocks take tiles from a list, which the host sorts longest first, through a counter that the last
 // block sets back to zero.
 //
+// Where few rows meet many keys there are fewer tiles than blocks: then a tile's keys are divided among several,
+// which leave their sums as they are, and a second kernel puts them together.
+//
 // Measured on an H100 under its power limit, 32 / 8 heads of 128, causal, one prompt, TFLOP/s (cuDNN on
 // contiguous keys and values in the same minutes): 1k 336 (273), 2k 493 (384), 8k 604 (519), 16k 626 (550).
 // 160 keys a tile gain 2 % from 8k on and lose 6 % at 1k. Half the loads changed nothing, and an earlier
@@ -74,6 +77,9 @@ struct Tile {
     int tokens;          // at most 64 * CONSUMERS / PACK
     int first_position;  // of first_row in its sequence
     int sequence;
+    int key_begin, key_end;  // tiles of keys, the last one included
+    int part;                // where its sums go, counted in tiles; -1: it has all of its rows' keys
+    int unused;
 };
 static_assert(sizeof(Tile) == TILE_WORDS * 4, "as the host lists it");
 
@@ -81,6 +87,7 @@ static_assert(sizeof(Tile) == TILE_WORDS * 4, "as the host lists it");
 struct Work {
     int first_row, tokens, first_position, head;  // head: of the first packed query head; -1 ends
     int key_begin, key_end, stale_begin, stale_end;
+    int part;  // as the tile's, counted in tiles and heads
 };
 
 struct alignas(1024) Shared {
@@ -158,14 +165,6 @@ __device__ __forceinline__ void named_arrive(int id, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Without a branch: after a divergent one the compiler gives up uniform registers in the whole loop.
-__device__ __forceinline__ void store_if(bool condition, elem* to, const u32 (&x)[4]) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n"
-                 "@p st.global.v4.b32 [%1], {%2, %3, %4, %5};\n}" ::"r"((int)condition),
-                 "l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
-                 : "memory");
-}
-
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -223,8 +222,10 @@ __device__ __forceinline__ void produce(Shared& s, const TensorMap* queries, con
         const Tile tile = step.tiles[item / packs];
         const int head = item % packs * PACK, kv_head = head / group;
         const int context = step.contexts[tile.sequence];
-        const int key_end = (tile.first_position + tile.tokens - 1) / TILE_KEYS;
-        const int key_begin = step.window > 0 ? max(0, tile.first_position + 1 - step.window) / TILE_KEYS : 0;
+        const int key_end = tile.key_end;
+        // A part may lie before all windows: then it has a tile that nobody sees.
+        const int first_seen = step.window > 0 ? max(0, tile.first_position + 1 - step.window) / TILE_KEYS : 0;
+        const int key_begin = min(max(tile.key_begin, first_seen), key_end);
         const int* table = step.block_tables + (i64)tile.sequence * step.table_stride;
 
         auto page_of = [&](int n) {
@@ -241,7 +242,8 @@ __device__ __forceinline__ void produce(Shared& s, const TensorMap* queries, con
             const int stale = (context + BLOCK_TOKENS - 1) / BLOCK_TOKENS * BLOCK_TOKENS;
             s.work[qr.stage] =
                 Work{tile.first_row, tile.tokens, tile.first_position, head, key_begin, key_end,
-                     max(0, context - key_end * TILE_KEYS), min(TILE_KEYS, stale - key_end * TILE_KEYS)};
+                     max(0, context - key_end * TILE_KEYS), min(TILE_KEYS, stale - key_end * TILE_KEYS),
+                     tile.part < 0 ? -1 : tile.part * packs + item % packs};
             const u32 full = shared_address(&s.q_full[qr.stage]);
             barrier_expect(full, CONSUMERS * Q_BYTES);
             for (int i = 0; i < CONSUMERS; i++)
@@ -358,46 +360,26 @@ __device__ __forceinline__ void zero_stale(u32 v, int begin, int end, int warpgr
     named_sync(1 + CONSUMERS + warpgroup, 128);
 }
 
-// Divides by the totals and writes the rows that exist. Four lanes hold 8 columns of a row between them;
-// after two exchanges each holds 8 of 32.
+#include "attention/prefill_parts.cuh"
+
+// Divides by the totals and writes the rows that exist.
 __device__ __forceinline__ void store(const Work& work, const float (&sums)[SUMS], const float (&totals)[2],
                                       elem* out, i64 out_stride, int warpgroup) {
     const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float total = totals[r];
-        total += __shfl_xor_sync(0xffffffffu, total, 1);
-        total += __shfl_xor_sync(0xffffffffu, total, 2);
-        const float inverse = __fdividef(1.0f, total);
+        const float inverse = __fdividef(1.0f, of_quad(totals[r]));
         const int token = warpgroup * TOKENS + (row + 8 * r) / PACK;
         const int head = work.head + (row + 8 * r) % PACK;
         elem* to = out + (i64)(work.first_row + token) * out_stride + head * HEAD_DIM + lane % 4 * 8;
 #pragma unroll
-        for (int c = 0; c < HEAD_DIM / 32; c++) {
-            u32 x[4];
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int i = (c * 4 + j) * 4 + r * 2;
-                x[j] = pack2(sums[i] * inverse, sums[i + 1] * inverse);
-            }
-#pragma unroll
-            for (int step = 1; step <= 2; step++) {  // 4 x 4 transposition over the quad
-#pragma unroll
-                for (int p = 0; p < 2; p++) {
-                    const int low = step == 1 ? 2 * p : p, high = low + step;
-                    const bool upper = lane & step;
-                    const u32 other = __shfl_xor_sync(0xffffffffu, upper ? x[low] : x[high], step);
-                    if (upper) x[low] = other;
-                    else x[high] = other;
-                }
-            }
-            store_if(token < work.tokens, to + c * 32, x);
-        }
+        for (int c = 0; c < HEAD_DIM / 32; c++)
+            store_columns(token < work.tokens, to + c * 32, sums, c * 16 + r * 2, inverse);
     }
 }
 
-__device__ __forceinline__ void consume(Shared& s, elem* out, i64 out_stride, int window, float scale,
-                                        int warpgroup) {
+__device__ __forceinline__ void consume(Shared& s, elem* out, const Parts& parts, i64 out_stride, int window,
+                                        float scale, int warpgroup) {
     const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
     const u64 q = wgmma_operand(shared_address(s.q[0][warpgroup]), 0, 1024);
     const u64 k = wgmma_operand(shared_address(s.k), 0, GROUP_BYTES);
@@ -416,6 +398,7 @@ __device__ __forceinline__ void consume(Shared& s, elem* out, i64 out_stride, in
         // registers unless it does.
         uniform(work.first_row), uniform(work.tokens), uniform(work.first_position), uniform(work.head);
         uniform(work.key_begin), uniform(work.key_end), uniform(work.stale_begin), uniform(work.stale_end);
+        uniform(work.part);
         return work;
     };
     auto start_scores = [&] {
@@ -497,20 +480,22 @@ __device__ __forceinline__ void consume(Shared& s, elem* out, i64 out_stride, in
         leave_queries();
         const Work after = take();
         if (after.head < 0) break;
-        const float finished[2] = {total[0], total[1]};
+        const float finished[2] = {total[0], total[1]}, top[2] = {maximum[0], maximum[1]};
         start_both();
         start_tile();
         finish_scores(after, after.key_end);
         finish_sums();
         pack(probabilities, scores);
-        store(work, sums, finished, out, out_stride, warpgroup);
+        if (work.part < 0) store(work, sums, finished, out, out_stride, warpgroup);
+        else leave_part(work, sums, top, finished, parts, warpgroup);
         work = after;
     }
     wgmma_fence();
     start_sums();
     wgmma_wait<0>();
     pin(sums);
-    store(work, sums, total, out, out_stride, warpgroup);
+    if (work.part < 0) store(work, sums, total, out, out_stride, warpgroup);
+    else leave_part(work, sums, maximum, total, parts, warpgroup);
 }
 
 // queries: the rows' query heads as {64, heads, rows, HALVES}, boxes of {64, PACK, TOKENS, HALVES}.
@@ -520,8 +505,9 @@ __device__ __forceinline__ void consume(Shared& s, elem* out, i64 out_stride, in
 extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
 prefill_attention(const __grid_constant__ TensorMap queries, const __grid_constant__ TensorMap pool,
                   elem* __restrict__ out, const Tile* __restrict__ tiles, const int* __restrict__ contexts,
-                  const int* __restrict__ block_tables, int* __restrict__ counter, int tile_count, int heads,
-                  int kv_heads, int table_stride, int block_base, int window, int out_stride, float scale) {
+                  const int* __restrict__ block_tables, int* __restrict__ counter, float* __restrict__ part_sums,
+                  float4* __restrict__ part_stats, int tile_count, int heads, int kv_heads,
+                  int table_stride, int block_base, int window, int out_stride, float scale) {
     extern __shared__ u8 raw[];
     Shared& s = *(Shared*)(raw + ((1024 - (shared_address(raw) & 1023)) & 1023));
     int warpgroup = threadIdx.x / 128;
@@ -555,6 +541,7 @@ prefill_attention(const __grid_constant__ TensorMap queries, const __grid_consta
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 " CONSUMER_REGISTERS ";");
         grid_wait();  // before writing: the grid before may still read `out`
-        consume(s, out, out_stride, window, scale * 1.4426950408889634f, warpgroup - 1);
+        const Parts parts{part_sums, part_stats};
+        consume(s, out, parts, out_stride, window, scale * 1.4426950408889634f, warpgroup - 1);
     }
 }

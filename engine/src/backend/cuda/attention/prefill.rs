@@ -1,7 +1,8 @@
 //! Causal attention of many query tokens over pages, on Hopper: the twin of `attention/prefill.cu`.
 
-use std::cmp::Reverse;
+mod tiles;
 
+use self::tiles::{JOINT_WORDS, Joint, TILE_WORDS, Tile, divide, divide_keys};
 use crate::backend::cuda::compile::{Compiler, Constants, Defines};
 use crate::backend::cuda::driver::address::Address;
 use crate::backend::cuda::driver::device::{Device, Stream};
@@ -35,9 +36,6 @@ const HALF: usize = 64;
 /// Query heads that a tile packs at most.
 const PACK_MAX: usize = 16;
 
-/// Words of a tile in the list.
-const TILE_WORDS: usize = 4;
-
 /// What the kernel has from here.
 pub(crate) const CONSTANTS: Constants = &[
     ("TILE_KEYS", TILE_KEYS),
@@ -45,6 +43,7 @@ pub(crate) const CONSTANTS: Constants = &[
     ("QUERY_STAGES", QUERY_STAGES),
     ("WARPGROUP_ROWS", WARPGROUP_ROWS),
     ("TILE_WORDS", TILE_WORDS),
+    ("JOINT_WORDS", JOINT_WORDS),
 ];
 
 /// The kernel for one model's pages, and the list of work it takes from. That serves one stream at
@@ -53,11 +52,18 @@ pub(crate) const CONSTANTS: Constants = &[
 pub(crate) struct PrefillAttention {
     shape: PrefillShape,
     kernel: Kernel,
+    join: Kernel,
     pages: TensorMap,
     /// i32: what the kernel counts claimed work with, and leaves at 0.
     counter: DeviceMemory,
     tiles: WordRing,
+    joints: WordRing,
     tiles_max: usize,
+    /// Multiprocessors of the device: what work is divided for.
+    workers: usize,
+    /// f32 `[parts, sums of a thread, threads]`, and of each thread the maxima and totals of two rows.
+    part_sums: DeviceMemory,
+    part_stats: DeviceMemory,
 }
 
 /// What the kernel is compiled for, and what bounds a step.
@@ -109,17 +115,6 @@ pub(crate) struct TiledRead<'a> {
     pub(crate) multiprocessors: u32,
 }
 
-/// Query tokens of one sequence that share their keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    /// In the step.
-    first_row: usize,
-    tokens: usize,
-    /// Of the first token in its sequence.
-    first_position: usize,
-    sequence: usize,
-}
-
 // === impl PrefillAttention ===
 
 impl PrefillAttention {
@@ -140,14 +135,21 @@ impl PrefillAttention {
         let module = compiler.module("attention/prefill.cu", &shape.defines())?;
         let counter = DeviceMemory::new(device, size_of::<i32>())?;
         stream.fill(counter.all(), 0)?;
-        let tiles_max = shape.tiles_max();
+        let workers = device.properties().multiprocessors as usize;
+        let tiles_max = shape.tiles_max() + shape.parts_max(workers);
+        let threads = shape.parts_max(workers) * shape.packs() * shape.threads();
         Ok(Self {
             shape,
             kernel: module.kernel("prefill_attention")?,
+            join: module.kernel("join_parts")?,
             pages: shape.map_pages(pool)?,
             counter,
             tiles: WordRing::new(device, tiles_max * TILE_WORDS)?,
+            joints: WordRing::new(device, shape.parts_max(workers) * JOINT_WORDS)?,
             tiles_max,
+            workers,
+            part_sums: DeviceMemory::new(device, threads * shape.heads.head_dim / 2 * 4)?,
+            part_stats: DeviceMemory::new(device, threads * 4 * 4)?,
         })
     }
 
@@ -161,32 +163,36 @@ impl PrefillAttention {
         rows: &PrefillRows,
     ) -> Result<PrefillPlan, EngineError> {
         let chunks = rows.chunks.iter().map(|chunk| (chunk.first_row, chunk.rows, chunk.context));
-        let tiles = divide(chunks, self.shape.tile_tokens());
+        let mut tiles = divide(chunks, self.shape.tile_tokens());
+        let joints = divide_keys(&mut tiles, self.shape.packs(), self.workers);
         if tiles.len() > self.tiles_max {
             return Err(unsupported("number of rows", "more than were planned for"));
         }
         let words: Vec<u32> = tiles.iter().flat_map(Tile::words).collect();
         let address = self.tiles.put(stream, words.into_iter())?;
         let operations = self.shape.operations(&tiles);
-        Ok(PrefillPlan { address, tiles: tiles.len(), operations })
+        let words: Vec<u32> = joints.iter().flat_map(Joint::words).collect();
+        let joined =
+            if joints.is_empty() { address } else { self.joints.put(stream, words.into_iter())? };
+        Ok(PrefillPlan { address, tiles: tiles.len(), joined, joints: joints.len(), operations })
     }
 
     /// Computes `out[row] = softmax(scale * q[row] K^T) V` over what each row sees, head by head.
     ///
-    /// A row's result is the same, bit for bit, however its prompt was cut into steps. The launch
-    /// follows from the plan: it isn't for recorded steps.
+    /// A row's result is the same, bit for bit, however its prompt was cut into steps, unless few rows meet so many keys that these are
+    /// divided. The launch follows from the plan: it isn't for recorded steps.
     ///
     /// # Errors
     /// [`EngineError::Device`] if the launch fails.
     pub(crate) fn run(&self, stream: &Stream, read: &TiledRead<'_>) -> Result<(), EngineError> {
         let HeadShape { heads, kv_heads, .. } = self.shape.heads;
-        let items = read.plan.tiles * (heads / self.shape.pack());
+        let items = read.plan.tiles * self.shape.packs();
         if items == 0 {
             return Ok(());
         }
         let launch = Launch {
             grid: [(items as u32).min(read.multiprocessors), 1, 1],
-            block: (WARPGROUP_THREADS * (self.shape.consumers() + 1)) as u32,
+            block: (WARPGROUP_THREADS + self.shape.threads()) as u32,
             shared_bytes: self.shape.shared_bytes() as u32,
             cluster: 1,
             overlaps: true,
@@ -203,12 +209,47 @@ impl PrefillAttention {
                 read.rows.contexts,
                 read.rows.tables,
                 self.counter.address(),
+                self.part_sums.address(),
+                self.part_stats.address(),
                 read.plan.tiles as i32,
                 heads as i32,
                 kv_heads as i32,
                 read.rows.table_stride as i32,
                 read.block_base as i32,
                 read.window.map_or(0, |window| window.min(i32::MAX as u32) as i32),
+                self.shape.heads.q_width() as i32,
+                read.scale
+            ],
+        )?;
+        self.join(stream, read)
+    }
+
+    /// Puts the parts of tiles together whose keys were divided.
+    fn join(&self, stream: &Stream, read: &TiledRead<'_>) -> Result<(), EngineError> {
+        let PrefillPlan { joined, joints, .. } = read.plan;
+        if joints == 0 {
+            return Ok(());
+        }
+        let launch = Launch {
+            grid: [
+                (joints * self.shape.packs()) as u32,
+                (self.shape.heads.head_dim / 32) as u32,
+                1,
+            ],
+            block: self.shape.threads() as u32,
+            shared_bytes: 0,
+            cluster: 1,
+            overlaps: true,
+        };
+        self.join.launch(
+            stream,
+            launch,
+            args![
+                self.part_sums.address(),
+                self.part_stats.address(),
+                read.out,
+                joined,
+                self.shape.heads.heads as i32,
                 self.shape.heads.q_width() as i32,
                 read.scale
             ],
@@ -252,6 +293,21 @@ impl PrefillShape {
         (1 << self.heads.group().trailing_zeros()).min(PACK_MAX)
     }
 
+    /// Tiles of heads for each tile of tokens.
+    fn packs(&self) -> usize {
+        self.heads.heads / self.pack()
+    }
+
+    /// Threads that compute.
+    fn threads(&self) -> usize {
+        WARPGROUP_THREADS * self.consumers()
+    }
+
+    /// Parts of tiles in a step at most.
+    fn parts_max(&self, workers: usize) -> usize {
+        tiles::parts_max(self.packs(), workers)
+    }
+
     /// Warpgroups that compute: as many query rows as registers and shared memory hold.
     fn consumers(&self) -> usize {
         if self.heads.head_dim == 64 { 3 } else { 2 }
@@ -266,7 +322,7 @@ impl PrefillShape {
     fn operations(&self, tiles: &[Tile]) -> u64 {
         let key_tiles: usize = tiles.iter().map(Tile::key_tiles).sum();
         let pairs = key_tiles * TILE_KEYS * WARPGROUP_ROWS * self.consumers();
-        (pairs * self.heads.heads / self.pack() * 4 * self.heads.head_dim) as u64
+        (pairs * self.packs() * 4 * self.heads.head_dim) as u64
     }
 
     /// Tiles of a step: whole ones, and each sequence's rest.
@@ -325,40 +381,6 @@ impl PrefillShape {
     }
 }
 
-// === impl Tile ===
-
-impl Tile {
-    /// Tiles of keys that its last token sees.
-    fn key_tiles(&self) -> usize {
-        (self.first_position + self.tokens).div_ceil(TILE_KEYS)
-    }
-
-    /// As the kernel reads it.
-    fn words(&self) -> [u32; TILE_WORDS] {
-        [self.first_row, self.tokens, self.first_position, self.sequence].map(|field| field as u32)
-    }
-}
-
-/// Divides sequences into tiles of at most `tile_tokens` tokens, longest first: short ones at the
-/// end leave no multiprocessor alone for long.
-///
-/// - `chunks`: of each sequence its first row in the step, its rows and its context.
-fn divide(chunks: impl Iterator<Item = (usize, usize, usize)>, tile_tokens: usize) -> Vec<Tile> {
-    let mut tiles: Vec<Tile> = chunks
-        .enumerate()
-        .flat_map(|(sequence, (first_row, rows, context))| {
-            (0..rows).step_by(tile_tokens).map(move |from| Tile {
-                first_row: first_row + from,
-                tokens: tile_tokens.min(rows - from),
-                first_position: context - rows + from,
-                sequence,
-            })
-        })
-        .collect();
-    tiles.sort_by_key(|tile| Reverse(tile.key_tiles()));
-    tiles
-}
-
 fn unsupported(what: &str, why: &str) -> EngineError {
     EngineError::Device(format!("prefill attention: {what}: {why}"))
 }
@@ -404,16 +426,6 @@ mod tests {
     #[case(PrefillShape { element: ElementType::F32, ..shape(32, 8, 128) })]
     fn other_shapes_are_left_to_others(#[case] shape: PrefillShape) {
         assert!(!shape.fits_kernel());
-    }
-
-    #[test]
-    fn tiles_cover_the_rows_and_come_longest_first() {
-        let tiles = divide([(0, 70, 70), (70, 5, 300), (75, 32, 32)].into_iter(), 32);
-        let words: Vec<_> = tiles.iter().map(Tile::words).collect();
-        assert_eq!(
-            words,
-            [[70, 5, 295, 1], [0, 32, 0, 0], [32, 32, 32, 0], [64, 6, 64, 0], [75, 32, 0, 2]]
-        );
     }
 
     #[test]

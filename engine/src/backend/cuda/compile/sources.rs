@@ -12,6 +12,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = embed![
     "common/cluster.cuh",
     "common/common.cuh",
     "attention/decode_combine.cuh",
+    "attention/prefill_parts.cuh",
     "gemm/few.cuh",
     "sampling/logits.cuh",
     "sampling/sampling.cuh",

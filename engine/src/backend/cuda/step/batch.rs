@@ -132,9 +132,12 @@ pub(crate) struct PrefillRows {
 /// A step's work as the kernel takes it. Good for all layers, until the next step's is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PrefillPlan {
-    /// `i32 [tiles, 4]`: first row, tokens, position of the first, sequence; longest first.
+    /// `i32 [tiles, 8]`: first row, tokens, position of the first, sequence, first and last tile of keys, part; longest first.
     pub(crate) address: Address,
     pub(crate) tiles: usize,
+    /// `i32 [joints, 4]`: first row, tokens, first part, parts of those whose keys are divided.
+    pub(crate) joined: Address,
+    pub(crate) joints: usize,
     /// Multiplications and additions in a layer.
     pub(crate) operations: u64,
 }
