@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::Members;
 use crate::report::REPORT_INTERVAL;
 use crate::rpc::Channels;
+use crate::{Members, Prefixes};
 
 mod attention;
 mod member;
@@ -50,6 +50,8 @@ pub struct LoadConfig {
     /// How long the address of a worker that left is remembered: while membership is away, its next
     /// life is looked for there.
     pub remember: Duration,
+    /// Where it is noted what members have cached; `None`: they aren't asked.
+    pub prefixes: Option<Prefixes>,
 }
 
 /// Watches every member's load. Stops when dropped.
@@ -57,6 +59,7 @@ pub struct LoadConfig {
 pub struct LoadWatcher {
     snapshots: watch::Receiver<Arc<ClusterSnapshot>>,
     members: watch::Receiver<Arc<Members>>,
+    prefixes: Option<Prefixes>,
     tasks: TaskTracker,
     stop: DropGuard,
 }
@@ -75,6 +78,7 @@ impl Default for LoadConfig {
             gather: Duration::from_millis(5),
             // A model of hundreds of gigabytes takes minutes to load.
             remember: Duration::from_secs(15 * 60),
+            prefixes: None,
         }
     }
 }
@@ -99,10 +103,11 @@ impl LoadWatcher {
         let (publish, snapshots) = watch::channel(Arc::new(ClusterSnapshot::default()));
         let (sightings, inbox) = mpsc::channel(SIGHTINGS_MAX);
         let (stopped, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let prefixes = config.prefixes.clone();
         let watcher = Watcher::new(config, channels, tasks.clone(), stopped.clone(), sightings);
         let members = view.clone();
         tasks.spawn(watcher.run(view, inbox, publish));
-        Self { snapshots, members, tasks, stop: stopped.drop_guard() }
+        Self { snapshots, members, prefixes, tasks, stop: stopped.drop_guard() }
     }
 
     /// The cluster now.
@@ -115,6 +120,12 @@ impl LoadWatcher {
     #[must_use]
     pub fn snapshots(&self) -> watch::Receiver<Arc<ClusterSnapshot>> {
         self.snapshots.clone()
+    }
+
+    /// What the members have cached, where it is known.
+    #[must_use]
+    pub fn prefixes(&self) -> Option<&Prefixes> {
+        self.prefixes.as_ref()
     }
 
     /// Since when membership can't tell who is there; `None` while it can.

@@ -1,11 +1,14 @@
 //! A worker's side of the load reports: `baton.v1.Worker`.
 
+mod kv_feed;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
+use kv_cache::BlockPool;
 use proto::v1;
 use proto::v1::worker_server::{Worker, WorkerServer};
 use tokio::sync::watch;
@@ -14,6 +17,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 use words::{Incarnation, Load, NodeState, WorkerInfo};
 
+use self::kv_feed::{KvFeed, KvFollower};
 use crate::{ErrorCode, Lifecycle};
 
 /// How often a worker reports, unless told otherwise.
@@ -40,6 +44,8 @@ pub struct ReportService {
     incarnation: Incarnation,
     worker: Arc<v1::WorkerInfo>,
     reports: watch::Receiver<v1::LoadReport>,
+    /// `None` where there is nothing to be found.
+    kv: Option<KvFeed>,
     followers: Followers,
 }
 
@@ -80,7 +86,13 @@ impl ReportService {
         let node = node.clone();
         let tasks = node.tasks().clone();
         tasks.spawn(async move { sampler.run(every, &node, &publish).await });
-        Self { incarnation, worker, reports, followers: Followers::default() }
+        Self { incarnation, worker, reports, kv: None, followers: Followers::default() }
+    }
+
+    /// The same, which also tells which blocks of `pool` can be found. It takes the pool's events.
+    #[must_use]
+    pub fn with_kv(self, pool: BlockPool) -> Self {
+        Self { kv: Some(KvFeed::new(pool)), ..self }
     }
 
     /// Who follows the worker's reports.
@@ -104,7 +116,7 @@ impl Worker for ReportService {
         &self,
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        let want = request.into_inner().incarnation;
+        let v1::ReportRequest { incarnation: want, kv, kv_number } = request.into_inner();
         if want != 0 && want != self.incarnation.0 {
             let message = format!("this is life {}, not {want}", self.incarnation.0);
             return Err(ErrorCode::StaleIncarnation.status(message));
@@ -112,12 +124,30 @@ impl Worker for ReportService {
         // Who asks for any life doesn't know this one yet.
         let follows = (want != 0).then(|| self.followers.join());
         let mut worker = Some(v1::WorkerInfo::clone(&self.worker));
-        let reports = WatchStream::new(self.reports.clone()).map(move |report| {
+        let kv = self.kv.as_ref().filter(|_| kv).map(|feed| feed.follow(kv_number));
+        let reports = with_kv(WatchStream::new(self.reports.clone()), kv).map(move |report| {
             let _counted = &follows;
             Ok(v1::LoadReport { worker: worker.take(), ..report })
         });
         Ok(Response::new(Box::pin(reports)))
     }
+}
+
+/// Each report with the news of what can be found; the same one again where they take several messages.
+fn with_kv(
+    reports: WatchStream<v1::LoadReport>,
+    kv: Option<KvFollower>,
+) -> impl Stream<Item = v1::LoadReport> {
+    stream::unfold((reports, kv, None), |(mut reports, mut kv, told)| async move {
+        let mut news = || kv.as_mut().and_then(KvFollower::next).map(|news| (&news).into());
+        let more = told.and_then(|told: v1::LoadReport| Some((told, news()?)));
+        let (report, kv_news) = match more {
+            Some((told, more)) => (told, Some(more)),
+            None => (reports.next().await?, news()),
+        };
+        let next = v1::LoadReport { kv: kv_news, ..report.clone() };
+        Some((next, (reports, kv, Some(report))))
+    })
 }
 
 // === impl Followers ===

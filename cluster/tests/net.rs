@@ -86,7 +86,8 @@ impl Island {
         let channel = channels.get(&self.info.address, self.info.role);
         let incarnation = self.info.address.incarnation.0;
         let deadline = cluster::clock::now() + DEADLINE;
-        let request = rpc::request(v1::ReportRequest { incarnation }, deadline);
+        let request =
+            rpc::request(v1::ReportRequest { incarnation, ..Default::default() }, deadline);
         Ok(WorkerClient::new(channel).report(request).await?.into_inner())
     }
 }

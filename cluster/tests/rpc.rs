@@ -34,7 +34,8 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use words::{Address, Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 
 async fn reports(channel: Channel, incarnation: u64) -> Result<Streaming<v1::LoadReport>, Status> {
-    let request = rpc::request_without_deadline(v1::ReportRequest { incarnation });
+    let request =
+        rpc::request_without_deadline(v1::ReportRequest { incarnation, ..Default::default() });
     Ok(WorkerClient::new(channel).report(request).await?.into_inner())
 }
 

@@ -221,6 +221,30 @@ impl PrefixIndex {
         result
     }
 
+    /// Notes the same of many blocks: that a worker has them in a tier, or no longer.
+    ///
+    /// # Errors
+    /// As [`PrefixIndex::apply`].
+    pub fn note(
+        &mut self,
+        holder: Holder,
+        hashes: &[BlockHash],
+        tier: Tier,
+        is_there: bool,
+    ) -> Result<(), OutOfBytes> {
+        let mut result = Ok(());
+        for batch in hashes.chunks(BATCH) {
+            self.store.touch(batch.iter().map(|hash| Tag::of(*hash)));
+            for hash in batch {
+                match is_there {
+                    true => result = result.and(self.insert(holder, *hash, tier).map(drop)),
+                    false => drop(self.remove(holder, *hash, tier)),
+                }
+            }
+        }
+        result
+    }
+
     /// Finds how much of a prompt each worker has that has its first block.
     ///
     /// - `hashes`: the prompt's full blocks, in order.

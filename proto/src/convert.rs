@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 pub mod address;
 pub mod generation;
+pub mod kv_news;
 #[cfg(test)]
 mod tests;
 pub mod token;

@@ -12,6 +12,7 @@ use crate::Gateway;
 use endpoint::Api;
 
 pub(crate) mod endpoint;
+mod explain;
 pub(crate) mod ignored;
 pub(crate) mod openai;
 pub(crate) mod relay;
@@ -26,8 +27,8 @@ pub(crate) struct Endpoint {
 }
 
 /// All of them.
-pub(crate) const ENDPOINTS: [Endpoint; 2] =
-    [Endpoint::of::<openai::Chat>(), Endpoint::of::<openai::Completions>()];
+pub(crate) const ENDPOINTS: [Endpoint; 3] =
+    [Endpoint::of::<openai::Chat>(), Endpoint::of::<openai::Completions>(), explain::ENDPOINT];
 
 /// Their routes.
 pub(crate) fn routes() -> Router<Arc<Gateway>> {

@@ -2,8 +2,10 @@
 
 mod admission;
 mod dispatcher;
+mod explained;
 mod explanation;
 mod flight;
+mod names;
 mod news;
 mod pin;
 mod placing;
@@ -28,6 +30,7 @@ use words::{ClientId, FinishReason, Generation, PromptLogprob, Role, SampledToke
 
 pub use self::admission::AdmissionConfig;
 pub use self::dispatcher::Dispatcher;
+pub use self::explained::Explained;
 pub use self::explanation::Explanation;
 pub use self::news::{News, Nonsense};
 pub use self::pin::Pin;
@@ -195,6 +198,9 @@ pub trait Generate: Send + Sync {
         client: ClientId,
         explanation: Option<&Explanation>,
     ) -> Result<(), DispatchError>;
+
+    /// Where a request would go now; it goes nowhere.
+    fn explain(&self, generation: &Generation) -> Explained;
 
     /// Whether requests can be served at the moment, and by how many workers.
     fn readiness(&self) -> Readiness;

@@ -14,10 +14,10 @@ use words::{ClientId, Generation, RequestId};
 use crate::callers::access::AccessLog;
 use crate::callers::caller::Endpoint;
 use crate::callers::in_flight::{self, InFlight};
-use crate::callers::keys::Keys;
+use crate::callers::keys::{Key, Keys};
 use crate::dispatch::{
-    DispatchError, DispatchRequest, Generate, GenerationEvent, GenerationStream, Pin, Readiness,
-    Route, StreamPlace,
+    DispatchError, DispatchRequest, Explained, Generate, GenerationEvent, GenerationStream, Pin,
+    Readiness, Route, StreamPlace,
 };
 use crate::text::{Cancelled, Effort, TextPool};
 use crate::{GatewayLimits, ModelCatalog, RequestError, RouterError, RouterMetrics};
@@ -203,6 +203,39 @@ impl Gateway {
         }
     }
 
+    /// Whether whoever comes with this key may see which workers serve. A tenant never may; who comes without being one may where the
+    /// router says so to all.
+    pub(crate) fn names_workers_to(&self, key: Option<&Key>) -> bool {
+        let is_operator = key.is_some_and(|key| key.is_operator);
+        let is_tenant = key.is_some_and(|key| key.tenant.is_some());
+        is_operator || (self.config.debug_headers && !is_tenant)
+    }
+
+    /// Where a request would go now, one answer for each of its prompts. It is read as if it were to be served, and costs its client as much.
+    ///
+    /// # Errors
+    /// [`RequestError`] as [`Gateway::start`] gives before anything is placed.
+    pub(crate) async fn explain(
+        &self,
+        mut request: TextRequest,
+        received: in_flight::Bytes,
+    ) -> Result<Vec<(Generation, Explained)>, RequestError> {
+        let key = self.keys.still_of(request.caller.client)?;
+        let _turn = key.as_ref().map(|key| key.allowance.begin(1)).transpose()?;
+        if let Some(key) = &key {
+            request.task.salt = key.salt(request.task.salt);
+        }
+        let deadline = request.caller.deadline();
+        let timeout_ms = request.caller.timeout.as_millis() as u64;
+        let read = timeout_at(deadline.into(), self.read(request, received)).await;
+        let (request, prompts) = read.map_err(|_| RequestError::Timeout { timeout_ms })??;
+        let explained = |generation| {
+            let explained = self.generate.explain(&generation);
+            (generation, explained)
+        };
+        Ok(self.generations(&request, &prompts)?.into_iter().map(explained).collect())
+    }
+
     /// Counts a request that was refused before it could be started.
     pub fn refused(&self, endpoint: Endpoint, code: ErrorCode) {
         self.metrics.refused(endpoint, code.into());
@@ -214,15 +247,7 @@ impl Gateway {
         received: in_flight::Bytes,
         place: StreamPlace,
     ) -> Result<(TextRequest, Vec<(Prompt, GenerationStream, Route)>), RequestError> {
-        let (client, tokens_max) = (request.caller.client, self.tokens_max(&request));
-        let bytes = request.task.input.bytes();
-        let read = move |cancelled: &Cancelled| {
-            let effort = Effort { tokens_max, cancelled: cancelled.clone() };
-            let read = reading::read(request, &effort);
-            drop(received);
-            read
-        };
-        let (request, prompts) = self.work(client, bytes, read).await??;
+        let (request, prompts) = self.read(request, received).await?;
         let generations = self.generations(&request, &prompts)?;
         let (received, deadline) = (request.caller.received, request.caller.deadline());
         // An echo goes out before the first token, and names the weights, too.
@@ -239,6 +264,23 @@ impl Gateway {
         let started = try_join_all(streams).await?;
         let sources = prompts.into_iter().zip(started).map(|(p, (stream, r))| (p, stream, r));
         Ok((request, sources.collect()))
+    }
+
+    /// Turns a request's text into tokens.
+    async fn read(
+        &self,
+        request: TextRequest,
+        received: in_flight::Bytes,
+    ) -> Result<(TextRequest, Vec<Prompt>), RequestError> {
+        let (client, tokens_max) = (request.caller.client, self.tokens_max(&request));
+        let bytes = request.task.input.bytes();
+        let read = move |cancelled: &Cancelled| {
+            let effort = Effort { tokens_max, cancelled: cancelled.clone() };
+            let read = reading::read(request, &effort);
+            drop(received);
+            read
+        };
+        self.work(client, bytes, read).await?
     }
 
     /// Starts one prompt, and waits until it is being worked on.

@@ -67,6 +67,7 @@ impl InferenceService {
     ) -> Result<Answer, RequestError> {
         let key = self.gateway.keys.check(request.metadata().as_ref())?;
         key.iter().for_each(|key| call.of(key));
+        let names_workers = self.gateway.names_workers_to(key.as_deref());
         let owner = key.map(|key| key.client());
         let peer = request.extensions().get::<ClientAddress>();
         let peer = peer.map(|peer| client::of_address(peer.0));
@@ -86,7 +87,6 @@ impl InferenceService {
         let started = messages::started(&request);
         let stream = self.gateway.start(request, held).await?;
         let out = VecDeque::from([started(&stream)]);
-        let names_workers = self.gateway.config.debug_headers;
         Ok(Answer { relay: Relay::new(stream, Messages { names_workers, call }), out })
     }
 

@@ -12,16 +12,20 @@ use cluster::{ErrorCode, HttpServer, Lifecycle};
 use kv_cache::TokenId;
 use model_folder::SpecialTokens;
 use parking_lot::Mutex;
+use scheduler::cost::Terms;
+use scheduler::placement::{CachedTokens, Candidate, Part, Rejection, Verdict};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
-use words::{ClientId, FinishReason, Role, SampledToken, Sampling, TokenLogprob, WorkerId};
+use words::{
+    ClientId, FinishReason, Generation, Role, SampledToken, Sampling, TokenLogprob, WorkerId,
+};
 
 use crate::dispatch::{
-    DispatchError, DispatchRequest, Explanation, Generate, GenerationEvent, GenerationStream,
-    Readiness, Route,
+    DispatchError, DispatchRequest, Explained, Explanation, Generate, GenerationEvent,
+    GenerationStream, Readiness, Route,
 };
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::{GatewayConfig, GatewayLimits, ModelCatalog, RouterConfig, ServedModel, serve};
@@ -168,6 +172,8 @@ pub(crate) struct ScriptedPeer {
     pub(crate) foreseen: Mutex<Option<DispatchError>>,
     scripts: Mutex<VecDeque<Vec<Step>>>,
     requests: Mutex<Vec<DispatchRequest>>,
+    /// Requests that were only to be explained.
+    pub(crate) explained: Mutex<Vec<Generation>>,
     /// Streams that were dropped before their script ended.
     cancelled: watch::Sender<usize>,
     go_on: tokio::sync::Semaphore,
@@ -175,10 +181,31 @@ pub(crate) struct ScriptedPeer {
     pub(crate) readiness: Mutex<Readiness>,
 }
 
-/// A route from a prefill worker to a decode worker, with a cache hit.
 /// What a scripted peer says of where a request goes.
 pub(crate) const EXPLAINED: &str = "prefill-1 -> decode-2 (by the script)";
 
+/// One prefill worker that has a part of the prompt, and a decode worker that doesn't answer.
+fn explained() -> Explained {
+    let terms = Terms { prefill_s: 0.25, ..Terms::default() };
+    let cached = CachedTokens { device: 16, host: 32, disk: 32 };
+    let candidates = vec![
+        Candidate {
+            worker: "prefill-1".into(),
+            part: Part::Both,
+            cached,
+            verdict: Verdict::Possible(terms),
+        },
+        Candidate {
+            worker: "decode-2".into(),
+            part: Part::Decode,
+            cached: CachedTokens::default(),
+            verdict: Verdict::Rejected(Rejection::Unhealthy),
+        },
+    ];
+    Explained { decision: Err(failure(ErrorCode::Busy)), candidates }
+}
+
+/// A route from a prefill worker to a decode worker, with a cache hit.
 pub(crate) fn route() -> Route {
     let (prefill, decode) = (WorkerId("prefill-1".into()), WorkerId("decode-2".into()));
     let fingerprint = "fp_test".into();
@@ -223,6 +250,7 @@ impl ScriptedPeer {
         Arc::new(Self {
             scripts: Mutex::new(scripts.into()),
             requests: Mutex::default(),
+            explained: Mutex::default(),
             cancelled: watch::Sender::new(0),
             go_on: tokio::sync::Semaphore::new(0),
             tasks: TaskTracker::new(),
@@ -292,6 +320,11 @@ impl Generate for Arc<ScriptedPeer> {
 
     fn foresee(&self, _: ClientId, _: Option<&Explanation>) -> Result<(), DispatchError> {
         self.foreseen.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn explain(&self, generation: &Generation) -> Explained {
+        self.explained.lock().push(generation.clone());
+        explained()
     }
 
     fn readiness(&self) -> Readiness {

@@ -183,15 +183,20 @@ impl Estimates<'_> {
         AssumedLine { per_unit, ..DECODE_STEP_PRIOR }
     }
 
+    /// Seconds that a hand-off of `tokens` tokens adds on average, whichever worker sends it.
+    #[must_use]
+    pub fn pooled_handoff_s(&self, tokens: u32) -> f64 {
+        let at = tokens.into();
+        self.pool.handoff_s.blend(at, &HANDOFF_PRIOR, HANDOFF_PRIOR.at(at))
+    }
+
     /// Seconds that handing over a prompt of `tokens` tokens adds to computing it.
     ///
     /// Where nothing is handed over any more, nobody tells what it costs now, and a pool may have been held up as a whole:
     /// then both fade to what is assumed, and hand-offs are tried again.
     #[must_use]
     pub fn handoff_s(&self, tokens: u32) -> f64 {
-        let at = tokens.into();
-        let pool = self.pool.handoff_s.blend(at, &HANDOFF_PRIOR, HANDOFF_PRIOR.at(at));
-        self.own.handoff_s.blend(at, &HANDOFF_PRIOR, pool)
+        self.own.handoff_s.blend(tokens.into(), &HANDOFF_PRIOR, self.pooled_handoff_s(tokens))
     }
 }
 

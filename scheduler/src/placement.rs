@@ -23,7 +23,7 @@ pub use editions::{Edition, choose, editions};
 pub use least_load::{HandoffPolicy, LeastLoad};
 pub use ledger::{Ledger, LedgerEntry};
 pub use notes::{Candidate, Notes, Verdict};
-pub use snapshot::{Assigned, ClusterSnapshot, WorkerView};
+pub use snapshot::{Assigned, CachedTokens, ClusterSnapshot, WorkerView};
 
 use crate::cost::Terms;
 use crate::{Forecast, Turns};
@@ -89,6 +89,8 @@ pub struct Placement {
     pub estimated_ttft_s: f64,
     /// What the request may expect there.
     pub forecast: Forecast,
+    /// Tokens of the prompt that the worker which computes it is thought to have, on any tier.
+    pub cached_tokens: u32,
     /// What the choice puts on each worker chosen, for the [`Ledger`].
     pub work: SmallVec<[(WorkerId, Assigned); 2]>,
 }

@@ -159,7 +159,7 @@ fn generation(max_tokens: u32) -> v1::Generation {
 }
 
 async fn life(channel: &Channel) -> Result<u64, Status> {
-    let request = v1::ReportRequest { incarnation: 0 };
+    let request = v1::ReportRequest::default();
     let mut reports = WorkerClient::new(channel.clone()).report(request).await?.into_inner();
     let report = reports.message().await?;
     Ok(report.map(|report| report.incarnation).unwrap_or_default())

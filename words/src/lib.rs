@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod fingerprint;
+mod kv_news;
 mod load;
 mod request;
 mod sampling;
@@ -37,6 +38,7 @@ mod token;
 mod worker;
 
 pub use fingerprint::{Fingerprint, chain_hasher};
+pub use kv_news::{KvNews, KvNewsKind, KvRun};
 pub use load::{HandoffTotals, Load};
 pub use request::{ClientId, Generation, RequestId, StopRules, TenantSalt};
 pub use sampling::Sampling;

@@ -335,7 +335,8 @@ impl Node {
         let info = self.info(transports);
         let namespace = &self.config.namespace;
         let report =
-            ReportService::start(namespace, &info, move || probe.sample(), every, &self.life);
+            ReportService::start(namespace, &info, move || probe.sample(), every, &self.life)
+                .with_kv(self.engine.pool().clone());
         self.findable.by_streams(report.followers());
         let connections = Connections::new(self.config.connections.clone());
         let server = Server::new(grpc, &self.life).with_connections(connections);

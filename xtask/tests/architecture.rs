@@ -19,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("proto", &["kv-cache", "words"]),
     ("engine", &["kv-cache", "model-folder", "scheduler", "words"]),
     ("kv-transfer", &["kv-cache", "proto"]),
-    ("cluster", &["proto", "scheduler", "words"]),
+    ("cluster", &["kv-cache", "proto", "scheduler", "words"]),
     ("router", &["cluster", "kv-cache", "model-folder", "proto", "scheduler", "words"]),
     ("worker", &["cluster", "engine", "kv-cache", "kv-transfer", "proto", "scheduler", "words"]),
     ("prefill-worker", WORKER_EDGES),

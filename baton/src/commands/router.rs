@@ -11,7 +11,9 @@ use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
 use cluster::security::{Keeper, NodeRole, Security};
 use cluster::telemetry::{AdminServer, Metrics};
-use cluster::{ClusterError, EtcdMembership, HttpServer, Lifecycle, LoadWatcher, Membership};
+use cluster::{
+    ClusterError, EtcdMembership, HttpServer, Lifecycle, LoadWatcher, Membership, Prefixes,
+};
 use router::RouterConfig;
 use router::dispatch::{Dispatcher, DispatcherConfig};
 use scheduler::{HandoffPolicy, LeastLoad};
@@ -170,7 +172,9 @@ impl BoundRouter {
         let channels = Channels::new().secured(&self.security);
         self.keep(&life, &metrics);
         let namespace = settings.etcd()?.namespace;
-        let watched = LoadConfig { namespace, ..LoadConfig::default() };
+        let prefixes = settings.prefix_index_bytes().map(Prefixes::new);
+        prefixes.iter().for_each(|prefixes| prefixes.register(&metrics));
+        let watched = LoadConfig { namespace, prefixes, ..LoadConfig::default() };
         let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
         let admission = settings.admission()?;
         let placer = Box::new(LeastLoad { handoff, targets: admission.targets });

@@ -145,6 +145,10 @@ pub(crate) struct GatewayArgs {
     /// or of the fingerprint in answers. Default: the newest that enough workers have.
     #[arg(long, value_name = "DIGEST")]
     pub fingerprint: Option<String>,
+    /// Memory for knowing which worker has which prefixes cached, MiB, 40 bytes a block; 0: requests are placed without
+    /// regard to it [default: 512]
+    #[arg(long, value_name = "MIB")]
+    pub prefix_index_mib: Option<usize>,
     /// Clients must send `Authorization: Bearer KEY`; better given as BATON_GATEWAY__API_KEY.
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,

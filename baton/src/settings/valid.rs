@@ -37,6 +37,9 @@ const CONNECTIONS_FEW: usize = 64;
 pub(super) const KV_BLOCKS_MIN: u32 = 2;
 /// Enough for thousands of tokens of a small model; a large one wants to be told.
 const DEFAULT_KV_MEMORY_MIB: u64 = 512;
+
+/// Room for 13 million blocks: the device memory of some 250 workers of an 8B model.
+const DEFAULT_PREFIX_INDEX_MIB: usize = 512;
 /// A few prompts of a small model at a time. All prompts of a step get their first tokens with its end, and a CPU's
 /// products are as fast with this many rows as with more.
 const CPU_BATCH_TOKENS: u32 = 128;
@@ -394,6 +397,12 @@ impl Settings {
     /// The weights that an operator wants new requests to go to.
     pub(crate) fn fingerprint(&self) -> Option<String> {
         self.written.gateway.fingerprint.clone()
+    }
+
+    /// Bytes for knowing what workers have cached; `None`: nobody wants to know.
+    pub(crate) fn prefix_index_bytes(&self) -> Option<usize> {
+        let mib = self.written.gateway.prefix_index_mib.unwrap_or(DEFAULT_PREFIX_INDEX_MIB);
+        (mib > 0).then(|| mib.saturating_mul(1 << 20))
     }
 
     /// Logs and traces of a node.

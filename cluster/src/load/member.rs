@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, warn};
-use words::{Address, Life, Load, NodeState, Role, WorkerInfo};
+use words::{Address, KvNews, Life, Load, NodeState, Role, WorkerInfo};
 
 use super::LoadConfig;
 use super::attention::Attention;
@@ -77,13 +77,16 @@ impl Member {
             let Err(status) = self.follow(&mut backoff).await;
             self.wake();
             let worker = &self.address.worker;
-            if self.attention.is_graceful(Instant::now()) {
+            if status.code() == Code::DataLoss {
+                debug!(%worker, %status, "the stream is opened again, for a snapshot");
+            } else if self.attention.is_graceful(Instant::now()) {
                 debug!(%worker, %status, "no reports after this node was away: trying again");
             } else {
                 debug!(%worker, %status, "no reports");
                 self.tell_of_silence(&status);
                 self.give_up_silent_connection(&status);
                 self.tell(Seen::Lost(status.message().to_owned())).await;
+                self.config.prefixes.iter().for_each(|it| it.lose(&self.address.life()));
             }
             let delay = backoff.delay();
             self.attention.rest_until(Instant::now() + delay);
@@ -136,7 +139,7 @@ impl Member {
                 looks = if away { 0 } else { looks + 1 };
                 continue;
             };
-            let report = report?.ok_or_else(|| Status::unavailable("the reports ended"))?;
+            let mut report = report?.ok_or_else(|| Status::unavailable("the reports ended"))?;
             if report.incarnation != self.address.incarnation.0 {
                 return Err(ErrorCode::StaleIncarnation.status("another life answers"));
             }
@@ -145,8 +148,18 @@ impl Member {
             ticks.reset();
             looks = 0;
             self.tell(Seen::Report(state, load)).await;
+            if let Some(news) = report.kv.take() {
+                self.note_cached(&news.try_into()?)?;
+            }
         }
         Err(Status::deadline_exceeded("no report for too long"))
+    }
+
+    /// Takes in what it has cached. What doesn't follow is no proof that the worker is ill.
+    fn note_cached(&self, news: &KvNews) -> Result<(), Status> {
+        let Some(prefixes) = &self.config.prefixes else { return Ok(()) };
+        let taken = prefixes.take(&self.address.life(), news);
+        taken.map_err(|gap| Status::data_loss(gap.to_string()))
     }
 
     /// Asks whoever answers at this member's address who it is, and tells if it is the same worker
@@ -172,7 +185,13 @@ impl Member {
     async fn open(&mut self, incarnation: u64) -> Result<Streaming<v1::LoadReport>, Status> {
         let channel = self.channels.get(&self.address, self.role);
         let mut client = WorkerClient::new(Readable::of(channel));
-        let request = rpc::request_without_deadline(v1::ReportRequest { incarnation });
+        let kv_number = self.config.prefixes.as_ref().map(|it| it.number(&self.address.life()));
+        let request = v1::ReportRequest {
+            incarnation,
+            kv: kv_number.is_some() && incarnation != 0,
+            kv_number: kv_number.unwrap_or(0),
+        };
+        let request = rpc::request_without_deadline(request);
         let silence = self.config.silence();
         self.attention.rest_until(Instant::now() + silence);
         // A worker that can't open a stream in the time of its missed reports is no better than one

@@ -154,6 +154,7 @@ impl Watcher {
                 }
                 (Some(_), false) => {
                     tracked.stop = None;
+                    self.config.prefixes.iter().for_each(|it| it.forget(&info.address.life()));
                     channels.evict(&info.address.uri);
                 }
                 _ => {}
@@ -179,6 +180,9 @@ impl Watcher {
             let replaced = known.iter().any(|(worker, _)| *worker == life.worker);
             let goes =
                 replaced || now >= at + remember || earliest.is_some_and(|earliest| at < earliest);
+            if goes {
+                self.config.prefixes.iter().for_each(|it| it.forget(life));
+            }
             if goes && !known.iter().any(|(_, taken)| taken == uri) {
                 channels.evict(uri);
             }

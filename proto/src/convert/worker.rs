@@ -63,6 +63,7 @@ impl v1::LoadReport {
             handoff_added_us: load.handoffs.added_us,
             generating: load.generating,
             prefill_tokens: load.prefill_tokens,
+            kv: None,
         }
     }
 

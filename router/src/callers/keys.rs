@@ -50,6 +50,8 @@ pub struct Key {
     pub name: Arc<str>,
     /// Owners of one tenant share prefix caches, and with nobody else; `None`: all without a tenant.
     pub tenant: Option<Arc<str>>,
+    /// Its owner runs the cluster, and may see which workers there are.
+    pub is_operator: bool,
     /// The longest prompt with its answer, below the model's own.
     pub context_tokens_max: Option<usize>,
     /// What it may spend.
@@ -184,7 +186,7 @@ impl Keys {
 impl Key {
     fn unlimited(name: Arc<str>, digest: Digest) -> Self {
         let allowance = Allowance::default();
-        Self { name, tenant: None, context_tokens_max: None, allowance, digest }
+        Self { name, tenant: None, is_operator: false, context_tokens_max: None, allowance, digest }
     }
 
     /// Whom its owner is to the cluster.

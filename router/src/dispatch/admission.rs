@@ -82,16 +82,27 @@ impl Admission {
         };
         self.refusals.get_or_create(&TargetLabels { target }).inc();
         let turn = self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(self.too_late(&late, forecast, turn))
+    }
+
+    /// What [`Admission::judge`] would say, for those who only ask.
+    pub(super) fn would_judge(&self, forecast: &Forecast) -> Result<(), DispatchError> {
+        let decided = admission::decide(&self.doubted(forecast), &self.config.targets);
+        let turn = self.refused.load(Ordering::Relaxed);
+        decided.map_err(|late| self.too_late(&late, forecast, turn))
+    }
+
+    fn too_late(&self, late: &Late, forecast: &Forecast, turn: u64) -> DispatchError {
         // Sooner than somebody ends there is room for nobody.
         let room_in_s = late.room_in_s.max(forecast.release_s);
         let retry_after = admission::retry_after(room_in_s, turn);
         let message = format!(
             "the cluster is busy: {}; try again in {:.1} s",
-            missed(&late, &self.config.targets),
+            missed(late, &self.config.targets),
             retry_after.as_secs_f64()
         );
         let retry_after = Some(retry_after);
-        Err(DispatchError { retry_after, ..DispatchError::new(ErrorCode::Busy, message) })
+        DispatchError { retry_after, ..DispatchError::new(ErrorCode::Busy, message) }
     }
 
     /// Until work on a request with this forecast has to begin.

@@ -7,11 +7,13 @@ use cluster::telemetry::Metrics;
 use cluster::{ErrorCode, Lifecycle};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
-use words::{ClientId, Fingerprint};
+use words::{ClientId, Fingerprint, Generation};
 
 use super::flight::{Flight, WayBack};
 use super::placing::{DispatcherConfig, Placing};
-use super::{DispatchError, DispatchRequest, Explanation, Generate, GenerationStream, Readiness};
+use super::{
+    DispatchError, DispatchRequest, Explained, Explanation, Generate, GenerationStream, Readiness,
+};
 
 /// Events that a client may leave unread before its worker is made to wait: a few steps' worth for
 /// each of several choices. Behind them the worker's own bounded queues pause the sequence.
@@ -75,6 +77,10 @@ impl Generate for Dispatcher {
         explanation: Option<&Explanation>,
     ) -> Result<(), DispatchError> {
         self.placing.foresee(client, explanation)
+    }
+
+    fn explain(&self, generation: &Generation) -> Explained {
+        self.placing.explain(generation)
     }
 
     fn readiness(&self) -> Readiness {

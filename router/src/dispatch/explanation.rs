@@ -46,7 +46,7 @@ pub(super) fn notes(wanted: Option<&Explanation>) -> Option<Notes> {
 /// Tells those who asked, and the log.
 pub(super) fn tell(
     notes: Option<&Notes>,
-    decision: &Result<Placement, Refusal>,
+    decision: &Result<&Placement, Refusal>,
     wanted: Option<&Explanation>,
 ) {
     let Some(notes) = notes else { return };

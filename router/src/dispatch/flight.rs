@@ -328,8 +328,12 @@ impl Flight {
             fingerprint: self.placing.name_of(&placement.fingerprint),
         };
         self.turn.reach(Stage::Computes);
+        let is_first = self.progress.lock().start();
+        if is_first {
+            self.placing.begun_with(placement, started.cached_tokens);
+        }
         // A client that has no token yet may still be answered by others.
-        if self.progress.lock().start() || !self.request.pin.is_bound() {
+        if is_first || !self.request.pin.is_bound() {
             self.send(GenerationEvent::Started(route)).await?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use cluster::clock;
 use cluster::rpc::Channels;
 use cluster::telemetry::Metrics;
 use cluster::{ErrorCode, LoadWatcher, Shortage};
+use kv_cache::BlockHash;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,11 +21,20 @@ use tonic::transport::Channel;
 use words::{Address, ClientId, Fingerprint, Generation, Life, Role, WorkerId};
 
 use super::admission::Admission;
+use super::names::names;
 use super::rollout::Rollout;
-use super::{AdmissionConfig, DispatchError, Explanation, Readiness, explanation, remarks};
+use super::{
+    AdmissionConfig, DispatchError, Explained, Explanation, Readiness, explanation, remarks,
+};
 
 /// When to come back to a cluster that has no worker: about when a worker that restarts reports.
 const NO_WORKER_RETRY: Duration = Duration::from_secs(5);
+
+/// The longest that a prompt which was sent is thought to be on its way to a cache.
+const EXPECTED_S_MAX: f64 = 30.0;
+
+/// From when a prompt is computed until its worker has told that it is cached: some reports.
+const REPORTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a dispatcher is made of.
 pub struct DispatcherConfig {
@@ -63,10 +73,19 @@ pub(super) struct Intent<'a> {
     entry: Option<LedgerEntry>,
 }
 
+/// Where a request would go.
+struct Placed {
+    placement: Placement,
+    /// Of its prompt's blocks, where anybody knows who has them.
+    names: Option<Arc<[BlockHash]>>,
+}
+
 struct PlacingMetrics {
     decisions: Family<DecisionLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
     full: Family<FullLabels, Counter>,
+    cached_expected: Counter,
+    cached_found: Counter,
     workers_lost: Family<LostLabels, Counter>,
     fingerprint_workers: Family<FingerprintLabels, Gauge>,
 }
@@ -117,10 +136,25 @@ impl Placing {
         bound: Option<&Fingerprint>,
         explanation: Option<&Explanation>,
     ) -> Result<Placement, DispatchError> {
-        let placement = self.place(generation, bound, &[], explanation)?;
-        let judged = self.admission.judge(&placement.forecast);
+        let placed = self.find(generation, bound, &[], explanation)?;
+        let judged = self.admission.judge(&placed.placement.forecast);
         explanation::tell_refusal(&judged, explanation);
-        judged.map(|()| placement)
+        judged.map(|()| self.sent(placed))
+    }
+
+    /// Where a request would go now, and all that was considered. Counts as no decision.
+    pub(super) fn explain(&self, generation: &Generation) -> Explained {
+        let notes = Notes::default();
+        let turn = self.turn.load(Ordering::Relaxed);
+        let request = PlacementRequest::new(&self.model, generation, turn);
+        let request = self.admission.of(request, generation.client).noted(Some(&notes));
+        let decision = match self.choose(request, Some(generation), None) {
+            Ok(Placed { placement, .. }) => {
+                self.admission.would_judge(&placement.forecast).map(|()| placement)
+            }
+            Err(refusal) => Err(refusal.into()),
+        };
+        Explained { decision, candidates: notes.candidates() }
     }
 
     /// Refuses a client whose smallest request would be refused.
@@ -132,7 +166,9 @@ impl Placing {
         let notes = explanation.map(|_| Notes::default());
         let request = PlacementRequest::smallest(&self.model, self.next_turn());
         let request = self.admission.of(request, client).noted(notes.as_ref());
-        let decision = self.choose(request, None);
+        let decision = self.choose(request, None, None);
+        let decision =
+            decision.as_ref().map(|placed| &placed.placement).map_err(|refusal| *refusal);
         let judged = match &decision {
             Ok(placement) => self.admission.judge(&placement.forecast),
             Err(refusal) => Err(self.refused(*refusal)),
@@ -153,14 +189,43 @@ impl Placing {
         excluded: &[Life],
         explanation: Option<&Explanation>,
     ) -> Result<Placement, DispatchError> {
+        self.find(generation, bound, excluded, explanation).map(|placed| self.sent(placed))
+    }
+
+    fn find(
+        &self,
+        generation: &Generation,
+        bound: Option<&Fingerprint>,
+        excluded: &[Life],
+        explanation: Option<&Explanation>,
+    ) -> Result<Placed, DispatchError> {
         let notes = explanation::notes(explanation);
         let request = PlacementRequest::new(&self.model, generation, self.next_turn());
         let request = self.admission.of(request, generation.client).without(excluded);
-        let decision = self.choose(request.noted(notes.as_ref()), bound);
-        explanation::tell(notes.as_ref(), &decision, explanation);
-        let placement = decision.map_err(|refusal| self.refused(refusal))?;
-        self.metrics.decided(&placement);
-        Ok(placement)
+        let decision = self.choose(request.noted(notes.as_ref()), Some(generation), bound);
+        let told = decision.as_ref().map(|placed| &placed.placement).map_err(|refusal| *refusal);
+        explanation::tell(notes.as_ref(), &told, explanation);
+        let placed = decision.map_err(|refusal| self.refused(refusal))?;
+        self.metrics.decided(&placed.placement);
+        Ok(placed)
+    }
+
+    /// The request goes there: whoever computes its prompt will have it cached, and whoever generates, too.
+    fn sent(&self, Placed { placement, names }: Placed) -> Placement {
+        if let (Some(prefixes), Some(names)) = (self.loads.prefixes(), names) {
+            let until_told =
+                Duration::from_secs_f64(placement.estimated_ttft_s.clamp(0.0, EXPECTED_S_MAX));
+            let computes = placement.prefill.first();
+            for address in computes.into_iter().chain([&placement.decode]) {
+                prefixes.expect(
+                    &address.life(),
+                    &names,
+                    clock::now(),
+                    until_told + REPORTED_WITHIN,
+                );
+            }
+        }
+        placement
     }
 
     fn next_turn(&self) -> u64 {
@@ -175,9 +240,10 @@ impl Placing {
     fn choose(
         &self,
         request: PlacementRequest<'_>,
+        generation: Option<&Generation>,
         bound: Option<&Fingerprint>,
-    ) -> Result<Placement, Refusal> {
-        let snapshot = self.snapshot();
+    ) -> Result<Placed, Refusal> {
+        let mut snapshot = self.snapshot();
         let present;
         let fingerprint = match bound {
             Some(bound) => Some(bound),
@@ -186,7 +252,16 @@ impl Placing {
                 present.as_ref()
             }
         };
-        self.placer.place(&snapshot, &PlacementRequest { fingerprint, ..request }, clock::now())
+        let now = clock::now();
+        let prefixes = self.loads.prefixes();
+        let named = prefixes.and(generation).zip(fingerprint);
+        let names = named.and_then(|(generation, fingerprint)| names(generation, fingerprint));
+        if let (Some(prefixes), Some(names), Some(fingerprint)) = (prefixes, &names, fingerprint) {
+            prefixes.apply(names, fingerprint.kv_layout.block_tokens(), &mut snapshot, now);
+        }
+        let request = PlacementRequest { fingerprint, ..request };
+        let placement = self.placer.place(&snapshot, &request, now)?;
+        Ok(Placed { placement, names })
     }
 
     /// Sets the gauge of workers by fingerprint.
@@ -211,6 +286,12 @@ impl Placing {
     pub(super) fn full(&self, shortage: Option<Shortage>) {
         let short = shortage.map_or("other", Shortage::name);
         self.metrics.full.get_or_create(&FullLabels { short }).inc();
+    }
+
+    /// A worker has begun: what it had cached, beside what was expected.
+    pub(super) fn begun_with(&self, placement: &Placement, cached_tokens: u32) {
+        self.metrics.cached_expected.inc_by(placement.cached_tokens.into());
+        self.metrics.cached_found.inc_by(cached_tokens.into());
     }
 
     /// A worker failed a request.
@@ -326,6 +407,14 @@ impl PlacingMetrics {
             full: metrics.counters(
                 "baton_worker_refusals",
                 "Refusals of workers, by what was short; a request may have several",
+            ),
+            cached_expected: metrics.counter(
+                "baton_prefix_expected_tokens",
+                "Prompt tokens that workers were thought to have cached when requests were placed there",
+            ),
+            cached_found: metrics.counter(
+                "baton_prefix_found_tokens",
+                "Prompt tokens that they did have cached, of the same requests",
             ),
             workers_lost: metrics
                 .counters("baton_legs_lost", "Streams from workers that broke, by error"),

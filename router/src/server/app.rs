@@ -100,12 +100,13 @@ async fn authenticate(
         ids.client = key.client();
         ids.call.of(key);
     }
-    let asked = if gateway.config.debug_headers { asked_why(&request) } else { None };
+    let names_workers = gateway.names_workers_to(key.as_deref());
+    let asked = if names_workers { asked_why(&request) } else { None };
     let mut response = next.run(request).await;
     if let Some(key) = key {
         headers::add_standing(response.headers_mut(), &key.allowance);
     }
-    if !gateway.config.debug_headers {
+    if !names_workers {
         headers::hide_workers(response.headers_mut());
     }
     if let Some(call) = asked {

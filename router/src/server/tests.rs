@@ -6,6 +6,7 @@ mod chat;
 mod completions;
 mod connections;
 mod discovery;
+mod explain;
 mod fields;
 mod large;
 mod life;

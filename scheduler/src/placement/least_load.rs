@@ -1,4 +1,4 @@
-//! The first policy: the least expected seconds, without regard to cached prefixes.
+//! The policy: the least expected seconds, for everybody, wherever what is cached makes them fewer.
 
 use std::cmp::Ordering;
 use std::time::Instant;
@@ -306,7 +306,7 @@ impl<'a> Decision<'a> {
         let address = |offer: &Offer<'_>| offer.seat.view.info.address.clone();
         let work = |offer: &Offer<'_>, part| {
             let worker = offer.seat.view.info.address.worker.clone();
-            (worker, offer.seat.work(self.request, part))
+            (worker, offer.seat.work(self.request, part, offer.computed_tokens))
         };
         let (path, work) = match plan.prefill.first() {
             Some(prefill) => {
@@ -325,6 +325,7 @@ impl<'a> Decision<'a> {
             terms,
             estimated_ttft_s: terms.ttft_s(),
             forecast: self.forecast(plan),
+            cached_tokens: self.request.context_tokens - plan.computes().computed_tokens,
             work,
         }
     }
@@ -348,6 +349,11 @@ impl Plan<'_> {
     fn is_halved(&self) -> bool {
         use PlacementReason::{DecodePoolEmpty, DecodePoolExcluded, PrefillPoolEmpty};
         matches!(self.reason, DecodePoolEmpty | DecodePoolExcluded | PrefillPoolEmpty)
+    }
+
+    /// Who computes the prompt.
+    fn computes(&self) -> &Offer<'_> {
+        self.prefill.first().unwrap_or(&self.decode)
     }
 
     fn terms(&self) -> Terms {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use words::WorkerId;
 
-use super::{Part, Path, Placement, Refusal, Rejection, WorkerView};
+use super::{CachedTokens, Part, Path, Placement, Refusal, Rejection, WorkerView};
 use crate::cost::Terms;
 
 /// Candidates that are spelled out.
@@ -25,6 +25,8 @@ pub struct Candidate {
     pub worker: WorkerId,
     /// As what.
     pub part: Part,
+    /// What it is thought to have of the prompt.
+    pub cached: CachedTokens,
     /// What came of it.
     pub verdict: Verdict,
 }
@@ -45,7 +47,7 @@ pub enum Verdict {
 impl Notes {
     pub(super) fn add(&self, view: &WorkerView, part: Part, verdict: Verdict) {
         let worker = view.info.address.worker.clone();
-        self.0.borrow_mut().push(Candidate { worker, part, verdict });
+        self.0.borrow_mut().push(Candidate { worker, part, cached: view.cached, verdict });
     }
 
     /// Everything that was taken down.
@@ -56,7 +58,7 @@ impl Notes {
 
     /// The decision and what it was made from, in a line.
     #[must_use]
-    pub fn explain(&self, decision: &Result<Placement, Refusal>) -> String {
+    pub fn explain(&self, decision: &Result<&Placement, Refusal>) -> String {
         let mut line = match decision {
             Ok(placement) => placement.to_string(),
             Err(refusal) => refusal.to_string(),
@@ -77,6 +79,9 @@ impl Notes {
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: ", self.worker, self.part.name())?;
+        if self.cached.disk > 0 {
+            write!(f, "cached {}, ", self.cached.disk)?;
+        }
         match self.verdict {
             Verdict::Possible(terms) => write!(f, "{terms}"),
             Verdict::Strained(terms) => write!(f, "{terms}, beyond-target"),
@@ -99,7 +104,9 @@ impl fmt::Display for Placement {
 // === impl Part ===
 
 impl Part {
-    fn name(self) -> &'static str {
+    /// The name used in explanations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Prefill => "prefill",
             Self::Decode => "decode",
@@ -111,7 +118,9 @@ impl Part {
 // === impl Rejection ===
 
 impl Rejection {
-    fn name(self) -> &'static str {
+    /// The name used in explanations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::OtherModel => "other-model",
             Self::OtherFingerprint => "other-fingerprint",

@@ -22,6 +22,8 @@ pub(super) struct Offer<'a> {
     pub(super) seat: Seat<'a>,
     pub(super) terms: Terms,
     pub(super) pace: Pace,
+    /// Tokens of the prompt that it would compute, if it computes the prompt.
+    pub(super) computed_tokens: u32,
     /// Whether sequences that are generated there would miss their target, or prompts would be crowded out: then it is for
     /// want of others.
     pub(super) strains: bool,
@@ -45,7 +47,8 @@ impl<'a> Offer<'a> {
         let is_guest = seat.role() == Role::Prefill && part == Part::Both;
         let crowds = is_guest && crowds(seat, question, &price);
         let strains = crowds || strains(seat, question, part, &price);
-        Ok(Self { seat, terms: price.terms(part), pace, strains, crowds })
+        let computed_tokens = price.computed_tokens();
+        Ok(Self { seat, terms: price.terms(part), pace, computed_tokens, strains, crowds })
     }
 
     pub(super) fn verdict(&self) -> Verdict {

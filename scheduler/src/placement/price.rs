@@ -16,8 +16,10 @@ pub(super) struct Price<'a> {
     question: Question<'a>,
     /// Prompt tokens here.
     backlog_s: f64,
-    /// The request's prompt.
+    /// The request's prompt, as far as it is not cached here; and what is fetched from a lower tier.
     prefill_s: f64,
+    /// Tokens of it that are computed.
+    computed_tokens: u32,
     /// By how much the prompt sets each sequence beside it back.
     lost_s: f64,
     /// What it adds to hand the prompt over.
@@ -39,6 +41,7 @@ impl<'a> Price<'a> {
     pub(super) fn new(seat: Seat<'a>, question: Question<'a>) -> Self {
         let (request, estimates) = (question.request, seat.estimates(question));
         let tokens = request.context_tokens;
+        let (computed_tokens, fetched_s) = seat.uncached(question);
         let rows = seat.rows_with(question);
         let step_s = estimates.decode_step_s(rows);
         let before_s = match rows.saturating_sub(request.sequences) {
@@ -52,8 +55,9 @@ impl<'a> Price<'a> {
             seat,
             question,
             backlog_s: seat.backlog_s(question),
-            prefill_s: estimates.prefill_s(tokens.into()),
-            lost_s: estimates.lost_s(tokens.into()),
+            prefill_s: estimates.prefill_s(computed_tokens.into()) + fetched_s,
+            computed_tokens,
+            lost_s: estimates.lost_s(computed_tokens.into()),
             handoff_s: estimates.handoff_s(tokens),
             step_s,
             longer_s: (step_s - before_s).max(0.0),
@@ -65,6 +69,11 @@ impl<'a> Price<'a> {
 
     pub(super) fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// Tokens of the prompt that are computed, where the prompt is computed here.
+    pub(super) fn computed_tokens(&self) -> u32 {
+        self.computed_tokens
     }
 
     pub(super) fn prompts_share(&self) -> f64 {
@@ -92,9 +101,11 @@ impl<'a> Price<'a> {
     }
 
     /// The wait for a slot and blocks, one step, and the tokens after it; prompts that this worker still computes itself
-    /// slow the sequence down, by about their own time.
+    /// slow the sequence down, by about their own time. Blocks that are here already are not handed over: that much less is
+    /// added by the hand-off, whoever sends it.
     fn decode_terms(&self) -> Terms {
         Terms {
+            handoff_s: -self.handoff_saved_s(),
             decode_s: self.decode_s(),
             tokens_s: self.output_tokens * self.gap_s(),
             stall_s: self.backlog_s + self.row_stall_s(),
@@ -115,6 +126,14 @@ impl<'a> Price<'a> {
             tokens_s: self.output_tokens * self.gap_s(),
             stall_s: self.prompt_stall_s(rows) + self.row_stall_s(),
         }
+    }
+
+    fn handoff_saved_s(&self) -> f64 {
+        let request = self.question.request;
+        let here = self.seat.cached(request).device;
+        let estimates = self.seat.estimates(self.question);
+        let rest_s = estimates.pooled_handoff_s(request.context_tokens - here);
+        (estimates.pooled_handoff_s(request.context_tokens) - rest_s).max(0.0)
     }
 
     /// The part of the backlog that comes before the request.

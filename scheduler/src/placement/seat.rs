@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use words::{Capacity, Role};
 
-use super::{Assigned, Part, PlacementRequest, Rejection, WorkerView};
-use crate::cost::prior::OUTPUT_TOKENS;
+use super::{Assigned, CachedTokens, Part, PlacementRequest, Rejection, WorkerView};
+use crate::cost::prior::{self, OUTPUT_TOKENS};
 use crate::cost::{Estimates, Rates};
 
 /// The longest that a backlog is thought to have shrunk since its report. A worker that has gone
@@ -169,11 +169,45 @@ impl<'a> Seat<'a> {
         self.view.info.role
     }
 
+    /// What the worker has of the prompt, of which one token at least is always computed.
+    pub(super) fn cached(self, request: &PlacementRequest<'_>) -> CachedTokens {
+        let most = request.context_tokens.saturating_sub(1);
+        let CachedTokens { device, host, disk } = self.view.cached;
+        CachedTokens { device: device.min(most), host: host.min(most), disk: disk.min(most) }
+    }
+
+    /// Tokens of the prompt that it computes, and seconds in which it fetches others from its lower tiers: whichever tiers
+    /// make it the least time in all.
+    pub(super) fn uncached(self, question: Question<'_>) -> (u32, f64) {
+        let (request, estimates) = (question.request, self.estimates(question));
+        let CachedTokens { device, host, disk } = self.cached(request);
+        let from_host_s = restore_s(host.saturating_sub(device), prior::HOST_S_PER_TOKEN);
+        let from_disk_s = restore_s(disk.saturating_sub(host), prior::DISK_S_PER_TOKEN);
+        let ways = [(device, 0.0), (host, from_host_s), (disk, from_host_s + from_disk_s)]
+            .map(|(cached, fetched_s)| (request.context_tokens - cached, fetched_s));
+        let takes_s =
+            |(tokens, fetched_s): &(u32, f64)| estimates.prefill_s((*tokens).into()) + fetched_s;
+        let [first, rest @ ..] = ways;
+        rest.into_iter().fold(
+            first,
+            |best, way| {
+                if takes_s(&way) < takes_s(&best) { way } else { best }
+            },
+        )
+    }
+
     /// What the worker is given if the seat is taken.
-    pub(super) fn work(self, request: &PlacementRequest<'_>, part: Part) -> Assigned {
+    ///
+    /// - `computed_tokens`: of the prompt, if it computes it.
+    pub(super) fn work(
+        self,
+        request: &PlacementRequest<'_>,
+        part: Part,
+        computed_tokens: u32,
+    ) -> Assigned {
         let computes = part != Part::Decode;
         Assigned {
-            prefill_tokens: if computes { request.context_tokens.into() } else { 0 },
+            prefill_tokens: if computes { computed_tokens.into() } else { 0 },
             sequences: if part == Part::Prefill { 1 } else { request.sequences },
             generating: if part == Part::Prefill { 0 } else { request.sequences },
             blocks: self.view.blocks_for(request, part),
@@ -253,4 +287,9 @@ impl<'a> Seat<'a> {
         };
         all_s / f64::from(sequences)
     }
+}
+
+/// Seconds to fetch `tokens` from a lower tier.
+fn restore_s(tokens: u32, s_per_token: f64) -> f64 {
+    f64::from(tokens) * s_per_token
 }

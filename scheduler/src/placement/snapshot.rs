@@ -30,6 +30,21 @@ pub struct WorkerView {
     pub assigned: Assigned,
     /// How fast it is.
     pub rates: Rates,
+    /// What it is thought to have of the prompt that is to be placed.
+    pub cached: CachedTokens,
+}
+
+/// A prompt's leading tokens whose KV a worker has, by the slowest tier that they take.
+///
+/// An estimate, by what the worker told: it may have evicted some since, and computes what it lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachedTokens {
+    /// On the device alone.
+    pub device: u32,
+    /// With what the host's memory has; not fewer.
+    pub host: u32,
+    /// With what the disk has; not fewer.
+    pub disk: u32,
 }
 
 /// Work placed on a worker.
@@ -58,6 +73,7 @@ impl WorkerView {
             healthy: true,
             assigned: Assigned::default(),
             rates: Rates::default(),
+            cached: CachedTokens::default(),
         }
     }
 
@@ -95,6 +111,17 @@ impl WorkerView {
         } else {
             *self = Self::new(info);
         }
+    }
+}
+
+// === impl CachedTokens ===
+
+impl CachedTokens {
+    /// Notes that so many leading tokens are, or will be, on the device.
+    pub fn raise(&mut self, tokens: u32) {
+        self.device = self.device.max(tokens);
+        self.host = self.host.max(tokens);
+        self.disk = self.disk.max(tokens);
     }
 }
 

@@ -110,6 +110,62 @@ pub(super) mod table;
     "auto",
     "p1 -> d1: handoff-cheaper"
 )]
+// What is cached.
+#[case::who_has_the_prefix("p1 p2[has=3900] d1", 4_000, "always", "p2,p1 -> d1: handoff-policy")]
+#[case::but_not_for_ever(
+    "p1 p2[has=3900 queue=9000] d1",
+    4_000,
+    "always",
+    "p1,p2 -> d1: handoff-policy"
+)]
+#[case::the_longer_one_counts(
+    "p1[has=1000] p2[has=2000] d1",
+    4_000,
+    "always",
+    "p2,p1 -> d1: handoff-policy"
+)]
+#[case::device_before_host(
+    "p1[host=3900] p2[has=3900] d1",
+    4_000,
+    "always",
+    "p2,p1 -> d1: handoff-policy"
+)]
+#[case::host_before_disk(
+    "p1[disk=3900] p2[host=3900] d1",
+    4_000,
+    "always",
+    "p2,p1 -> d1: handoff-policy"
+)]
+#[case::disk_before_computing(
+    "p1 p2[disk=3900] d1",
+    4_000,
+    "always",
+    "p2,p1 -> d1: handoff-policy"
+)]
+#[case::computing_before_a_disk_that_is_slower(
+    "p1[rate=90000] p2[rate=90000 disk=3900 queue=100] d1",
+    4_000,
+    "always",
+    "p1,p2 -> d1: handoff-policy"
+)]
+#[case::a_decode_worker_that_has_it_computes_the_rest(
+    "p1 d1[has=3990 run=4]",
+    4_000,
+    "auto",
+    "d1: local-cheaper"
+)]
+#[case::what_a_decode_worker_has_is_not_handed_over(
+    "p1 d1 d2[has=3000]",
+    4_000,
+    "always",
+    "p1 -> d2: handoff-policy"
+)]
+#[case::a_whole_prompt_leaves_a_token(
+    "p1[has=4000] p2[has=3999] d1",
+    4_000,
+    "always",
+    "p1,p2 -> d1: handoff-policy"
+)]
 // The workers.
 #[case::the_shorter_queue(
     "p1[queue=9000] p2[queue=100] d1",
@@ -271,7 +327,7 @@ fn a_decision_explains_itself() {
     assert!(terms(3).cost_s() > placement.terms.cost_s());
     // 0.4 s of prefill, about 9 ms of hand-off, one step of 10 ms.
     assert!((0.41..0.43).contains(&placement.estimated_ttft_s), "{placement:#?}");
-    let told = notes.explain(&Ok(placement));
+    let told = notes.explain(&Ok(&placement));
     let (choice, reasons) = told.split_once("; ").expect("a choice and its reasons");
     assert_eq!(
         choice,
@@ -288,7 +344,7 @@ fn a_refusal_explains_itself() {
     let snapshot = cluster("p1[down] d1[run=64 wait=32 step=100]", now);
     let notes = Notes::default();
     let refused = LeastLoad::default().place(&snapshot, &request(4_000).noted(Some(&notes)), now);
-    let told = notes.explain(&refused);
+    let told = notes.explain(&refused.as_ref().map_err(|refusal| *refusal));
     assert!(told.starts_with("all workers are busy"), "{told}");
     assert!(told.ends_with("; p1 prefill: unhealthy; d1 both: full"), "{told}");
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster::ErrorCode;
 use router::dispatch::{
-    DispatchError, DispatchRequest, Explanation, Generate, GenerationEvent, GenerationStream,
-    Readiness,
+    DispatchError, DispatchRequest, Explained, Explanation, Generate, GenerationEvent,
+    GenerationStream, Readiness,
 };
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
-use words::{ClientId, FinishReason};
+use words::{ClientId, FinishReason, Generation};
 
 use super::Bug;
 
@@ -89,6 +89,10 @@ impl<G: Generate> Generate for Garbled<G> {
         explanation: Option<&Explanation>,
     ) -> Result<(), DispatchError> {
         self.inner.foresee(client, explanation)
+    }
+
+    fn explain(&self, generation: &Generation) -> Explained {
+        self.inner.explain(generation)
     }
 
     fn readiness(&self) -> Readiness {

@@ -66,7 +66,10 @@ impl Call {
         let deadline = cluster::clock::now() + PATIENCE;
         match self {
             Self::Report => {
-                let request = v1::ReportRequest { incarnation: worker.address.incarnation.0 };
+                let request = v1::ReportRequest {
+                    incarnation: worker.address.incarnation.0,
+                    ..Default::default()
+                };
                 let request = rpc::request(request, deadline);
                 WorkerClient::new(channel).report(request).await.map(drop)
             }

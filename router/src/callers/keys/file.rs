@@ -30,6 +30,8 @@ struct WrittenKey {
     name: String,
     sha256: String,
     tenant: Option<String>,
+    #[serde(default)]
+    operator: bool,
     concurrent_max: Option<u32>,
     requests_per_minute: Option<u32>,
     tokens_per_minute: Option<u32>,
@@ -143,6 +145,7 @@ impl WrittenKey {
         Ok(Key {
             name: name.as_str().into(),
             tenant: self.tenant.map(Into::into),
+            is_operator: self.operator,
             context_tokens_max: self.context_tokens_max,
             allowance: Allowance::new(limits),
             digest,

@@ -111,7 +111,7 @@ async fn why_a_request_went_there_is_told_to_those_only_who_debug_and_ask() {
 }
 
 /// A router with a file of keys.
-async fn with_keys(tables: &[(&str, &str)]) -> (TestRouter, tempfile::TempDir) {
+pub(super) async fn with_keys(tables: &[(&str, &str)]) -> (TestRouter, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.toml");
     let table = |(name, more): &(&str, &str)| {

@@ -3,7 +3,7 @@
 //! A cluster is a list of workers: a letter for the role and a number, then what is unusual about it
 //! in brackets: `run`, `wait`, `queue` (prompt tokens), `free` (blocks), `rate` (tokens per second),
 //! `step` (ms), `gen` (generated on a prefill worker), `busy` (percent of its time that goes to prompts), `places` (sequences at once), `sent` (by this router: prompt tokens to a prefill worker, sequences to a decode
-//! worker), `v` (version of the weights), `life` (incarnation), `model`, and the words `new`, `down`, `excluded`, `reborn`
+//! worker), `has`, `host`, `disk` (leading tokens of the prompt that it has cached, at most so far down), `v` (version of the weights), `life` (incarnation), `model`, and the words `new`, `down`, `excluded`, `reborn`
 //! (its life before this one is excluded), `tiny`, `starting`, `draining`.
 
 use words::{Capacity, Fingerprint, Incarnation, WorkerInfo};
@@ -157,6 +157,9 @@ fn worker(name: &str, traits: &str, now: Instant) -> WorkerView {
     };
     let mut view = WorkerView::new(Arc::new(info));
     view.healthy = !is("down");
+    let device = number("has", 0.0) as u32;
+    let host = (number("host", 0.0) as u32).max(device);
+    view.cached = CachedTokens { device, host, disk: (number("disk", 0.0) as u32).max(host) };
     let sent = number("sent", 0.0) as u32;
     view.assigned = match role {
         Role::Prefill => Assigned { prefill_tokens: sent.into(), ..Assigned::default() },
