@@ -11,16 +11,20 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use http::Uri;
+use kv_cache::Anchor;
 use tokio::sync::watch;
 use words::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 
 use crate::ClusterError;
 use crate::rpc::channels::check_uri;
 
+pub mod anchors;
 pub mod entry;
 pub mod etcd;
 pub mod memory;
 mod view;
+
+use anchors::Anchors;
 
 /// A place where workers publish themselves and find each other.
 #[async_trait]
@@ -39,6 +43,9 @@ pub trait Membership: Send + Sync + 'static {
 
     /// The members as last seen; changes wake the receiver.
     fn view(&self) -> watch::Receiver<Arc<Members>>;
+
+    /// Where hot prefixes are, as workers told last ([`Registration::tell`]); followed from the first call on.
+    fn anchors(&self) -> Anchors;
 
     /// Removes what was registered through this handle and stops watching.
     async fn close(&self);
@@ -85,6 +92,8 @@ pub struct Registration {
 pub(crate) trait Entry: Send + Sync {
     /// Publishes a new state; at once or when the store is back.
     fn update(&self, state: NodeState);
+    /// Says which hot prefixes the worker has, instead of those said before.
+    fn tell(&self, hot: Arc<[Anchor]>);
     /// Where it stands.
     fn standing(&self) -> watch::Receiver<Standing>;
     /// Begins to remove the entry.
@@ -123,6 +132,13 @@ impl Registration {
     /// Publishes a new state. Does nothing if it is published already; survives an outage.
     pub fn update(&self, state: NodeState) {
         self.entry.update(state);
+    }
+
+    /// Tells the others which hot prefixes this worker has, for as long as it is registered: for routers that know nothing better yet.
+    ///
+    /// - `hot`: all of them, most important first. What the store has no room for is left out from the end.
+    pub fn tell(&self, hot: Vec<Anchor>) {
+        self.entry.tell(hot.into());
     }
 
     /// Where the registration stands; changes wake the receiver.

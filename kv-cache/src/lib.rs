@@ -29,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod anchor;
 pub mod handoff;
 pub mod hash;
 pub mod ids;
@@ -40,6 +41,7 @@ pub mod reservation;
 pub mod table;
 pub mod tier;
 
+pub use anchor::{ANCHOR_BLOCKS, Anchor};
 pub use handoff::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
 pub use ids::{BlockId, BlockRef, BlockVersion, TokenId};

@@ -2,6 +2,7 @@
 
 mod events;
 mod handle;
+mod hot;
 mod list;
 mod state;
 mod tiers;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use cluster::clock;
 use cluster::connections::Connections;
+use cluster::membership::anchors::TOLD_MAX;
 use cluster::node::Permit;
 use cluster::rpc::{Channels, Listener, Server};
 use cluster::security::Keeper;
@@ -26,6 +27,8 @@ use crate::{Entrance, Integrity, Peers, WorkerConfig, WorkerError};
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// How often the node looks whether its engine's thread still works.
 const ENGINE_LOOK: Duration = Duration::from_millis(500);
+/// How often the node looks which prefixes are hot: a millisecond's work in a large cache.
+const HOT_LOOK: Duration = Duration::from_secs(2);
 
 /// KV blocks and requests that a worker holds outside of its engine.
 pub trait KvHoldings: Send + Sync + 'static {
@@ -391,6 +394,16 @@ impl Node {
             () = leave => Ok(()),
             by = superseded(registration) => Err(WorkerError::Superseded(by.0)),
             () = self.engine_death() => Err(WorkerError::Engine("its thread has ended".into())),
+            () = self.tell_hot(registration) => Ok(()),
+        }
+    }
+
+    /// Tells of the prefixes that are found again and again, for routers that start cold. Doesn't end.
+    async fn tell_hot(&self, registration: &Registration) {
+        let mut look = tokio::time::interval(HOT_LOOK);
+        loop {
+            look.tick().await;
+            registration.tell(self.engine.pool().hot_anchors(TOLD_MAX));
         }
     }
 

@@ -1,14 +1,16 @@
 //! Membership in etcd: one key per worker, bound to a lease that its owner keeps alive.
 //!
-//! Keys are `/baton/{namespace}/workers/{role}/{id}`, values [`WorkerInfo`] as JSON with a seal. Two kinds of
-//! tasks do the work: a registrar per registration and a watcher per handle. Each owns its
+//! Keys are `/baton/{namespace}/workers/{role}/{id}`, values [`WorkerInfo`] as JSON with a seal. Where hot prefixes are is told by
+//! `/baton/{namespace}/prefixes/{fingerprint}/{hash}/{id}`, values [`super::anchors::Told`] as JSON, on the same lease. Three kinds of
+//! tasks do the work: a registrar per registration, a watcher per handle, and one of prefixes where somebody asks for them. Each owns its
 //! connection and makes a new one when that fails, so nothing outlives an outage but what is wanted:
 //! the identity to publish and the view to serve.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kv_cache::Anchor;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,20 +18,25 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use words::{NodeState, WorkerInfo};
 
+use super::anchors::Anchors;
 use super::{Entry, Members, Membership, Registration, Standing, check};
 use crate::ClusterError;
 use crate::clock;
 
+mod anchor_key;
+mod anchor_watcher;
 mod config;
 mod registrar;
 mod store;
+mod teller;
 mod trouble;
 mod watcher;
 
 pub use config::{Credentials, EtcdConfig, EtcdTls, IdentityFiles};
 pub use store::{Odd, worker_of};
 
-use registrar::{Registrar, Wish};
+use anchor_watcher::AnchorWatcher;
+use registrar::{Registrar, Wish, Wishes};
 use watcher::Watcher;
 
 /// How long [`Membership::close`] waits for entries to be removed.
@@ -43,6 +50,8 @@ pub struct EtcdMembership {
 struct Inner {
     config: Arc<EtcdConfig>,
     view: watch::Receiver<Arc<Members>>,
+    /// Once somebody asked for it.
+    anchors: OnceLock<Anchors>,
     /// Cancelled by [`Membership::close`]: registrars take their entries back, the watcher stops.
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -52,6 +61,7 @@ struct Inner {
 
 struct EtcdEntry {
     wish: watch::Sender<Wish>,
+    hot: watch::Sender<Arc<[Anchor]>>,
     standing: watch::Receiver<Standing>,
     patience: Duration,
     _inner: Arc<Inner>,
@@ -74,8 +84,8 @@ impl EtcdMembership {
         let watcher = Watcher::new(config.clone(), publish, now);
         let stop = closing.clone();
         tasks.spawn(async move { stop.run_until_cancelled_owned(watcher.run()).await });
-        let _stop = closing.clone().drop_guard();
-        Ok(Self { inner: Arc::new(Inner { config, view, closing, tasks, _stop }) })
+        let (anchors, _stop) = (OnceLock::new(), closing.clone().drop_guard());
+        Ok(Self { inner: Arc::new(Inner { config, view, anchors, closing, tasks, _stop }) })
     }
 
     /// Waits for the first snapshot. Returns the view, current or not.
@@ -118,6 +128,10 @@ impl Membership for EtcdMembership {
         self.inner.view.clone()
     }
 
+    fn anchors(&self) -> Anchors {
+        self.inner.anchors.get_or_init(|| self.inner.watch_anchors()).clone()
+    }
+
     async fn close(&self) {
         self.inner.closing.cancel();
         self.inner.tasks.close();
@@ -127,18 +141,30 @@ impl Membership for EtcdMembership {
     }
 }
 
+// === impl Inner ===
+
+impl Inner {
+    fn watch_anchors(&self) -> Anchors {
+        let (anchors, stop) = (Anchors::default(), self.closing.clone());
+        let watcher = AnchorWatcher::new(self.config.clone(), anchors.clone());
+        self.tasks.spawn(async move { stop.run_until_cancelled_owned(watcher.run()).await });
+        anchors
+    }
+}
+
 // === impl EtcdEntry ===
 
 impl EtcdEntry {
     fn spawn(inner: &Arc<Inner>, info: WorkerInfo) -> Self {
         let (wish, wishes) = watch::channel(Wish { state: info.state, leave: false });
+        let (hot, told) = watch::channel(Arc::default());
         let (publish, standing) = watch::channel(Standing::Pending);
-        let registrar =
-            Registrar::new(inner.config.clone(), info, wishes, publish, inner.closing.clone());
+        let (wishes, closing) = (Wishes { wishes, hot: told }, inner.closing.clone());
+        let registrar = Registrar::new(inner.config.clone(), info, wishes, publish, closing);
         inner.tasks.spawn(registrar.run());
         // Leaving is three small requests; as long as one may take is enough for all.
         let patience = inner.config.request_timeout;
-        Self { wish, standing, patience, _inner: inner.clone() }
+        Self { wish, hot, standing, patience, _inner: inner.clone() }
     }
 }
 
@@ -146,6 +172,14 @@ impl EtcdEntry {
 impl Entry for EtcdEntry {
     fn update(&self, state: NodeState) {
         self.wish.send_if_modified(|wish| std::mem::replace(&mut wish.state, state) != state);
+    }
+
+    fn tell(&self, hot: Arc<[Anchor]>) {
+        self.hot.send_if_modified(|before| {
+            let is_news = *before != hot;
+            *before = hot;
+            is_news
+        });
     }
 
     fn standing(&self) -> watch::Receiver<Standing> {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use kv_cache::Anchor;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use words::{NodeState, WorkerId, WorkerInfo};
 
+use super::anchors::{Anchors, TOLD_MAX};
 use super::{Entry, Members, Membership, Registration, Standing, check};
 use crate::ClusterError;
 use crate::clock;
@@ -29,6 +31,7 @@ struct Own {
 struct Store {
     state: Mutex<State>,
     view: watch::Sender<Arc<Members>>,
+    anchors: Anchors,
 }
 
 #[derive(Default)]
@@ -71,7 +74,7 @@ impl MemoryMembership {
     #[must_use]
     pub fn new() -> Self {
         let view = watch::Sender::new(Arc::default());
-        let store = Arc::new(Store { state: Mutex::default(), view });
+        let store = Arc::new(Store { state: Mutex::default(), view, anchors: Anchors::default() });
         Self { store, own: Mutex::default() }
     }
 
@@ -84,6 +87,7 @@ impl MemoryMembership {
     /// Plays the end of a lease: the worker's entry goes, though nobody took it back.
     pub fn expire(&self, worker: &WorkerId) {
         self.store.change(|state| drop(state.entries.remove(worker)));
+        self.store.anchors.forget(worker);
     }
 }
 
@@ -98,6 +102,7 @@ impl Membership for MemoryMembership {
         let worker = info.address.worker.clone();
         let (standing, receiver) = watch::channel(Standing::Registered);
         let serial = self.store.change(|state| state.insert(info, standing))?;
+        self.store.anchors.forget(&worker);
         own.entries.push((worker.clone(), serial));
         let store = self.store.clone();
         let entry = MemoryEntry { store, worker: worker.clone(), serial, standing: receiver };
@@ -108,6 +113,10 @@ impl Membership for MemoryMembership {
         self.store.view.subscribe()
     }
 
+    fn anchors(&self) -> Anchors {
+        self.store.anchors.clone()
+    }
+
     async fn close(&self) {
         let entries = {
             let mut own = self.own.lock();
@@ -115,7 +124,7 @@ impl Membership for MemoryMembership {
             std::mem::take(&mut own.entries)
         };
         for (worker, serial) in entries {
-            self.store.change(|state| state.remove(&worker, serial));
+            self.store.remove(&worker, serial);
         }
     }
 }
@@ -139,6 +148,23 @@ impl Store {
             news
         });
         done
+    }
+
+    fn remove(&self, worker: &WorkerId, serial: u64) {
+        if self.change(|state| state.remove(worker, serial)) {
+            self.anchors.forget(worker);
+        }
+    }
+
+    fn tell(&self, worker: &WorkerId, serial: u64, hot: &[Anchor]) {
+        // Held, so that nobody leaves meanwhile.
+        let state = self.state.lock();
+        let entry = state.entries.get(worker).filter(|entry| entry.serial == serial);
+        let Some(incarnation) = entry.map(|entry| entry.info.address.incarnation) else { return };
+        self.anchors.forget(worker);
+        for anchor in &hot[..hot.len().min(TOLD_MAX)] {
+            self.anchors.put(worker, incarnation, anchor.hash);
+        }
     }
 }
 
@@ -171,12 +197,13 @@ impl State {
         }
     }
 
-    fn remove(&mut self, worker: &WorkerId, serial: u64) {
-        if self.entries.get(worker).is_some_and(|entry| entry.serial == serial)
-            && let Some(entry) = self.entries.remove(worker)
-        {
+    /// Says whether it was there.
+    fn remove(&mut self, worker: &WorkerId, serial: u64) -> bool {
+        let is_there = self.entries.get(worker).is_some_and(|entry| entry.serial == serial);
+        if is_there && let Some(entry) = self.entries.remove(worker) {
             entry.standing.send_replace(Standing::Left);
         }
+        is_there
     }
 
     fn members(&self) -> Members {
@@ -198,8 +225,12 @@ impl Entry for MemoryEntry {
         self.standing.clone()
     }
 
+    fn tell(&self, hot: Arc<[Anchor]>) {
+        self.store.tell(&self.worker, self.serial, &hot);
+    }
+
     fn leave(&self) {
-        self.store.change(|store| store.remove(&self.worker, self.serial));
+        self.store.remove(&self.worker, self.serial);
     }
 
     async fn left(&self) {}

@@ -13,7 +13,7 @@ use super::events::{BlockEvent, CommittedBlock, SharedLog};
 use super::list::{Links, List};
 use super::tiers::Unsaved;
 use super::{BlockCounts, BlockPool, Corrupt, Evictions, SealOutcome};
-use crate::{BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, Tier, TokenId};
+use crate::{Anchor, BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, Tier, TokenId};
 
 /// All that a pool knows.
 pub(super) struct PoolState {
@@ -43,6 +43,8 @@ struct Slot {
     owners: u32,
     /// Whether it is in [`PoolState::saved`].
     is_saved: bool,
+    /// How often it was found since it was published.
+    found: u32,
     /// Present while [`PoolState::published`] leads here.
     published: Option<CommittedBlock>,
 }
@@ -162,7 +164,8 @@ impl PoolState {
             };
         }
         self.tokens_mut(block).copy_from_slice(tokens);
-        self.slots[block.index()].published = Some(committed);
+        let slot = &mut self.slots[block.index()];
+        (slot.published, slot.found) = (Some(committed), 0);
         self.published.insert(committed.hash, block);
         self.events.lock().push(BlockEvent::Committed { block: committed, tier: self.tier });
         SealOutcome::Published
@@ -210,6 +213,8 @@ impl PoolState {
             if !same || !self.pin(block) {
                 break;
             }
+            let times = &mut self.slots[block.index()].found;
+            *times = times.saturating_add(1);
             found.push(self.reference(block));
             parent = Some(hash);
         }
@@ -244,6 +249,12 @@ impl PoolState {
 
     pub(super) fn published_blocks(&self) -> Vec<CommittedBlock> {
         self.slots.iter().filter_map(|slot| slot.published).collect()
+    }
+
+    /// Every anchor that was found since it was published, and how often.
+    pub(super) fn found_anchors(&self) -> Vec<(Anchor, u32)> {
+        let found = self.slots.iter().filter(|slot| slot.found > 0);
+        found.filter_map(|slot| Some((Anchor::ending_with(slot.published?)?, slot.found))).collect()
     }
 
     pub(super) fn events(&self) -> &SharedLog {

@@ -4,6 +4,7 @@ use super::events::EVENTS_MAX;
 use super::*;
 use crate::{ChainHasher, Tier};
 
+mod hot;
 mod model;
 mod tiers;
 

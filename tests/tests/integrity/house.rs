@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use baton_tests::wait_until;
 use cluster::connections::ConnectionLimits;
 use cluster::load::LoadConfig;
+use cluster::membership::anchors::Anchors;
 use cluster::rpc::Channels;
 use cluster::security::Security;
 use cluster::telemetry::Metrics;
@@ -291,6 +292,10 @@ impl Membership for Doors {
 
     fn view(&self) -> watch::Receiver<Arc<Members>> {
         self.seen.view()
+    }
+
+    fn anchors(&self) -> Anchors {
+        self.seen.anchors()
     }
 
     async fn close(&self) {

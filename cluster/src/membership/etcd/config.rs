@@ -137,6 +137,11 @@ impl EtcdConfig {
         format!("/baton/{}/workers/", self.namespace)
     }
 
+    /// The prefix of all keys that say where prefixes are.
+    pub(super) fn prefixes_prefix(&self) -> String {
+        format!("/baton/{}/prefixes/", self.namespace)
+    }
+
     /// The lease's time to live in etcd's unit, rounded up.
     pub(super) fn lease_ttl_s(&self) -> i64 {
         i64::try_from(self.lease_ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kv_cache::Anchor;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use words::{Incarnation, NodeState, WorkerInfo};
 
 use super::config::EtcdConfig;
 use super::store::{Lease, Store, Written};
+use super::teller::Teller;
 use super::trouble::Troubles;
 use crate::ClusterError;
 use crate::clock;
@@ -28,6 +30,12 @@ pub(super) struct Wish {
     pub(super) leave: bool,
 }
 
+/// What comes from the owner of a registration.
+pub(super) struct Wishes {
+    pub(super) wishes: watch::Receiver<Wish>,
+    pub(super) hot: watch::Receiver<Arc<[Anchor]>>,
+}
+
 /// The task behind a registration.
 pub(super) struct Registrar {
     config: Arc<EtcdConfig>,
@@ -37,6 +45,7 @@ pub(super) struct Registrar {
     wishes: watch::Receiver<Wish>,
     standing: watch::Sender<Standing>,
     closing: CancellationToken,
+    teller: Teller,
     /// Outlives a connection: a short outage need not cost a new lease.
     lease: Option<Lease>,
     /// Connections made so far; the first endpoint is drawn by lot.
@@ -52,6 +61,7 @@ pub(super) struct Registrar {
 /// What to do next.
 enum Next {
     Write,
+    Tell,
     Renew,
     Leave,
 }
@@ -62,11 +72,12 @@ impl Registrar {
     pub(super) fn new(
         config: Arc<EtcdConfig>,
         info: WorkerInfo,
-        wishes: watch::Receiver<Wish>,
+        Wishes { wishes, hot }: Wishes,
         standing: watch::Sender<Standing>,
         closing: CancellationToken,
     ) -> Self {
         let key = format!("{}{}/{}", config.workers_prefix(), info.role, info.address.worker);
+        let teller = Teller::new(&config, &info, key.clone(), hot);
         let attempt = Backoff::seed() as usize >> 1;
         Self {
             config,
@@ -75,6 +86,7 @@ impl Registrar {
             wishes,
             standing,
             closing,
+            teller,
             lease: None,
             attempt,
             predecessor: None,
@@ -129,6 +141,11 @@ impl Registrar {
                         return Ok(());
                     }
                 }
+                Next::Tell => {
+                    if let Some(lease) = self.lease {
+                        self.teller.write(&mut store, lease).await?;
+                    }
+                }
                 Next::Leave => return self.leave(&mut store).await,
             }
         }
@@ -148,6 +165,7 @@ impl Registrar {
                 self.info.state = wish.state;
                 Next::Write
             }
+            () = self.teller.due() => Next::Tell,
         }
     }
 

@@ -30,6 +30,9 @@ const WRITE_ATTEMPTS: usize = 8;
 /// Room for a snapshot of tens of thousands of workers, where the client's default ends at 4 MiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Keys of an answer where there may be very many.
+const PAGE_KEYS: i64 = 16_384;
+
 /// Of a key, in the log.
 const KEY_CHARS_MAX: usize = 128;
 
@@ -52,6 +55,12 @@ pub(super) enum Written {
     Superseded(Incarnation),
     /// The lease it was to be bound to has ended.
     LeaseEnded,
+}
+
+/// A key to be written, or with no value to be deleted.
+pub(super) struct Write {
+    pub(super) key: String,
+    pub(super) value: Option<Vec<u8>>,
 }
 
 /// Makes channels by which answers can be read, whatever they are.
@@ -173,6 +182,52 @@ impl Store {
             .when([Compare::lease(key, CompareOp::Equal, lease.0)])
             .and_then([TxnOp::delete(key, None)]);
         within(self.request_timeout, "deleting an entry", self.client.txn(txn)).await.map(drop)
+    }
+
+    /// Writes many keys at once, bound to the lease, if an entry is. Says whether it is.
+    pub(super) async fn write_all(
+        &mut self,
+        entry: &str,
+        lease: Lease,
+        writes: Vec<Write>,
+    ) -> Result<bool, ClusterError> {
+        let operation = |Write { key, value }| match value {
+            Some(value) => TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease.0))),
+            None => TxnOp::delete(key, None),
+        };
+        let operations: Vec<TxnOp> = writes.into_iter().map(operation).collect();
+        let stands = Compare::lease(entry, CompareOp::Equal, lease.0);
+        let txn = Txn::new().when([stands]).and_then(operations);
+        let answer =
+            within(self.request_timeout, "telling of prefixes", self.client.txn(txn)).await?;
+        Ok(answer.succeeded())
+    }
+
+    /// Reads every key under the prefix and its value, as of one revision, which it returns.
+    ///
+    /// - `prefix`: ends with a slash.
+    pub(super) async fn each(
+        &mut self,
+        prefix: &str,
+        mut read: impl FnMut(&[u8], &[u8]),
+    ) -> Result<i64, ClusterError> {
+        let mut kv = self.client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
+        let (mut from, mut revision) = (prefix.as_bytes().to_vec(), 0);
+        // The first string behind all that begin with the prefix.
+        let end = format!("{}0", prefix.trim_end_matches('/'));
+        loop {
+            let page = GetOptions::new().with_range(end.clone()).with_limit(PAGE_KEYS);
+            let page = kv.get(from.clone(), Some(page.with_revision(revision)));
+            let answer = within(self.request_timeout, "reading where prefixes are", page).await?;
+            if revision == 0 {
+                revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+            }
+            answer.kvs().iter().for_each(|kv| read(kv.key(), kv.value()));
+            match answer.kvs().last().filter(|_| answer.more()) {
+                Some(last) => from = [last.key(), &[0]].concat(),
+                None => return Ok(revision),
+            }
+        }
     }
 
     /// All workers under the prefix.
