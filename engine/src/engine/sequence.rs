@@ -256,11 +256,15 @@ impl Sequence {
         hasher: &ChainHasher,
         prompt: &[TokenId],
     ) -> usize {
-        let (context, hashes) = self.named_prefix(pool, hasher, prompt);
-        let found = pool.match_prefix(hashes, &context);
+        let (block_tokens, context) = (pool.block_tokens() as usize, self.context(prompt));
+        let blocks = context.len() / block_tokens;
+        self.name_blocks(hasher, &context, blocks, block_tokens);
+        let found = pool.match_prefix(&self.hashes[..blocks], &context);
         self.sealed_blocks = found.len();
         self.own_block = None;
         self.table = BlockTable::from_prefix(pool.block_tokens(), found);
+        // Of a prompt that is there to its end the last token alone is computed again, in a copy of its block.
+        self.table.set_tokens(self.table.tokens().min(context.len() - 1));
         self.table.tokens()
     }
 
