@@ -33,6 +33,10 @@ use crate::handle::EngineInfo;
 /// Bytes that are copied at a time: some milliseconds even from a slow disk, and enough for every link's full rate.
 const GROUP_BYTES: usize = 16 << 20;
 
+/// Bytes that come up from the host at a time: 5 ms of a GPU's link, so that its buffers are filled while others are emptied all
+/// the time but for the first and the last.
+const HOST_RISE_BYTES: usize = 256 << 20;
+
 /// Prompts whose blocks wait to be brought up from one tier. Each waits for those before it, and those that find no place ask
 /// again with the next step.
 const ASCENTS_MAX: usize = 64;
@@ -53,6 +57,8 @@ pub(crate) struct Tier {
     stats: TierStats,
     /// Whether names were taken back that it had: what they named is not to be found again.
     has_forgotten: AtomicBool,
+    /// Blocks that are brought up at a time.
+    rises: usize,
 }
 
 /// The tiers below an engine's pool, fastest first, and the threads that carry blocks between them.
@@ -231,7 +237,7 @@ impl Tier {
         let blocks = blocks_in(bytes, order.block_bytes(), "host_bytes")?;
         let memory = Box::new(HostMemory::new(blocks));
         let pool = pool.add_tier(kv_cache::Tier::Host, blocks);
-        Ok(Self::new(pool, memory, order))
+        Ok(Self::new(pool, memory, order, HOST_RISE_BYTES))
     }
 
     /// Opens a tier on disk, with what an earlier life has left there.
@@ -253,12 +259,23 @@ impl Tier {
         let found = found.publish(&pool);
         let took = clock::now() - began;
         tracing::info!(dir = %options.dir.display(), blocks, found, ?took, "KV blocks are kept on disk");
-        Ok(Self::new(pool, Box::new(memory), order))
+        Ok(Self::new(pool, Box::new(memory), order, GROUP_BYTES))
     }
 
-    fn new(pool: BlockPool, memory: Box<dyn TierMemory>, order: PageOrder) -> Self {
-        let stats = TierStats::new(order.block_bytes());
-        Self { pool, memory, stats, has_forgotten: AtomicBool::new(false) }
+    /// - `rise_bytes`: brought up at a time.
+    fn new(
+        pool: BlockPool,
+        memory: Box<dyn TierMemory>,
+        order: PageOrder,
+        rise_bytes: usize,
+    ) -> Self {
+        Self {
+            pool,
+            memory,
+            stats: TierStats::new(order.block_bytes()),
+            has_forgotten: AtomicBool::new(false),
+            rises: order.blocks_of(rise_bytes),
+        }
     }
 }
 

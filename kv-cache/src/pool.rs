@@ -4,6 +4,7 @@ mod events;
 mod handle;
 mod hot;
 mod list;
+mod order;
 mod state;
 mod tiers;
 

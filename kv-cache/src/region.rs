@@ -66,6 +66,18 @@ pub trait KvRegion: Send + Sync {
     /// As [`KvRegion::gather`].
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError>;
 
+    /// Copies whole blocks in, each from a place of its own; the result is visible to steps that begin after it returns.
+    ///
+    /// - `from`: of each block its pages in all layers, one after the other.
+    ///
+    /// # Errors
+    /// As [`KvRegion::gather`].
+    fn restore(&self, blocks: &[BlockRef], from: &[&[u8]]) -> Result<(), RegionError> {
+        let pages = PageRange { layers: 0..self.layout().layers(), blocks };
+        pages.check_blocks(self.layout(), from)?;
+        self.scatter(&pages, &joined(from, self.layout().page_bytes()))
+    }
+
     /// Who makes the calls that may block, if the caller's blocking threads shouldn't: in a simulation
     /// a copy takes virtual time, and no thread.
     fn offload(&self) -> Option<Offload> {
@@ -106,6 +118,16 @@ pub enum RegionError {
     /// The device failed.
     #[error("device copy failed: {0}")]
     Device(String),
+}
+
+/// Blocks put together: layer first, then block.
+fn joined(blocks: &[&[u8]], page: usize) -> Vec<u8> {
+    let block_bytes = blocks.first().map_or(0, |block| block.len());
+    let mut joined = Vec::with_capacity(blocks.len() * block_bytes);
+    for start in (0..block_bytes).step_by(page) {
+        blocks.iter().for_each(|block| joined.extend_from_slice(&block[start..start + page]));
+    }
+    joined
 }
 
 // === impl KvRegion ===

@@ -36,7 +36,7 @@ impl Reservation {
         self.credits
     }
 
-    /// Turns one credit into a block, evicting the least recently used cached one where none is
+    /// Turns one credit into a block, evicting the cached one that is worth least where none is
     /// free; `None` once all credits are spent.
     ///
     /// The block's contents are undefined.

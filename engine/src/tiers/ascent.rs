@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
-use kv_cache::{
-    BlockHandle, BlockHash, BlockPool, BlockTable, CommittedBlock, KvRegion, PageRange, TokenId,
-};
+use kv_cache::{BlockHandle, BlockHash, BlockPool, BlockTable, CommittedBlock, KvRegion, TokenId};
 use rayon::prelude::*;
 
 use super::memory::TierFault;
-use super::pages::PageOrder;
 use super::{Stored, Tier, log_count};
 use crate::clock;
 use crate::handle::LiveBlocks;
@@ -103,12 +100,11 @@ impl Ascent {
 
     /// Brings the blocks up, a group at a time, as long as somebody waits for them and they are what they should be.
     fn run(&self, tiers: &[Arc<Tier>], region: &dyn KvRegion, stopping: &AtomicBool) {
-        let group = PageOrder::of(region.layout()).group();
         let mut at = 0;
         while at < self.stored.len() && self.is_wanted() && !stopping.load(Ordering::Acquire) {
             let tier = self.stored[at].tier;
             let alike = self.stored[at..].iter().take_while(|stored| stored.tier == tier).count();
-            let blocks = alike.min(group);
+            let blocks = alike.min(tiers[tier].rises);
             if self.bring(at, blocks, &tiers[tier], region) < blocks {
                 return;
             }
@@ -135,13 +131,10 @@ impl Ascent {
 
     /// Copies what was read into the device's blocks.
     fn put(&self, at: usize, read: &[Arc<Vec<u8>>], region: &dyn KvRegion) -> bool {
-        let order = PageOrder::of(region.layout());
-        let mut joined = vec![0; read.len() * order.block_bytes()];
-        order.join(read, &mut joined);
         let blocks = &self.table.blocks()[self.first + at..][..read.len()];
         let blocks: Vec<_> = blocks.iter().map(BlockHandle::reference).collect();
-        let pages = PageRange { layers: 0..region.layout().layers(), blocks: &blocks };
-        let put = region.scatter(&pages, &joined);
+        let bytes: Vec<&[u8]> = read.iter().map(|block| &block[..]).collect();
+        let put = region.restore(&blocks, &bytes);
         put.inspect_err(|error| tracing::warn!(%error, "KV blocks can't be copied to the device"))
             .is_ok()
     }

@@ -9,7 +9,7 @@ use kv_cache::{BlockHandle, BlockId, BlockPool, BlockRef, Fence, KvRegion, PageR
 
 use super::memory::TierFault;
 use super::pages::PageOrder;
-use super::{Tier, log_count, nudge};
+use super::{GROUP_BYTES, Tier, log_count, nudge};
 use crate::clock;
 
 /// How long a tier is left alone that has failed to keep a block: a disk that is full is not full for a moment.
@@ -122,7 +122,7 @@ impl Descent {
 
     /// Carries a group of blocks.
     fn carry(&self) -> Carried {
-        let mut unsaved = self.from.pool().unsaved(self.order.group());
+        let mut unsaved = self.from.pool().unsaved(self.order.blocks_of(GROUP_BYTES));
         let copies = self.places(unsaved.len());
         unsaved.truncate(copies.len());
         if unsaved.is_empty() {

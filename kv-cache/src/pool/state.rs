@@ -11,6 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::events::{BlockEvent, CommittedBlock, SharedLog};
 use super::list::{Links, List};
+use super::order::Order;
 use super::tiers::Unsaved;
 use super::{BlockCounts, BlockPool, Corrupt, Evictions, SealOutcome};
 use crate::{Anchor, BlockHash, BlockId, BlockRef, BlockVersion, NoCapacity, Tier, TokenId};
@@ -24,10 +25,7 @@ pub(super) struct PoolState {
     block_tokens: usize,
     links: Links,
     free: List,
-    /// Least recently used first, as far as they aren't in `saved`.
-    cached: List,
-    /// Least recently used first; all of them have been unused for longer than those in `cached`.
-    saved: List,
+    cached: Order,
     reserved: u32,
     published: HashMap<BlockHash, BlockId, BuildHasherDefault<AlreadyHashed>>,
     caching: bool,
@@ -41,8 +39,6 @@ pub(super) struct PoolState {
 struct Slot {
     version: u32,
     owners: u32,
-    /// Whether it is in [`PoolState::saved`].
-    is_saved: bool,
     /// How often it was found since it was published.
     found: u32,
     /// Present while [`PoolState::published`] leads here.
@@ -69,8 +65,7 @@ impl PoolState {
             block_tokens: block_tokens as usize,
             links,
             free,
-            cached: List::new(),
-            saved: List::new(),
+            cached: Order::new(blocks),
             reserved: 0,
             published: HashMap::with_capacity_and_hasher(
                 blocks as usize,
@@ -84,7 +79,7 @@ impl PoolState {
     }
 
     pub(super) fn counts(&self) -> BlockCounts {
-        let (free, cached) = (self.free.len(), self.cached.len() + self.saved.len());
+        let (free, cached) = (self.free.len(), self.cached.len());
         let active = self.slots.len() as u32 - free - cached;
         BlockCounts { free, reserved: self.reserved, active, cached }
     }
@@ -105,11 +100,12 @@ impl PoolState {
     /// Turns one credit into a block with one owner.
     pub(super) fn bind(&mut self) -> BlockRef {
         if self.free.len() == 0 {
-            self.evict_oldest();
+            self.evict();
         }
         let block = self.free.pop_front(&mut self.links).expect("a credit stands for a block");
         self.reserved -= 1;
         self.slots[block.index()].owners = 1;
+        self.cached.begin(block);
         self.reference(block)
     }
 
@@ -121,7 +117,7 @@ impl PoolState {
         let slot = &mut self.slots[block.index()];
         slot.owners -= 1;
         match (slot.owners, slot.published) {
-            (0, Some(_)) => self.cached.push_back(&mut self.links, block),
+            (0, Some(_)) => self.cached.push(&mut self.links, block),
             (0, None) => self.retire(block),
             _ => {}
         }
@@ -186,7 +182,7 @@ impl PoolState {
         if let Some(&block) = self.published.get(&hash) {
             self.unpublish(block);
             if self.owners(block) == 0 {
-                self.uncache(block);
+                self.cached.remove(&mut self.links, block);
                 self.retire(block);
             }
         }
@@ -226,8 +222,8 @@ impl PoolState {
         if caching {
             return;
         }
-        while self.cached.len() + self.saved.len() > 0 {
-            self.evict_oldest();
+        while self.cached.len() > 0 {
+            self.evict();
         }
         for index in 0..self.slots.len() {
             self.unpublish(BlockId(index as u32));
@@ -283,15 +279,14 @@ impl PoolState {
         let Some(below) = self.below.clone() else { return Vec::new() };
         let below = below.lock();
         let mut unsaved = Vec::new();
-        let mut next = self.cached.first();
-        while let Some(block) = next.filter(|_| unsaved.len() < max) {
-            if self.free.len() + self.saved.len() + unsaved.len() as u32 >= wanted {
-                break;
-            }
-            next = self.cached.after(&self.links, block);
+        let mut walk = self.cached.walk();
+        while unsaved.len() < max
+            && self.free.len() + self.cached.saved() + (unsaved.len() as u32) < wanted
+        {
+            let Some(block) = self.cached.next(&self.links, &mut walk) else { break };
             let name = self.slots[block.index()].published.expect("a cached block has a name");
             if below.published.contains_key(&name.hash) {
-                self.set_saved(block);
+                self.cached.set_saved(&mut self.links, block);
             } else {
                 unsaved.push(self.describe(block, name));
             }
@@ -311,12 +306,6 @@ impl PoolState {
         below.lock().seal(copy, unsaved.block, &unsaved.tokens) == SealOutcome::Published
     }
 
-    fn set_saved(&mut self, block: BlockId) {
-        self.cached.remove(&mut self.links, block);
-        self.saved.push_back(&mut self.links, block);
-        self.slots[block.index()].is_saved = true;
-    }
-
     fn describe(&self, block: BlockId, name: CommittedBlock) -> Unsaved {
         let tokens = self.tokens_of(block).into();
         Unsaved { at: self.reference(block), block: name, tokens }
@@ -324,20 +313,7 @@ impl PoolState {
 
     /// Compares every list, count and name with what the slots say.
     pub(super) fn audit(&self) -> Result<(), Corrupt> {
-        let lists = [(&self.free, false), (&self.cached, true), (&self.saved, true)];
-        for (at, (list, cached)) in lists.into_iter().enumerate() {
-            let mut count = 0;
-            for block in list.iter(&self.links).take(self.slots.len() + 1) {
-                count += 1;
-                let is_filed = self.slots[block.index()].is_saved == (at == 2);
-                if self.owners(block) > 0 || self.is_published(block) != cached || !is_filed {
-                    return Err(Corrupt::Misfiled(block));
-                }
-            }
-            if count != list.len() {
-                return Err(Corrupt::Count);
-            }
-        }
+        self.audit_lists()?;
         let counts = self.counts();
         if self.active_blocks().count() != counts.active as usize
             || counts.reserved > counts.free + counts.cached
@@ -345,6 +321,23 @@ impl PoolState {
             return Err(Corrupt::Count);
         }
         self.audit_names()
+    }
+
+    fn audit_lists(&self) -> Result<(), Corrupt> {
+        let free = self.free.iter(&self.links).take(self.slots.len() + 1);
+        let listed = free.map(|block| (block, false));
+        let cached = self.cached.iter(&self.links).map(|block| (block, true));
+        let (mut counted, total) = (0, self.free.len() + self.cached.len());
+        for (block, cached) in listed.chain(cached) {
+            counted += 1;
+            if self.owners(block) > 0 || self.is_published(block) != cached {
+                return Err(Corrupt::Misfiled(block));
+            }
+        }
+        if counted != total {
+            return Err(Corrupt::Count);
+        }
+        self.cached.misfiled(&self.links).map_or(Ok(()), |block| Err(Corrupt::Misfiled(block)))
     }
 
     fn audit_names(&self) -> Result<(), Corrupt> {
@@ -362,23 +355,17 @@ impl PoolState {
         BlockRef { block, version: BlockVersion(self.slots[block.index()].version) }
     }
 
-    /// Adds an owner to a published block, unless that would break a promise.
+    /// Adds an owner to a published block that was found, unless that would break a promise.
     fn pin(&mut self, block: BlockId) -> bool {
         if self.owners(block) == 0 {
             if self.counts().available() == 0 {
                 return false;
             }
-            self.uncache(block);
+            self.cached.remove(&mut self.links, block);
         }
+        self.cached.note_found(block);
         self.share(block);
         true
-    }
-
-    /// Takes a block that nobody owns out of the list that it is in.
-    fn uncache(&mut self, block: BlockId) {
-        let is_saved = std::mem::take(&mut self.slots[block.index()].is_saved);
-        let list = if is_saved { &mut self.saved } else { &mut self.cached };
-        list.remove(&mut self.links, block);
     }
 
     /// Whether a published block is what its name says: a hash is no proof.
@@ -395,25 +382,24 @@ impl PoolState {
         &mut self.tokens[start..start + self.block_tokens]
     }
 
-    /// Frees the cached block that was released longest ago.
-    fn evict_oldest(&mut self) {
-        let oldest = self.saved.first().or(self.cached.first());
-        let oldest = oldest.expect("a credit stands for a block");
+    /// Frees the cached block that is worth least.
+    fn evict(&mut self) {
+        let block = self.cached.first().expect("a credit stands for a block");
         self.evictions.all += 1;
-        self.evictions.lost += u64::from(self.would_be_lost(oldest));
-        self.uncache(oldest);
-        self.unpublish(oldest);
-        self.retire(oldest);
+        self.evictions.lost += u64::from(self.would_be_lost(block));
+        self.cached.remove(&mut self.links, block);
+        self.unpublish(block);
+        self.retire(block);
     }
 
     /// Whether a cached block should have a copy below, and has none yet.
     fn would_be_lost(&self, block: BlockId) -> bool {
-        let Slot { is_saved, published, .. } = self.slots[block.index()];
+        let published = self.slots[block.index()].published;
         let is_below = |below: &BlockPool| {
             let state = below.lock();
             published.is_some_and(|block| state.published.contains_key(&block.hash))
         };
-        !is_saved && self.below.as_ref().is_some_and(|below| !is_below(below))
+        !self.cached.is_saved(block) && self.below.as_ref().is_some_and(|below| !is_below(below))
     }
 
     fn unpublish(&mut self, block: BlockId) {

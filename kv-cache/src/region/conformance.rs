@@ -34,6 +34,7 @@ pub fn conformance(layouts: &[KvLayout], make: impl Fn(&KvLayout, u32) -> Subjec
         let new = || make(layout, BLOCKS);
         assert_eq!(new().region.layout(), layout, "it has the layout that was asked for");
         pages_are_where_they_were_put(&new());
+        whole_blocks_are_where_they_were_put(&new());
         what_is_not_there_is_refused(&new());
         fences_that_were_given_out_pass(&new());
         calls_at_the_same_time_keep_apart(&new());
@@ -60,6 +61,31 @@ fn pages_are_where_they_were_put(subject: &Subject) {
         model.put(&pages, &bytes);
         assert!(read(region, &pages) == model.get(&pages), "{pages:?} hold what was put there");
         assert!(read(region, &all(region, &pick_all(&handles))) == model.bytes, "beside {pages:?}");
+    }
+}
+
+fn whole_blocks_are_where_they_were_put(subject: &Subject) {
+    let region = subject.region.as_ref();
+    let (page, handles) = (region.layout().page_bytes(), handles());
+    let mut model = Model::zeroed(region.layout());
+    for (seed, (_, blocks)) in (100..).zip(ranges(region.layout().layers())) {
+        let blocks = pick(&handles, &blocks);
+        let pages = all(region, &blocks);
+        let bytes = noise(seed, pages.pages() * page);
+        model.put(&pages, &bytes);
+        // [layers, blocks, page] as [blocks, layers, page].
+        let of_block = |at: usize| bytes.chunks_exact(page).skip(at).step_by(blocks.len());
+        let each: Vec<Vec<u8>> =
+            (0..blocks.len()).map(|at| of_block(at).flatten().copied().collect()).collect();
+        let from: Vec<&[u8]> = each.iter().map(Vec::as_slice).collect();
+        region.restore(&blocks, &from).expect("blocks of the region");
+        assert!(read(region, &all(region, &pick_all(&handles))) == model.bytes, "{blocks:?}");
+    }
+    let blocks = pick(&handles, &[0, 1]);
+    let whole = vec![1; region.layout().block_bytes()];
+    for from in [&[&whole[..]][..], &[&whole, &whole[1..]], &[&whole, &whole, &whole]] {
+        let refused = region.restore(&blocks, from).expect_err("other bytes than the blocks take");
+        assert!(matches!(refused, RegionError::Length { .. }), "{refused}");
     }
 }
 

@@ -40,4 +40,18 @@ impl PageRange<'_> {
         let want = self.pages() * layout.page_bytes();
         if bytes == want { Ok(()) } else { Err(RegionError::Length { got: bytes, want }) }
     }
+
+    /// Checks that `from` is as many blocks as are named, each as long as one is in all layers.
+    ///
+    /// # Errors
+    /// [`RegionError::Length`].
+    pub fn check_blocks(&self, layout: &KvLayout, from: &[&[u8]]) -> Result<(), RegionError> {
+        let want = layout.block_bytes();
+        let wrong = from.iter().map(|block| block.len()).find(|got| *got != want);
+        let (got, want) = match wrong {
+            Some(got) => (got, want),
+            None => (from.len() * want, self.blocks.len() * want),
+        };
+        if got == want { Ok(()) } else { Err(RegionError::Length { got, want }) }
+    }
 }

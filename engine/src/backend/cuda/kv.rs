@@ -210,6 +210,28 @@ impl CudaKv {
         }
         lane.stream.synchronize()
     }
+
+    /// Copies blocks in from where each lies by itself: the host puts them together where the device reads them.
+    fn copy_blocks_in(&self, blocks: &[BlockRef], from: &[&[u8]]) -> Result<(), EngineError> {
+        self.device().bind()?;
+        let pages = PageRange { layers: 0..self.layout.layers(), blocks };
+        let page = self.layout.page_bytes();
+        let mut lane = self.lanes.borrow();
+        let staged = lane.staged_pages(page);
+        let copy = Copy { kv: self, way: Way::In, pages: &pages, staged };
+        for piece in 0..pages.pages().div_ceil(staged) {
+            let first = piece * staged;
+            let bytes = (pages.pages() - first).min(staged) * page;
+            let staging: &mut [u8] = lane.stagings[piece % STAGINGS].host(0..bytes)?;
+            let places = staging.par_chunks_mut(page).with_min_len(PIECE_BYTES.div_ceil(page));
+            places.enumerate().for_each(|(at, place)| {
+                let (layer, block) = ((first + at) / from.len(), (first + at) % from.len());
+                place.copy_from_slice(&from[block][layer * page..][..page]);
+            });
+            copy.submit(&mut lane, piece)?;
+        }
+        lane.stream.synchronize()
+    }
 }
 
 impl CudaKv {
@@ -267,6 +289,13 @@ impl KvRegion for CudaKv {
     fn scatter(&self, pages: &PageRange<'_>, bytes: &[u8]) -> Result<(), RegionError> {
         pages.check(&self.layout, self.blocks, bytes.len())?;
         self.copy_in(pages, bytes).map_err(|why| broken(&why))
+    }
+
+    fn restore(&self, blocks: &[BlockRef], from: &[&[u8]]) -> Result<(), RegionError> {
+        let pages = PageRange { layers: 0..self.layout.layers(), blocks };
+        pages.check_blocks(&self.layout, from)?;
+        pages.check(&self.layout, self.blocks, pages.pages() * self.layout.page_bytes())?;
+        self.copy_blocks_in(blocks, from).map_err(|why| broken(&why))
     }
 
     fn as_peer(&self) -> Option<&dyn PeerRegion> {

@@ -37,8 +37,11 @@ struct Content {
 struct Model {
     owners: BTreeMap<BlockId, u32>,
     names: HashMap<BlockHash, (BlockId, Content)>,
-    /// Least recently released first.
+    /// In the order of their release.
     cached: VecDeque<BlockId>,
+    /// When each was released, in releases, and how often it was found since it was bound.
+    ranks: BTreeMap<BlockId, (u32, u32)>,
+    releases: u32,
     versions: BTreeMap<BlockId, u32>,
     caching: bool,
 }
@@ -81,10 +84,21 @@ impl Model {
         if free > 0 {
             assert!(!self.cached.contains(&block), "{block} evicted while others are free");
         } else {
-            assert_eq!(self.cached.pop_front(), Some(block), "not the oldest");
+            assert_eq!(self.least(), Some(block), "not what is worth least");
+            self.cached.retain(|other| *other != block);
             self.retire(block);
         }
+        self.ranks.insert(block, (self.releases, 0));
         self.owners.insert(block, 1);
+    }
+
+    /// Each time that a block was found counts like a quarter of the pool released since; three count.
+    fn least(&self) -> Option<BlockId> {
+        let worth = |block: &BlockId| {
+            let (released, found) = self.ranks[block];
+            (released + found * (BLOCKS / 4), found)
+        };
+        self.cached.iter().copied().min_by_key(worth)
     }
 
     fn released(&mut self, block: BlockId) {
@@ -93,7 +107,11 @@ impl Model {
         if *owners == 0 {
             self.owners.remove(&block);
             match self.name_of(block) {
-                Some(_) => self.cached.push_back(block),
+                Some(_) => {
+                    self.releases += 1;
+                    self.ranks.get_mut(&block).expect("bound").0 = self.releases;
+                    self.cached.push_back(block);
+                }
                 None => self.retire(block),
             }
         }
@@ -126,6 +144,8 @@ impl Model {
                     }
                     self.cached.retain(|other| other != block);
                     *self.owners.entry(*block).or_default() += 1;
+                    let times = &mut self.ranks.get_mut(block).expect("bound").1;
+                    *times = (*times + 1).min(3);
                     found.push(*block);
                 }
                 _ => break,
