@@ -256,10 +256,8 @@ impl Sequence {
         hasher: &ChainHasher,
         prompt: &[TokenId],
     ) -> usize {
-        let (block_tokens, context) = (pool.block_tokens() as usize, self.context(prompt));
-        let blocks = context.len() / block_tokens;
-        self.name_blocks(hasher, &context, blocks, block_tokens);
-        let found = pool.match_prefix(&self.hashes[..blocks], &context);
+        let (context, hashes) = self.named_prefix(pool, hasher, prompt);
+        let found = pool.match_prefix(hashes, &context);
         self.sealed_blocks = found.len();
         self.own_block = None;
         self.table = BlockTable::from_prefix(pool.block_tokens(), found);
@@ -268,7 +266,7 @@ impl Sequence {
         self.table.tokens()
     }
 
-    /// Its context, and the names of the blocks that could be found: all but what leaves no token to compute.
+    /// Its context, and the names of the blocks that could be found.
     pub(crate) fn named_prefix<'a>(
         &mut self,
         pool: &BlockPool,
@@ -276,8 +274,8 @@ impl Sequence {
         prompt: &'a [TokenId],
     ) -> (Cow<'a, [TokenId]>, &[BlockHash]) {
         let block_tokens = pool.block_tokens() as usize;
-        let blocks = (self.context_tokens(prompt) - 1) / block_tokens;
         let context = self.context(prompt);
+        let blocks = context.len() / block_tokens;
         self.name_blocks(hasher, &context, blocks, block_tokens);
         (context, &self.hashes[..blocks])
     }

@@ -41,9 +41,9 @@ async fn an_evicted_prompt_comes_back_and_is_not_computed_again() {
     let computed = bench.engine.stats().prefill_tokens;
     let again = bench.generate(&first).await;
     assert_eq!(again.answers, expected(&first));
-    assert_eq!(again.cached_tokens, Some(36), "all but the last block, as from the device");
-    assert_eq!(bench.engine.stats().prefill_tokens - computed, 4);
-    assert_eq!((bench.host().hit_blocks, bench.engine.tiers()[0].evictions.lost), (9, 0));
+    assert_eq!(again.cached_tokens, Some(39), "all but the last token, as from the device");
+    assert_eq!(bench.engine.stats().prefill_tokens, computed, "a token alone is no chunk");
+    assert_eq!((bench.host().hit_blocks, bench.engine.tiers()[0].evictions.lost), (10, 0));
     bench.settle().await;
 }
 
@@ -77,7 +77,7 @@ async fn who_leaves_while_blocks_come_up_loses_none() {
     drop(rising);
     bench.wait_for("its end", |engine| engine.stats().cancelled == 1).await;
     let pool = bench.engine.pool();
-    assert_eq!((pool.counts().active, pool.orphans(bench.engine.live_blocks())), (9, 0));
+    assert_eq!((pool.counts().active, pool.orphans(bench.engine.live_blocks())), (10, 0));
     bench.kv.hold(false);
     bench.settle().await;
     assert_eq!(bench.generate(&first).await.answers, expected(&first));
