@@ -16,6 +16,7 @@ mod page;
 mod policy;
 mod report;
 mod router;
+mod size;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use self::house::House;
 pub use self::page::page;
 pub use self::policy::Policy;
 pub use self::report::{SimulateReport, SimulatedRun, WorkerRun};
+pub use self::size::{Sized, Sizing, size};
 use crate::load::Slo;
 use crate::workload::Trace;
 

@@ -4,7 +4,6 @@
 //! (*coarse*) until the worker is heard again, and goes on from where it was. So is what the index couldn't take all of. A worker of
 //! which there is no word is *off*. Whatever is known here is an estimate to place by: workers look for themselves.
 
-mod expected;
 mod metrics;
 
 use std::collections::HashMap;
@@ -12,13 +11,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kv_cache::{BlockHash, Hits, Holder, PrefixIndex, Tier};
+use kv_cache::{BlockHash, Expected, Hits, Holder, PrefixIndex, Tier};
 use parking_lot::RwLock;
 use scheduler::placement::CachedTokens;
 use scheduler::{ClusterSnapshot, WorkerView};
 use words::{KvNews, KvNewsKind, Life};
-
-use self::expected::Expected;
 
 /// Blocks that are taken in under one lock: some tens of microseconds, which is what a placement may have to wait.
 const TURN_BLOCKS: usize = 512;

@@ -11,6 +11,7 @@
 
 mod budget;
 mod digest;
+mod expected;
 mod find;
 mod member;
 mod seats;
@@ -21,6 +22,7 @@ mod table;
 
 use budget::Budget;
 pub use digest::IndexDigest;
+pub use expected::Expected;
 pub use find::Hits;
 use find::Search;
 use member::{Member, Seat};

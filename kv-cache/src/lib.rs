@@ -45,7 +45,7 @@ pub use anchor::{ANCHOR_BLOCKS, Anchor};
 pub use handoff::{CommitRecord, HandoffId, PageSpan, RejectReason};
 pub use hash::{BlockHash, ChainHasher, HASH_VERSION};
 pub use ids::{BlockId, BlockRef, BlockVersion, TokenId};
-pub use index::{Hit, Hits, Holder, IndexDigest, OutOfBytes, PrefixIndex};
+pub use index::{Expected, Hit, Hits, Holder, IndexDigest, OutOfBytes, PrefixIndex};
 pub use layout::{
     BadLayout, Conversion, Held, KvCodec, KvLayout, KvShard, Misfit, Numbers, PageShape, Scales,
 };

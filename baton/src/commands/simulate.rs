@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bench::simulate::{Fleet, Handoff, Policy, SimulateOptions, SimulatedRun, page};
+use bench::simulate::{Fleet, Handoff, Policy, SimulateOptions, SimulatedRun, page, size};
 use bench::{Body, Slo, Trace};
 use clap::Args;
 use scheduler::cost::StepSeed;
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   baton simulate --trace conversation.jsonl --engines 8
   baton simulate --trace conversation.jsonl --prefill 4 --decode 4 --speed 2 --policy all --json a.json
+  baton simulate --trace conversation.jsonl --size --slo-ttft-ms 2000 --slo-tpot-ms 50
   baton simulate --trace azure.csv --engines 2 --slo-ttft-ms 500 --slo-tpot-ms 30 --routers 2 --events-delay-ms 200";
 
 /// Token slots of a block where a trace says which blocks are alike, unless told otherwise: small ones take time and find
@@ -89,6 +90,9 @@ pub(crate) struct SimulateArgs {
     /// Same seed, same result.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Look for the fewest workers that serve the trace, by the first policy: 99 % of requests within the targets.
+    #[arg(long, conflicts_with_all = ["engines", "prefill", "decode", "json", "html"])]
+    size: bool,
     #[command(flatten)]
     keep: KeepArgs,
     /// Write a page with plots over the time, too.
@@ -103,9 +107,13 @@ pub(crate) struct SimulateArgs {
 pub(crate) fn run(args: &SimulateArgs) -> Result<()> {
     args.keep.check_beside("--html", args.html.as_deref())?;
     let options = args.options()?;
-    let is_first = options.policies.len() > 1;
+    if args.size {
+        let sizing = size(&options, &mut |tried| out::note(tried))?;
+        return out::line(sizing);
+    }
+    let has_several = options.policies.len() > 1;
     let mut on_run = |run: &SimulatedRun| {
-        if is_first {
+        if has_several {
             out::note(format_args!("{run}"));
         }
     };

@@ -1,6 +1,11 @@
 //! What a router knows of workers' caches, as they tell it.
 
-use kv_cache::{BlockEvents, BlockHash, BlockPool, Hits, Holder, PrefixIndex, Tier};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kv_cache::{BlockEvents, BlockHash, BlockPool, Expected, Hits, Holder, PrefixIndex, Tier};
+use scheduler::ClusterSnapshot;
+use scheduler::placement::CachedTokens;
 
 /// What a router's index may take.
 const BYTES_MAX: usize = 1 << 30;
@@ -14,6 +19,8 @@ pub(super) struct Caches {
     /// By worker.
     holders: Vec<Holder>,
     hits: Hits,
+    /// What was sent to workers, and will be cached there before they can tell.
+    expected: Expected,
 }
 
 /// What a worker tells of its cache.
@@ -31,7 +38,12 @@ impl Caches {
     pub(super) fn new(workers: usize) -> Self {
         let mut index = PrefixIndex::new(BYTES_MAX);
         let holders = (0..workers).map(|_| index.join().expect("an index takes thousands"));
-        Self { holders: holders.collect(), index, hits: Hits::default() }
+        Self {
+            holders: holders.collect(),
+            index,
+            hits: Hits::default(),
+            expected: Expected::default(),
+        }
     }
 
     /// Takes in what a worker told. What the index has no bytes for isn't known.
@@ -51,20 +63,36 @@ impl Caches {
         }
     }
 
-    /// Leading blocks of a prompt that each worker has.
-    pub(super) fn find(&mut self, names: &[BlockHash]) -> Vec<u32> {
-        let Self { index, holders, hits } = self;
+    /// Says of every worker in `view` what it is likely to have of a prompt, as a router does.
+    pub(super) fn apply(
+        &mut self,
+        names: &[BlockHash],
+        block_tokens: u32,
+        view: &mut ClusterSnapshot,
+        now: Instant,
+    ) {
+        let Self { index, holders, hits, expected } = self;
         index.find(names, hits);
-        let of = |holder: &Holder| {
+        let expected = expected.find(names, now);
+        let tokens = |blocks: u32| blocks.saturating_mul(block_tokens);
+        for (worker, holder) in view.workers.iter_mut().zip(holders) {
             let hit = hits.as_slice().iter().find(|hit| hit.holder == *holder);
-            hit.map_or(0, |hit| hit.within(Tier::Device))
-        };
-        holders.iter().map(of).collect()
+            let [device, host, disk] =
+                Tier::ALL.map(|tier| tokens(hit.map_or(0, |hit| hit.within(tier))));
+            worker.cached = CachedTokens { device, host, disk };
+            worker.cached.raise(tokens(expected.get(holder).copied().unwrap_or_default()));
+        }
     }
 
-    /// Blocks that a worker has.
-    pub(super) fn blocks_of(&self, worker: usize) -> u64 {
-        self.index.blocks_of(self.holders[worker])
+    /// Notes that a prompt goes to a worker, which will have its blocks for some time after.
+    pub(super) fn expect(
+        &mut self,
+        worker: usize,
+        names: &Arc<[BlockHash]>,
+        now: Instant,
+        lasts: Duration,
+    ) {
+        self.expected.add(self.holders[worker], Arc::clone(names), now, lasts);
     }
 }
 

@@ -16,9 +16,9 @@ use scheduler::{
     ClusterSnapshot, HandoffPolicy, LeastLoad, Placement, PlacementRequest, Placer, SloTargets,
     WorkerView,
 };
-use words::Role;
+use words::{Role, WorkerId};
 
-use self::affinity::Affinity;
+use self::affinity::{Affinity, CacheAware};
 use self::load::{LeastLoaded, Random, RoundRobin};
 use self::scores::{BlockCost, Weighted};
 use self::seconds::LeastSeconds;
@@ -49,18 +49,12 @@ pub enum Policy {
 #[derive(Clone, Copy)]
 pub(super) struct Candidate<'a> {
     pub(super) worker: &'a WorkerView,
-    /// Leading tokens of the prompt that it has.
-    pub(super) cached_tokens: u32,
-    /// Blocks that it has, of any prompt.
-    pub(super) cached_blocks: u64,
 }
 
 /// What a router sees when it places a request.
 pub(super) struct Sight<'a> {
     pub(super) view: &'a ClusterSnapshot,
     pub(super) request: &'a PlacementRequest<'a>,
-    /// Of each worker in the view: tokens of the prompt that it has, and blocks in all.
-    pub(super) cached: &'a [(u32, u64)],
     pub(super) now: Instant,
 }
 
@@ -100,7 +94,7 @@ impl Policy {
             Self::Random => Box::new(Random(seeds.router(number))),
             Self::RoundRobin => Box::new(RoundRobin::from(number)),
             Self::LeastLoaded => Box::new(LeastLoaded),
-            Self::Sglang(affinity) => Box::new(affinity),
+            Self::Sglang(affinity) => Box::new(CacheAware::new(affinity)),
             Self::Dynamo(cost) => Box::new(cost),
             Self::Mooncake => Box::new(LeastSeconds),
             Self::LlmD(weighted) => Box::new(weighted),
@@ -143,20 +137,18 @@ impl<'a> Sight<'a> {
     }
 
     fn of(&self, role: Role) -> Vec<Candidate<'a>> {
-        let all = self.view.workers.iter().zip(self.cached);
-        let of_role = all.filter(|(worker, _)| worker.info.role == role);
-        let candidate = |(worker, &(cached_tokens, cached_blocks))| Candidate {
-            worker,
-            cached_tokens,
-            cached_blocks,
-        };
-        of_role.map(candidate).collect()
+        let of_role = self.view.workers.iter().filter(|worker| worker.info.role == role);
+        of_role.map(|worker| Candidate { worker }).collect()
     }
 }
 
 // === impl Candidate ===
 
 impl Candidate<'_> {
+    fn name(&self) -> &WorkerId {
+        &self.worker.info.address.worker
+    }
+
     /// Requests that the worker has, and those on their way to it.
     fn requests(&self) -> u32 {
         let reported = self.worker.load.as_ref().map_or(0, |load| load.running + load.waiting);
@@ -177,9 +169,14 @@ impl Candidate<'_> {
         blocks * u64::from(self.worker.info.capacity.block_tokens)
     }
 
+    /// Leading tokens of the prompt that it has.
+    fn cached_tokens(&self) -> u32 {
+        self.worker.cached.device
+    }
+
     /// Tokens of the prompt that it would compute.
     fn uncached_tokens(&self, request: &PlacementRequest<'_>) -> u32 {
-        request.context_tokens.saturating_sub(self.cached_tokens)
+        request.context_tokens.saturating_sub(self.cached_tokens())
     }
 }
 

@@ -1,5 +1,6 @@
 //! A router in virtual time: its view of the workers, what it has placed, and whom it lets in.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kv_cache::BlockHash;
@@ -7,6 +8,7 @@ use scheduler::admission::{self, Misses, Size, Stage};
 use scheduler::placement::LedgerEntry;
 use scheduler::{
     ClusterSnapshot, Forecast, Ledger, Placement, PlacementRequest, Refusal, SloTargets, Turns,
+    WorkerView,
 };
 use words::{ClientId, Load};
 
@@ -16,6 +18,12 @@ use super::policy::{Chooser, Sight};
 
 /// What a client is told where there is no telling when there will be room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A prompt is expected to be cached for no longer before its first token, as by a router.
+const EXPECTED_S_MAX: f64 = 30.0;
+
+/// After its first token a worker will have told of it by then, as by a router.
+const REPORTED_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Router {
     view: ClusterSnapshot,
@@ -40,7 +48,7 @@ pub(super) struct Asked<'a> {
     pub(super) prompt_tokens: u32,
     pub(super) output_tokens: u32,
     /// Of the prompt's full blocks.
-    pub(super) names: &'a [BlockHash],
+    pub(super) names: &'a Arc<[BlockHash]>,
     pub(super) block_tokens: u32,
 }
 
@@ -99,12 +107,13 @@ impl Router {
         let request =
             PlacementRequest { context_tokens: prompt_tokens, total_tokens_max, ..smallest };
         let request = request.of(ClientId::default(), &self.turns);
-        let cached = self.cached(asked);
-        let sight = Sight { view: &self.view, request: &request, cached: &cached, now };
+        self.caches.apply(asked.names, asked.block_tokens, &mut self.view, now);
+        let sight = Sight { view: &self.view, request: &request, now };
         let placement = self.chooser.place(&sight).map_err(|refusal| Refused::of(&refusal))?;
         self.judge(&placement.forecast, now)?;
         let size = Size { width: 1, prompt_tokens };
         self.turns.begin(ClientId::default(), size);
+        self.expect(&placement, asked.names, now);
         let entry = self.ledger.record(&placement, now);
         Ok(Promise { placement, entry, size, stage: Stage::default() })
     }
@@ -127,11 +136,16 @@ impl Router {
         self.ledger.settle(promise.entry);
     }
 
-    /// Tokens of the prompt that each worker has, and blocks in all.
-    fn cached(&mut self, asked: &Asked<'_>) -> Vec<(u32, u64)> {
-        let leading = self.caches.find(asked.names).into_iter().enumerate();
-        let of = |(worker, blocks)| (blocks * asked.block_tokens, self.caches.blocks_of(worker));
-        leading.map(of).collect()
+    /// Whoever computes the prompt will have it cached, and whoever generates, too.
+    fn expect(&mut self, placement: &Placement, names: &Arc<[BlockHash]>, now: Instant) {
+        let until_told = placement.estimated_ttft_s.clamp(0.0, EXPECTED_S_MAX);
+        let lasts = Duration::from_secs_f64(until_told) + REPORTED_WITHIN;
+        let computes = placement.prefill.first();
+        for address in computes.into_iter().chain([&placement.decode]) {
+            let of = |view: &WorkerView| view.info.address == *address;
+            let worker = self.view.workers.iter().position(of).expect("it was chosen from these");
+            self.caches.expect(worker, names, now, lasts);
+        }
     }
 
     fn judge(&mut self, forecast: &Forecast, now: Instant) -> Result<(), Refused> {

@@ -114,3 +114,20 @@ fn a_page_has_a_plot_for_each_question_and_each_policy() {
         assert!(!page.contains(word), "{word}: {why}");
     }
 }
+
+#[test]
+fn the_fewest_workers_that_serve_are_found() {
+    let mut options = options("azure.csv", Policy::Ours);
+    options.trace.speed = 20.0;
+    options.slo = Slo { ttft_ms: 300.0, tpot_ms: 30.0, itl_p99_ms: None };
+    let mut tried = Vec::new();
+    let sizing = size(&options, &mut |it| tried.push((it.prefill, it.decode))).expect("a policy");
+    let engines = sizing.engines.expect("they are enough");
+    assert!(engines.run.report.is_within() && engines.decode > 1, "{engines}");
+    let fewer = Fleet { prefill: 0, decode: engines.decode - 1, ..options.fleet };
+    assert!(tried.contains(&(0, engines.decode - 1)));
+    let report = simulated(&SimulateOptions { fleet: fewer, ..options }).report;
+    assert!(!report.is_within(), "{report}");
+    let split = sizing.split.expect("they are enough");
+    assert!(split.run.report.is_within() && split.prefill > 0, "{split}");
+}

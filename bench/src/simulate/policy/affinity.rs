@@ -1,6 +1,9 @@
 //! SGLang's `cache_aware`: requests go where their prefix is, unless some workers have many more than others.
 
+use std::collections::HashMap;
+
 use scheduler::PlacementRequest;
+use words::WorkerId;
 
 use super::load::fewest;
 use super::{Candidate, Rule, least};
@@ -16,6 +19,12 @@ pub struct Affinity {
     pub share_min: f64,
 }
 
+/// The rule, and the tree that it keeps of each worker: as large as all that was new in what was sent there.
+pub(super) struct CacheAware {
+    affinity: Affinity,
+    tree_tokens: HashMap<WorkerId, u64>,
+}
+
 // === impl Affinity ===
 
 impl Default for Affinity {
@@ -24,26 +33,40 @@ impl Default for Affinity {
     }
 }
 
-impl Affinity {
-    fn is_uneven(&self, among: &[Candidate<'_>]) -> bool {
-        let loads = || among.iter().map(Candidate::requests).map(f64::from);
-        let (least, most) = (loads().fold(f64::INFINITY, f64::min), loads().fold(0.0, f64::max));
-        most - least > self.more_than && most > self.times_more_than * least
-    }
-}
+// === impl CacheAware ===
 
-impl Rule for Affinity {
+impl CacheAware {
+    pub(super) fn new(affinity: Affinity) -> Self {
+        Self { affinity, tree_tokens: HashMap::new() }
+    }
+
     /// The shortest queue where they are uneven; else the best prefix, if that is long enough; else the smallest tree.
-    fn for_prompt(&mut self, among: &[Candidate<'_>], request: &PlacementRequest<'_>) -> usize {
+    fn choose(&self, among: &[Candidate<'_>], request: &PlacementRequest<'_>) -> usize {
         if self.is_uneven(among) {
             return fewest(among);
         }
-        let best = least(among, |it| -f64::from(it.cached_tokens));
-        let share = f64::from(among[best].cached_tokens) / f64::from(request.context_tokens.max(1));
-        if share > self.share_min {
+        let best = least(among, |it| -f64::from(it.cached_tokens()));
+        let share =
+            f64::from(among[best].cached_tokens()) / f64::from(request.context_tokens.max(1));
+        if share > self.affinity.share_min {
             return best;
         }
-        // What has just been sent there will be in its tree.
-        least(among, |it| it.cached_blocks as f64 + f64::from(it.worker.assigned.blocks))
+        least(among, |it| self.tree_tokens.get(it.name()).map_or(0.0, |tokens| *tokens as f64))
+    }
+
+    fn is_uneven(&self, among: &[Candidate<'_>]) -> bool {
+        let loads = || among.iter().map(Candidate::requests).map(f64::from);
+        let (least, most) = (loads().fold(f64::INFINITY, f64::min), loads().fold(0.0, f64::max));
+        let Affinity { more_than, times_more_than, .. } = self.affinity;
+        most - least > more_than && most > times_more_than * least
+    }
+}
+
+impl Rule for CacheAware {
+    fn for_prompt(&mut self, among: &[Candidate<'_>], request: &PlacementRequest<'_>) -> usize {
+        let chosen = self.choose(among, request);
+        let tree = self.tree_tokens.entry(among[chosen].name().clone()).or_default();
+        *tree += u64::from(among[chosen].uncached_tokens(request));
+        chosen
     }
 }

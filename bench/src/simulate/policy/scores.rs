@@ -67,7 +67,7 @@ impl Weighted {
             let capacity = &it.worker.info.capacity;
             let memory = f64::from(capacity.kv_blocks) * f64::from(capacity.block_tokens);
             let free = (1.0 - it.active_tokens() as f64 / memory).max(0.0);
-            let prefix = f64::from(it.cached_tokens) / f64::from(request.context_tokens.max(1));
+            let prefix = f64::from(it.cached_tokens()) / f64::from(request.context_tokens.max(1));
             -(self.queue * queue + self.memory * free + self.prefix * prefix)
         })
     }

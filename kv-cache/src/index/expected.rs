@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kv_cache::{BlockHash, Holder};
+use super::Holder;
+use crate::BlockHash;
 
 /// Prompts that are remembered: some seconds of a busy router. A look compares with each of them.
 const PROMPTS_MAX: usize = 1_024;
@@ -14,7 +15,7 @@ const NAMES_MAX: usize = 1 << 20;
 
 /// Prompts on their way, each for a time.
 #[derive(Debug, Default)]
-pub(super) struct Expected {
+pub struct Expected {
     /// Oldest first.
     prompts: VecDeque<Prompt>,
     names: usize,
@@ -31,13 +32,7 @@ struct Prompt {
 
 impl Expected {
     /// Remembers that `holder` will have these blocks, from `now` on for a time.
-    pub(super) fn add(
-        &mut self,
-        holder: Holder,
-        names: Arc<[BlockHash]>,
-        now: Instant,
-        lasts: Duration,
-    ) {
+    pub fn add(&mut self, holder: Holder, names: Arc<[BlockHash]>, now: Instant, lasts: Duration) {
         self.names += names.len();
         self.prompts.push_back(Prompt { holder, names, until: now + lasts });
         let too_much = |it: &Self| it.prompts.len() > PROMPTS_MAX || it.names > NAMES_MAX;
@@ -49,7 +44,8 @@ impl Expected {
     }
 
     /// Leading blocks that each holder will have.
-    pub(super) fn find(&self, names: &[BlockHash], now: Instant) -> HashMap<Holder, u32> {
+    #[must_use]
+    pub fn find(&self, names: &[BlockHash], now: Instant) -> HashMap<Holder, u32> {
         let mut found = HashMap::new();
         for prompt in self.prompts.iter().filter(|prompt| prompt.until > now) {
             let common = common_blocks(&prompt.names, names);
@@ -62,7 +58,7 @@ impl Expected {
     }
 
     /// Forgets what was sent to a holder that is gone.
-    pub(super) fn forget(&mut self, holder: Holder) {
+    pub fn forget(&mut self, holder: Holder) {
         self.prompts.retain(|prompt| prompt.holder != holder);
         self.names = self.prompts.iter().map(|prompt| prompt.names.len()).sum();
     }
@@ -80,10 +76,10 @@ fn common_blocks(a: &[BlockHash], b: &[BlockHash]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use kv_cache::{ChainHasher, PrefixIndex};
     use rstest::rstest;
 
     use super::*;
+    use crate::{ChainHasher, PrefixIndex};
 
     fn names(tokens: &[u32]) -> Arc<[BlockHash]> {
         ChainHasher::new("m", b"").hash_blocks(None, tokens, 1).into()
