@@ -18,6 +18,7 @@ mod limits;
 mod listen;
 pub(crate) mod schema;
 mod security;
+mod tiers;
 mod valid;
 mod variables;
 

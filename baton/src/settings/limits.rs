@@ -130,28 +130,6 @@ impl Settings {
         Ok(())
     }
 
-    /// Memory below the pool that is none.
-    fn check_tiers(&self) -> Result<()> {
-        let engine = &self.written.engine;
-        for (name, written) in
-            [("kv_host_gib", engine.kv_host_gib), ("kv_disk_gib", engine.kv_disk_gib)]
-        {
-            let gib = written.unwrap_or(0.0);
-            ensure!(gib.is_finite() && gib >= 0.0, "engine.{name} is {gib}: want GiB");
-        }
-        ensure!(
-            engine.kv_disk.is_some() == engine.kv_disk_gib.is_some_and(|gib| gib > 0.0),
-            "engine.kv_disk says where KV blocks are kept on disk, and engine.kv_disk_gib how much: give both, or none"
-        );
-        ensure!(
-            engine.prefix_cache.unwrap_or(true)
-                || engine.kv_host_gib.unwrap_or(0.0) == 0.0 && engine.kv_disk.is_none(),
-            "engine.kv_host_gib and engine.kv_disk keep what the prefix cache has no room for, and \
-             engine.prefix_cache is false: leave one of them out"
-        );
-        Ok(())
-    }
-
     /// Times that no clock can count to.
     pub(super) fn check_times(&self) -> Result<()> {
         let (gateway, worker) = (&self.written.gateway, &self.written.worker);

@@ -11,9 +11,7 @@ use cluster::node;
 use cluster::security::Security;
 use cluster::telemetry::{LogFormat, TelemetryConfig};
 use engine::backend::cuda::{SmPartition, SmSplit};
-use engine::{
-    CudaOptions, DiskOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions, TierOptions,
-};
+use engine::{CudaOptions, EngineConfig, LoadFormat, ModelConfig, ModelOptions};
 use kv_cache::KvCodec;
 use router::callers::keys::Keys;
 use router::dispatch::AdmissionConfig;
@@ -204,20 +202,6 @@ impl Settings {
             targets: self.targets(),
             tiers: self.tiers(role),
         })
-    }
-
-    /// What an engine keeps below its pool.
-    fn tiers(&self, role: Role) -> TierOptions {
-        let engine = &self.written.engine;
-        let disk = engine.kv_disk.as_ref().zip(engine.kv_disk_gib);
-        TierOptions {
-            host_bytes: gib(engine.kv_host_gib.unwrap_or(0.0)),
-            // `up` runs both with the same settings.
-            disk: disk.map(|(dir, count)| DiskOptions {
-                dir: dir.join(role.to_string()),
-                bytes: gib(count),
-            }),
-        }
     }
 
     /// The worker's name: as written, or one that no other has.
@@ -589,10 +573,6 @@ fn unique_name(role: Role) -> String {
 }
 
 /// Tokens of a prefill engine's step on a GPU.
-fn gib(count: f64) -> u64 {
-    (count * f64::from(1 << 30)) as u64
-}
-
 fn prefill_batch_tokens(split: &SmSplit) -> u32 {
     match split {
         SmSplit::Off => GPU_BATCH_TOKENS,
