@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{bench, certs, chat, keys, simulate};
+use crate::commands::{bench, certs, chat, etcd, keys, simulate};
 use crate::settings::{
     EngineArgs, EtcdArgs, GatewayArgs, ModelArgs, SecurityArgs, TargetArgs, TelemetryArgs,
     WorkerArgs, Written,
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Simulate(Box<simulate::SimulateArgs>),
     /// Makes certificates and secrets, for a cluster on a network.
     Certs(certs::CertsArgs),
+    /// Shows what a cluster keeps in etcd.
+    Etcd(Box<etcd::EtcdCommand>),
     /// Looks at this machine and says what Baton can use of it.
     Doctor,
 }

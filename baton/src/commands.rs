@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod certs;
 pub(crate) mod chat;
 pub(crate) mod doctor;
+pub(crate) mod etcd;
 pub(crate) mod keys;
 pub(crate) mod reach;
 pub(crate) mod router;

@@ -52,6 +52,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(args) => commands::bench::run(args).await,
         Command::Simulate(args) => commands::simulate::run(&args),
         Command::Certs(args) => commands::certs::run(&args),
+        Command::Etcd(args) => commands::etcd::run(args).await,
         Command::Doctor => commands::doctor::run(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What a worker told last is known to be so (*exact*) while its report stream goes on; once that breaks it is a guess
 //! (*coarse*) until the worker is heard again, and goes on from where it was. So is what the index couldn't take all of. A worker of
-//! which there is no word is *off*. Whatever is known here is an estimate to place by: workers look for themselves.
+//! which there is no word is *off*, and what the store tells of its hottest prefixes is all there is to go by. Whatever is known here is an estimate to place by: workers look for themselves.
 
 mod metrics;
 
@@ -16,6 +16,8 @@ use parking_lot::RwLock;
 use scheduler::placement::CachedTokens;
 use scheduler::{ClusterSnapshot, WorkerView};
 use words::{KvNews, KvNewsKind, Life};
+
+use crate::membership::anchors::Anchors;
 
 /// Blocks that are taken in under one lock: some tens of microseconds, which is what a placement may have to wait.
 const TURN_BLOCKS: usize = 512;
@@ -60,6 +62,8 @@ struct Picture {
     index: PrefixIndex,
     /// What was sent to workers, and will be cached there before they can tell.
     expected: Expected,
+    /// What is told of those that weren't heard themselves.
+    anchors: Anchors,
     lives: HashMap<Life, Followed>,
     /// Whose, by holder.
     holders: Vec<Option<Life>>,
@@ -91,6 +95,8 @@ pub struct PrefixStats {
     pub workers: [u32; 3],
     /// News that didn't fit what was told before.
     pub unfit: u64,
+    /// Prefixes that the store tells of, each once for every worker.
+    pub anchors: usize,
 }
 
 // === impl Prefixes ===
@@ -102,10 +108,18 @@ impl Prefixes {
         Self(Arc::new(RwLock::new(Picture {
             index: PrefixIndex::new(bytes_max),
             expected: Expected::default(),
+            anchors: Anchors::default(),
             lives: HashMap::new(),
             holders: Vec::new(),
             unfit: 0,
         })))
+    }
+
+    /// With what the store tells, for workers that weren't heard yet.
+    #[must_use]
+    pub fn with_anchors(self, anchors: Anchors) -> Self {
+        self.0.write().anchors = anchors;
+        self
     }
 
     /// Says of every worker in `view` what it is likely to have of a prompt.
@@ -124,7 +138,8 @@ impl Prefixes {
         let mut told = Hits::default();
         picture.index.find(names, &mut told);
         let expected = picture.expected.find(names, now);
-        if told.as_slice().is_empty() && expected.is_empty() {
+        let anchored = picture.anchors.find(names);
+        if told.as_slice().is_empty() && expected.is_empty() && anchored.is_empty() {
             return;
         }
         let tokens = |blocks: u32| blocks.saturating_mul(block_tokens);
@@ -136,6 +151,11 @@ impl Prefixes {
         for (holder, blocks) in expected {
             if let Some(worker) = picture.worker(holder, view) {
                 worker.cached.raise(tokens(blocks));
+            }
+        }
+        for (life, blocks) in anchored.iter().filter(|(life, _)| !picture.is_exact(life)) {
+            if let Some(worker) = place(life, view) {
+                worker.cached.raise(tokens(*blocks));
             }
         }
     }
@@ -164,6 +184,7 @@ impl Prefixes {
             memberships: picture.index.memberships(),
             workers,
             unfit: picture.unfit,
+            anchors: picture.anchors.len(),
         }
     }
 
@@ -284,11 +305,19 @@ impl Picture {
         holder: Holder,
         view: &'a mut ClusterSnapshot,
     ) -> Option<&'a mut WorkerView> {
-        let life = self.holders.get(holder.index())?.as_ref()?;
-        let at = view.workers.binary_search_by(|it| it.info.address.worker.cmp(&life.worker));
-        let worker = &mut view.workers[at.ok()?];
-        life.is_at(&worker.info.address).then_some(worker)
+        place(self.holders.get(holder.index())?.as_ref()?, view)
     }
+
+    fn is_exact(&self, life: &Life) -> bool {
+        self.lives.get(life).is_some_and(|it| it.confidence == Confidence::Exact)
+    }
+}
+
+/// The worker in `view`, if it is in that life.
+fn place<'a>(life: &Life, view: &'a mut ClusterSnapshot) -> Option<&'a mut WorkerView> {
+    let at = view.workers.binary_search_by(|it| it.info.address.worker.cmp(&life.worker));
+    let worker = &mut view.workers[at.ok()?];
+    life.is_at(&worker.info.address).then_some(worker)
 }
 
 // === impl Followed ===

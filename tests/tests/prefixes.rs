@@ -2,9 +2,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with the test")]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use baton_tests::client::grpc::{Grpc, token_request};
+use baton_tests::process::baton;
 use baton_tests::{Cluster, Node, wait_until};
 use serde_json::json;
 
@@ -94,5 +96,41 @@ async fn tenants_share_no_blocks_on_any_worker() {
         assert_eq!(found.as_u64().map(|found| found > 0), Some(is_cached), "{salt}: {answer}");
         assert_eq!(expected > 0, is_cached, "{salt}: {explained}");
     }
+    cluster.assert_clean().await;
+}
+
+/// Runs `baton etcd ls --prefixes`.
+fn etcd_ls(cluster: &Cluster) -> String {
+    let etcd = cluster.etcd.endpoint();
+    let args = ["etcd", "ls", "--prefixes", "--etcd", &etcd, "--namespace", "test"];
+    let output = Command::new(baton()).args(args).output().expect("baton starts");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hot_is_in_etcd_for_a_router_that_starts_cold() {
+    let builder = Cluster::builder().prefill(2).decode(1);
+    let mut cluster = builder.router_args(&["--handoff", "always"]).start().await;
+    let grpc = cluster.grpc().await;
+    let long: Vec<u32> = (0..300).map(|at| (at * 11) % 90 + 10).collect();
+    for own in 0..3 {
+        let prompt = [&long[..], &[own + 10]].concat();
+        grpc.generate(token_request(&prompt, 4)).await.expect("an answer");
+    }
+    let patience = Duration::from_secs(10);
+    let told = wait_until("a prefix to be in etcd", patience, || async {
+        let listed = etcd_ls(&cluster);
+        let told: Vec<_> = listed.lines().filter(|line| line.starts_with("    16 ")).collect();
+        if told.is_empty() { Err(listed.clone()) } else { Ok(told.len()) }
+    })
+    .await;
+    let other = cluster.another_router().await;
+    wait_until("a router to read it", patience, || async {
+        let known = other.metrics().await.require("baton_prefix_anchors", &[]) as usize;
+        if known >= told { Ok(()) } else { Err(format!("{known}")) }
+    })
+    .await;
+    drop(other);
     cluster.assert_clean().await;
 }

@@ -173,6 +173,7 @@ impl BoundRouter {
         self.keep(&life, &metrics);
         let namespace = settings.etcd()?.namespace;
         let prefixes = settings.prefix_index_bytes().map(Prefixes::new);
+        let prefixes = prefixes.map(|prefixes| prefixes.with_anchors(membership.anchors()));
         prefixes.iter().for_each(|prefixes| prefixes.register(&metrics));
         let watched = LoadConfig { namespace, prefixes, ..LoadConfig::default() };
         let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);

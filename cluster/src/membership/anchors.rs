@@ -80,7 +80,7 @@ impl Anchors {
         self.len() == 0
     }
 
-    pub(super) fn put(&self, worker: &WorkerId, incarnation: Incarnation, hash: BlockHash) {
+    pub(crate) fn put(&self, worker: &WorkerId, incarnation: Incarnation, hash: BlockHash) {
         self.0.write().put(worker, incarnation, hash);
     }
 

@@ -26,6 +26,7 @@ use crate::clock;
 mod anchor_key;
 mod anchor_watcher;
 mod config;
+mod look;
 mod registrar;
 mod store;
 mod teller;
@@ -33,6 +34,7 @@ mod trouble;
 mod watcher;
 
 pub use config::{Credentials, EtcdConfig, EtcdTls, IdentityFiles};
+pub use look::{Look, ToldPrefix, look};
 pub use store::{Odd, worker_of};
 
 use anchor_watcher::AnchorWatcher;

@@ -2,7 +2,7 @@
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-use super::{Confidence, PrefixStats, Prefixes};
+use super::{Confidence, Prefixes};
 use crate::telemetry::Metrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -29,15 +29,19 @@ impl Prefixes {
             "baton_prefix_index_workers",
             "Workers by how well it is known what they have cached: exact, coarse (as of their last word, or a part) or off",
         );
+        let anchors = metrics.gauge(
+            "baton_prefix_anchors",
+            "Prefixes that etcd tells of, each once for every worker that has it",
+        );
         let prefixes = self.clone();
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.before_scrape(move || {
-            let PrefixStats { index_bytes, memberships, workers: by_confidence, unfit: so_far } =
-                prefixes.stats();
-            bytes.set(count(index_bytes as u64));
-            blocks.set(count(memberships));
-            unfit.set(count(so_far));
-            for (confidence, count) in Confidence::ALL.iter().zip(by_confidence) {
+            let stats = prefixes.stats();
+            bytes.set(count(stats.index_bytes as u64));
+            blocks.set(count(stats.memberships));
+            unfit.set(count(stats.unfit));
+            anchors.set(count(stats.anchors as u64));
+            for (confidence, count) in Confidence::ALL.iter().zip(stats.workers) {
                 let labels = ConfidenceLabels { confidence: confidence.name() };
                 workers.get_or_create(&labels).set(count.into());
             }

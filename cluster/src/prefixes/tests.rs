@@ -1,7 +1,7 @@
-use kv_cache::{IndexDigest, Tier};
+use kv_cache::{Anchor, IndexDigest, Tier};
 use rstest::rstest;
 use scheduler::WorkerView;
-use words::{KvRun, Role};
+use words::{Incarnation, KvRun, Role};
 
 use super::*;
 use crate::testing::worker;
@@ -39,8 +39,16 @@ impl Scene {
     }
 
     fn cached_at(&self, now: Instant) -> [u32; 3] {
+        self.cached_by(&prompt(4), now)
+    }
+
+    fn cached_of(&self, names: &[BlockHash]) -> [u32; 3] {
+        self.cached_by(names, Instant::now())
+    }
+
+    fn cached_by(&self, names: &[BlockHash], now: Instant) -> [u32; 3] {
         let mut view = ClusterSnapshot { workers: vec![self.view.clone()] };
-        self.prefixes.apply(&prompt(4), BLOCK_TOKENS, &mut view, now);
+        self.prefixes.apply(names, BLOCK_TOKENS, &mut view, now);
         let CachedTokens { device, host, disk } = view.workers[0].cached;
         [device, host, disk].map(|tokens| tokens / BLOCK_TOKENS)
     }
@@ -217,4 +225,24 @@ fn what_is_sent_to_a_worker_counts_before_it_tells() {
     scene.prefixes.expect(&scene.life(), &sent, now, second);
     assert_eq!(scene.cached_at(now), [3, 4, 4]);
     assert_eq!(scene.cached_at(now + second), [1, 4, 4]);
+}
+
+#[test]
+fn what_the_store_tells_counts_until_the_worker_is_heard() {
+    let (scene, anchors) = (Scene::new(), Anchors::default());
+    let (life, long) = (scene.life(), prompt(40));
+    let scene = Scene { prefixes: scene.prefixes.with_anchors(anchors.clone()), ..scene };
+    for anchor in Anchor::along(&long) {
+        anchors.put(&life.worker, life.incarnation, anchor.hash);
+    }
+    assert_eq!((scene.cached_of(&long), scene.prefixes.stats().anchors), ([32; 3], 2));
+    scene.tell("first 1: device 1 2");
+    assert_eq!(scene.cached_of(&long), [32; 3], "it has told a part");
+    scene.tell("last 1: device 3");
+    assert_eq!(scene.cached_of(&long), [3; 3]);
+    scene.prefixes.lose(&life);
+    assert_eq!(scene.cached_of(&long), [32; 3], "both are guesses");
+    let gone = Life { incarnation: Incarnation(life.incarnation.0 + 1), ..life };
+    anchors.put(&gone.worker, gone.incarnation, long[15]);
+    assert_eq!(scene.cached_of(&long), [3; 3], "another life's");
 }
