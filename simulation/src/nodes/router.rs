@@ -7,7 +7,7 @@ use cluster::load::LoadConfig;
 use cluster::rpc::Channels;
 use cluster::security::NodeRole;
 use cluster::telemetry::Metrics;
-use cluster::{Lifecycle, LoadWatcher, Membership as _};
+use cluster::{Lifecycle, LoadWatcher, Membership as _, Prefixes};
 use router::dispatch::{AdmissionConfig, Dispatcher, DispatcherConfig, Generate};
 use scheduler::{ClusterSnapshot, LeastLoad, Placer, SloTargets};
 use tokio::sync::watch;
@@ -17,6 +17,9 @@ use super::clients::Clients;
 use super::{MODEL, NAMESPACE, Place, REPORTS};
 use crate::checks::Verdicts;
 use crate::planted::{Bug, Eternal, Garbled, Unbound};
+
+/// For what the workers have cached: more than they can have.
+const INDEX_BYTES: usize = 1 << 20;
 
 /// How long a router that leaves waits for its requests.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -29,6 +32,7 @@ pub async fn router(place: Place, clients: Clients, leave: CancellationToken) {
     let watched = LoadConfig {
         namespace: NAMESPACE.to_owned(),
         report_interval: REPORTS,
+        prefixes: Some(Prefixes::new(INDEX_BYTES)),
         ..LoadConfig::default()
     };
     let loads = LoadWatcher::start(membership.view(), channels.clone(), watched);
