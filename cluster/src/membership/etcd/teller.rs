@@ -4,7 +4,7 @@
 //! hottest is written first; what isn't hot any more is taken back. All of it hangs on the worker's lease, and none is written
 //! but while the worker's own entry stands.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ const TURN_KEYS: usize = 16;
 /// Brings etcd to what a worker wants to be known of it.
 pub(super) struct Teller {
     wanted: watch::Receiver<Arc<[Anchor]>>,
-    /// What may be there. `true`: it is.
-    told: HashMap<BlockHash, bool>,
+    /// What may be there; `true`: it is. In an order that a seed repeats.
+    told: BTreeMap<BlockHash, bool>,
     /// The lease that `told` hangs on.
     lease: Option<Lease>,
     turns: Interval,
@@ -56,7 +56,7 @@ impl Teller {
     ) -> Self {
         let mut turns = interval(TURN);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (told, prefix) = (HashMap::new(), config.prefixes_prefix());
+        let (told, prefix) = (BTreeMap::new(), config.prefixes_prefix());
         let info = Names {
             fingerprint: info.fingerprint.name(),
             worker: info.address.worker.clone(),
