@@ -150,6 +150,8 @@ impl Found {
                 let _ = block.seal(name, &tokens);
             }
         }
+        // The last comes free first, so that the files grow from their beginning.
+        bound.into_iter().rev().for_each(drop);
         blocks
     }
 }
