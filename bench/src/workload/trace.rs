@@ -56,7 +56,7 @@ pub struct TraceRequest {
 // === impl Trace ===
 
 impl Trace {
-    /// Reads the first `requests_max` requests of a file; see [`formats::read`] for which it may be of.
+    /// Reads the first `requests_max` requests of a file: JSON lines as Mooncake's, packed or not, or a table as Azure's or BurstGPT's.
     ///
     /// # Errors
     /// If the file cannot be read, a line is not a request, or there is none; names the line.
