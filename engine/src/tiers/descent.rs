@@ -40,6 +40,15 @@ pub(super) struct Descent {
     pub(super) next: Option<SyncSender<()>>,
 }
 
+/// Room for a group of blocks, kept from one to the next: memory that is new is written twice before it holds anything.
+#[derive(Default)]
+struct Scratch {
+    /// `[blocks, layers, page]`.
+    blocks: Vec<u8>,
+    /// `[layers, blocks, page]`, as a region gives them.
+    pages: Vec<u8>,
+}
+
 /// How a group of blocks fared.
 enum Carried {
     /// There may be more.
@@ -60,11 +69,12 @@ impl Source {
         }
     }
 
-    /// Reads blocks into `out`, `[blocks, layers, page]`. They may go to somebody else meanwhile: then it is rubbish.
-    fn read(&self, blocks: &[BlockRef], out: &mut [u8]) -> bool {
+    /// Reads blocks, `bytes` in all. They may go to somebody else meanwhile: then it is rubbish.
+    fn read(&self, blocks: &[BlockRef], bytes: usize, scratch: &mut Scratch) -> bool {
+        scratch.blocks.resize(bytes, 0);
         match self {
-            Self::Device { region, order, .. } => gather(&**region, order, blocks, out),
-            Self::Tier(tier) => read(tier, blocks, out),
+            Self::Device { region, order, .. } => gather(&**region, order, blocks, scratch),
+            Self::Tier(tier) => read(tier, blocks, &mut scratch.blocks),
         }
     }
 }
@@ -77,16 +87,21 @@ fn read(tier: &Tier, blocks: &[BlockRef], out: &mut [u8]) -> bool {
     })
 }
 
-fn gather(region: &dyn KvRegion, order: &PageOrder, blocks: &[BlockRef], out: &mut [u8]) -> bool {
-    let mut joined = vec![0; out.len()];
+fn gather(
+    region: &dyn KvRegion,
+    order: &PageOrder,
+    blocks: &[BlockRef],
+    Scratch { blocks: out, pages: joined }: &mut Scratch,
+) -> bool {
+    joined.resize(out.len(), 0);
     let pages = PageRange { layers: 0..region.layout().layers(), blocks };
     // Written in steps that have ended, or they would have no name.
-    if let Err(error) = region.gather(&pages, Fence::default(), &mut joined) {
+    if let Err(error) = region.gather(&pages, Fence::default(), joined) {
         tracing::warn!(%error, "KV blocks can't be copied from the device, and are lost once it evicts them");
         return false;
     }
     for (index, out) in out.chunks_exact_mut(order.block_bytes()).enumerate() {
-        order.take(&joined, blocks.len(), index, out);
+        order.take(joined, blocks.len(), index, out);
     }
     true
 }
@@ -96,22 +111,22 @@ fn gather(region: &dyn KvRegion, order: &PageOrder, blocks: &[BlockRef], out: &m
 impl Descent {
     /// Carries down what is to be, whenever somebody says that something may be.
     pub(super) fn run(&self, nudged: &Receiver<()>) {
-        let mut resting = None;
+        let (mut resting, mut scratch) = (None, Scratch::default());
         while nudged.recv().is_ok() {
             if self.to.has_forgotten.swap(false, Ordering::AcqRel) {
                 self.strike(&self.to.pool.unnamed());
             }
             if resting.is_none_or(|until| until <= clock::now()) {
-                resting = self.carry_all().then(|| clock::now() + REST);
+                resting = self.carry_all(&mut scratch).then(|| clock::now() + REST);
             }
             self.next.iter().for_each(nudge);
         }
     }
 
     /// Carries all that is to be carried. Says whether the tier below takes no more.
-    fn carry_all(&self) -> bool {
+    fn carry_all(&self, scratch: &mut Scratch) -> bool {
         while !self.stopping.load(Ordering::Acquire) {
-            match self.carry() {
+            match self.carry(scratch) {
                 Carried::Some => self.next.iter().for_each(nudge),
                 Carried::Nothing => return false,
                 Carried::Refused => return true,
@@ -121,7 +136,7 @@ impl Descent {
     }
 
     /// Carries a group of blocks.
-    fn carry(&self) -> Carried {
+    fn carry(&self, scratch: &mut Scratch) -> Carried {
         let mut unsaved = self.from.pool().unsaved(self.order.blocks_of(GROUP_BYTES));
         let copies = self.places(unsaved.len());
         unsaved.truncate(copies.len());
@@ -129,12 +144,12 @@ impl Descent {
             return Carried::Nothing;
         }
         let blocks: Vec<_> = unsaved.iter().map(|unsaved| unsaved.at).collect();
-        let mut bytes = vec![0; blocks.len() * self.order.block_bytes()];
-        if !self.from.read(&blocks, &mut bytes) {
+        let bytes = blocks.len() * self.order.block_bytes();
+        if !self.from.read(&blocks, bytes, scratch) {
             return Carried::Nothing;
         }
         let mut saved = 0;
-        let bytes = bytes.chunks_exact(self.order.block_bytes());
+        let bytes = scratch.blocks.chunks_exact(self.order.block_bytes());
         for ((unsaved, copy), bytes) in unsaved.iter().zip(&copies).zip(bytes) {
             match self.keep(unsaved, copy.id(), bytes) {
                 Ok(kept) => saved += usize::from(kept && self.save(unsaved, copy)),
