@@ -17,8 +17,8 @@ const CLASSES: usize = 4;
 /// Measured on two traces (ADR 39): a half is better where memory is shortest, and at some sizes worse than nothing at all.
 const FOUND_SHARE: u64 = 4;
 
-/// A block that was released when less than one in so many of the pool's was released since, and is found, counts as in use all the while: prompts
-/// that wait are looked up again and again.
+/// A prefix that was released when less than one in so many of the pool's blocks was released since, itself aside, and is found, counts as in use all
+/// the while: prompts that wait are looked up again and again.
 const SAME_USE_SHARE: u64 = 32;
 
 /// The cached blocks of a pool.
@@ -70,11 +70,19 @@ impl Order {
         self.ranks[block.index()] = Rank { at: self.clock, found: 0, is_saved: false };
     }
 
-    /// Notes that a block was found, which is in no list.
-    pub(super) fn note_found(&mut self, block: BlockId) {
-        let same_use = self.ranks.len() as u64 / SAME_USE_SHARE;
-        let rank = &mut self.ranks[block.index()];
-        if self.clock - rank.at >= same_use {
+    /// Notes that a prefix was found, whose blocks are in no list.
+    ///
+    /// It counts for all of them or for none, by when the last of them was released, which was before the others: so what begins a
+    /// prefix is never found less often than what continues it, and isn't evicted before.
+    pub(super) fn note_found(&mut self, prefix: impl DoubleEndedIterator<Item = BlockId> + Clone) {
+        let Some(last) = prefix.clone().next_back() else { return };
+        let itself = prefix.clone().count() as u64 - 1;
+        let since = self.clock - self.ranks[last.index()].at;
+        if since < itself + self.ranks.len() as u64 / SAME_USE_SHARE {
+            return;
+        }
+        for block in prefix {
+            let rank = &mut self.ranks[block.index()];
             rank.found = (rank.found + 1).min(CLASSES as u8 - 1);
         }
     }
@@ -167,7 +175,7 @@ mod tests {
     fn find(order: &mut Order, links: &mut Links, block: u32, times: u32) {
         for _ in 0..times {
             order.remove(links, BlockId(block));
-            order.note_found(BlockId(block));
+            order.note_found([BlockId(block)].into_iter());
             order.push(links, BlockId(block));
         }
     }

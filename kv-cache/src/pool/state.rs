@@ -214,6 +214,7 @@ impl PoolState {
             found.push(self.reference(block));
             parent = Some(hash);
         }
+        self.cached.note_found(found.iter().map(|it| it.block));
         found
     }
 
@@ -363,7 +364,6 @@ impl PoolState {
             }
             self.cached.remove(&mut self.links, block);
         }
-        self.cached.note_found(block);
         self.share(block);
         true
     }

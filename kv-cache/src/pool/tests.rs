@@ -2,7 +2,7 @@ use std::thread;
 
 use super::events::EVENTS_MAX;
 use super::*;
-use crate::{ChainHasher, Tier};
+use crate::{BlockTable, ChainHasher, Tier};
 
 mod hot;
 mod model;
@@ -263,4 +263,32 @@ fn threads_that_race_leave_a_whole_pool_behind() {
     let counts = pool.counts();
     assert_eq!((counts.active, counts.reserved, counts.total()), (0, 0, 64));
     assert_eq!(pool.audit(), Ok(()));
+}
+
+#[test]
+fn a_prefix_that_is_found_again_at_once_is_evicted_from_its_end() {
+    // A prompt is asked three times, and others come until hardly any of it is left.
+    let pool = BlockPool::new(40, BLOCK_TOKENS);
+    let ask = |tokens: std::ops::Range<TokenId>| {
+        let (hashes, tokens) = prompt(tokens);
+        let mut table = BlockTable::from_prefix(BLOCK_TOKENS, pool.match_prefix(&hashes, &tokens));
+        let found = table.blocks().len();
+        for depth in found..hashes.len() {
+            let block = bind(&pool);
+            block.seal(named(&hashes, depth), &tokens[depth * 4..][..4]);
+            table.push(block);
+        }
+        found
+    };
+    let found = [(); 3].map(|()| ask(0..64));
+    assert_eq!(found, [0, 16, 16]);
+    for other in 1..5 {
+        ask(other * 1000..other * 1000 + 48);
+        let (hashes, _) = prompt(0..64);
+        let there: Vec<_> = pool.snapshot().blocks.iter().map(|(block, _)| block.hash).collect();
+        let left = hashes.iter().take_while(|hash| there.contains(hash)).count();
+        assert!(hashes[left..].iter().all(|hash| !there.contains(hash)), "a hole after {left}");
+    }
+    ask(0..64);
+    assert_eq!(ask(0..64), 16, "what was just computed is there");
 }
