@@ -33,10 +33,10 @@ fn start(name: &str, folder: &Path, args: Vec<String>) -> Process {
     Process::start(name, &process::baton(), args, folder)
 }
 
-/// An address at which nobody answers.
+/// An address at which nobody answers: not this machine's usual one, where the next test may be given the port.
 fn nobody() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    format!("http://127.0.0.1:{port}")
+    let address = TcpListener::bind("127.66.6.6:0").unwrap().local_addr().unwrap();
+    format!("http://{address}")
 }
 
 #[rstest]
