@@ -84,7 +84,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "MS", default_value_t = 0)]
     events_delay_ms: u64,
     /// By which rules workers are chosen, with commas between: ours, random, round-robin, least-loaded,
-    /// sglang[:MORE:TIMES:SHARE], dynamo[:SCALE], mooncake, llm-d[:QUEUE:MEMORY:PREFIX:TOKENS]; or all.
+    /// sglang (or sglang:MORE:TIMES:SHARE), dynamo (dynamo:SCALE), mooncake, llm-d (llm-d:QUEUE:MEMORY:PREFIX:TOKENS); or all.
     #[arg(long, value_name = "NAMES", default_value = "ours")]
     policy: String,
     /// Same seed, same result.
