@@ -1,7 +1,7 @@
 //! Slower memory below the device's: what it has no room for is kept on the host and on disk, and comes back.
 //!
-//! Each tier is a [`BlockPool`] over memory of its own ([`TierMemory`]), below that of the tier above it. Blocks go down ahead of
-//! their eviction ([`descent`]) and come up when a prompt wants them ([`ascent`]), both on threads of their own: steps go on
+//! Each tier is a [`BlockPool`] over memory of its own (`TierMemory`), below that of the tier above it. Blocks go down ahead of
+//! their eviction (`descent`) and come up when a prompt wants them (`ascent`), both on threads of their own: steps go on
 //! meanwhile. What came up is cached like anything else, so that a sequence that waited for it finds it as it finds every prefix.
 
 mod ascent;
