@@ -2,49 +2,17 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test waits for what it spawned by itself")]
 
-use std::sync::Arc;
+mod support;
+
 use std::time::{Duration, Instant};
 
 use cluster::membership::anchors::{Anchors, TOLD_MAX};
-use cluster::testing::{Etcd, wait_until, worker};
-use cluster::{EtcdMembership, Membership, MemoryMembership, Registration};
+use cluster::testing::{Etcd, wait_until};
+use cluster::{EtcdMembership, Membership, Registration};
 use etcd_client::{Client, GetOptions};
 use kv_cache::{Anchor, BlockHash, ChainHasher};
 use rstest::rstest;
-use words::{Incarnation, Role, WorkerInfo};
-
-enum Kind {
-    Memory,
-    Etcd,
-}
-
-/// A store, and nodes that connect to it.
-enum Store {
-    Memory(MemoryMembership),
-    Etcd(Box<Etcd>),
-}
-
-impl Store {
-    async fn new(kind: Kind) -> Self {
-        match kind {
-            Kind::Memory => Self::Memory(MemoryMembership::new()),
-            Kind::Etcd => Self::Etcd(Box::new(Etcd::start().await)),
-        }
-    }
-
-    fn connect(&self) -> Arc<dyn Membership> {
-        match self {
-            Self::Memory(store) => Arc::new(store.clone()),
-            Self::Etcd(etcd) => Arc::new(EtcdMembership::connect(etcd.config()).unwrap()),
-        }
-    }
-}
-
-fn life(id: &str, incarnation: u64) -> WorkerInfo {
-    let mut info = worker(id, Role::Decode);
-    info.address.incarnation = Incarnation(incarnation);
-    info
-}
+use support::store::{Kind, Store, life};
 
 fn names(tenant: &str, blocks: u32) -> Vec<BlockHash> {
     let tokens: Vec<u32> = (0..blocks).collect();

@@ -2,44 +2,21 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test waits for what it spawned by itself")]
 
+mod support;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::testing::{Etcd, wait_for, worker};
+use cluster::testing::{Etcd, wait_for};
 use cluster::{
     ClusterError, EtcdMembership, Members, Membership, MemoryMembership, Registration, Standing,
 };
 use rstest::rstest;
+use support::store::{Kind, Store, life};
 use tokio::sync::watch;
 use words::{Incarnation, NodeState, Role, WorkerId, WorkerInfo};
 
-/// A store that nodes can connect to.
-enum Store {
-    Memory(MemoryMembership),
-    Etcd(Box<Etcd>),
-}
-
-enum Kind {
-    Memory,
-    Etcd,
-}
-
 impl Store {
-    async fn new(kind: Kind) -> Self {
-        match kind {
-            Kind::Memory => Self::Memory(MemoryMembership::new()),
-            Kind::Etcd => Self::Etcd(Box::new(Etcd::start().await)),
-        }
-    }
-
-    /// Another node's handle.
-    fn connect(&self) -> Arc<dyn Membership> {
-        match self {
-            Self::Memory(store) => Arc::new(store.clone()),
-            Self::Etcd(etcd) => Arc::new(EtcdMembership::connect(etcd.config()).unwrap()),
-        }
-    }
-
     /// Registers a worker of a process that then dies without a word.
     async fn register_and_die(&self, info: WorkerInfo) {
         match self {
@@ -64,12 +41,6 @@ impl Store {
             }
         }
     }
-}
-
-fn life(id: &str, incarnation: u64) -> WorkerInfo {
-    let mut info = worker(id, Role::Decode);
-    info.address.incarnation = Incarnation(incarnation);
-    info
 }
 
 async fn see(

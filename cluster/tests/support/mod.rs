@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod store;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

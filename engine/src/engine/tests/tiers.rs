@@ -28,6 +28,14 @@ impl Bench {
         assert_eq!(self.engine.cached_prefix(&work.prompt, &work.salt).tokens(), 0);
     }
 
+    /// Submits a prompt whose blocks begin to come up, and don't arrive while the memory is held.
+    async fn rising(&self, work: &Arc<Generation>) -> EventStream {
+        self.kv.hold(true);
+        let rising = self.submit(work, Mode::Generate);
+        self.wait_for("its blocks", |engine| !engine.live_blocks().is_empty()).await;
+        rising
+    }
+
     fn host(&self) -> crate::TierCounts {
         self.engine.tiers()[1]
     }
@@ -55,9 +63,7 @@ async fn others_go_on_while_a_prompt_waits_for_its_blocks() {
     for stem in 1..6 {
         bench.generate_and_sink(&some_work(7 * stem)).await;
     }
-    bench.kv.hold(true);
-    let rising = bench.submit(&first, Mode::Generate);
-    bench.wait_for("its blocks", |engine| !engine.live_blocks().is_empty()).await;
+    let rising = bench.rising(&first).await;
     let other = Arc::new(work(&some_prompt(5), 6));
     assert_eq!(bench.generate(&other).await.answers, expected(&other));
     assert_eq!(bench.engine.stats().running, 0, "it waits");
@@ -71,9 +77,7 @@ async fn who_leaves_while_blocks_come_up_loses_none() {
     let bench = Bench::new(small());
     let first = some_work(0);
     bench.displace(&first).await;
-    bench.kv.hold(true);
-    let rising = bench.submit(&first, Mode::Generate);
-    bench.wait_for("its blocks", |engine| !engine.live_blocks().is_empty()).await;
+    let rising = bench.rising(&first).await;
     drop(rising);
     bench.wait_for("its end", |engine| engine.stats().cancelled == 1).await;
     let pool = bench.engine.pool();
@@ -89,9 +93,7 @@ async fn what_ends_with_the_engine_is_waited_for() {
     let bench = Bench::new(small());
     let first = some_work(0);
     bench.displace(&first).await;
-    bench.kv.hold(true);
-    let rising = bench.submit(&first, Mode::Generate);
-    bench.wait_for("its blocks", |engine| !engine.live_blocks().is_empty()).await;
+    let rising = bench.rising(&first).await;
     let (kv, pool) = (Arc::clone(&bench.kv), bench.engine.pool().clone());
     let (engine, soon) = (bench.engine.clone(), Instant::now());
     let mut ending = tokio::task::JoinSet::new();
